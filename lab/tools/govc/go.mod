@@ -1,0 +1,3 @@
+module platform.lab/tools/govc
+
+go 1.26
