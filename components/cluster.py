@@ -1,0 +1,344 @@
+"""Layer Talos: the cluster's identity, its machines one after the other, and its Kubernetes API.
+
+The chain: machine 1, its configuration, its health, machine 2, ... so that at most one machine is
+ever touched, at the first installation as at every change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+import pulumiverse_talos as talos
+
+from components.configuration import patches
+from components.gate import Gate
+from components.health import Member
+from components.kubernetes_api import api_answers
+from components.orphans import VCenter, no_leftover
+from components.rollout import Rollout
+
+if TYPE_CHECKING:
+    import pulumi_vsphere as vsphere
+
+    from components.machines import Machines
+    from config.settings import Machine, Settings
+
+PLATFORM_NAMESPACE = "platform-system"
+
+
+class Image(pulumi.ComponentResource):
+    """The schematic of the machines' image, known to the image factory."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        provider: talos.Provider,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Register the schematic; one whose id the settings name is registered already."""
+        super().__init__("platform:talos:Image", name, None, opts)
+        self.schematic: talos.imagefactory.Schematic | None = None
+        if settings.talos.schematic_document is not None:
+            self.schematic = talos.imagefactory.Schematic(
+                name,
+                schematic=settings.talos.schematic_document,
+                opts=pulumi.ResourceOptions(parent=self, provider=provider),
+            )
+        self.register_outputs({})
+
+
+class Identity(pulumi.ComponentResource):
+    """The cluster's keys. They outlive the machines, so that old backups still fit."""
+
+    talosconfig: pulumi.Output[str]
+    """The operator's access to the Talos API; a secret."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        provider: talos.Provider,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Make the keys once."""
+        super().__init__("platform:talos:Identity", name, None, opts)
+        self.secrets = talos.machine.Secrets(
+            name,
+            talos_version=settings.talos.tag,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=provider,
+                # Lost keys lock everybody out, and make every backup of etcd worthless.
+                protect=True,
+                # A lower version would replace all keys.
+                ignore_changes=["talosVersion"],
+            ),
+        )
+        self.talosconfig = pulumi.Output.secret(
+            talos.client.get_configuration_output(
+                cluster_name=settings.cluster.name,
+                client_configuration=camel_case(self.secrets.client_configuration),
+                endpoints=[str(one.address) for one in settings.control_planes],
+                nodes=[str(one.address) for one in settings.machines],
+                opts=pulumi.InvokeOutputOptions(parent=self, provider=provider),
+            ).talos_config
+        )
+        self.register_outputs({})
+
+
+class Nodes(pulumi.ComponentResource):
+    """Machines that are configured, have joined the cluster and are healthy."""
+
+    joined: pulumi.Output[pulumi.Resource]
+    """Known once the last machine is healthy."""
+
+    def __init__(  # noqa: PLR0913 the chain joins all lower layers
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        machines: Machines,
+        identity: Identity,
+        provider: talos.Provider,
+        vsphere_password: pulumi.Output[str],
+        root: Path,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Build the chain; control planes come first, workers join what they make."""
+        super().__init__("platform:talos:Nodes", name, None, opts)
+        self._settings = settings
+        self._identity = identity
+        self._provider = provider
+        self._password = vsphere_password
+        self._root = root
+        everyone = settings.control_planes + settings.workers
+        self._rollout = Rollout([as_member(one) for one in everyone], identity.talosconfig)
+
+        after: pulumi.Input[pulumi.Resource] = identity.secrets
+        for machine in everyone:
+            virtual = machines.add(machine, after, self._machine_hooks(machine))
+            configuration = self._configuration(machine)
+            applied = self._apply(machine, virtual, configuration)
+            if machine == everyone[0]:
+                applied = self._bootstrap(machine, applied)
+            after = self._wait_healthy(machine, virtual, configuration, applied)
+        machines.finish()
+
+        members = {one.name: str(one.address) for one in settings.control_planes}
+        self.joined = Gate(
+            "etcd-members",
+            {"controlPlanes": members},
+            after=after,
+            on_update=self._rollout.retire(),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).opened
+        self.register_outputs({})
+
+    def _machine_hooks(self, machine: Machine) -> pulumi.ResourceHookBinding:
+        """Guard the changes of a virtual machine, and clear its place before it is made."""
+        site = self._settings.site
+        vcenter = VCenter(
+            server=site.vcenter,
+            user=site.user,
+            datacenter=site.datacenter,
+            folder=site.folder,
+            allow_unverified_tls=site.allow_unverified_tls,
+        )
+        member = as_member(machine)
+        leftover = no_leftover(vcenter, self._password, self._identity.talosconfig, member)
+        guard = self._rollout.guard(member)
+        return pulumi.ResourceHookBinding(
+            before_create=[pulumi.ResourceHook(f"{machine.name}-leftover", leftover)],
+            before_update=[pulumi.ResourceHook(f"{machine.name}-guard", guard)],
+        )
+
+    def _configuration(self, machine: Machine) -> pulumi.Output[str]:
+        """Generate the machine's whole configuration; a secret."""
+        settings = self._settings
+        generated = talos.machine.get_configuration_output(
+            cluster_name=settings.cluster.name,
+            cluster_endpoint=settings.endpoint,
+            machine_type=machine.role,
+            machine_secrets=camel_case(self._identity.secrets.machine_secrets),
+            # Set always: the provider's defaults move with each of its releases.
+            talos_version=settings.talos.tag,
+            kubernetes_version=settings.kubernetes.version,
+            config_patches=patches(settings, machine, self._root),
+            docs=False,
+            examples=False,
+            opts=pulumi.InvokeOutputOptions(parent=self, provider=self._provider),
+        )
+        return pulumi.Output.secret(generated.machine_configuration)
+
+    def _apply(
+        self,
+        machine: Machine,
+        virtual: vsphere.VirtualMachine,
+        configuration: pulumi.Output[str],
+    ) -> pulumi.Input[pulumi.Resource]:
+        """Send the configuration to the machine, which reboots when the change needs it."""
+        address = str(machine.address)
+        hook = self._rollout.before_configuration(as_member(machine), configuration)
+        return talos.machine.ConfigurationApply(
+            machine.name,
+            node=address,
+            endpoint=address,
+            client_configuration=typed(self._identity.secrets.client_configuration),
+            machine_configuration_input=configuration,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=self._provider,
+                depends_on=[virtual],
+                # A machine rebuilt on the same address has no configuration.
+                replacement_trigger=virtual.id,
+                hooks=pulumi.ResourceHookBinding(
+                    before_update=[pulumi.ResourceHook(f"{machine.name}-configuration", hook)]
+                ),
+            ),
+        )
+
+    def _bootstrap(
+        self, machine: Machine, applied: pulumi.Input[pulumi.Resource]
+    ) -> pulumi.Output[pulumi.Resource]:
+        """Start etcd, once in the cluster's life: its inputs never change.
+
+        A rebuilt first machine joins the others. When all etcd data is lost, the operator decides
+        whether to restore a backup; an empty etcd in its place would look like success.
+        """
+        return Gate(
+            "etcd",
+            {"cluster": self._settings.cluster.name},
+            after=applied,
+            on_create=self._rollout.bootstrap(as_member(machine)),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).opened
+
+    def _wait_healthy(
+        self,
+        machine: Machine,
+        virtual: vsphere.VirtualMachine,
+        configuration: pulumi.Output[str],
+        applied: pulumi.Input[pulumi.Resource],
+    ) -> pulumi.Output[pulumi.Resource]:
+        """Let nobody touch the next machine before this one is healthy."""
+        member = as_member(machine)
+        seen = {
+            "machine": virtual.id,
+            "cpus": machine.cpus,
+            "memoryMiB": machine.memory_mib,
+            "disksGiB": [machine.disk_gib, *(disk.size_gib for disk in machine.data_disks)],
+            # Full of random keys: its digest tells nothing about them.
+            "configuration": pulumi.Output.unsecret(configuration.apply(digest)),
+        }
+        return Gate(
+            f"{machine.name}-healthy",
+            seen,
+            after=applied,
+            on_create=self._rollout.first_health(member),
+            on_update=self._rollout.health_again(member),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).opened
+
+
+class Cluster(pulumi.ComponentResource):
+    """The Kubernetes API of the cluster, and the provider for everything that runs on it."""
+
+    kubeconfig: pulumi.Output[str]
+    """The administrator's access to the Kubernetes API; a secret."""
+    provider: kubernetes.Provider
+
+    def __init__(  # noqa: PLR0913 one argument for each lower layer
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        identity: Identity,
+        nodes: Nodes,
+        provider: talos.Provider,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Fetch the credentials, wait for the API, and make the provider.
+
+        Give `opts` a `deleted_with` of the machines: with them everything in the cluster is gone.
+        """
+        super().__init__("platform:talos:Cluster", name, None, opts)
+        address = str(settings.control_planes[0].address)
+        credentials = talos.cluster.Kubeconfig(
+            name,
+            node=address,
+            endpoint=address,
+            client_configuration=typed(identity.secrets.client_configuration),
+            opts=pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[nodes.joined]),
+        )
+        self.kubeconfig = pulumi.Output.secret(credentials.kubeconfig_raw)
+        gate = Gate(
+            "kubernetes-api",
+            {"endpoint": settings.endpoint, "version": settings.kubernetes.version},
+            after=credentials,
+            on_create=api_answers(self.kubeconfig),
+            on_update=api_answers(self.kubeconfig),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.provider = kubernetes.Provider(
+            name,
+            kubeconfig=self.kubeconfig,
+            # Without it, a kubeconfig that is not known yet replaces all that the provider made.
+            cluster_identifier=settings.cluster.name,
+            enable_server_side_apply=True,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
+        )
+        kubernetes.core.v1.Namespace(
+            PLATFORM_NAMESPACE,
+            metadata={
+                "name": PLATFORM_NAMESPACE,
+                "labels": {
+                    f"pod-security.kubernetes.io/{mode}": "restricted"
+                    for mode in ("enforce", "audit", "warn")
+                },
+            },
+            opts=pulumi.ResourceOptions(parent=self, provider=self.provider),
+        )
+        self.register_outputs({})
+
+
+def as_member(machine: Machine) -> Member:
+    """Give what the Talos layer needs to know of a machine."""
+    return Member(machine.name, str(machine.address), control_plane=machine.is_control_plane)
+
+
+def digest(text: str) -> str:
+    """Shorten a text to its SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def typed(value: pulumi.Output[Any]) -> Any:  # noqa: ANN401 the SDK's input and output types differ
+    """Pass a resource's output to another one's input of the same shape."""
+    return value
+
+
+def camel_case(value: pulumi.Output[Any]) -> Any:  # noqa: ANN401 as in `typed`
+    """Pass a resource's output to a function of the Talos provider.
+
+    The SDK (0.8.1) sends a function's nested arguments with the keys of its output types, which
+    are in snake_case; the provider then misses required ones.
+    """
+    return value.apply(_camel_case)
+
+
+def _camel_case(value: Any) -> Any:  # noqa: ANN401 any nesting of mappings
+    if isinstance(value, Mapping):
+        return {_camel_key(key): _camel_case(one) for key, one in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_camel_case(one) for one in value]
+    return value
+
+
+def _camel_key(key: str) -> str:
+    head, *tail = key.split("_")
+    return head + "".join(part.capitalize() for part in tail)

@@ -1,0 +1,301 @@
+"""Layer Talos: when a machine counts as healthy, and how long to wait until it does.
+
+The rules that keep etcd's quorum: at most one machine is touched at a time, and none while
+another member of etcd is unhealthy. All functions here are plain and blocking; rollout.py binds
+them to the deployment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from components.talosctl import EtcdMember, Talosctl, TalosctlError
+
+POLL_SECONDS = 2.0
+REBOOT_SECONDS = 600.0
+"""From the order to reboot until the new boot answers; slow firmware takes minutes."""
+HEALTHY_SECONDS = 900.0
+"""Covers a first boot: installing to disk, rebooting, pulling the control plane's images."""
+BOOTSTRAP_SECONDS = 600.0
+GUARD_SECONDS = 60.0
+"""Patience with the other machines: each was healthy when it was left, only a blip is bridged."""
+SETTLE_SECONDS = 10.0
+"""A change that needs no reboot restarts pods and services only some seconds after its apply;
+health counts once it has lasted this long."""
+
+API = "Talos API"
+"""What a machine lacks that does not answer."""
+RUNNING = "running"
+NODE_READY = "nodeReady"
+"""Talos' condition for the Node object; it cannot be met before the cluster has a CNI."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A machine of the platform, as its Talos API knows it."""
+
+    name: str
+    address: str
+    control_plane: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.address})"
+
+
+class HealthError(Exception):
+    """A machine is not as it must be; the text names it, what was awaited and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, so that tests need none."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was seen of a machine before it was touched."""
+
+    boot_id: str
+    reboots: bool
+    """The change that comes reboots the machine."""
+    node_ready: bool
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Watches the machines of one cluster through their Talos API."""
+
+    talos: Talosctl
+    members: Sequence[Member]
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def control_planes(self) -> list[Member]:
+        """The machines that run etcd and the Kubernetes API."""
+        return [one for one in self.members if one.control_plane]
+
+    def etcd_members(self, ask: Iterable[Member]) -> list[EtcdMember]:
+        """List etcd's members as the first of these machines that answers knows them."""
+        for one in ask:
+            try:
+                return self.talos.etcd_members(one.address)
+            except TalosctlError:
+                continue
+        return []
+
+    def others(self, member: Member) -> list[Member]:
+        """List the members of etcd apart from this machine.
+
+        What etcd lists counts, not the settings: before the bootstrap it lists none, and a member
+        that the settings name no longer still has its vote.
+        """
+        ask = [member] if member.control_plane else []
+        ask += [one for one in self.control_planes if one.name != member.name]
+        return [
+            Member(one.name or one.id, one.address, control_plane=True)
+            for one in self.etcd_members(ask)
+            if member.name != one.name and member.address != one.address
+        ]
+
+    def missing(self, member: Member) -> dict[str, str]:
+        """Name what the machine lacks to be healthy, with reasons; empty when it is."""
+        try:
+            status = self.talos.machine_status(member.address)
+            lacks = dict(status.unmet)
+            if status.stage != RUNNING:
+                lacks["stage"] = f"{status.stage}, not {RUNNING}"
+            if member.control_plane and not lacks.keys() - {NODE_READY}:
+                lacks |= self._missing_in_control_plane(member)
+        except TalosctlError as error:
+            return {API: str(error)}
+        return lacks
+
+    def _missing_in_control_plane(self, member: Member) -> dict[str, str]:
+        lacks = {}
+        try:
+            own = [
+                one
+                for one in self.talos.etcd_members(member.address)
+                if member.name == one.name or member.address == one.address
+            ]
+        except TalosctlError as error:
+            lacks["etcd"] = str(error)
+        else:
+            if not own:
+                lacks["etcd"] = "the machine is not a member"
+            elif own[0].learner:
+                lacks["etcd"] = "the machine is still a learner, without a vote"
+        if pods := self.talos.pods_not_ready(member.address):
+            lacks["static pods"] = f"{', '.join(pods)} not running and ready"
+        return lacks
+
+    def guard(self, member: Member) -> None:
+        """Refuse to touch a machine while another member of etcd is unhealthy.
+
+        With its quorum lost etcd lists nobody, and there is nothing left to guard.
+        """
+        deadline = self.clock.now() + GUARD_SECONDS
+        while True:
+            found = {str(one): self.missing(one) for one in self.others(member)}
+            if all(found.values()):  # no other node is Ready: the cluster has no CNI yet
+                found = {name: _without_node(lacks) for name, lacks in found.items()}
+            ill = {name: lacks for name, lacks in found.items() if lacks}
+            if not ill:
+                return
+            if self.clock.now() >= deadline:
+                raise HealthError(_refusal(member, ill))
+            self.clock.sleep(POLL_SECONDS)
+
+    def before_configuration(self, member: Member, configuration: str) -> Before | None:
+        """Remember what the machine is like before a new configuration reaches it.
+
+        None when it waits in maintenance mode: the configuration is its first.
+        """
+        deadline = self.clock.now() + GUARD_SECONDS
+        while True:
+            try:
+                return Before(
+                    boot_id=self.talos.boot_id(member.address),
+                    reboots=self.talos.needs_reboot(member.address, configuration),
+                    node_ready=NODE_READY not in self.talos.machine_status(member.address).unmet,
+                )
+            except TalosctlError as error:
+                if self.talos.in_maintenance(member.address):
+                    return None
+                if self.clock.now() >= deadline:
+                    message = (
+                        f"{member}: refuses or cannot take its new configuration: {error}. "
+                        f"Nothing was changed on it; see `talosctl -n {member.address} dmesg`, "
+                        "mend it, then run `pulumi up` again"
+                    )
+                    raise HealthError(message) from None
+                self.clock.sleep(POLL_SECONDS)
+
+    def wait_rebooted(self, member: Member, before: Before) -> None:
+        """Wait until the machine runs another boot than before."""
+
+        def pending() -> dict[str, str]:
+            try:
+                same = self.talos.boot_id(member.address) == before.boot_id
+            except TalosctlError as error:
+                return {API: str(error)}
+            return {"reboot": "not begun"} if same else {}
+
+        self._wait(member, "rebooted", pending, REBOOT_SECONDS)
+
+    def wait_healthy(self, member: Member, before: Before | None, *, settle: bool) -> None:
+        """Wait until the machine is healthy and, to settle, has stayed so for some seconds."""
+        was_ready = before is not None and before.node_ready
+
+        def pending() -> dict[str, str]:
+            lacks = self.missing(member)
+            if lacks.keys() == {NODE_READY} and not was_ready and not self._cni_beside(member):
+                return {}
+            return lacks
+
+        lasting = SETTLE_SECONDS if settle else 0.0
+        self._wait(member, "healthy", pending, HEALTHY_SECONDS, lasting)
+
+    def _cni_beside(self, member: Member) -> bool:
+        """Tell whether another machine's node is Ready: then the cluster has a CNI."""
+        return any(not self.missing(one) for one in self.others(member))
+
+    def bootstrap(self, member: Member) -> None:
+        """Start etcd's first member here, unless etcd runs on any control plane already.
+
+        Talos answers FailedPrecondition until the machine is installed and its time is in sync.
+        """
+        if self.etcd_members(one for one in self.control_planes if one.name != member.name):
+            return
+
+        def pending() -> dict[str, str]:
+            if self.etcd_members([member]):
+                return {}
+            try:
+                self.talos.bootstrap(member.address)
+            except TalosctlError as error:
+                return {"bootstrap": f"not accepted yet: {error}"}
+            return {"etcd": "not started yet"}
+
+        self._wait(member, "running etcd", pending, BOOTSTRAP_SECONDS)
+
+    def retire(self, old: Mapping[str, str]) -> None:
+        """Take out of etcd those control planes that the settings name no longer.
+
+        Takes the earlier control planes as name -> address. Their machines still run: they leave
+        by themselves, or are removed by another one when they do not answer. A member that the
+        platform never had is left alone.
+        """
+        staying = {one.name for one in self.control_planes}
+        going = {name: address for name, address in old.items() if name not in staying}
+        present = {one.name: one.id for one in self.etcd_members(self.control_planes)}
+        for name, address in going.items():
+            if name not in present:
+                continue
+            try:
+                self.talos.leave_etcd(address)
+            except TalosctlError:
+                self._remove_member(Member(name, address, control_plane=True), present[name])
+
+    def _remove_member(self, member: Member, identity: str) -> None:
+        errors = []
+        for one in self.control_planes:
+            try:
+                self.talos.remove_etcd_member(one.address, identity)
+            except TalosctlError as error:
+                errors.append(f"{one.name}: {error}")
+            else:
+                return
+        message = (
+            f"{member}: cannot be taken out of etcd ({'; '.join(errors)}). Its machine still "
+            f"exists; run `talosctl -n {self.control_planes[0].address} etcd remove-member "
+            f"{identity}`, then `pulumi up` again"
+        )
+        raise HealthError(message)
+
+    def _wait(
+        self,
+        member: Member,
+        state: str,
+        pending: Callable[[], dict[str, str]],
+        seconds: float,
+        lasting: float = 0.0,
+    ) -> None:
+        """Poll until nothing has been pending for `lasting` seconds; fail after `seconds`."""
+        start = self.clock.now()
+        since: float | None = None
+        while True:
+            lacks = pending()
+            now = self.clock.now()
+            since = None if lacks else (now if since is None else since)
+            if since is not None and now - since >= lasting:
+                return
+            if lacks and now - start >= seconds:
+                message = (
+                    f"{member}: not {state} after {seconds:.0f} s; last seen: {_listed(lacks)}. "
+                    f"See `talosctl -n {member.address} dmesg` and `talosctl -n {member.address} "
+                    "service`, mend it, then run `pulumi up` again: it goes on from here"
+                )
+                raise HealthError(message)
+            self.clock.sleep(POLL_SECONDS)
+
+
+def _without_node(lacks: Mapping[str, str]) -> dict[str, str]:
+    return {name: reason for name, reason in lacks.items() if name != NODE_READY}
+
+
+def _listed(lacks: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
+
+
+def _refusal(member: Member, ill: Mapping[str, Mapping[str, str]]) -> str:
+    states = ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in ill.items())
+    return (
+        f"{member}: not touched, since etcd could lose its quorum. {states}. Bring that machine "
+        "back (if it is gone for good: `talosctl etcd remove-member`), then run `pulumi up` again"
+    )

@@ -1,0 +1,226 @@
+"""Layer vSphere: the machines, and what they share in vCenter.
+
+Machines are made from one content library item. A machine's static address is seeded through
+`guestinfo.metadata`, so no DHCP is needed and no secret of the cluster enters vCenter.
+
+Nothing here is protected: whatever a machine holds is rebuilt from the machine secrets and a
+backup, and a whole-cluster destroy (`pulumi destroy --exclude-protected`) must remove all of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_vsphere as vsphere
+
+from components.configuration import LINK
+
+if TYPE_CHECKING:
+    from config.settings import Machine, Settings
+
+# As the Talos OVA describes its machine (pkg/imager/ova); a clone must keep them.
+GUEST_ID = "other3xLinux64Guest"
+OVA_NETWORK = "VM Network"
+SCSI = "pvscsi"
+NIC = "vmxnet3"
+
+IGNORED = ["clone", "extraConfig", "hostSystemId"]
+"""Read once, when the machine is made: a new image would replace it, a change of extraConfig
+reboots it for nothing (Talos has its configuration), and DRS moves it away from its first host."""
+
+
+class Machines(pulumi.ComponentResource):
+    """The platform's virtual machines. `add` each, then `finish`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        password: pulumi.Output[str],
+        image: pulumi.Resource | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Make what the machines share; `image` must exist at the factory before its download."""
+        super().__init__("platform:vsphere:Machines", name, None, opts)
+        self._settings = settings
+        self._machines: dict[str, list[vsphere.VirtualMachine]] = {}
+        site = settings.site
+        self._provider = vsphere.Provider(
+            f"{name}-vcenter",
+            vsphere_server=site.vcenter,
+            user=site.user,
+            password=password,
+            allow_unverified_ssl=site.allow_unverified_tls,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self._look_up()
+        self._make_image(image)
+        self._make_place()
+
+    def _look_up(self) -> None:
+        """Find what the site has: names from the settings to vCenter's ids."""
+        site = self._settings.site
+        opts = pulumi.InvokeOutputOptions(parent=self, provider=self._provider)
+        home = vsphere.get_datacenter_output(name=site.datacenter, opts=opts).id
+        cluster = vsphere.get_compute_cluster_output(
+            name=site.cluster, datacenter_id=home, opts=opts
+        )
+        self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
+        self._datastore = vsphere.get_datastore_output(
+            name=site.datastore, datacenter_id=home, opts=opts
+        ).id
+        self._network = vsphere.get_network_output(
+            name=site.network, datacenter_id=home, opts=opts
+        ).id
+        self._hosts = {
+            host: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts).id
+            for host in sorted({one.host for one in self._settings.machines if one.host})
+        }
+
+    def _make_image(self, image: pulumi.Resource | None) -> None:
+        """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
+        settings = self._settings
+        self._library = vsphere.ContentLibrary(
+            "images",
+            name=settings.site.content_library,
+            storage_backings=[self._datastore],
+            # Unset, the provider reads it back as false and wants to replace the library.
+            publication=vsphere.ContentLibraryPublicationArgs(published=False),
+            opts=self._child(),
+        )
+        self._item = vsphere.ContentLibraryItem(
+            "talos",
+            name=f"talos-{settings.talos.version}-{settings.talos.schematic_id[:12]}",
+            library_id=self._library.id,
+            type="ovf",
+            file_url=settings.ova_url,
+            opts=self._child(*([image] if image else [])),
+        )
+
+    def _make_place(self) -> None:
+        """Make the machines' folder and tags."""
+        settings = self._settings
+        self._folder = vsphere.Folder(
+            "machines",
+            path=settings.site.folder,
+            type="vm",
+            datacenter_id=self._datacenter,
+            opts=self._child(),
+        )
+        category = vsphere.TagCategory(
+            "role",
+            name=f"{settings.cluster.name}-role",
+            cardinality="SINGLE",
+            associable_types=["VirtualMachine"],
+            description=f"Roles of the machines of cluster {settings.cluster.name}",
+            opts=self._child(),
+        )
+        self._tags = {
+            role: vsphere.Tag(role, name=role, category_id=category.id, opts=self._child())
+            for role in sorted({one.role for one in settings.machines})
+        }
+
+    def add(
+        self,
+        machine: Machine,
+        after: pulumi.Input[pulumi.Resource],
+        hooks: pulumi.ResourceHookBinding,
+    ) -> vsphere.VirtualMachine:
+        """Make a machine, after `after`."""
+        sizes = [machine.disk_gib, *(disk.size_gib for disk in machine.data_disks)]
+        labels = ["system", *(disk.name for disk in machine.data_disks)]
+        made = vsphere.VirtualMachine(
+            machine.name,
+            name=machine.name,
+            folder=self._folder.path,
+            datastore_id=self._datastore,
+            resource_pool_id=self._pool,
+            host_system_id=self._hosts[machine.host] if machine.host else None,
+            guest_id=GUEST_ID,
+            num_cpus=machine.cpus,
+            memory=machine.memory_mib,
+            # Both let the machine grow while it runs.
+            cpu_hot_add_enabled=True,
+            memory_hot_add_enabled=True,
+            scsi_type=SCSI,
+            enable_disk_uuid=True,
+            disks=[
+                vsphere.VirtualMachineDiskArgs(
+                    label=label, size=size, unit_number=unit, thin_provisioned=True
+                )
+                for unit, (label, size) in enumerate(zip(labels, sizes, strict=True))
+            ],
+            network_interfaces=[
+                vsphere.VirtualMachineNetworkInterfaceArgs(
+                    network_id=self._network, adapter_type=NIC, ovf_mapping=OVA_NETWORK
+                )
+            ],
+            clone=vsphere.VirtualMachineCloneArgs(template_uuid=self._item.id),
+            extra_config=guestinfo(self._settings, machine),
+            tags=[self._tags[machine.role].id],
+            # Talos tells its address only with an agent; its API is asked instead.
+            wait_for_guest_net_timeout=0,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=self._provider,
+                depends_on=[after],
+                # The name and the address are taken until the old machine is gone.
+                delete_before_replace=True,
+                ignore_changes=IGNORED,
+                hooks=hooks,
+            ),
+        )
+        self._machines.setdefault(machine.role, []).append(made)
+        return made
+
+    def finish(self) -> None:
+        """Keep the machines of a role on different hosts; then close the layer.
+
+        For control planes it is a must: two on one host could take etcd's quorum with it. Workers
+        may share when there are more of them than hosts.
+        """
+        for role, machines in self._machines.items():
+            if len(machines) > 1:
+                vsphere.ComputeClusterVmAntiAffinityRule(
+                    f"{role}s-apart",
+                    name=f"{self._settings.cluster.name}-{role}s-apart",
+                    compute_cluster_id=self._cluster,
+                    virtual_machine_ids=[one.id for one in machines],
+                    mandatory=role == "controlplane",
+                    opts=self._child(),
+                )
+        self.register_outputs({})
+
+    def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(
+            parent=self, provider=self._provider, depends_on=list(after) or None
+        )
+
+
+def guestinfo(settings: Settings, machine: Machine) -> dict[str, str]:
+    """Give the extraConfig that tells Talos its address before it has a configuration.
+
+    Cloud-init's network format, version 2 (Talos: platform/vmware/metadata.go, which takes the
+    interface from the key of `ethernets`).
+    """
+    network = settings.network
+    metadata = {
+        "instance-id": machine.name,
+        "local-hostname": machine.name,
+        "network": {
+            "version": 2,
+            "ethernets": {
+                LINK: {
+                    "match": {"name": LINK},
+                    "addresses": [f"{machine.address}/{network.cidr.prefixlen}"],
+                    "gateway4": str(network.gateway),
+                    "nameservers": {"addresses": [str(one) for one in network.name_servers]},
+                }
+            },
+        },
+    }
+    encoded = base64.b64encode(json.dumps(metadata).encode()).decode()
+    return {"guestinfo.metadata": encoded, "guestinfo.metadata.encoding": "base64"}

@@ -1,0 +1,164 @@
+"""Layer vSphere: what an interrupted run left behind.
+
+A run that is killed while vCenter makes a machine leaves the machine in vCenter but not in the
+stack's state; the next run would fail on its name. Such a leftover holds nothing yet: it is off,
+or its Talos waits for a configuration. Only then is it removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pyVim.connect import Disconnect, SmartConnect
+from pyVmomi import vim, vmodl
+
+from components.health import Clock
+from components.rollout import resolved
+from components.talosctl import Talosctl, TalosctlError, connect
+
+if TYPE_CHECKING:
+    from components.gate import Hook
+    from components.health import Member
+
+TASK_SECONDS = 300.0
+BOOT_SECONDS = 180.0
+POLL_SECONDS = 1.0
+
+
+class OrphanError(Exception):
+    """A virtual machine is in the way, and it may hold something."""
+
+
+@dataclass(frozen=True)
+class VCenter:
+    """How to reach vCenter, and where the platform's machines are in it."""
+
+    server: str
+    user: str
+    datacenter: str
+    folder: str
+    """The machines' folder, relative to the datacenter's folder for virtual machines."""
+    allow_unverified_tls: bool
+
+    def path(self, name: str) -> str:
+        """Give the inventory path of a machine, as `pulumi import` takes it."""
+        return f"/{self.datacenter}/vm/{self.folder}/{name}"
+
+
+def no_leftover(
+    vcenter: VCenter,
+    password: pulumi.Output[str],
+    talosconfig: pulumi.Output[str],
+    member: Member,
+) -> Hook:
+    """Make the hook that clears a machine's place in vCenter before the machine is made."""
+
+    async def no_leftover(_: pulumi.ResourceHookArgs) -> None:
+        secret, credentials = await resolved(password), await resolved(talosconfig)
+
+        def run() -> None:
+            with connect(credentials) as talos:
+                remove_orphan(
+                    vcenter, secret, member.name, lambda: unconfigured(talos, member.address)
+                )
+
+        await asyncio.to_thread(run)
+
+    return no_leftover
+
+
+def unconfigured(talos: Talosctl, address: str, clock: Clock | None = None) -> bool:
+    """Tell whether a machine that runs waits for its first configuration.
+
+    It may have been switched on a moment ago: only after BOOT_SECONDS does silence mean no.
+    """
+    clock = clock or Clock()
+    deadline = clock.now() + BOOT_SECONDS
+    while not talos.in_maintenance(address):
+        try:
+            talos.boot_id(address)
+        except TalosctlError:
+            if clock.now() >= deadline:
+                return False
+        else:
+            return False  # it takes our credentials: it has a configuration of this cluster
+        clock.sleep(POLL_SECONDS)
+    return True
+
+
+def remove_orphan(
+    vcenter: VCenter, password: str, name: str, is_unconfigured: Callable[[], bool]
+) -> bool:
+    """Remove the leftover of this name; tell whether there was one.
+
+    Fails with OrphanError when it runs and does not wait in maintenance mode.
+    """
+    context = ssl.create_default_context()
+    if vcenter.allow_unverified_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        service = SmartConnect(  # type: ignore[no-untyped-call]
+            host=vcenter.server, user=vcenter.user, pwd=password, sslContext=context
+        )
+    except vim.fault.InvalidLogin:
+        message = f"{vcenter.server}: refuses user {vcenter.user}; check platform:vspherePassword"
+        raise OrphanError(message) from None
+    except OSError as error:  # its certificate, too
+        message = f"{vcenter.server}: cannot be reached: {error}"
+        raise OrphanError(message) from None
+    try:
+        content = service.RetrieveContent()
+        machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
+        if machine is None:
+            return False
+        for task in list(machine.recentTask):
+            _finish(task, fails=False)  # such as the killed run's own clone
+        running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
+        if running and not is_unconfigured():
+            raise OrphanError(_in_the_way(vcenter, name))
+        if running:
+            _finish(machine.PowerOffVM_Task())
+        _finish(machine.Destroy_Task())
+        return True
+    finally:
+        Disconnect(service)  # type: ignore[no-untyped-call]
+
+
+def _power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has no types
+    """Read this one property: pyVmomi refuses the whole of `runtime` for any value it dislikes."""
+    query: Any = vmodl.query.PropertyCollector
+    wanted = query.FilterSpec(
+        objectSet=[query.ObjectSpec(obj=machine)],
+        propSet=[query.PropertySpec(type=vim.VirtualMachine, pathSet=["runtime.powerState"])],
+    )
+    return content.propertyCollector.RetrieveContents([wanted])[0].propSet[0].val
+
+
+def _finish(task: Any, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
+    """Wait for a task of vCenter."""
+    states = vim.TaskInfo.State
+    deadline = time.monotonic() + TASK_SECONDS
+    while task.info.state not in (states.success, states.error):
+        if time.monotonic() >= deadline:
+            message = f"vCenter: task {task.info.descriptionId} not done after {TASK_SECONDS:.0f} s"
+            raise OrphanError(message)
+        time.sleep(POLL_SECONDS)
+    if fails and task.info.state == states.error:
+        message = f"vCenter: task {task.info.descriptionId} failed: {task.info.error.msg}"
+        raise OrphanError(message)
+
+
+def _in_the_way(vcenter: VCenter, name: str) -> str:
+    path = vcenter.path(name)
+    return (
+        f"{name}: vCenter has a running machine {path} that this stack does not know. If it is "
+        f"this platform's, take it over with `pulumi import vsphere:index/virtualMachine:"
+        f"VirtualMachine {name} {path}`; if not, rename or delete it; then run `pulumi up` again"
+    )

@@ -1,0 +1,206 @@
+"""Configuration: the address plan, and the rules that keep its entries apart.
+
+Every address or range that the settings name is one entry. Entries of ours (machines, VIP, pools)
+must lie in the machines' network and touch nothing else. Hosts that exist without us (gateway, name
+servers, time servers, vCenter, BGP routers) may be one and the same host, since routers often serve
+DNS and time too, but never twice in one list. The cluster's inner networks overlap nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from config.problems import Path, Problem, key_of, problem
+from config.values import AddressRange, as_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from config.settings import Machine, NetworkSettings, Services, Site
+
+MACHINE_PREFIXES = range(8, 30)
+"""A /29 is the smallest network that holds a gateway, three machines and a VIP."""
+NODE_POD_PREFIX = 24
+"""Every node gets a /24 of the pods' network (kube-controller-manager's default)."""
+SERVICE_PREFIXES = range(12, 29)
+"""The API server takes Services' networks of at most 2^20 addresses; 16 are the least useful."""
+
+
+class Kind(Enum):
+    """Who owns an entry's addresses."""
+
+    OURS = "ours"
+    HOST = "host"
+    NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An address, range or network in use, and the key that says so."""
+
+    use: str
+    name: str
+    addresses: AddressRange
+    path: Path
+    kind: Kind
+    network: IPv4Network | None = None
+
+    @property
+    def key(self) -> str:
+        """The key in the stack file, as in `platform:network.vip`."""
+        return key_of(self.path)
+
+    @property
+    def value(self) -> str:
+        """The addresses as they are written in the settings."""
+        return str(self.network or self.addresses)
+
+
+def _entry(
+    use: str, name: str, where: IPv4Address | AddressRange | IPv4Network, path: Path, kind: Kind
+) -> Entry:
+    if isinstance(where, IPv4Network):
+        return Entry(use, name, AddressRange(where[0], where[-1]), path, kind, where)
+    if isinstance(where, IPv4Address):
+        where = AddressRange(where, where)
+    return Entry(use, name, where, path, kind)
+
+
+def _of_network(network: NetworkSettings) -> Iterator[Entry]:
+    yield _entry("machine network", "", network.cidr, ("network", "cidr"), Kind.NETWORK)
+    yield _entry("pod network", "", network.pods, ("network", "pods"), Kind.NETWORK)
+    yield _entry("service network", "", network.services, ("network", "services"), Kind.NETWORK)
+    yield _entry("gateway", "", network.gateway, ("network", "gateway"), Kind.HOST)
+    for index, address in enumerate(network.name_servers):
+        yield _entry("name server", "", address, ("network", "nameServers", index), Kind.HOST)
+    for index, host in enumerate(network.time_servers):
+        if (found := as_address(host)) is not None:
+            yield _entry("time server", "", found, ("network", "timeServers", index), Kind.HOST)
+    if network.vip is not None:
+        yield _entry("VIP", "Kubernetes API", network.vip, ("network", "vip"), Kind.OURS)
+    for index, pool in enumerate(network.pools):
+        path = ("network", "pools", index, "addresses")
+        yield _entry("pool", pool.name, pool.addresses, path, Kind.OURS)
+
+
+def entries(
+    machines: dict[int, Machine],
+    network: NetworkSettings | None,
+    site: Site | None = None,
+    services: Services | None = None,
+) -> tuple[Entry, ...]:
+    """Collect the address plan from those sections that could be read, `machines` by position."""
+    found = [
+        _entry("machine", machine.name, machine.address, ("machines", index, "address"), Kind.OURS)
+        for index, machine in machines.items()
+    ]
+    if network is not None:
+        found += _of_network(network)
+    if site is not None and (address := as_address(site.vcenter)) is not None:
+        found.append(_entry("vCenter", "", address, ("site", "vcenter"), Kind.HOST))
+    if services is not None and services.cilium is not None and services.cilium.bgp is not None:
+        for index, peer in enumerate(services.cilium.bgp.peers):
+            path = ("services", "cilium", "bgp", "peers", index, "address")
+            found.append(_entry("BGP router", "", peer.address, path, Kind.HOST))
+    order = {Kind.NETWORK: 0, Kind.HOST: 1, Kind.OURS: 2}
+    return tuple(sorted(found, key=lambda each: (order[each.kind], each.addresses.first)))
+
+
+def problems(plan: tuple[Entry, ...]) -> Iterator[Problem]:
+    """Find every entry in the wrong place, and every pair of entries that overlap."""
+    machine_network = next((each.network for each in plan if each.use == "machine network"), None)
+    if machine_network is not None and machine_network.prefixlen in MACHINE_PREFIXES:
+        for each in plan:
+            if each.kind is Kind.OURS or each.use == "gateway":
+                yield from _outside(each, machine_network)
+    # Networks come first in a plan: an inner one over the machines' network is found at once.
+    swallowed: set[Path] = set()
+    for one, other in combinations(plan, 2):
+        if not one.addresses.overlaps(other.addresses) or _may_share(one, other):
+            continue
+        first, second = sorted((one, other), key=_blame)
+        if first.use == "machine network":
+            swallowed.add(second.path)
+        elif (
+            second.path in swallowed and machine_network is not None and _in(first, machine_network)
+        ):
+            continue  # Follows from the overlap of the two networks, which is told already.
+        yield problem(
+            second.path,
+            second.value,
+            f"overlaps the {_title(first)} {first.value} ({first.key})",
+            "change one of the two",
+        )
+
+
+def _in(entry: Entry, network: IPv4Network) -> bool:
+    return entry.addresses.first in network and entry.addresses.last in network
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.use} {entry.name}" if entry.name and entry.use != "VIP" else entry.use
+
+
+def _blame(entry: Entry) -> tuple[int, Path]:
+    """Order a pair: the problem is reported at the one that is easier to change."""
+    order = (
+        "machine network",
+        "gateway",
+        "vCenter",
+        "name server",
+        "time server",
+        "BGP router",
+        "machine",
+        "VIP",
+        "pool",
+        "pod network",
+        "service network",
+    )
+    return order.index(entry.use), entry.path
+
+
+def _may_share(one: Entry, other: Entry) -> bool:
+    kinds = {one.kind, other.kind}
+    if kinds == {Kind.HOST}:
+        return one.use != other.use
+    # Machines' own network holds hosts and ours; the cluster's inner networks hold nothing of them.
+    return kinds != {Kind.NETWORK} and "machine network" in (one.use, other.use)
+
+
+def _outside(entry: Entry, network: IPv4Network) -> Iterator[Problem]:
+    first, last = network[1], network[-2]
+    if entry.addresses.first < first or entry.addresses.last > last:
+        fault = f"outside the machines' network {network}"
+        if _in(entry, network):
+            fault = f"holds the network or broadcast address of {network}"
+        yield problem(entry.path, entry.value, fault, f"use addresses from {first} to {last}")
+
+
+def network_sizes(network: NetworkSettings, machine_count: int) -> Iterator[Problem]:
+    """Check that each network is large enough for its use, and not too large."""
+    if network.cidr.prefixlen not in MACHINE_PREFIXES:
+        yield problem(
+            ("network", "cidr"),
+            network.cidr,
+            "not a size for the machines' network",
+            f"use a prefix length from {MACHINE_PREFIXES[0]} to {MACHINE_PREFIXES[-1]}",
+        )
+    room = 1 << max(0, NODE_POD_PREFIX - network.pods.prefixlen)
+    if network.pods.prefixlen > NODE_POD_PREFIX or room < machine_count:
+        yield problem(
+            ("network", "pods"),
+            network.pods,
+            f"too small for {machine_count} machines of a /{NODE_POD_PREFIX} each",
+            "give a larger network, as in 10.244.0.0/16",
+        )
+    if network.services.prefixlen not in SERVICE_PREFIXES:
+        yield problem(
+            ("network", "services"),
+            network.services,
+            "not a size that the API server takes",
+            f"use a prefix length from {SERVICE_PREFIXES[0]} to {SERVICE_PREFIXES[-1]}",
+        )

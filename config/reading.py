@@ -1,0 +1,282 @@
+"""Configuration: from raw values to `Settings`, or to the list of everything wrong with them.
+
+Both readers, of a stack file (`config.stack_file`) and of the engine (`config.engine`), bring the
+raw values into one shape, `Raw`, so that they find the same problems and give the same model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from config import rules, values
+from config.problems import Path, Problem, SettingsError, key_of, problem, secrets_in
+from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey, needed
+from config.settings import Machine, Services, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from pydantic_core import ErrorDetails
+
+PROJECT = "platform"
+SECTIONS = tuple(Settings.model_fields)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A stack's values under `platform:`, unchecked; keys are without the prefix."""
+
+    values: Mapping[str, Any]
+    """What is not encrypted, in JSON's types; also secrets in plain text."""
+    encrypted: frozenset[str] = field(default_factory=frozenset)
+    """The keys whose value is encrypted, or holds something encrypted."""
+    problems: tuple[Problem, ...] = ()
+    """What was wrong with the keys."""
+
+
+def gather(config: Mapping[str, Any], encrypted: Iterable[str]) -> Raw:
+    """Bring a stack's configuration, of all namespaces, into one shape.
+
+    `config` is by full key (`platform:site`), without the values of the keys in `encrypted`.
+    """
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, value in config.items():
+        namespace, _, name = key.replace(":config:", ":", 1).partition(":")
+        if namespace == PROJECT:
+            values[name] = _decoded(value) if name in SECTIONS else value
+        else:
+            problems += secrets_in(value, (key,))
+    hidden = frozenset(
+        key.replace(":config:", ":", 1).removeprefix(f"{PROJECT}:")
+        for key in encrypted
+        if key.startswith(f"{PROJECT}:")
+    )
+    return Raw(values, hidden, tuple(problems))
+
+
+def _decoded(value: object) -> object:
+    """Read a section that was set on the command line, as JSON in a text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, dict | list) else value
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Make settings of the sections' values: `{"site": {...}, "machines": [...], ...}`.
+
+    Raises `SettingsError` with all problems.
+    """
+    return resolve(Raw(values))
+
+
+def resolve(raw: Raw, *, secrets_required: bool = False) -> Settings:
+    """Check raw values and make settings of them.
+
+    With `secrets_required` a needed secret that is not set is a problem too.
+    Raises `SettingsError` with all problems.
+    """
+    plain = [found for name in SECTIONS for found in secrets_in(raw.values.get(name), (name,))]
+    draft, problems = _read_sections(raw)
+    found = [*raw.problems, *_top_level(raw), *problems, *rules.check(draft)]
+    # What is wrong with a value matters no more when it is a secret, and might tell of it.
+    secret_paths = {each.key for each in plain}
+    found = plain + [each for each in found if each.key not in secret_paths]
+    if secrets_required:
+        found += (_unset(key) for key in missing_secrets(raw, draft.services))
+    if found:
+        raise SettingsError(sorted(dict.fromkeys(found), key=_position))
+    sections = {name: getattr(draft, name) for name in SECTIONS}
+    return Settings.model_validate({**sections, "machines": tuple(draft.machines.values())})
+
+
+def missing_secrets(raw: Raw, services: Services | None) -> tuple[SecretKey, ...]:
+    """Give the secrets that the services need and that are not set, encrypted or in plain text."""
+    given = {*raw.values, *raw.encrypted}
+    return tuple(key for key in needed(services or Services()) if key.name not in given)
+
+
+def _unset(key: SecretKey) -> Problem:
+    mend = f"run `{key.command}`: {key.description}"
+    return Problem(key_of((key.name,)), "a secret that is not set", mend)
+
+
+def _position(each: Problem) -> tuple[int, list[tuple[int, str]]]:
+    """Sort by section, then by position in a list."""
+    parts = re.findall(r"[^.:\[\]]+", each.key.removeprefix("platform:"))
+    section = SECTIONS.index(parts[0]) if parts and parts[0] in SECTIONS else len(SECTIONS)
+    return section, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+# --- Top level ---------------------------------------------------------------------------------
+
+
+def _top_level(raw: Raw) -> Iterator[Problem]:
+    for name in sorted({*raw.values, *raw.encrypted}):
+        if name in SECRET_NAMES:
+            if name not in raw.encrypted:
+                yield _plain_secret(name)
+        elif name not in SECTIONS:
+            yield _unknown((name,), [*SECTIONS, *SECRET_NAMES])
+        elif name in raw.encrypted:
+            yield problem(
+                (name,),
+                None,
+                "holds an encrypted value (`secure:`), but settings hold no secrets",
+                "write it in plain text; the stack's secrets are keys of their own: "
+                + ", ".join(key.name for key in SECRET_KEYS),
+            )
+
+
+def _plain_secret(name: str) -> Problem:
+    command = next(key.command for key in SECRET_KEYS if key.name == name)
+    return Problem(
+        key_of((name,)),
+        "a secret in plain text (not shown)",
+        f"change it at its issuer, remove it from the file, and run `{command}`",
+    )
+
+
+def _unknown(path: Path, known: Iterable[str]) -> Problem:
+    # The value is left out: it may be a secret under a mistyped key.
+    names = sorted(known)
+    close = difflib.get_close_matches(str(path[-1]), names, n=1)
+    mend = f"did you mean `{close[0]}`?" if close else "remove it; known are " + ", ".join(names)
+    return Problem(key_of(path), "unknown key", mend)
+
+
+# --- Sections ----------------------------------------------------------------------------------
+
+
+def _read_sections(raw: Raw) -> tuple[rules.Draft, list[Problem]]:
+    draft = rules.Draft()
+    problems: list[Problem] = []
+    for name in SECTIONS:
+        if name in raw.encrypted:
+            continue
+        info = Settings.model_fields[name]
+        value = raw.values.get(name)
+        # The engine fills in an empty default for a section that is missing (see Pulumi.yaml).
+        if value in (None, {}, []):
+            if info.is_required():
+                mend = f"add the section: {info.description}"
+                problems.append(Problem(key_of((name,)), "missing", mend))
+                continue
+            value = {}
+        if name == "machines":
+            problems += _read_machines(draft, value)
+            continue
+        try:
+            setattr(draft, name, _validate(info.annotation, value))
+        except ValidationError as error:
+            problems += _translate(error, (name,), info.annotation)
+    return draft, problems
+
+
+def _read_machines(draft: rules.Draft, value: object) -> list[Problem]:
+    if not isinstance(value, list):
+        return [problem(("machines",), value, *_PLAIN_FAULTS["tuple_type"])]
+    problems: list[Problem] = []
+    for index, item in enumerate(value):
+        try:
+            draft.machines[index] = _validate(Machine, item)
+        except ValidationError as error:
+            problems += _translate(error, ("machines", index), Machine)
+    draft.all_machines = not problems
+    return problems
+
+
+def _validate(kind: Any, value: object) -> Any:  # noqa: ANN401 - any section's model
+    # By way of JSON: there pydantic is strict on scalars, and yet takes a list for a tuple.
+    return TypeAdapter(kind).validate_json(json.dumps(value))
+
+
+# --- pydantic's errors in our words ------------------------------------------------------------
+
+_PLAIN_FAULTS = {
+    "string_type": ("not a text", "write a text, in quotes if it looks like a number"),
+    "int_type": ("not a whole number", "write digits only, without quotes, unit or point"),
+    "int_from_float": ("not a whole number", "write digits only, without quotes, unit or point"),
+    "int_parsing": ("not a whole number", "write digits only, without quotes, unit or point"),
+    "bool_type": ("neither true nor false", "write true or false, without quotes"),
+    "tuple_type": ("not a list", "write a list: one line each, beginning with `- `"),
+    "list_type": ("not a list", "write a list: one line each, beginning with `- `"),
+    "model_type": ("not a mapping", "write keys with values, indented below it"),
+    "dict_type": ("not a mapping", "write keys with values, indented below it"),
+    "too_short": ("empty", "give at least one"),
+}
+
+
+def _translate(error: ValidationError, path: Path, kind: object) -> Iterator[Problem]:
+    found = error.errors(include_url=False)
+    for details in found:
+        # pydantic counts only a list's good items: what is wrong with the others is told anyway.
+        below = len(details["loc"])
+        if details["type"] == "too_short" and any(
+            len(other["loc"]) > below and other["loc"][:below] == details["loc"] for other in found
+        ):
+            continue
+        # A wrong key of a free mapping has pydantic's marker in place of a key.
+        loc = tuple(part for part in details["loc"] if part != "[key]")
+        yield _translate_one(details, (*path, *loc), _model_at(kind, loc))
+
+
+def _translate_one(details: ErrorDetails, path: Path, model: type[BaseModel] | None) -> Problem:
+    if details["type"] == "missing":
+        name = str(path[-1])
+        return Problem(key_of(path), "missing", f"add `{name}`: {_description(model, name)}")
+    if details["type"] == "extra_forbidden":
+        return _unknown(path, _aliases(model))
+    return problem(path, details["input"], *_fault(details))
+
+
+def _fault(details: ErrorDetails) -> tuple[str, str]:
+    """Say what is wrong, and the mend."""
+    context = details.get("ctx", {})
+    match details["type"]:
+        case values.REFUSED:
+            return context["fault"], context["mend"]
+        case "literal_error":
+            return "not one of the choices", f"use {context['expected']}"
+        case "greater_than_equal":
+            return "too small", f"give at least {context['ge']}"
+        case "less_than_equal":
+            return "too large", f"give at most {context['le']}"
+        case kind:
+            return _PLAIN_FAULTS.get(kind, (details["msg"], "see `config/settings.py` for the key"))
+
+
+def _model_at(kind: object, loc: Path) -> type[BaseModel] | None:
+    """Find the model that holds the last key of a location."""
+    model = _model_in(kind)
+    for part in loc[:-1]:
+        if isinstance(part, str) and model is not None:
+            found = [info for info in model.model_fields.values() if info.alias == part]
+            model = _model_in(found[0].annotation) if found else None
+    return model
+
+
+def _model_in(kind: object) -> type[BaseModel] | None:
+    """Find the model in an annotation such as `tuple[DataDisk, ...]` or `Bgp | None`."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next(filter(None, map(_model_in, get_args(kind))), None)
+
+
+def _aliases(model: type[BaseModel] | None) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()] if model else []
+
+
+def _description(model: type[BaseModel] | None, alias: str) -> str:
+    fields = model.model_fields.values() if model else ()
+    return next((info.description or "" for info in fields if info.alias == alias), "")

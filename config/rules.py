@@ -1,0 +1,293 @@
+"""Configuration: the rules between sections, on as many sections as could be read.
+
+Each rule takes the draft, says nothing where a section it needs is missing, and gives every problem
+it finds. Rules on addresses are in `config.addresses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from config import addresses, versions
+from config.problems import Path, Problem, problem
+
+if TYPE_CHECKING:
+    from config.settings import (
+        Cluster,
+        Kubernetes,
+        Machine,
+        NetworkSettings,
+        Services,
+        Site,
+        Talos,
+        Traefik,
+    )
+
+# Talos' system requirements (docs.siderolabs.com, "System Requirements", minimum):
+# role -> CPUs, memory in MiB, system disk in GiB.
+MINIMUM_SIZES = {"controlplane": (2, 2048, 10), "worker": (1, 1024, 10)}
+
+
+@dataclass
+class Draft:
+    """The sections that could be read; `None` for one that could not."""
+
+    cluster: Cluster | None = None
+    site: Site | None = None
+    machines: dict[int, Machine] = field(default_factory=dict)
+    """By position in the stack file; without those that could not be read."""
+    all_machines: bool = False
+    """Whether every machine could be read: only then they can be counted."""
+    network: NetworkSettings | None = None
+    talos: Talos | None = None
+    kubernetes: Kubernetes | None = None
+    services: Services | None = None
+
+
+Rule = Callable[[Draft], Iterator[Problem]]
+
+
+def _lifecycle(draft: Draft) -> Iterator[Problem]:
+    if draft.cluster is not None and draft.cluster.lifecycle == "omni":
+        yield problem(
+            ("cluster", "lifecycle"),
+            "omni",
+            "not built yet",
+            'write "standalone": the stack itself configures the machines',
+        )
+
+
+def _control_planes(draft: Draft) -> Iterator[Problem]:
+    if not draft.all_machines:
+        return
+    count = sum(machine.is_control_plane for machine in draft.machines.values())
+    if count == 0:
+        yield problem(
+            ("machines",),
+            None,
+            "no control plane",
+            "give one machine, better three, `role: controlplane`",
+        )
+    elif count % 2 == 0:
+        yield problem(
+            ("machines",),
+            None,
+            f"{count} control planes, which survive no more failures than {count - 1} would",
+            f"make it {count - 1} or {count + 1}",
+        )
+    if count > 1 and draft.network is not None and draft.network.vip is None:
+        yield problem(
+            ("network", "vip"),
+            None,
+            f"missing, with {count} control planes",
+            "add the virtual address of the Kubernetes API, a free one of the machines' network",
+        )
+
+
+def _sizes(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        cpus, memory, disk = MINIMUM_SIZES[machine.role]
+        role = "control plane" if machine.is_control_plane else "worker"
+        for key, value, least, unit in (
+            ("cpus", machine.cpus, cpus, ""),
+            ("memoryMiB", machine.memory_mib, memory, " MiB"),
+            ("diskGiB", machine.disk_gib, disk, " GiB"),
+        ):
+            if value < least:
+                yield problem(
+                    ("machines", index, key),
+                    value,
+                    f"below Talos' minimum for a {role}",
+                    f"give at least {least}{unit}",
+                )
+
+
+def _repeated(named: Iterable[tuple[Path, str]], what: str) -> Iterator[Problem]:
+    """Find names that are given twice; `named` holds each name with its path."""
+    seen: set[str] = set()
+    for path, name in named:
+        if name in seen:
+            yield problem(path, name, f"the name of another {what}", "give each its own name")
+        seen.add(name)
+
+
+def _names(draft: Draft) -> Iterator[Problem]:
+    machines = draft.machines.items()
+    yield from _repeated(((("machines", i, "name"), m.name) for i, m in machines), "machine")
+    for index, machine in machines:
+        disks = enumerate(machine.data_disks)
+        path: Path = ("machines", index, "dataDisks")
+        yield from _repeated((((*path, i, "name"), disk.name) for i, disk in disks), "data disk")
+    if draft.network is not None:
+        pools = enumerate(draft.network.pools)
+        yield from _repeated(
+            ((("network", "pools", i, "name"), pool.name) for i, pool in pools), "pool"
+        )
+    if draft.talos is not None:
+        extensions = enumerate(draft.talos.extensions or ())
+        yield from _repeated(
+            ((("talos", "extensions", i), name) for i, name in extensions), "extension"
+        )
+
+
+def _addresses(draft: Draft) -> Iterator[Problem]:
+    plan = addresses.entries(draft.machines, draft.network, draft.site, draft.services)
+    yield from addresses.problems(plan)
+    if draft.network is not None:
+        yield from addresses.network_sizes(draft.network, len(draft.machines))
+
+
+def _talos_and_kubernetes(draft: Draft) -> Iterator[Problem]:
+    if draft.talos is None or draft.kubernetes is None:
+        return
+    talos = versions.minor(draft.talos.version)
+    span = versions.TALOS_KUBERNETES.get(talos)
+    if span is None:
+        yield problem(
+            ("talos", "version"),
+            draft.talos.version,
+            "not a Talos release that the stack knows",
+            f"use one of {', '.join(versions.TALOS_KUBERNETES)}",
+        )
+    elif not versions.fits(versions.minor(draft.kubernetes.version), span):
+        yield problem(
+            ("kubernetes", "version"),
+            draft.kubernetes.version,
+            f"does not run on Talos {draft.talos.version}",
+            f"use Kubernetes {versions.describe(span)}",
+        )
+
+
+def _services_and_kubernetes(draft: Draft) -> Iterator[Problem]:
+    if draft.services is None or draft.kubernetes is None:
+        return
+    given = {
+        "cilium": draft.services.cilium,
+        "metricsServer": draft.services.metrics_server,
+        "argocd": draft.services.argocd,
+    }
+    for (name, line), span in versions.SERVICE_KUBERNETES.items():
+        service = given[name]
+        if service is None or not versions.fits(service.version, (line, line)):
+            continue
+        if not versions.fits(versions.minor(draft.kubernetes.version), span):
+            yield problem(
+                ("services", name, "version"),
+                service.version,
+                f"does not run on Kubernetes {draft.kubernetes.version}",
+                f"it needs Kubernetes {versions.describe(span)}",
+            )
+
+
+def _gateway_api(draft: Draft) -> Iterator[Problem]:
+    if draft.services is None or draft.services.cilium is None:
+        return
+    cilium, traefik = draft.services.cilium, draft.services.traefik
+    fit = versions.GATEWAY_API_FITS.get(versions.minor(cilium.version))
+    if fit is None:
+        yield problem(
+            ("services", "cilium", "version"),
+            cilium.version,
+            "not a Cilium release that the stack knows",
+            f"use one of {', '.join(versions.GATEWAY_API_FITS)}",
+        )
+        return
+    if not versions.fits(cilium.gateway_api_version, fit.gateway_api):
+        yield problem(
+            ("services", "cilium", "gatewayApiVersion"),
+            cilium.gateway_api_version,
+            f"does not fit Cilium {cilium.version}",
+            f"use Gateway API {versions.describe(fit.gateway_api)}",
+        )
+    if traefik is not None and not versions.fits(traefik.version, fit.traefik_chart):
+        yield problem(
+            ("services", "traefik", "version"),
+            traefik.version,
+            f"does not fit the Gateway API of Cilium {cilium.version}",
+            f"use Traefik's chart {versions.describe(fit.traefik_chart)}",
+        )
+
+
+# Which services stand on which; a key needs all in its value.
+STANDS_ON = {
+    "metallb": ("cilium",),
+    "certManager": ("cilium",),
+    "metricsServer": ("cilium",),
+    "traefik": ("metallb", "certManager"),
+    "argocd": ("traefik",),
+    "backup": ("cilium",),
+}
+
+
+def _service_dependencies(draft: Draft) -> Iterator[Problem]:
+    if draft.services is None:
+        return
+    there = draft.services.model_dump(by_alias=True, exclude_none=True)
+    for name, needs in STANDS_ON.items():
+        for need in needs:
+            if name in there and need not in there:
+                yield problem(
+                    ("services", name),
+                    None,
+                    f"needs {need}, which is missing",
+                    f"add `{need}` to the services, or remove `{name}`",
+                )
+
+
+def _pools(draft: Draft) -> Iterator[Problem]:
+    if draft.services is None or draft.network is None:
+        return
+    metallb, traefik, pools = draft.services.metallb, draft.services.traefik, draft.network.pools
+    if traefik is not None:
+        yield from _traefik_address(traefik, draft.network)
+    if metallb is None:
+        return
+    claimed = metallb.spare_addresses + (traefik is not None)
+    size = sum(pool.addresses.size for pool in pools)
+    if not pools:
+        yield problem(
+            ("network", "pools"),
+            None,
+            "missing, with services.metallb",
+            "add a pool: `- {name: default, addresses: FIRST-LAST}`",
+        )
+    elif size < claimed:
+        yield problem(
+            ("network", "pools"),
+            None,
+            f"too small: {size} addresses, where services claim {claimed} "
+            f"({claimed - metallb.spare_addresses} fixed, {metallb.spare_addresses} spare)",
+            "enlarge a pool, add one, or lower services.metallb.spareAddresses",
+        )
+
+
+def _traefik_address(traefik: Traefik, network: NetworkSettings) -> Iterator[Problem]:
+    if network.pools and not any(traefik.address in pool.addresses for pool in network.pools):
+        yield problem(
+            ("services", "traefik", "address"),
+            traefik.address,
+            "in none of the pools",
+            "use one of " + ", ".join(str(pool.addresses) for pool in network.pools),
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    _lifecycle,
+    _control_planes,
+    _sizes,
+    _names,
+    _addresses,
+    _talos_and_kubernetes,
+    _services_and_kubernetes,
+    _gateway_api,
+    _service_dependencies,
+    _pools,
+)
+
+
+def check(draft: Draft) -> Iterator[Problem]:
+    """Hold all rules against a draft."""
+    for rule in RULES:
+        yield from rule(draft)

@@ -1,0 +1,68 @@
+"""Configuration: the secrets that a stack holds, and when each is needed.
+
+Secrets are encrypted top-level keys of the stack file, set by the operator with
+`pulumi config set --secret`. They never enter the settings model; whoever uses one reads it with
+`config.engine.require_secret`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config.settings import Services
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """A secret: its key without `platform:`, what it is, and whether the services need it."""
+
+    name: str
+    description: str
+    needed: Callable[[Services], bool]
+
+    @property
+    def command(self) -> str:
+        """The command that sets it; it asks for the value, so that no shell history keeps it."""
+        return f"pulumi config set --secret platform:{self.name}"
+
+
+def _uses_acme(services: Services) -> bool:
+    return services.cert_manager is not None and services.cert_manager.uses_acme
+
+
+def _serves_dashboard(services: Services) -> bool:
+    return services.traefik is not None and services.traefik.dashboard_domain is not None
+
+
+def _has_argocd(services: Services) -> bool:
+    return services.argocd is not None
+
+
+def _uses_github(services: Services) -> bool:
+    return services.argocd is not None and services.argocd.github is not None
+
+
+def _backs_up(services: Services) -> bool:
+    return services.backup is not None
+
+
+SECRET_KEYS = (
+    SecretKey("vspherePassword", "the vCenter user's password", lambda _: True),
+    SecretKey("dnsToken", "Cloudflare's API token, or the TSIG key of rfc2136", _uses_acme),
+    SecretKey("traefikDashboardPassword", "the dashboard's password", _serves_dashboard),
+    SecretKey("argocdRedisPassword", "what Argo CD's parts show to its Redis", _has_argocd),
+    SecretKey("githubWebhookSecret", "what GitHub signs its webhook calls with", _has_argocd),
+    SecretKey("githubClientSecret", "the GitHub OAuth application's secret", _uses_github),
+    SecretKey("backupAccessKey", "the S3 access key's id", _backs_up),
+    SecretKey("backupSecretKey", "the S3 access key's secret", _backs_up),
+)
+SECRET_NAMES = frozenset(key.name for key in SECRET_KEYS)
+
+
+def needed(services: Services) -> tuple[SecretKey, ...]:
+    """Give the secrets that these services need, in the order of the table."""
+    return tuple(key for key in SECRET_KEYS if key.needed(services))

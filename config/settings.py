@@ -1,0 +1,417 @@
+"""Configuration: the model of everything that an operator can set for a platform.
+
+One class a section of the stack file (`platform:<section>`), frozen and closed: an unknown key is
+an error. Keys are camelCase in YAML and JSON, snake_case here. Secrets are never in the model, see
+`config.secret_keys`. A `Settings` comes from `config.parse`, `config.load_file` or
+`config.engine.load_from_pulumi`, which also hold the rules between sections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from config import versions
+from config.values import (
+    Address,
+    AgePublicKey,
+    Cron,
+    Device,
+    Domain,
+    Email,
+    Extension,
+    Folder,
+    Host,
+    HostPort,
+    HttpsUrl,
+    KubernetesKey,
+    KubernetesValue,
+    Label,
+    LogDestination,
+    Network,
+    Range,
+    Schematic,
+    Text,
+    Version,
+    parse_network,
+    refuse,
+)
+
+API_PORT = 6443
+
+
+class Model(BaseModel):
+    """What all sections share: closed, frozen, and no guessing of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel)
+
+
+# --- The platform, its site and its machines ---------------------------------------------------
+
+
+class Cluster(Model):
+    """`platform:cluster`: the cluster as a whole."""
+
+    name: Label = Field(description="the cluster's name, also of its contexts and folder")
+    lifecycle: Literal["standalone", "omni"] = Field(
+        default="standalone", description="who configures the machines"
+    )
+
+
+class Site(Model):
+    """`platform:site`: where in which vCenter the platform lives."""
+
+    vcenter: Host = Field(description="vCenter's host name")
+    user: Text = Field(description="the vCenter user, as in pulumi@vsphere.local")
+    datacenter: Text = Field(description="the vSphere datacenter's name")
+    cluster: Text = Field(description="the vSphere cluster's name")
+    datastore: Text = Field(description="the datastore for the machines' disks and the image")
+    network: Text = Field(description="the port group that the machines are joined to")
+    folder: Folder = Field(description="the folder for the machines, made by the stack")
+    content_library: Text = Field(
+        description="the content library for the image, made by the stack"
+    )
+    allow_unverified_tls: bool = Field(
+        default=False, description="whether to accept any certificate of vCenter"
+    )
+    image_factory: HostPort = Field(
+        default="factory.talos.dev", description="the Talos image factory's host"
+    )
+
+
+class DataDisk(Model):
+    """A disk beside the system disk."""
+
+    name: Label = Field(description="the disk's name")
+    size_gib: int = Field(alias="sizeGiB", ge=1, description="the disk's size in GiB")
+
+
+class Taint(Model):
+    """A taint of the machine's node."""
+
+    key: KubernetesKey = Field(description="the taint's key")
+    value: KubernetesValue = Field(default="", description="the taint's value")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = Field(
+        description="the taint's effect"
+    )
+
+
+class Machine(Model):
+    """An entry of `platform:machines`: a virtual machine, which becomes a node."""
+
+    name: Label = Field(description="the machine's name, also its host name")
+    address: Address = Field(description="the machine's static IPv4 address")
+    role: Literal["controlplane", "worker"] = Field(description="the machine's role")
+    cpus: int = Field(description="the number of virtual CPUs")
+    memory_mib: int = Field(alias="memoryMiB", description="the memory in MiB")
+    disk_gib: int = Field(alias="diskGiB", description="the system disk's size in GiB")
+    data_disks: tuple[DataDisk, ...] = Field(default=(), description="disks beside the system disk")
+    host: Host | None = Field(default=None, description="the ESXi host to place the machine on")
+    labels: dict[KubernetesKey, KubernetesValue] = Field(
+        default_factory=dict, description="labels of the machine's node"
+    )
+    taints: tuple[Taint, ...] = Field(default=(), description="taints of the machine's node")
+
+    @property
+    def is_control_plane(self) -> bool:
+        """Whether the machine runs etcd and the API server."""
+        return self.role == "controlplane"
+
+
+# --- Network -----------------------------------------------------------------------------------
+
+
+class Pool(Model):
+    """An entry of `platform:network.pools`: addresses for Services of type LoadBalancer."""
+
+    name: Label = Field(description="the pool's name")
+    addresses: Range = Field(description="a range as in 172.16.20.100-172.16.20.150, or a network")
+
+
+class NetworkSettings(Model):
+    """`platform:network`: the machines' network, and the networks inside the cluster."""
+
+    cidr: Network = Field(description="the machines' network, as in 172.16.20.0/24")
+    gateway: Address = Field(description="the machines' default gateway")
+    name_servers: tuple[Address, ...] = Field(min_length=1, description="DNS servers' addresses")
+    time_servers: tuple[Host, ...] = Field(
+        default=("time.cloudflare.com",), min_length=1, description="NTP servers"
+    )
+    vip: Address | None = Field(
+        default=None, description="the virtual address of the Kubernetes API"
+    )
+    pods: Network = Field(
+        default=parse_network("10.244.0.0/16"), description="the pods' network inside the cluster"
+    )
+    services: Network = Field(
+        default=parse_network("10.96.0.0/12"), description="the Services' network in the cluster"
+    )
+    pools: tuple[Pool, ...] = Field(default=(), description="pools of LoadBalancer addresses")
+
+
+# --- Talos and Kubernetes ----------------------------------------------------------------------
+
+
+class LogDestinations(Model):
+    """Where Talos sends its logs as JSON lines."""
+
+    services: tuple[LogDestination, ...] = Field(default=(), description="for the services' logs")
+    kernel: tuple[LogDestination, ...] = Field(default=(), description="for the kernel's log")
+
+
+class Talos(Model):
+    """`platform:talos`: the operating system."""
+
+    version: Version = Field(default=versions.TALOS, description="Talos' exact version")
+    schematic: Schematic | None = Field(default=None, description="an image factory schematic's id")
+    extensions: tuple[Extension, ...] | None = Field(
+        default=None, description="system extensions to make a schematic of"
+    )
+    install_disk: Device = Field(default="/dev/sda", description="the disk that Talos installs to")
+    patches: Folder = Field(
+        default="clusters/prod", description="the folder of machine configuration patches"
+    )
+    log_destinations: LogDestinations = Field(
+        default_factory=LogDestinations, description="where Talos sends its logs"
+    )
+
+    @model_validator(mode="after")
+    def _schematic_or_extensions(self) -> Talos:
+        if (self.schematic is None) == (self.extensions is None):
+            fault = "neither `schematic` nor `extensions`"
+            if self.schematic is not None:
+                fault = "both `schematic` and `extensions`"
+            refuse(fault, "give exactly one; `extensions: []` is plain Talos")
+        return self
+
+    @property
+    def tag(self) -> str:
+        """The version as Talos' own tools and images write it: `v1.13.9`."""
+        return f"v{self.version}"
+
+    @property
+    def schematic_document(self) -> str | None:
+        """The schematic to register with the image factory; `None` when its id was given.
+
+        Written exactly as the factory writes it (indented by four), with the extensions sorted as
+        its web page does, because the id is this text's checksum.
+        """
+        if self.extensions is None:
+            return None
+        if not self.extensions:
+            return "customization: {}\n"
+        lines = [
+            "customization:",
+            "    systemExtensions:",
+            "        officialExtensions:",
+            *(f"            - {name}" for name in sorted(self.extensions)),
+        ]
+        return "\n".join(lines) + "\n"
+
+    @property
+    def schematic_id(self) -> str:
+        """The schematic's id: the SHA-256 of its document (image-factory, pkg/schematic, ID)."""
+        if self.schematic is not None:
+            return self.schematic
+        return hashlib.sha256((self.schematic_document or "").encode()).hexdigest()
+
+
+class Kubernetes(Model):
+    """`platform:kubernetes`: the Kubernetes release that Talos runs."""
+
+    version: Version = Field(default=versions.KUBERNETES, description="Kubernetes' exact version")
+
+    @property
+    def tag(self) -> str:
+        """The version as Kubernetes' own tools and images write it: `v1.34.1`."""
+        return f"v{self.version}"
+
+
+# --- Services ----------------------------------------------------------------------------------
+
+
+class BgpPeer(Model):
+    """A router that Cilium announces to."""
+
+    address: Address = Field(description="the router's address")
+    asn: int = Field(ge=1, le=4294967295, description="the router's autonomous system number")
+
+
+class Bgp(Model):
+    """Cilium's BGP control plane."""
+
+    local_asn: int = Field(ge=1, le=4294967295, description="our autonomous system number")
+    peers: tuple[BgpPeer, ...] = Field(min_length=1, description="the routers to announce to")
+
+
+class Cilium(Model):
+    """Pod network, kube-proxy's replacement and Gateway API."""
+
+    version: Version = Field(default=versions.CILIUM, description="the chart's version")
+    gateway_api_version: Version = Field(
+        default=versions.GATEWAY_API, description="the version of Gateway API's definitions"
+    )
+    bgp: Bgp | None = Field(default=None, description="announce by BGP; off when missing")
+
+
+class MetalLB(Model):
+    """Addresses for Services of type LoadBalancer, announced on layer 2."""
+
+    version: Version = Field(default=versions.METALLB, description="the chart's version")
+    interface: Label = Field(default="eth0", description="the network interface to announce on")
+    spare_addresses: int = Field(
+        default=1, ge=0, description="addresses to keep for applications' own Services"
+    )
+
+
+class DnsChallenge(Model):
+    """How cert-manager proves the domain to Let's Encrypt (ACME, DNS-01)."""
+
+    provider: Literal["cloudflare", "rfc2136"] = Field(description="who serves the domain")
+    name_server: HostPort | None = Field(
+        default=None, description="rfc2136: the name server to update, with its port if not 53"
+    )
+    key_name: Text | None = Field(default=None, description="rfc2136: the TSIG key's name")
+
+    @model_validator(mode="after")
+    def _settings_of_the_provider(self) -> DnsChallenge:
+        given = self.name_server is not None, self.key_name is not None
+        if self.provider == "rfc2136" and given != (True, True):
+            refuse("rfc2136 without `nameServer` or `keyName`", "give both")
+        if self.provider == "cloudflare" and given != (False, False):
+            refuse("cloudflare with `nameServer` or `keyName`", "remove them")
+        return self
+
+
+class CertManager(Model):
+    """Certificates: the platform's wildcard certificate, and those of applications."""
+
+    version: Version = Field(default=versions.CERT_MANAGER, description="the chart's version")
+    issuer: Literal["letsencrypt-production", "letsencrypt-staging", "private-ca"] = Field(
+        description="who issues the certificates"
+    )
+    domain: Domain = Field(description="the platform's domain; its certificate is for *.DOMAIN too")
+    email: Email | None = Field(default=None, description="for Let's Encrypt's notices")
+    dns: DnsChallenge | None = Field(
+        default=None, description="how the domain is proven to Let's Encrypt"
+    )
+
+    @property
+    def uses_acme(self) -> bool:
+        """Whether certificates come from Let's Encrypt."""
+        return self.issuer != "private-ca"
+
+    @model_validator(mode="after")
+    def _settings_of_the_issuer(self) -> CertManager:
+        given = self.email is not None, self.dns is not None
+        if self.uses_acme and given != (True, True):
+            refuse(f"{self.issuer} without `email` or `dns`", "give both")
+        if not self.uses_acme and given != (False, False):
+            refuse("private-ca with `email` or `dns`", "remove them")
+        return self
+
+
+class Traefik(Model):
+    """Ingress: HTTPS from outside."""
+
+    version: Version = Field(default=versions.TRAEFIK, description="the chart's version")
+    address: Address = Field(description="the fixed address from one of the pools")
+    replicas: int = Field(default=3, ge=2, description="the number of pods")
+    dashboard_domain: Domain | None = Field(
+        default=None, description="serve the dashboard there, behind a password"
+    )
+
+
+class MetricsServer(Model):
+    """Resource metrics for autoscaling and `kubectl top`."""
+
+    version: Version = Field(default=versions.METRICS_SERVER, description="the chart's version")
+
+
+class GitHubLogin(Model):
+    """Single sign-on with GitHub (an OAuth application of the organization)."""
+
+    client_id: Text = Field(description="the OAuth application's client id")
+    organization: Text = Field(description="the GitHub organization")
+    admin_teams: tuple[Label, ...] = Field(min_length=1, description="teams that may do anything")
+    viewer_teams: tuple[Label, ...] = Field(default=(), description="teams that may look")
+
+
+class ArgoCD(Model):
+    """GitOps: what runs on the platform comes from Git."""
+
+    version: Version = Field(default=versions.ARGO_CD, description="the chart's version")
+    domain: Domain = Field(description="where Argo CD is served")
+    repository_url: HttpsUrl = Field(description="the Git repository of platform/ and apps/")
+    revision: Text = Field(default="main", description="the branch or tag to follow")
+    github: GitHubLogin | None = Field(default=None, description="single sign-on with GitHub")
+
+
+class Backup(Model):
+    """Encrypted etcd snapshots to S3-compatible storage."""
+
+    endpoint: HttpsUrl = Field(description="the S3 endpoint's URL")
+    bucket: Label = Field(description="the bucket's name")
+    region: Label = Field(default="us-east-1", description="the bucket's region")
+    schedule: Cron = Field(default="0 * * * *", description="when to take a snapshot")
+    age_public_key: AgePublicKey = Field(
+        description="the age public key that snapshots are encrypted for"
+    )
+
+
+class Services(Model):
+    """`platform:services`: what the platform runs; a service that is missing is not installed."""
+
+    cilium: Cilium | None = Field(default=None, description="pod network")
+    metallb: MetalLB | None = Field(default=None, description="LoadBalancer addresses")
+    cert_manager: CertManager | None = Field(default=None, description="certificates")
+    traefik: Traefik | None = Field(default=None, description="ingress")
+    metrics_server: MetricsServer | None = Field(default=None, description="resource metrics")
+    argocd: ArgoCD | None = Field(default=None, description="GitOps")
+    backup: Backup | None = Field(default=None, description="etcd backups")
+
+
+# --- Everything --------------------------------------------------------------------------------
+
+
+class Settings(Model):
+    """All settings of one platform, in the order in which problems are reported."""
+
+    cluster: Cluster = Field(description="the cluster's name and lifecycle")
+    site: Site = Field(description="where in which vCenter the platform lives")
+    machines: tuple[Machine, ...] = Field(description="the list of machines")
+    network: NetworkSettings = Field(description="the machines' network and the cluster's networks")
+    talos: Talos = Field(description="Talos' version and image")
+    kubernetes: Kubernetes = Field(default_factory=Kubernetes, description="the Kubernetes version")
+    services: Services = Field(default_factory=Services, description="what the platform runs")
+
+    @property
+    def control_planes(self) -> tuple[Machine, ...]:
+        """The machines that run etcd and the API server; the first one bootstraps the cluster."""
+        return tuple(machine for machine in self.machines if machine.is_control_plane)
+
+    @property
+    def workers(self) -> tuple[Machine, ...]:
+        """The machines that only run workloads."""
+        return tuple(machine for machine in self.machines if not machine.is_control_plane)
+
+    @property
+    def endpoint(self) -> str:
+        """The Kubernetes API's URL: on the VIP, or on the only control plane when there is none."""
+        return f"https://{self.network.vip or self.control_planes[0].address}:{API_PORT}"
+
+    @property
+    def ova_url(self) -> str:
+        """Where the image factory serves the machines' image."""
+        talos = self.talos
+        factory = self.site.image_factory
+        return f"https://{factory}/image/{talos.schematic_id}/{talos.tag}/vmware-amd64.ova"
+
+    @property
+    def installer_image(self) -> str:
+        """The installer image for `machine.install.image` and for upgrades."""
+        talos = self.talos
+        return f"{self.site.image_factory}/vmware-installer/{talos.schematic_id}:{talos.tag}"

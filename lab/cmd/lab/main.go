@@ -1,0 +1,59 @@
+// Command lab is the datacenter in a box. It is one binary under several names: the engine's
+// language host and plugins, govc, and `pulumi` with the lab's copy of the stack file.
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"platform.lab/lab/internal/govc"
+	"platform.lab/lab/internal/kubernetesplugin"
+	"platform.lab/lab/internal/languagehost"
+	"platform.lab/lab/internal/talosplugin"
+	"platform.lab/lab/internal/vsphereplugin"
+	"platform.lab/lab/internal/world"
+)
+
+func main() {
+	name, args := filepath.Base(os.Args[0]), os.Args[1:]
+	code, err := dispatch(name, args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// dispatch calls what the binary's name stands for; the answer is the exit code.
+func dispatch(name string, args []string) (int, error) {
+	switch name {
+	case "pulumi-language-python":
+		return 0, languagehost.Main(pulumiVersion(), args)
+	case "pulumi-resource-vsphere":
+		return 0, vsphereplugin.Main(args)
+	case "pulumi-resource-talos":
+		return 0, talosplugin.Main(args)
+	case "pulumi-resource-kubernetes":
+		return 0, kubernetesplugin.Main(args)
+	case "govc":
+		return govc.Main(args), nil
+	case "pulumi":
+		return 0, world.Pulumi(args)
+	default:
+		return lab(args)
+	}
+}
+
+// pulumiVersion is the release that this binary's Pulumi packages are of.
+func pulumiVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == "github.com/pulumi/pulumi/sdk/v3" {
+				return m.Version[1:]
+			}
+		}
+	}
+	return "unknown"
+}

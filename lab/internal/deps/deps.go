@@ -1,0 +1,26 @@
+package deps
+
+import (
+	_ "github.com/cosi-project/runtime/pkg/state/impl/namespaced"
+	_ "github.com/cosi-project/runtime/pkg/state/impl/inmem"
+	_ "github.com/cosi-project/runtime/pkg/state/protobuf/server"
+	_ "github.com/pulumi/pulumi-go-provider"
+	_ "github.com/pulumi/pulumi-go-provider/infer"
+	_ "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"
+	_ "github.com/pulumi/pulumi/sdk/v3/python/toolchain"
+	_ "github.com/siderolabs/crypto/x509"
+	_ "github.com/siderolabs/talos/pkg/machinery/config/configloader"
+	_ "github.com/siderolabs/talos/pkg/machinery/client"
+	_ "github.com/vishvananda/netlink"
+	_ "github.com/vmware/govmomi/simulator"
+	_ "github.com/vmware/govmomi/vapi/simulator"
+	_ "go.etcd.io/etcd/client/v3"
+	_ "go.etcd.io/etcd/etcdutl/v3/snapshot"
+	_ "go.uber.org/zap"
+	_ "golang.org/x/sys/unix"
+	_ "google.golang.org/grpc"
+	_ "gopkg.in/yaml.v3"
+	_ "helm.sh/helm/v3/pkg/action"
+	_ "k8s.io/client-go/dynamic"
+	_ "github.com/spf13/cobra"
+)

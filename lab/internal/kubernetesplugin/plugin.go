@@ -1,0 +1,136 @@
+// Package kubernetesplugin stands in for the published pulumi-resource-kubernetes 4.34.2.
+//
+// Layer: a resource plugin of the Pulumi engine. Any kind of object is served by its token,
+// kubernetes:<group>/<version>:<Kind>, with client-go and server-side apply, under the published plugin's rules
+// for names, namespaces, previews, replacements and awaits.
+package kubernetesplugin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/pulumi/pulumi/sdk/v3/go/common/tokens"
+)
+
+// Version is that of the published plugin this one stands in for.
+const Version = "4.34.2"
+
+// Main serves the plugin until the engine ends it. The engine passes its address in the process's arguments,
+// which the provider framework reads itself.
+func Main(_ []string) error {
+	return p.RunProvider(context.Background(), "kubernetes", Version, New())
+}
+
+// handler serves the resources of some types.
+type handler interface {
+	check(ctx context.Context, r p.CheckRequest) (p.CheckResponse, error)
+	diff(ctx context.Context, r p.DiffRequest) (p.DiffResponse, error)
+	create(ctx context.Context, r p.CreateRequest) (p.CreateResponse, error)
+	read(ctx context.Context, r p.ReadRequest) (p.ReadResponse, error)
+	update(ctx context.Context, r p.UpdateRequest) (p.UpdateResponse, error)
+	delete(ctx context.Context, r p.DeleteRequest) error
+}
+
+// server holds what Configure found and the handlers of the types.
+type server struct {
+	mu      sync.Mutex
+	cluster *cluster
+
+	cancelled context.Context //nolint:containedctx // the engine's Cancel ends every call in flight
+	cancel    context.CancelFunc
+}
+
+// New returns the plugin, not yet configured.
+func New() p.Provider {
+	s := &server{}
+	s.cancelled, s.cancel = context.WithCancel(context.Background())
+
+	return p.Provider{
+		CheckConfig: checkConfig,
+		DiffConfig:  diffConfig,
+		Configure:   s.configure,
+		Cancel:      func(context.Context) error { s.cancel(); return nil },
+		Invoke:      s.invoke,
+		Check: func(ctx context.Context, r p.CheckRequest) (p.CheckResponse, error) {
+			return serve(ctx, s, r.Urn.Type(), r, handler.check)
+		},
+		Diff: func(ctx context.Context, r p.DiffRequest) (p.DiffResponse, error) {
+			return serve(ctx, s, r.Urn.Type(), r, handler.diff)
+		},
+		Create: func(ctx context.Context, r p.CreateRequest) (p.CreateResponse, error) {
+			return serve(ctx, s, r.Urn.Type(), r, handler.create)
+		},
+		Read: func(ctx context.Context, r p.ReadRequest) (p.ReadResponse, error) {
+			return serve(ctx, s, r.Urn.Type(), r, handler.read)
+		},
+		Update: func(ctx context.Context, r p.UpdateRequest) (p.UpdateResponse, error) {
+			return serve(ctx, s, r.Urn.Type(), r, handler.update)
+		},
+		Delete: func(ctx context.Context, r p.DeleteRequest) error {
+			_, err := serve(ctx, s, r.Urn.Type(), r, func(h handler, ctx context.Context, r p.DeleteRequest) (struct{}, error) {
+				return struct{}{}, h.delete(ctx, r)
+			})
+
+			return err
+		},
+	}
+}
+
+// serve passes a request to its type's handler; the context ends with the engine's Cancel too.
+func serve[Request, Response any](
+	ctx context.Context, s *server, token tokens.Type, r Request,
+	method func(handler, context.Context, Request) (Response, error),
+) (Response, error) {
+	h, err := s.handler(token)
+	if err != nil {
+		var none Response
+
+		return none, err
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	stop := context.AfterFunc(s.cancelled, cancel)
+	defer stop()
+
+	return method(h, ctx, r)
+}
+
+// handler dispatches by type. Types that are more than one object have a handler of their own or are refused by name.
+func (s *server) handler(token tokens.Type) (handler, error) {
+	kind, err := parseToken(token)
+	if err != nil {
+		return nil, err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if s.cluster == nil {
+		return nil, fmt.Errorf("%s: the kubernetes provider is not configured yet", token)
+	}
+
+	return objects{cluster: s.cluster, kind: kind}, nil
+}
+
+// refusedModules are the plugin's modules whose types are no single object.
+var refusedModules = []string{"helm.sh/", "yaml", "kustomize", "helm"}
+
+// notServed tells whether a token's module is one of refusedModules.
+func notServed(module string) bool {
+	for _, refused := range refusedModules {
+		if module == refused || strings.HasPrefix(module, strings.TrimSuffix(refused, "/")+"/") {
+			return true
+		}
+	}
+
+	return false
+}
+
+func (s *server) invoke(_ context.Context, r p.InvokeRequest) (p.InvokeResponse, error) {
+	return p.InvokeResponse{}, fmt.Errorf("function %q is not served by the lab's stand-in of the kubernetes plugin; it serves no functions", r.Token)
+}

@@ -1,0 +1,365 @@
+package machine
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/siderolabs/talos/pkg/machinery/api/common"
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	"github.com/siderolabs/talos/pkg/machinery/resources/block"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// machineService is Talos' machine.MachineService; every call is for the machine in its context.
+type machineService struct {
+	machineapi.UnimplementedMachineServiceServer
+}
+
+func (*machineService) ApplyConfiguration(ctx context.Context, in *machineapi.ApplyConfigurationRequest) (*machineapi.ApplyConfigurationResponse, error) {
+	message, err := at(ctx).applyConfiguration(ctx, in, rolesOf(ctx))
+	if err != nil {
+		return nil, err
+	}
+
+	return &machineapi.ApplyConfigurationResponse{Messages: []*machineapi.ApplyConfiguration{message}}, nil
+}
+
+func (*machineService) Version(ctx context.Context, _ *emptypb.Empty) (*machineapi.VersionResponse, error) {
+	b := at(ctx)
+	message := &machineapi.Version{
+		Version:  &machineapi.VersionInfo{Tag: b.talosVersion(), Sha: "simulated", Os: "linux", Arch: "amd64"},
+		Platform: &machineapi.PlatformInfo{Name: "vmware", Mode: vmwareMode{}.String()},
+	}
+
+	if !b.inMaintenance() {
+		message.Features = &machineapi.FeaturesInfo{Rbac: true}
+	}
+
+	return &machineapi.VersionResponse{Messages: []*machineapi.Version{message}}, nil
+}
+
+// Bootstrap begins the etcd cluster on this machine.
+func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRequest) (*machineapi.BootstrapResponse, error) {
+	b := at(ctx)
+	if !b.services.isUp("cri") {
+		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
+	}
+
+	if err := b.needControlPlane("bootstrap"); err != nil {
+		return nil, err
+	}
+
+	if b.etcd.hasData() {
+		return nil, status.Error(codes.AlreadyExists, "etcd data directory is not empty")
+	}
+
+	request := bootstrapRequest{recover: in.RecoverEtcd, skipHashCheck: in.RecoverSkipHashCheck, result: make(chan error, 1)}
+
+	select {
+	case b.etcd.bootstraps <- request:
+	case <-time.After(memberTimeout):
+		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
+	case <-b.ctx.Done():
+		return nil, status.Error(codes.Unavailable, "the machine lost its power")
+	}
+
+	if err := <-request.result; err != nil {
+		return nil, err
+	}
+
+	return &machineapi.BootstrapResponse{Messages: []*machineapi.Bootstrap{{}}}, nil
+}
+
+// needControlPlane refuses a call on a worker, in Talos' words.
+func (b *boot) needControlPlane(call string) error {
+	if b.provider() == nil {
+		return status.Error(codes.FailedPrecondition, "the machine has no configuration")
+	}
+
+	if !b.isControlPlane() {
+		return status.Errorf(codes.Unimplemented, "%s is only available on control plane nodes", call)
+	}
+
+	return nil
+}
+
+// Kubeconfig sends the administrator's kubeconfig as a tar.gz.
+func (*machineService) Kubeconfig(_ *emptypb.Empty, stream machineapi.MachineService_KubeconfigServer) error {
+	b := at(stream.Context())
+	if err := b.needControlPlane("kubeconfig"); err != nil {
+		return err
+	}
+
+	cluster := b.provider().Cluster()
+	admin := cluster.AdminKubeconfig()
+
+	data, err := kubeconfig(cluster, cluster.Endpoint().String(), request{
+		commonName: admin.CommonName(), organizations: []string{admin.CertOrganization()}, usage: forClient, lifetime: admin.CertLifetime(),
+	})
+	if err != nil {
+		return err
+	}
+
+	archive, err := tarball("kubeconfig", data)
+	if err != nil {
+		return err
+	}
+
+	return stream.Send(&common.Data{Bytes: archive})
+}
+
+func tarball(name string, data []byte) ([]byte, error) {
+	var buffer bytes.Buffer
+
+	compressed := gzip.NewWriter(&buffer)
+	archive := tar.NewWriter(compressed)
+
+	if err := archive.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(data)), ModTime: time.Now(), Mode: 0o600}); err != nil {
+		return nil, err
+	}
+
+	if _, err := archive.Write(data); err != nil {
+		return nil, err
+	}
+
+	if err := errors.Join(archive.Close(), compressed.Close()); err != nil {
+		return nil, err
+	}
+
+	return buffer.Bytes(), nil
+}
+
+func (*machineService) ServiceList(ctx context.Context, _ *emptypb.Empty) (*machineapi.ServiceListResponse, error) {
+	list := &machineapi.ServiceList{}
+	for _, entry := range at(ctx).services.snapshot() {
+		list.Services = append(list.Services, entry.proto())
+	}
+
+	return &machineapi.ServiceListResponse{Messages: []*machineapi.ServiceList{list}}, nil
+}
+
+// ServiceRestart restarts etcd or the kubelet's view of things; Talos allows it for some services only.
+func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.ServiceRestartRequest) (*machineapi.ServiceRestartResponse, error) {
+	b := at(ctx)
+
+	switch {
+	case b.services.state(in.Id) == "":
+		return nil, fmt.Errorf("service %q not defined", in.Id)
+	case in.Id == "etcd" && b.etcd.running() != nil:
+		b.etcd.running().restart()
+	case in.Id != "kubelet":
+		return nil, fmt.Errorf("service %q doesn't support restart operation via API", in.Id)
+	}
+
+	return &machineapi.ServiceRestartResponse{Messages: []*machineapi.ServiceRestart{{Resp: fmt.Sprintf("Service %q restarted", in.Id)}}}, nil
+}
+
+func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineapi.MemoryResponse, error) {
+	total := uint64(at(ctx).hardware.MemoryMiB) << 10 //nolint:gosec // a size
+
+	return &machineapi.MemoryResponse{Messages: []*machineapi.Memory{{Meminfo: &machineapi.MemInfo{
+		Memtotal: total, Memfree: total / 2, Memavailable: total / 2,
+	}}}}, nil
+}
+
+func (*machineService) Hostname(ctx context.Context, _ *emptypb.Empty) (*machineapi.HostnameResponse, error) {
+	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).hostname()}}}, nil
+}
+
+const (
+	bootIDPath    = "/proc/sys/kernel/random/boot_id"
+	sysctlsFolder = "/proc/sys/"
+)
+
+// Read knows the boot ID and the sysctls of the configuration; the machine has no other files.
+func (*machineService) Read(in *machineapi.ReadRequest, stream machineapi.MachineService_ReadServer) error {
+	b := at(stream.Context())
+
+	if in.Path == bootIDPath {
+		return stream.Send(&common.Data{Bytes: []byte(b.id + "\n")})
+	}
+
+	if name, ok := strings.CutPrefix(in.Path, sysctlsFolder); ok && b.provider() != nil {
+		if value, ok := b.provider().Machine().Sysctls()[strings.ReplaceAll(name, "/", ".")]; ok {
+			return stream.Send(&common.Data{Bytes: []byte(value + "\n")})
+		}
+	}
+
+	return status.Errorf(codes.NotFound, "stat %s: no such file or directory", in.Path)
+}
+
+func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.MachineService_EventsServer) error {
+	b := at(stream.Context())
+
+	// The first event is empty: the stream has begun.
+	if err := stream.Send(&machineapi.Event{Metadata: &common.Metadata{}}); err != nil {
+		return err
+	}
+
+	watcher, stop := b.events.watch(int(in.TailEvents))
+	defer stop()
+
+	for {
+		select {
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		case <-b.ctx.Done():
+			return nil
+		case event := <-watcher:
+			if in.WithActorId != "" && in.WithActorId != event.ActorId {
+				continue
+			}
+
+			if err := stream.Send(&machineapi.Event{Metadata: &common.Metadata{}, Data: event.Data, Id: event.Id, ActorId: event.ActorId}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Logs sends the log of a program, and goes on when asked to follow.
+func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.MachineService_LogsServer) error {
+	b := at(stream.Context())
+
+	path, err := b.logFile(in.Id)
+	if err != nil {
+		return err
+	}
+
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("log %q was not registered", in.Id)
+	}
+	defer file.Close()
+
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return err
+	}
+
+	if in.TailLines >= 0 {
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		data = bytes.Join(lines[max(0, len(lines)-1-int(in.TailLines)):], nil)
+	}
+
+	for {
+		for chunk := range slices.Chunk(data, 64<<10) {
+			if err := stream.Send(&common.Data{Bytes: chunk}); err != nil {
+				return err
+			}
+		}
+
+		if !in.Follow || stream.Context().Err() != nil || !b.sleep(tick) {
+			return nil
+		}
+
+		if data, err = io.ReadAll(file); err != nil {
+			return err
+		}
+	}
+}
+
+// logFile finds the log of a service, or of a container "namespace/pod:container:hash".
+func (b *boot) logFile(id string) (string, error) {
+	for _, name := range []string{"etcd", kubeAPIServer, controllerManager, scheduler} {
+		if id == name || strings.Contains(id, "/"+name+"-") {
+			return b.machine.path(logsFolder, name+".log"), nil
+		}
+	}
+
+	return "", fmt.Errorf("log %q was not registered", id)
+}
+
+func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*machineapi.LogsContainersResponse, error) {
+	files, err := filepath.Glob(at(ctx).machine.path(logsFolder, "*.log"))
+	if err != nil {
+		return nil, err
+	}
+
+	var names []string
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".log"))
+	}
+
+	return &machineapi.LogsContainersResponse{Messages: []*machineapi.LogsContainer{{Ids: names}}}, nil
+}
+
+func (*machineService) Reboot(ctx context.Context, _ *machineapi.RebootRequest) (*machineapi.RebootResponse, error) {
+	actor := uuid.NewString()
+	at(ctx).reboot(actor)
+
+	return &machineapi.RebootResponse{Messages: []*machineapi.Reboot{{ActorId: actor}}}, nil
+}
+
+func (*machineService) Shutdown(ctx context.Context, _ *machineapi.ShutdownRequest) (*machineapi.ShutdownResponse, error) {
+	actor := uuid.NewString()
+	at(ctx).shutdown(actor)
+
+	return &machineapi.ShutdownResponse{Messages: []*machineapi.Shutdown{{ActorId: actor}}}, nil
+}
+
+// Reset wipes the named partitions, or the whole system disk.
+func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (*machineapi.ResetResponse, error) {
+	b := at(ctx)
+
+	var labels []string
+
+	for _, partition := range in.SystemPartitionsToWipe {
+		if _, err := b.resources.Get(ctx, block.NewVolumeStatus(block.NamespaceName, partition.Label).Metadata()); err != nil {
+			return nil, fmt.Errorf("failed to get volume status with label %q: %w", partition.Label, err)
+		}
+
+		if partition.Wipe {
+			labels = append(labels, partition.Label)
+		}
+	}
+
+	actor := uuid.NewString()
+	b.reset(actor, in.Graceful, in.Reboot, labels)
+
+	return &machineapi.ResetResponse{Messages: []*machineapi.Reset{{ActorId: actor}}}, nil
+}
+
+// Upgrade is the older call (talosctl upgrade --legacy): install and reboot in one.
+func (*machineService) Upgrade(ctx context.Context, in *machineapi.UpgradeRequest) (*machineapi.UpgradeResponse, error) {
+	b := at(ctx)
+
+	version, err := b.checkUpgrade(in.Image, in.Force || in.Preserve) //nolint:staticcheck // old clients set it
+	if err != nil {
+		return nil, err
+	}
+
+	actor := uuid.NewString()
+	b.upgrade(actor, version, in.Stage)
+
+	return &machineapi.UpgradeResponse{Messages: []*machineapi.Upgrade{{Ack: "Upgrade request received", ActorId: actor}}}, nil
+}
+
+func (*machineService) Rollback(ctx context.Context, _ *machineapi.RollbackRequest) (*machineapi.RollbackResponse, error) {
+	b := at(ctx)
+
+	b.mu.Lock()
+	previous := b.meta.Previous
+	b.mu.Unlock()
+
+	if previous == "" {
+		return nil, errors.New("no previous installation to roll back to")
+	}
+
+	b.upgrade("", previous, true)
+
+	return &machineapi.RollbackResponse{Messages: []*machineapi.Rollback{{}}}, nil
+}

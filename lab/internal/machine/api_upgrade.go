@@ -1,0 +1,117 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// checkUpgrade reads the version from an installer image and refuses an upgrade that etcd could not bear:
+// Talos checks that all members are healthy, unless forced.
+func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
+	if !b.installed() {
+		return "", status.Error(codes.FailedPrecondition, "Talos is not installed")
+	}
+
+	version := imageTag(image)
+	if !strings.HasPrefix(version, "v") || strings.Contains(version, "/") {
+		return "", fmt.Errorf("error validating installer image %q: it has no version tag (vX.Y.Z)", image)
+	}
+
+	if forced || !b.isControlPlane() {
+		return version, nil
+	}
+
+	ctx, cancel := context.WithTimeout(b.ctx, memberTimeout)
+	defer cancel()
+
+	if err := b.etcd.validateForUpgrade(ctx); err != nil {
+		return "", fmt.Errorf("error validating etcd for upgrade: %w", err)
+	}
+
+	return version, nil
+}
+
+// validateForUpgrade is ValidateForUpgrade of Talos' etcd client.
+func (e *etcd) validateForUpgrade(ctx context.Context) error {
+	client, err := e.cluster()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+
+	list, err := client.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+
+	if len(list.Members) == 2 {
+		return fmt.Errorf("etcd member count(%d) is insufficient to maintain quorum if upgrade commences", len(list.Members))
+	}
+
+	for _, member := range list.Members {
+		if member.Name == "" {
+			return fmt.Errorf("etcd member %016x is not started, all members must be running to perform an upgrade", member.ID)
+		}
+
+		for _, url := range member.ClientURLs {
+			if _, err := client.Status(ctx, url); err != nil {
+				return fmt.Errorf("etcd member %016x is not healthy; all members must be healthy to perform an upgrade: %w", member.ID, err)
+			}
+		}
+	}
+
+	return nil
+}
+
+// imageService pulls nothing: an image is there as soon as it is asked for.
+type imageService struct {
+	machineapi.UnimplementedImageServiceServer
+}
+
+func (*imageService) Pull(in *machineapi.ImageServicePullRequest, stream machineapi.ImageService_PullServer) error {
+	return stream.Send(&machineapi.ImageServicePullResponse{Response: &machineapi.ImageServicePullResponse_Name{Name: in.ImageRef}})
+}
+
+// lifecycleService installs another version beside the running one; the next reboot starts it.
+type lifecycleService struct {
+	machineapi.UnimplementedLifecycleServiceServer
+}
+
+func (*lifecycleService) Upgrade(in *machineapi.LifecycleServiceUpgradeRequest, stream machineapi.LifecycleService_UpgradeServer) error {
+	b := at(stream.Context())
+
+	version, err := b.checkUpgrade(in.GetSource().GetImageName(), true)
+	if err != nil {
+		return err
+	}
+
+	if !b.sleep(min(b.options().InstallDelay, time.Minute)) {
+		return status.Error(codes.Unavailable, "the machine lost its power")
+	}
+
+	if err := b.machine.stageVersion(version); err != nil {
+		return err
+	}
+
+	return stream.Send(&machineapi.LifecycleServiceUpgradeResponse{Progress: &machineapi.LifecycleServiceInstallProgress{
+		Response: &machineapi.LifecycleServiceInstallProgress_ExitCode{ExitCode: 0},
+	}})
+}
+
+// stageVersion writes the version that the next boot runs; the running one stays what it is.
+func (m *machine) stageVersion(version string) error {
+	stored, err := m.loadMeta()
+	if err != nil {
+		return err
+	}
+
+	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
+
+	return m.saveMeta(stored)
+}

@@ -1,0 +1,450 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cosi-project/runtime/pkg/state"
+	"github.com/google/uuid"
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
+	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
+	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+
+	"platform.lab/lab/internal/network"
+)
+
+// faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
+const faultsFolder = "unreachable"
+
+// tick is the pace of the loops that look after a machine.
+const tick = 250 * time.Millisecond
+
+// boot is a running system: everything between a machine's power on and its next power off.
+type boot struct {
+	machine   *machine
+	log       *slog.Logger
+	ctx       context.Context //nolint:containedctx // the life of the system is the context
+	cancel    context.CancelFunc
+	wait      sync.WaitGroup
+	namespace *network.Namespace
+	hardware  Hardware
+	// id is /proc/sys/kernel/random/boot_id.
+	id        string
+	begun     time.Time
+	platform  *platformNetwork
+	resources state.State
+	events    *events
+	services  *services
+	etcd      *etcd
+	plane     *plane
+	secrets   *secrets
+	node      *node
+	// configured is closed when a complete configuration is there.
+	configured chan struct{}
+	// stopping is closed when the services are to stop (reboot, reset, shutdown, upgrade).
+	stopping chan struct{}
+
+	applying sync.Mutex
+
+	mu        sync.Mutex
+	meta      installation
+	stage     runtime.MachineStage
+	config    config.Provider
+	rebooting bool
+	rollback  *time.Timer
+	addresses []netip.Prefix
+	api       *apiServer
+}
+
+func newBoot(m *machine) (*boot, error) {
+	stored, err := m.loadMeta()
+	if err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	b := &boot{
+		machine:    m,
+		log:        m.log,
+		ctx:        ctx,
+		cancel:     cancel,
+		hardware:   m.vm(),
+		id:         uuid.NewString(),
+		begun:      time.Now(),
+		meta:       stored,
+		configured: make(chan struct{}),
+		stopping:   make(chan struct{}),
+	}
+
+	b.events = newEvents(b)
+	b.services = newServices(b)
+	b.etcd = newEtcd(b)
+	b.plane = newPlane(b)
+	b.secrets = newSecrets(b)
+	b.node = newNode(b)
+
+	if b.resources, err = newResources(ctx); err != nil {
+		cancel()
+
+		return nil, err
+	}
+
+	if b.namespace, err = b.options().Bridge.NewNamespace(linkName(b.hardware.ID)); err != nil {
+		cancel()
+
+		return nil, err
+	}
+
+	return b, nil
+}
+
+// linkName is the bridge's end of a machine's cable: the kernel allows 15 characters.
+func linkName(id string) string {
+	plain := strings.ReplaceAll(id, "-", "")
+
+	return "vm" + plain[max(0, len(plain)-12):]
+}
+
+func (b *boot) options() Options { return b.machine.fleet.options }
+
+// goroutine runs a part of the system; power off waits for its end.
+func (b *boot) goroutine(part func()) {
+	b.wait.Go(part)
+}
+
+// halt kills everything at once and returns when nothing of the system is left.
+func (b *boot) halt() {
+	b.cancel()
+	b.cancelRollback()
+
+	if api := b.server(); api != nil {
+		api.stop()
+	}
+
+	b.etcd.kill()
+	b.plane.kill()
+	b.wait.Wait()
+
+	if err := b.namespace.Close(); err != nil {
+		b.log.Error("namespace not closed", "error", err)
+	}
+}
+
+// run is the system from the boot loader to its end.
+func (b *boot) run() {
+	if !b.sleep(b.options().BootDelay) {
+		return
+	}
+
+	b.setStage(runtime.MachineStageBooting)
+	b.goroutine(b.watchCable)
+	b.startPlatformNetwork()
+	b.goroutine(b.publish)
+
+	provider, err := b.initialConfig()
+	if err != nil {
+		b.log.Error("the machine configuration is not usable, the machine waits in maintenance mode", "error", err)
+	}
+
+	b.services.running("machined", "apid", "containerd", "udevd")
+
+	if provider == nil || !provider.CompleteForBoot() {
+		b.setStage(runtime.MachineStageMaintenance)
+		b.serve()
+
+		if !b.await(b.configured) {
+			return
+		}
+	} else {
+		b.activate(provider)
+	}
+
+	if !b.installed() {
+		b.install()
+
+		return
+	}
+
+	b.setStage(runtime.MachineStageBooting)
+	b.serve()
+	b.startEverything()
+}
+
+// initialConfig is the persisted configuration, else the one that the hypervisor gives.
+func (b *boot) initialConfig() (config.Provider, error) {
+	provider, err := b.machine.loadConfig()
+	if provider != nil || err != nil {
+		return provider, err
+	}
+
+	data, err := readGuestConfig(b.hardware.GuestInfo)
+	if err != nil || len(data) == 0 {
+		return nil, err
+	}
+
+	if provider, err = configloader.NewFromBytes(data); err != nil {
+		return nil, err
+	}
+
+	if _, err = provider.Validate(vmwareMode{}); err != nil {
+		return nil, err
+	}
+
+	return provider, b.machine.saveConfig(provider)
+}
+
+// activate makes a configuration the active one.
+func (b *boot) activate(provider config.Provider) {
+	b.mu.Lock()
+	b.config = provider
+	b.mu.Unlock()
+
+	b.applyNetwork(provider)
+
+	if provider.CompleteForBoot() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+
+		select {
+		case <-b.configured:
+		default:
+			close(b.configured)
+		}
+	}
+}
+
+// provider is the active configuration, nil in maintenance mode.
+func (b *boot) provider() config.Provider {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.config
+}
+
+func (b *boot) inMaintenance() bool {
+	provider := b.provider()
+
+	return provider == nil || !provider.CompleteForBoot()
+}
+
+func (b *boot) isControlPlane() bool {
+	provider := b.provider()
+
+	return provider != nil && provider.Machine() != nil && provider.Machine().Type().IsControlPlane()
+}
+
+func (b *boot) setStage(stage runtime.MachineStage) {
+	b.mu.Lock()
+	b.stage = stage
+	b.mu.Unlock()
+
+	b.log.Info("stage " + stage.String())
+}
+
+func (b *boot) currentStage() runtime.MachineStage {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.stage
+}
+
+func (b *boot) installed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.meta.Installed
+}
+
+func (b *boot) talosVersion() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.meta.TalosVersion
+}
+
+func (b *boot) changeMeta(change func(*installation)) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	change(&b.meta)
+
+	return b.machine.saveMeta(b.meta)
+}
+
+// startPlatformNetwork configures eth0 as the hypervisor says. There is no DHCP server: a machine
+// without an address stays unreachable.
+func (b *boot) startPlatformNetwork() {
+	platform, err := readPlatformNetwork(b.hardware.GuestInfo)
+	if err != nil {
+		b.log.Error("guestinfo.metadata is not usable, the machine has no address", "error", err)
+
+		return
+	}
+
+	if platform == nil || len(platform.Addresses) == 0 {
+		b.log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
+	}
+
+	b.platform = platform
+	b.applyNetwork(nil)
+}
+
+// applyNetwork gives eth0 the addresses and the default route of all configuration layers.
+func (b *boot) applyNetwork(provider config.Provider) {
+	wanted, gateway := wantedNetwork(b.platform, provider)
+
+	b.mu.Lock()
+	old := b.addresses
+	b.addresses = wanted
+	b.mu.Unlock()
+
+	for _, address := range old {
+		if !slices.Contains(wanted, address) {
+			b.logError("address not removed", b.namespace.RemoveAddress(address))
+		}
+	}
+
+	for _, address := range wanted {
+		b.logError("address not added", b.namespace.AddAddress(address))
+	}
+
+	if gateway.IsValid() {
+		b.logError("default route not set", b.namespace.SetDefaultRoute(gateway))
+	}
+}
+
+// wantedNetwork merges the platform's network with that of the machine configuration's link documents
+// (LinkConfig, and the older machine.network.interfaces).
+func wantedNetwork(platform *platformNetwork, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {
+	if platform != nil {
+		addresses, gateway = slices.Clone(platform.Addresses), platform.Gateway
+	}
+
+	if provider == nil {
+		return addresses, gateway
+	}
+
+	for _, link := range provider.NetworkCommonLinkConfigs() {
+		for _, address := range link.Addresses() {
+			if !slices.Contains(addresses, address.Address()) {
+				addresses = append(addresses, address.Address())
+			}
+		}
+
+		for _, route := range link.Routes() {
+			if _, specific := route.Destination().Get(); specific {
+				continue
+			}
+
+			gateway = route.Gateway().ValueOr(gateway)
+		}
+	}
+
+	return addresses, gateway
+}
+
+// address is the machine's first address; invalid when it has none.
+func (b *boot) address() netip.Addr {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	if len(b.addresses) == 0 {
+		return netip.Addr{}
+	}
+
+	return b.addresses[0].Addr()
+}
+
+// hostname follows Talos' layers: machine configuration, platform, and at last a stable one made from the identity.
+func (b *boot) hostname() string {
+	provider := b.provider()
+
+	if provider != nil {
+		if host := provider.NetworkHostnameConfig(); host != nil && host.Hostname() != "" {
+			return host.Hostname()
+		}
+	}
+
+	if b.platform != nil && b.platform.Hostname != "" {
+		return b.platform.Hostname
+	}
+
+	if provider != nil {
+		if host := provider.NetworkHostnameConfig(); host != nil && host.AutoHostname() == nethelpers.AutoHostnameKindAddr {
+			return "talos-" + strings.NewReplacer(".", "-", ":", "").Replace(b.address().String())
+		}
+	}
+
+	return "talos-" + linkName(b.hardware.ID)[2:]
+}
+
+// watchCable pulls and plugs the machine's cable as its fault file comes and goes.
+func (b *boot) watchCable() {
+	fault := filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)
+	plugged := true
+
+	for ; b.ctx.Err() == nil; b.sleep(tick) {
+		_, err := os.Stat(fault)
+		if wanted := err != nil; wanted != plugged {
+			b.log.Warn("cable", "plugged", wanted, "fault", fault)
+			b.logError("cable", b.namespace.SetLink(wanted))
+			plugged = wanted
+		}
+	}
+}
+
+// sleep waits; false when the power goes first.
+func (b *boot) sleep(duration time.Duration) bool {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+
+	select {
+	case <-b.ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// await waits for a channel; false when the power goes first.
+func (b *boot) await(ready <-chan struct{}) bool {
+	select {
+	case <-b.ctx.Done():
+		return false
+	case <-ready:
+		return true
+	}
+}
+
+func (b *boot) isStopping() bool {
+	select {
+	case <-b.stopping:
+		return true
+	default:
+		return b.ctx.Err() != nil
+	}
+}
+
+func (b *boot) logError(what string, err error) {
+	if err != nil && b.ctx.Err() == nil {
+		b.log.Error(what, "error", err)
+	}
+}
+
+func (b *boot) server() *apiServer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.api
+}
+
+func (b *boot) String() string { return fmt.Sprintf("%s (%s)", b.hardware.Name, b.address()) }

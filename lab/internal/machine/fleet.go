@@ -1,0 +1,199 @@
+// Package machine is the lab's simulated hardware with Talos on it: one simulated machine a VM, each in
+// a network namespace of its own, serving the real machine API and running real etcd and Kubernetes
+// control plane programs, started from the machine configuration that was applied to it.
+//
+// Simulated: the boot (a delay), Talos' services (goroutines), the kubelet (registers its node and reports
+// on it), discovery and trustd (within the process), and pods (played by KWOK). Real: configuration
+// loading and validation, PKI, TLS and roles, etcd membership, the control plane, the VIP's election.
+package machine
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"platform.lab/lab/internal/network"
+)
+
+// Options say how a fleet's machines are built.
+type Options struct {
+	// Bridge is the port group that all machines are plugged into.
+	Bridge *network.Bridge
+	// Dir holds a folder per machine (its disk) and the faults.
+	Dir string
+	// Bin is the folder of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok.
+	Bin string
+	// BootDelay is the time from power on (or reboot) until the machine API answers.
+	BootDelay time.Duration
+	// InstallDelay, when not zero, models a machine that booted from an ISO: its first configuration
+	// installs Talos and reboots. A machine made from the OVA has Talos on its disk: no installation.
+	InstallDelay time.Duration
+	// Environment is added to that of the control plane's programs (KEY=VALUE).
+	Environment []string
+	// KWOKStages is KWOK's folder of pod stages (kustomize/stage/pod/fast). Empty: no pod ever runs.
+	KWOKStages string
+	// NodeReady replaces the rule that says when a node's network is ready; see kubelet.networkReady.
+	NodeReady func(ctx context.Context, node *corev1.Node) bool
+	// GuestPoweredOff is told when a machine switched itself off (talosctl shutdown, reset without reboot).
+	GuestPoweredOff func(id string)
+	Log             *slog.Logger
+}
+
+// Hardware is a VM as its machine sees it.
+type Hardware struct {
+	// ID is the VM's UUID: the identity of its disk.
+	ID        string
+	Name      string
+	CPUs      int
+	MemoryMiB int
+	DisksGiB  []int
+	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
+	GuestInfo map[string]string
+	Image     Image
+}
+
+// Image is what the VM's disk was made from.
+type Image struct {
+	TalosVersion string
+	Schematic    string
+}
+
+// Fleet is all machines of a datacenter.
+type Fleet struct {
+	options   Options
+	discovery *discovery
+	kwok      *kwokRunner
+
+	mu       sync.Mutex
+	machines map[string]*machine
+	closed   bool
+}
+
+// NewFleet makes an empty fleet; nothing runs before a machine is powered on.
+func NewFleet(options Options) *Fleet {
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
+
+	f := &Fleet{options: options, discovery: newDiscovery(), machines: map[string]*machine{}}
+	f.kwok = newKWOKRunner(f)
+
+	return f
+}
+
+// PowerOn starts the machine, or takes over its hardware when it is on already.
+func (f *Fleet) PowerOn(hardware Hardware) {
+	if m := f.machine(hardware); m != nil {
+		m.do(func() { m.powerOn() })
+	}
+}
+
+// PowerOff cuts the machine's power: its programs are killed at once.
+func (f *Fleet) PowerOff(id string) {
+	if m := f.find(id); m != nil {
+		m.do(func() { m.powerOff() })
+	}
+}
+
+// Reconfigure changes a machine's hardware; the guest sees it after its next start.
+func (f *Fleet) Reconfigure(hardware Hardware) {
+	f.machine(hardware)
+}
+
+// Destroy cuts the machine's power and throws its disk away.
+func (f *Fleet) Destroy(id string) {
+	m := f.find(id)
+	if m == nil {
+		return
+	}
+
+	m.do(func() {
+		m.powerOff()
+
+		if err := os.RemoveAll(m.dir); err != nil {
+			m.log.Error("disk not removed", "error", err)
+		}
+
+		f.mu.Lock()
+		defer f.mu.Unlock()
+
+		delete(f.machines, id)
+	})
+}
+
+// Close cuts every machine's power and returns when none of their processes is left.
+func (f *Fleet) Close() {
+	f.mu.Lock()
+	f.closed = true
+	all := slices.Collect(maps.Values(f.machines))
+	f.mu.Unlock()
+
+	var wait sync.WaitGroup
+	for _, m := range all {
+		wait.Go(func() {
+			done := make(chan struct{})
+
+			m.do(func() {
+				m.powerOff()
+				close(done)
+			})
+			<-done
+		})
+	}
+
+	wait.Wait()
+	f.kwok.close()
+}
+
+// machine finds or makes the machine of a VM and gives it the VM's present hardware; nil after Close.
+func (f *Fleet) machine(hardware Hardware) *machine {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	if f.closed {
+		return nil
+	}
+
+	m := f.machines[hardware.ID]
+	if m == nil {
+		m = newMachine(f, filepath.Join(f.options.Dir, hardware.ID), hardware)
+		f.machines[hardware.ID] = m
+	}
+
+	m.setHardware(hardware)
+
+	return m
+}
+
+func (f *Fleet) find(id string) *machine {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+
+	return f.machines[id]
+}
+
+// boots are the running systems of all machines that are on, in the order of their names.
+func (f *Fleet) boots() []*boot {
+	f.mu.Lock()
+	all := slices.Collect(maps.Values(f.machines))
+	f.mu.Unlock()
+
+	var running []*boot
+
+	for _, m := range all {
+		if b := m.current(); b != nil {
+			running = append(running, b)
+		}
+	}
+
+	slices.SortFunc(running, func(a, b *boot) int { return compareNames(a.machine.name(), b.machine.name()) })
+
+	return running
+}

@@ -1,0 +1,151 @@
+package machine
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	stdx509 "crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"github.com/siderolabs/talos/pkg/machinery/constants"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/certificate/csr"
+)
+
+// kubernetesTimeout bounds every call of a machine to the Kubernetes API.
+const kubernetesTimeout = 5 * time.Second
+
+// apiEndpoint is where the kubelet finds the API: KubePrism when enabled, on a control plane its own API
+// server, else the cluster's endpoint.
+func (b *boot) apiEndpoint(provider config.Provider) string {
+	if prism := provider.Machine().Features().KubePrism(); prism != nil && prism.Enabled() {
+		return "https://" + net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port()))
+	}
+
+	if b.isControlPlane() {
+		return localAPIServer(provider)
+	}
+
+	return provider.Cluster().Endpoint().String()
+}
+
+// restConfig reaches the Kubernetes API from inside the machine.
+func (b *boot) restConfig(host string, authorities []byte) *rest.Config {
+	return &rest.Config{
+		Host:            host,
+		Timeout:         kubernetesTimeout,
+		Dial:            b.dial,
+		TLSClientConfig: rest.TLSClientConfig{CAData: authorities},
+		QPS:             -1,
+		UserAgent:       "talos-simulated",
+	}
+}
+
+// adminClient is Talos' own client of a control plane, through its own API server.
+func (b *boot) adminClient(provider config.Provider) (*kubernetes.Clientset, error) {
+	pair, err := issue(provider.Cluster().IssuingCA(), request{
+		commonName:    constants.KubernetesTalosAdminCertCommonName,
+		organizations: []string{constants.KubernetesAdminCertOrganization},
+		usage:         forClient,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	settings := b.restConfig(localAPIServer(provider), acceptedCAs(provider.Cluster()))
+	settings.CertData, settings.KeyData = pair.Crt, pair.Key
+
+	return kubernetes.NewForConfig(settings)
+}
+
+// kubeletClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the
+// bootstrap token, approved and signed by the controller manager, as a real kubelet does.
+func (b *boot) kubeletClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
+	certificate, key := b.machine.path(kubeletFolder, "client.crt"), b.machine.path(kubeletFolder, "client.key")
+	settings := b.restConfig(b.apiEndpoint(provider), acceptedCAsOfNode(provider))
+
+	if _, err := os.Stat(certificate); errors.Is(err, fs.ErrNotExist) {
+		if err := b.bootstrapKubelet(ctx, provider, certificate, key); err != nil {
+			return nil, err
+		}
+	}
+
+	settings.CertFile, settings.KeyFile = certificate, key
+
+	return kubernetes.NewForConfig(settings)
+}
+
+func acceptedCAsOfNode(provider config.Provider) []byte {
+	if provider.Cluster().IssuingCA() != nil {
+		return acceptedCAs(provider.Cluster())
+	}
+
+	var all []byte
+	for _, ca := range provider.Cluster().AcceptedCAs() {
+		all = append(all, ca.Crt...)
+	}
+
+	return all
+}
+
+func (b *boot) bootstrapKubelet(ctx context.Context, provider config.Provider, certificatePath, keyPath string) error {
+	token := provider.Cluster().Token()
+	settings := b.restConfig(b.apiEndpoint(provider), acceptedCAsOfNode(provider))
+	settings.BearerToken = token.ID() + "." + token.Secret()
+
+	client, err := kubernetes.NewForConfig(settings)
+	if err != nil {
+		return err
+	}
+
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+
+	asked, err := stdx509.CreateCertificateRequest(rand.Reader, &stdx509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + b.hostname(), Organization: []string{"system:nodes"}},
+	}, key)
+	if err != nil {
+		return err
+	}
+
+	name, uid, err := csr.RequestCertificate(client,
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: asked}), "",
+		certificatesv1.KubeAPIServerClientKubeletSignerName, nil,
+		[]certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}, key)
+	if err != nil {
+		return fmt.Errorf("kubelet certificate: %w", err)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+
+	certificate, err := csr.WaitForCertificate(ctx, client, name, uid)
+	if err != nil {
+		return fmt.Errorf("kubelet certificate %s: %w", name, err)
+	}
+
+	encoded, err := stdx509.MarshalECPrivateKey(key)
+	if err != nil {
+		return err
+	}
+
+	if err := writeFile(keyPath, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded})); err != nil {
+		return err
+	}
+
+	return writeFile(certificatePath, certificate)
+}

@@ -1,0 +1,186 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"github.com/siderolabs/talos/pkg/machinery/constants"
+
+	"platform.lab/lab/internal/network"
+)
+
+// noNodeStage keeps KWOK away from the nodes, whose lease and conditions are their machine's business: with
+// no stage for nodes at all KWOK would not watch their pods either.
+const noNodeStage = `apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata:
+  name: node-never
+spec:
+  resourceRef:
+    apiGroup: v1
+    kind: Node
+  selector:
+    matchLabels:
+      never.platform.lab/matches: "true"
+  next: {}
+`
+
+// kwokRunner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
+type kwokRunner struct {
+	fleet *Fleet
+
+	mu       sync.Mutex
+	clusters map[string]*kwok
+	closed   bool
+}
+
+type kwok struct {
+	process  *process
+	listener net.Listener
+	cancel   context.CancelFunc
+}
+
+func newKWOKRunner(f *Fleet) *kwokRunner {
+	return &kwokRunner{fleet: f, clusters: map[string]*kwok{}}
+}
+
+// ensure starts KWOK for the cluster of a configuration, unless it runs.
+func (k *kwokRunner) ensure(provider config.Provider) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	id := provider.Cluster().ID()
+	if k.closed || k.clusters[id] != nil || k.fleet.options.KWOKStages == "" {
+		return
+	}
+
+	started, err := k.start(provider)
+	if err != nil {
+		k.fleet.options.Log.Error("KWOK does not run: no pod of the cluster will start", "cluster", provider.Cluster().Name(), "error", err)
+
+		return
+	}
+
+	k.clusters[id] = started
+}
+
+// restart ends a cluster's KWOK; a cluster that begins anew, or from a snapshot, gets another one.
+func (k *kwokRunner) restart(clusterID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	if running := k.clusters[clusterID]; running != nil {
+		running.stop()
+		delete(k.clusters, clusterID)
+	}
+}
+
+func (k *kwokRunner) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.closed = true
+
+	for _, running := range k.clusters {
+		running.stop()
+	}
+
+	clear(k.clusters)
+}
+
+func (k *kwok) stop() {
+	k.process.stop(0)
+	k.cancel()
+	k.listener.Close()
+}
+
+func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
+	options := k.fleet.options
+	folder := filepath.Join(options.Dir, "kwok-"+provider.Cluster().Name())
+
+	stages, err := podStages(options.KWOKStages)
+	if err != nil {
+		return nil, err
+	}
+
+	listener, err := net.Listen("tcp", net.JoinHostPort(loopback4.String(), "0"))
+	if err != nil {
+		return nil, err
+	}
+
+	credentials, err := kubeconfig(provider.Cluster(), "https://"+listener.Addr().String(), request{
+		commonName: "kwok", organizations: []string{constants.KubernetesAdminCertOrganization}, usage: forClient,
+	})
+	if err != nil {
+		listener.Close()
+
+		return nil, err
+	}
+
+	for name, data := range map[string][]byte{"kubeconfig": credentials, "stages.yaml": stages} {
+		if err := writeFile(filepath.Join(folder, name), data); err != nil {
+			listener.Close()
+
+			return nil, err
+		}
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	balance := &balancer{dial: new(net.Dialer).DialContext, targets: func() []string { return k.apiServers(provider) }}
+
+	go balance.serve(ctx, listener)
+
+	return &kwok{listener: listener, cancel: cancel, process: supervise(filepath.Join(folder, "kwok.log"), program{
+		path: filepath.Join(options.Bin, "kwok"),
+		arguments: []string{
+			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
+			"--manage-all-nodes=true", "--node-lease-duration-seconds=0",
+		},
+		environment: options.Environment,
+		launch:      network.Start,
+		log:         options.Log,
+	})}, nil
+}
+
+func (k *kwokRunner) apiServers(provider config.Provider) []string {
+	var targets []string
+	for _, address := range k.fleet.discovery.controlPlanes(provider.Cluster().ID()) {
+		targets = append(targets, net.JoinHostPort(address.String(), strconv.Itoa(provider.Cluster().LocalAPIServerPort())))
+	}
+
+	return targets
+}
+
+// podStages joins the stage files of a folder, and the node stage that never matches.
+func podStages(folder string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+
+	files = slices.DeleteFunc(files, func(path string) bool { return filepath.Base(path) == "kustomization.yaml" })
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s holds no stage files (*.yaml)", folder)
+	}
+
+	stages := []string{noNodeStage}
+
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+
+		stages = append(stages, string(data))
+	}
+
+	return []byte(strings.Join(stages, "---\n")), nil
+}

@@ -1,0 +1,322 @@
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+)
+
+const (
+	kubeAPIServer     = "kube-apiserver"
+	controllerManager = "kube-controller-manager"
+	scheduler         = "kube-scheduler"
+
+	probeTimeout = 2 * time.Second
+
+	// podGrace is the kubelet's 30 s, shortened: the API server closes its port at once, and then only waits
+	// for watches that nobody ends.
+	podGrace = time.Second
+)
+
+// component is a program of the control plane as the machine configuration wants it.
+type component struct {
+	name        string
+	image       string
+	arguments   arguments
+	environment []string
+	// files are the configuration files that the arguments name, by their name.
+	files map[string][]byte
+	// probe is the URL of the program's readiness, seen from inside the machine.
+	probe string
+}
+
+// identity changes exactly when the program must be started anew. Certificates are no part of it:
+// the programs read them again by themselves.
+func (c component) identity() string {
+	hash := sha256.New()
+	fmt.Fprintln(hash, c.name, c.image, c.arguments.list(), c.environment)
+
+	for _, name := range slices.Sorted(maps.Keys(c.files)) {
+		fmt.Fprintf(hash, "%s %x\n", name, sha256.Sum256(c.files[name]))
+	}
+
+	return fmt.Sprintf("%x", hash.Sum(nil))
+}
+
+// staticPod is a component that runs.
+type staticPod struct {
+	component
+	hash    string
+	process *process
+	problem error
+	since   time.Time
+}
+
+// plane runs a control plane's static pods as child processes.
+type plane struct {
+	boot *boot
+
+	mu   sync.Mutex
+	pods map[string]*staticPod
+}
+
+func newPlane(b *boot) *plane {
+	return &plane{boot: b, pods: map[string]*staticPod{}}
+}
+
+// run starts the static pods once etcd is up and follows the machine configuration.
+func (p *plane) run() {
+	b := p.boot
+
+	for !b.services.isUp("etcd") {
+		if !b.sleep(tick) || b.isStopping() {
+			return
+		}
+	}
+
+	b.goroutine(p.probe)
+	b.goroutine(p.serveCluster)
+
+	var done config.Provider
+
+	for ; !b.isStopping(); b.sleep(tick) {
+		provider := b.provider()
+		if provider == done {
+			continue
+		}
+
+		err := p.reconcile(provider)
+		if err == nil {
+			done = provider
+		} else if !errors.Is(err, errNotYet) {
+			b.logError("control plane", err)
+			b.sleep(time.Second)
+		}
+	}
+}
+
+// reconcile starts, replaces and stops static pods until they are what the configuration wants.
+func (p *plane) reconcile(provider config.Provider) error {
+	if err := p.boot.secrets.write(provider); err != nil {
+		return err
+	}
+
+	wanted, err := p.boot.components(provider)
+	if err != nil {
+		return err
+	}
+
+	for _, running := range p.snapshot() {
+		if !slices.ContainsFunc(wanted, func(c component) bool { return c.name == running.name }) {
+			running.process.stop(podGrace)
+			p.remove(running.name)
+		}
+	}
+
+	for _, c := range wanted {
+		if err := p.ensure(c); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+// errNotYet says that a static pod waits for another one.
+var errNotYet = errors.New("not yet")
+
+// ensure starts a static pod, in place of the one that runs if that is another one.
+func (p *plane) ensure(c component) error {
+	hash := c.identity()
+	old := p.get(c.name)
+
+	// On Talos these two crash until the API server has made its roles; here they wait for it.
+	if old == nil && c.name != kubeAPIServer && !p.isReady(kubeAPIServer) {
+		return errNotYet
+	}
+
+	if old != nil {
+		if old.hash == hash {
+			return nil
+		}
+
+		p.boot.log.Info("static pod changes", "pod", c.name)
+		old.process.stop(podGrace)
+	}
+
+	for name, data := range c.files {
+		if err := writeFile(p.boot.podFile(c.name, name), data); err != nil {
+			return err
+		}
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if p.boot.isStopping() {
+		return nil
+	}
+
+	p.pods[c.name] = &staticPod{
+		component: c, hash: hash, since: time.Now(), problem: errors.New("starting"),
+		process: p.boot.startProcess(c.name, c.arguments.list(), c.environment),
+	}
+
+	return nil
+}
+
+func (p *plane) get(name string) *staticPod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	return p.pods[name]
+}
+
+func (p *plane) remove(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	delete(p.pods, name)
+}
+
+// snapshot are copies of the static pods in the order of their names.
+func (p *plane) snapshot() []staticPod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	var list []staticPod
+	for _, name := range slices.Sorted(maps.Keys(p.pods)) {
+		list = append(list, *p.pods[name])
+	}
+
+	return list
+}
+
+func (p *plane) stop(grace time.Duration) {
+	each(p.snapshot(), func(pod staticPod) { pod.process.stop(grace) })
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	clear(p.pods)
+}
+
+func (p *plane) kill() { p.stop(0) }
+
+// probe asks every static pod for its readiness, once a second.
+func (p *plane) probe() {
+	client := p.boot.probeClient()
+	defer client.CloseIdleConnections()
+
+	for ; !p.boot.isStopping(); p.boot.sleep(2 * tick) {
+		for _, pod := range p.snapshot() {
+			err := p.probeOnce(client, pod)
+
+			p.mu.Lock()
+			if current := p.pods[pod.name]; current != nil && current.process == pod.process {
+				current.problem = err
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
+	if pod.process.pid() == 0 {
+		return errors.New("not running")
+	}
+
+	ctx, cancel := context.WithTimeout(p.boot.ctx, probeTimeout)
+	defer cancel()
+
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, pod.probe, nil)
+	if err != nil {
+		return err
+	}
+
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+
+	_, _ = io.Copy(io.Discard, answer.Body)
+
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", pod.probe, answer.Status)
+	}
+
+	return nil
+}
+
+// probeClient speaks HTTPS inside the machine, as the kubelet's probes do without verification; the API
+// server, which knows no anonymous caller, gets the certificate that it gives to the kubelet.
+func (b *boot) probeClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: b.dial,
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify: true, //nolint:gosec // a probe of the machine's own loopback
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				name := b.secrets.path("kube-apiserver/apiserver-kubelet-client")
+				pair, err := tls.LoadX509KeyPair(name+".crt", name+".key")
+
+				return &pair, err
+			},
+		},
+	}}
+}
+
+// isReady says whether a static pod runs and answers its probe.
+func (p *plane) isReady(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	return p.pods[name] != nil && p.pods[name].problem == nil
+}
+
+// serveCluster does what a control plane does for the whole cluster once its API server answers:
+// Talos' bootstrap manifests, and the lab's pods.
+func (p *plane) serveCluster() {
+	b := p.boot
+
+	for !p.isReady(kubeAPIServer) {
+		if !b.sleep(tick) || b.isStopping() {
+			return
+		}
+	}
+
+	for !b.isStopping() {
+		err := b.applyManifests()
+		if err == nil {
+			break
+		}
+
+		b.logError("bootstrap manifests", err)
+		b.sleep(time.Second)
+	}
+
+	b.machine.fleet.kwok.ensure(b.provider())
+}
+
+// podFile is the path of a static pod's configuration file.
+func (b *boot) podFile(pod, name string) string { return b.machine.path(podsFolder, pod, name) }
+
+func mustJSON(value any) []byte {
+	data, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // only maps and plain structs are given
+	}
+
+	return data
+}

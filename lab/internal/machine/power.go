@@ -1,0 +1,156 @@
+package machine
+
+import (
+	"cmp"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// machine is a VM's hardware: power and disk. What runs on it between power on and power off is a boot.
+type machine struct {
+	fleet *Fleet
+	dir   string
+	log   *slog.Logger
+
+	mu       sync.Mutex
+	hardware Hardware
+	boot     *boot
+	jobs     []func()
+	working  bool
+}
+
+func newMachine(f *Fleet, dir string, hardware Hardware) *machine {
+	return &machine{fleet: f, dir: dir, hardware: hardware, log: f.options.Log.With("machine", hardware.Name)}
+}
+
+func compareNames(a, b string) int { return cmp.Compare(a, b) }
+
+// do runs a job after all jobs given before; it returns at once.
+func (m *machine) do(job func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	m.jobs = append(m.jobs, job)
+
+	if !m.working {
+		m.working = true
+
+		go m.work()
+	}
+}
+
+func (m *machine) work() {
+	for {
+		m.mu.Lock()
+		if len(m.jobs) == 0 {
+			m.working = false
+			m.mu.Unlock()
+
+			return
+		}
+
+		job := m.jobs[0]
+		m.jobs = m.jobs[1:]
+		m.mu.Unlock()
+
+		job()
+	}
+}
+
+func (m *machine) current() *boot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	return m.boot
+}
+
+func (m *machine) setBoot(b *boot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	m.boot = b
+}
+
+func (m *machine) setHardware(hardware Hardware) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	m.hardware = hardware
+}
+
+func (m *machine) vm() Hardware {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+
+	return m.hardware
+}
+
+func (m *machine) name() string { return m.vm().Name }
+
+// powerOn is a job: start the machine unless it is on.
+func (m *machine) powerOn() {
+	if m.current() != nil {
+		return
+	}
+
+	if err := os.MkdirAll(filepath.Join(m.dir, logsFolder), 0o700); err != nil {
+		m.log.Error("the machine cannot start", "error", err)
+
+		return
+	}
+
+	b, err := newBoot(m)
+	if err != nil {
+		m.log.Error("the machine cannot start", "error", err)
+
+		return
+	}
+
+	m.log.Info("power on")
+	m.setBoot(b)
+	b.goroutine(b.run)
+}
+
+// powerOff is a job: kill everything that runs on the machine.
+func (m *machine) powerOff() {
+	b := m.current()
+	if b == nil {
+		return
+	}
+
+	b.halt()
+	m.setBoot(nil)
+	m.log.Info("power off")
+}
+
+// restart ends a boot and begins the next one, unless the power was switched meanwhile.
+// `between` runs while nothing runs on the machine.
+func (m *machine) restart(b *boot, between func()) {
+	m.do(func() {
+		if m.current() != b {
+			return
+		}
+
+		m.powerOff()
+		between()
+		m.powerOn()
+	})
+}
+
+// guestPowerOff ends a boot for good, as the guest asked for, and tells the hypervisor.
+func (m *machine) guestPowerOff(b *boot, between func()) {
+	m.do(func() {
+		if m.current() != b {
+			return
+		}
+
+		m.powerOff()
+		between()
+
+		if tell := m.fleet.options.GuestPoweredOff; tell != nil {
+			tell(m.vm().ID)
+		}
+	})
+}

@@ -1,0 +1,171 @@
+package machine
+
+import (
+	"sync"
+	"time"
+
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+)
+
+const (
+	stopGrace = 10 * time.Second
+	// replyTime lets an API call's answer leave before its connection goes.
+	replyTime = 200 * time.Millisecond
+)
+
+// startEverything is the end of Talos' boot sequence: all services, and "running" once they are up.
+// Before a control plane's etcd is bootstrapped or has joined, the machine is still booting.
+func (b *boot) startEverything() {
+	b.goroutine(b.announce)
+	b.services.running("cri", "syslogd", "auditd")
+	b.goroutine(b.runKubePrism)
+	b.goroutine(b.node.run)
+
+	if b.isControlPlane() {
+		b.services.running("trustd")
+		b.goroutine(b.etcd.run)
+		b.goroutine(b.plane.run)
+		b.goroutine(b.runVirtualIP)
+	}
+
+	b.goroutine(func() {
+		for !b.services.allUp() {
+			if !b.sleep(tick) || b.isStopping() {
+				return
+			}
+		}
+
+		b.setStage(runtime.MachineStageRunning)
+		b.events.sequence("boot", machineapi.SequenceEvent_STOP)
+	})
+}
+
+// announce tells the other machines of the cluster that this one is there.
+func (b *boot) announce() {
+	for ; !b.isStopping(); b.sleep(time.Second) {
+		if provider := b.provider(); provider != nil && b.reachable() {
+			b.machine.fleet.discovery.announce(provider.Cluster().ID(), b.affiliate())
+		}
+	}
+}
+
+// install models the installation of a machine that booted from an ISO.
+func (b *boot) install() {
+	b.setStage(runtime.MachineStageInstalling)
+
+	if !b.sleep(b.options().InstallDelay) {
+		return
+	}
+
+	b.logError("installation", b.changeMeta(func(m *installation) { m.Installed = true }))
+	b.setStage(runtime.MachineStageRebooting)
+	b.machine.restart(b, func() {})
+}
+
+// sequence runs one of Talos' sequences that end the system: the stage, whatever has to be done with all
+// services up, their graceful stop, and the end.
+func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first func(), end func()) {
+	b.mu.Lock()
+	if b.rebooting {
+		b.mu.Unlock()
+
+		return
+	}
+
+	b.rebooting = true
+	b.mu.Unlock()
+
+	go func() {
+		if !b.sleep(replyTime) {
+			return
+		}
+
+		b.events.actor(actor)
+		b.events.sequence(name, machineapi.SequenceEvent_START)
+		b.setStage(stage)
+		first()
+		b.stopServices()
+		end()
+	}()
+}
+
+// stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.
+func (b *boot) stopServices() {
+	b.events.task("stopAllServices", machineapi.TaskEvent_START)
+	b.mu.Lock()
+
+	select {
+	case <-b.stopping:
+	default:
+		close(b.stopping)
+	}
+
+	b.mu.Unlock()
+
+	b.plane.stop(podGrace)
+	b.etcd.stop(stopGrace)
+	b.services.finished("kubelet", "etcd", "trustd", "cri")
+	b.events.task("stopAllServices", machineapi.TaskEvent_STOP)
+}
+
+func nothing() {}
+
+func (b *boot) reboot(actor string) {
+	b.sequence("reboot", actor, runtime.MachineStageRebooting, nothing, func() { b.machine.restart(b, nothing) })
+}
+
+func (b *boot) shutdown(actor string) {
+	b.sequence("shutdown", actor, runtime.MachineStageShuttingDown, nothing, func() { b.machine.guestPowerOff(b, nothing) })
+}
+
+// upgrade installs another Talos version; the machine comes back with it.
+func (b *boot) upgrade(actor, version string, staged bool) {
+	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
+		if !staged && !b.sleep(b.options().InstallDelay) {
+			return
+		}
+
+		b.logError("upgrade", b.changeMeta(func(m *installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
+		b.machine.restart(b, nothing)
+	})
+}
+
+// reset wipes partitions (no label: the whole disk), then reboots or powers off.
+func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
+	first := nothing
+	if graceful {
+		first = b.leaveCluster
+	}
+
+	wipe := func() { b.logError("wipe", b.machine.wipe(labels...)) }
+
+	b.sequence("reset", actor, runtime.MachineStageResetting, first, func() {
+		if reboot {
+			b.machine.restart(b, wipe)
+		} else {
+			b.machine.guestPowerOff(b, wipe)
+		}
+	})
+}
+
+// leaveCluster is the graceful part of a reset: etcd forgets the member, discovery the machine.
+func (b *boot) leaveCluster() {
+	if b.isControlPlane() {
+		b.logError("etcd leave", b.etcd.leave(b.ctx))
+	}
+
+	if provider := b.provider(); provider != nil {
+		b.machine.fleet.discovery.forget(provider.Cluster().ID(), b.hardware.ID)
+	}
+}
+
+// each runs a job for every element at the same time and waits for all.
+func each[T any](elements []T, job func(T)) {
+	var wait sync.WaitGroup
+	for _, element := range elements {
+		wait.Go(func() { job(element) })
+	}
+
+	wait.Wait()
+}

@@ -1,0 +1,113 @@
+package machine
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+)
+
+// Status is a machine as the lab shows it.
+type Status struct {
+	ID           string
+	Name         string
+	Hostname     string
+	Address      string
+	PoweredOn    bool
+	Stage        string
+	Ready        bool
+	Unmet        []string
+	Etcd         string
+	TalosVersion string
+	VIP          string
+	Processes    []ProcessStatus
+	Log          string
+}
+
+// ProcessStatus is a program that runs on a machine.
+type ProcessStatus struct {
+	Name        string
+	PID         int
+	ResidentKiB int
+	Restarts    int
+	Log         string
+}
+
+// Status are all machines in the order of their names.
+func (f *Fleet) Status() []Status {
+	f.mu.Lock()
+
+	var all []*machine
+	for _, m := range f.machines {
+		all = append(all, m)
+	}
+
+	f.mu.Unlock()
+
+	slices.SortFunc(all, func(a, b *machine) int { return compareNames(a.name(), b.name()) })
+
+	var list []Status
+	for _, m := range all {
+		list = append(list, m.status())
+	}
+
+	return list
+}
+
+func (m *machine) status() Status {
+	hardware := m.vm()
+	s := Status{ID: hardware.ID, Name: hardware.Name, Stage: "off", Log: filepath.Join(m.dir, logsFolder)}
+
+	b := m.current()
+	if b == nil {
+		return s
+	}
+
+	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.hostname(), b.talosVersion(), b.services.state("etcd")
+	s.Stage = b.currentStage().String()
+
+	if b.currentStage() == runtime.MachineStageUnknown {
+		s.Stage = "starting"
+	}
+
+	if address := b.address(); address.IsValid() {
+		s.Address = address.String()
+	}
+
+	if provider := b.provider(); provider != nil {
+		if vip, ok := virtualIP(provider); ok && b.hasAddress(vip.String()) {
+			s.VIP = vip.String()
+		}
+
+		for _, condition := range b.unmetConditions() {
+			s.Unmet = append(s.Unmet, fmt.Sprintf("%s: %s", condition.Name, condition.Reason))
+		}
+	}
+
+	s.Ready = s.Stage == strings.ToLower(runtime.MachineStageRunning.String()) && len(s.Unmet) == 0
+	s.Processes = b.processes()
+
+	return s
+}
+
+func (b *boot) processes() []ProcessStatus {
+	var running []*process
+	if p := b.etcd.running(); p != nil {
+		running = append(running, p)
+	}
+
+	for _, pod := range b.plane.snapshot() {
+		running = append(running, pod.process)
+	}
+
+	var list []ProcessStatus
+
+	for _, p := range running {
+		_, restarts := p.startTime()
+		list = append(list, ProcessStatus{Name: p.name, PID: p.pid(), ResidentKiB: residentKiB(p.pid()), Restarts: restarts, Log: p.logPath})
+	}
+
+	return list
+}

@@ -1,0 +1,333 @@
+//go:build lab
+
+// The end-to-end tests of the simulated machines: real etcd and Kubernetes programs, and talosctl and kubectl
+// as the clients that prove them. They need these programs in one folder:
+//
+//	go test -tags lab ./internal/machine -args -bin FOLDER -stages KWOK/kustomize/stage/pod/fast
+package machine
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/siderolabs/talos/pkg/machinery/config/configpatcher"
+	"github.com/siderolabs/talos/pkg/machinery/config/generate"
+	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+	"golang.org/x/sys/unix"
+
+	"platform.lab/lab/internal/network"
+)
+
+var (
+	binFolder   = flag.String("bin", "", "folder of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, talosctl and kubectl")
+	stageFolder = flag.String("stages", "", "folder of KWOK's pod stages")
+)
+
+const (
+	insideVariable = "LAB_MACHINE_TEST_INSIDE"
+	talosVersion   = "v1.13.9"
+	vipAddress     = "172.16.20.250"
+	endpoint       = "https://" + vipAddress + ":6443"
+)
+
+// TestMain runs the tests in user, network, mount and process namespaces of their own: whatever happens,
+// nothing of them is left behind.
+func TestMain(m *testing.M) {
+	if os.Getenv(insideVariable) != "" {
+		if err := enter(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+
+		os.Exit(m.Run())
+	}
+
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+
+	if err := cmd.Run(); err != nil {
+		os.Exit(1)
+	}
+}
+
+func enter() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mounts: %w", err)
+	}
+
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("/proc: %w", err)
+	}
+
+	return network.AddLoopback()
+}
+
+// world is a port group with machines, and an operator with talosctl and kubectl.
+type world struct {
+	*testing.T
+	fleet  *Fleet
+	input  *generate.Input
+	folder string
+	begun  time.Time
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+
+	if *binFolder == "" || *stageFolder == "" {
+		t.Fatal("-bin and -stages are needed: go test -tags lab ./internal/machine -args -bin FOLDER -stages FOLDER")
+	}
+
+	bridge, err := network.NewBridge("lab0", netip.MustParsePrefix("172.16.20.1/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	input, err := generate.NewInput("prod", endpoint, "1.34.1", generate.WithInstallImage("factory.example/vmware-installer/0000:"+talosVersion))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	w := &world{T: t, input: input, folder: t.TempDir(), begun: time.Now()}
+
+	level := slog.LevelInfo
+	if testing.Verbose() {
+		level = slog.LevelDebug
+	}
+
+	w.fleet = NewFleet(Options{
+		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: *binFolder, KWOKStages: *stageFolder,
+		BootDelay: 300 * time.Millisecond,
+		Log:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+	})
+
+	t.Cleanup(func() {
+		w.fleet.Close()
+		bridge.Close()
+	})
+
+	talosconfig, err := input.Talosconfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := talosconfig.Save(filepath.Join(w.folder, "talosconfig")); err != nil {
+		t.Fatal(err)
+	}
+
+	return w
+}
+
+// step says what happens and when.
+func (w *world) step(format string, values ...any) {
+	w.Helper()
+	w.Logf("%6.1f s  %s", time.Since(w.begun).Seconds(), fmt.Sprintf(format, values...))
+}
+
+func address(number int) string { return fmt.Sprintf("172.16.20.%d", 50+number) }
+
+func name(number int) string { return fmt.Sprintf("node%02d", number) }
+
+func (w *world) hardware(number int) Hardware {
+	metadata := fmt.Sprintf("local-hostname: %s\nnetwork:\n  version: 2\n  ethernets:\n    eth0:\n      addresses: [%s/24]\n      gateway4: 172.16.20.1\n"+
+		"      nameservers: {addresses: [172.16.20.1]}\n", name(number), address(number))
+
+	return Hardware{
+		ID: fmt.Sprintf("42000000-0000-4000-8000-%012d", number), Name: name(number), CPUs: 4, MemoryMiB: 8192, DisksGiB: []int{100},
+		GuestInfo: map[string]string{"guestinfo.metadata": base64.StdEncoding.EncodeToString([]byte(metadata)), "guestinfo.metadata.encoding": "base64"},
+		Image:     Image{TalosVersion: talosVersion, Schematic: "0000"},
+	}
+}
+
+const commonPatch = `machine:
+  kubelet:
+    nodeIP: {validSubnets: [172.16.20.0/24]}
+cluster:
+  allowSchedulingOnControlPlanes: true
+  network: {cni: {name: none}}
+  proxy: {disabled: true}
+`
+
+const controlPlanePatch = `cluster:
+  etcd:
+    advertisedSubnets: [172.16.20.0/24]
+---
+apiVersion: v1alpha1
+kind: Layer2VIPConfig
+name: ` + vipAddress + `
+link: eth0
+`
+
+// config writes a machine's configuration with patches and gives the file.
+func (w *world) config(number int, kind machinetype.Type, patches ...string) string {
+	w.Helper()
+
+	provider, err := w.input.Config(kind)
+	if err != nil {
+		w.Fatal(err)
+	}
+
+	patches = append([]string{commonPatch, fmt.Sprintf("apiVersion: v1alpha1\nkind: HostnameConfig\nauto: off\nhostname: %s\n", name(number))}, patches...)
+	if kind.IsControlPlane() {
+		patches = append(patches, controlPlanePatch)
+	}
+
+	loaded, err := configpatcher.LoadPatches(patches)
+	if err != nil {
+		w.Fatal(err)
+	}
+
+	patched, err := configpatcher.Apply(configpatcher.WithConfig(provider), loaded)
+	if err != nil {
+		w.Fatal(err)
+	}
+
+	data, err := patched.Bytes()
+	if err != nil {
+		w.Fatal(err)
+	}
+
+	path := filepath.Join(w.folder, name(number)+".yaml")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		w.Fatal(err)
+	}
+
+	return path
+}
+
+// try runs a program of the bin folder and gives its output.
+func (w *world) try(program string, arguments ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
+	defer cancel()
+
+	cmd := exec.CommandContext(ctx, filepath.Join(*binFolder, program), arguments...)
+	cmd.Env = append(os.Environ(), "TALOSCONFIG="+filepath.Join(w.folder, "talosconfig"), "KUBECONFIG="+filepath.Join(w.folder, "kubeconfig"), "HOME="+w.folder)
+
+	output, err := cmd.CombinedOutput()
+
+	return string(output), err
+}
+
+func (w *world) must(program string, arguments ...string) string {
+	w.Helper()
+
+	output, err := w.try(program, arguments...)
+	if err != nil {
+		w.Fatalf("%s %s: %v\n%s", program, strings.Join(arguments, " "), err, output)
+	}
+
+	return output
+}
+
+// talosctl asks one machine directly.
+func (w *world) talosctl(number int, arguments ...string) string {
+	w.Helper()
+
+	return w.must("talosctl", append([]string{"-e", address(number), "-n", address(number)}, arguments...)...)
+}
+
+func (w *world) tryTalosctl(number int, arguments ...string) (string, error) {
+	return w.try("talosctl", append([]string{"-e", address(number), "-n", address(number)}, arguments...)...)
+}
+
+func (w *world) kubectl(arguments ...string) string {
+	w.Helper()
+
+	return w.must("kubectl", arguments...)
+}
+
+// until waits for a condition.
+func (w *world) until(what string, limit time.Duration, condition func() bool) {
+	w.Helper()
+
+	begun := time.Now()
+	for !condition() {
+		if time.Since(begun) > limit {
+			w.Fatalf("not within %s: %s\n%s", limit, what, w.describe())
+		}
+
+		time.Sleep(100 * time.Millisecond)
+	}
+
+	w.step("%s (after %.1f s)", what, time.Since(begun).Seconds())
+}
+
+func (w *world) describe() string {
+	data, err := json.MarshalIndent(w.fleet.Status(), "", " ")
+	if err != nil {
+		return err.Error()
+	}
+
+	return string(data)
+}
+
+func (w *world) status(number int) Status {
+	for _, s := range w.fleet.Status() {
+		if s.Name == name(number) {
+			return s
+		}
+	}
+
+	return Status{}
+}
+
+// startup powers a machine on and waits for maintenance mode.
+func (w *world) startup(number int) {
+	w.Helper()
+	w.fleet.PowerOn(w.hardware(number))
+	w.until(name(number)+" is in maintenance mode", 10*time.Second, func() bool {
+		_, err := w.tryTalosctl(number, "get", "disks", "--insecure")
+
+		return err == nil
+	})
+}
+
+func (w *world) apply(number int, kind machinetype.Type, patches ...string) {
+	w.Helper()
+	w.talosctl(number, "apply-config", "--insecure", "-f", w.config(number, kind, patches...))
+}
+
+// voters counts the etcd members that are no learners.
+func (w *world) voters(number int) int {
+	output, err := w.tryTalosctl(number, "etcd", "members")
+	if err != nil {
+		return 0
+	}
+
+	return strings.Count(output, "false")
+}
+
+func (w *world) planeReady(number int) bool {
+	s := w.status(number)
+
+	return s.Stage == "running" && len(s.Processes) == 4 && !strings.Contains(strings.Join(s.Unmet, " "), "staticPods")
+}
+
+// pids are the processes of a machine by name.
+func (w *world) pids(number int) map[string]int {
+	pids := map[string]int{}
+	for _, p := range w.status(number).Processes {
+		pids[p.Name] = p.PID
+	}
+
+	return pids
+}

@@ -1,0 +1,76 @@
+// Package network is the lab's wiring: a bridge in the lab's own network namespace, and for every
+// machine a namespace of its own whose eth0 is plugged into that bridge. It talks netlink to the
+// kernel and needs no `ip` binary. Everything lives in the network namespace of the calling
+// process, which the lab has unshared before: nothing here can touch the host's network.
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Bridge is the switch of the port group: it carries the gateway's address.
+type Bridge struct {
+	name string
+}
+
+// NewBridge makes a bridge with the given address in the current network namespace and brings it up.
+func NewBridge(name string, address netip.Prefix) (*Bridge, error) {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w (the lab needs its own network namespace)", name, err)
+	}
+
+	if err := netlink.AddrReplace(bridge, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
+		return nil, fmt.Errorf("bridge %s: address %s: %w", name, address, err)
+	}
+
+	if err := netlink.LinkSetUp(bridge); err != nil {
+		return nil, fmt.Errorf("bridge %s: up: %w", name, err)
+	}
+
+	return &Bridge{name: name}, nil
+}
+
+// Close removes the bridge.
+func (b *Bridge) Close() error {
+	link, err := netlink.LinkByName(b.name)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", b.name, err)
+	}
+
+	return netlink.LinkDel(link)
+}
+
+// AddLoopback gives lo of the current network namespace further addresses (as /32 or /128) and brings it up.
+func AddLoopback(addresses ...netip.Addr) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("lo: up: %w", err)
+	}
+
+	var problems []error
+
+	for _, address := range addresses {
+		if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, address.BitLen()))}); err != nil {
+			problems = append(problems, fmt.Errorf("lo: address %s: %w", address, err))
+		}
+	}
+
+	return errors.Join(problems...)
+}
+
+func ipNet(prefix netip.Prefix) *net.IPNet {
+	return &net.IPNet{
+		IP:   prefix.Addr().AsSlice(),
+		Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
+	}
+}

@@ -1,0 +1,264 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// insideVariable marks the copy of the test binary that runs in its own namespaces.
+const insideVariable = "LAB_NETWORK_TEST_INSIDE"
+
+// TestMain runs the tests in a user and network namespace of their own.
+func TestMain(m *testing.M) {
+	if os.Getenv(insideVariable) != "" {
+		os.Exit(m.Run())
+	}
+
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), insideVariable+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+
+	if err := cmd.Run(); err != nil {
+		os.Exit(1)
+	}
+}
+
+var (
+	gateway = netip.MustParsePrefix("192.0.2.254/24")
+	first   = netip.MustParsePrefix("192.0.2.11/24")
+	second  = netip.MustParsePrefix("192.0.2.12/24")
+	shared  = netip.MustParsePrefix("192.0.2.250/32")
+)
+
+func newBridge(t *testing.T) *Bridge {
+	t.Helper()
+
+	bridge, err := NewBridge("lab0", gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		if err := bridge.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+
+	return bridge
+}
+
+func newNamespace(t *testing.T, bridge *Bridge, name string, address netip.Prefix) *Namespace {
+	t.Helper()
+
+	namespace, err := bridge.NewNamespace(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { namespace.Close() })
+
+	if err := namespace.AddAddress(address); err != nil {
+		t.Fatal(err)
+	}
+
+	return namespace
+}
+
+// serve answers every connection to the namespace with its own name.
+func serve(t *testing.T, namespace *Namespace) {
+	t.Helper()
+
+	listener, err := namespace.Listen("tcp", "0.0.0.0:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { listener.Close() })
+
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+
+			_, _ = io.WriteString(conn, namespace.name)
+			conn.Close()
+		}
+	}()
+}
+
+func answerOf(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), address netip.Prefix) string {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(address.Addr().String(), "9"))
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		return err.Error()
+	}
+
+	return string(answer)
+}
+
+func TestNamespacesReachEachOtherAndTheBridge(t *testing.T) {
+	bridge := newBridge(t)
+	one, two := newNamespace(t, bridge, "one", first), newNamespace(t, bridge, "two", second)
+	serve(t, two)
+
+	if got := answerOf(t, one.DialContext, second); got != "two" {
+		t.Errorf("from the other namespace: %q", got)
+	}
+
+	if got := answerOf(t, new(net.Dialer).DialContext, second); got != "two" {
+		t.Errorf("from the bridge: %q", got)
+	}
+
+	if err := one.SetDefaultRoute(gateway.Addr()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPulledCableCutsTheMachineOffAndPluggedInItIsBack(t *testing.T) {
+	bridge := newBridge(t)
+	one := newNamespace(t, bridge, "one", first)
+	serve(t, one)
+
+	if err := one.SetLink(false); err != nil {
+		t.Fatal(err)
+	}
+
+	if got := answerOf(t, new(net.Dialer).DialContext, first); got == "one" {
+		t.Error("the machine answers without a cable")
+	}
+
+	if err := one.SetLink(true); err != nil {
+		t.Fatal(err)
+	}
+
+	deadline := time.Now().Add(5 * time.Second)
+	for answerOf(t, new(net.Dialer).DialContext, first) != "one" {
+		if time.Now().After(deadline) {
+			t.Fatal("the machine does not answer with its cable plugged in")
+		}
+	}
+}
+
+func TestAMovedAddressAnswersAtOnceAfterItsAnnouncement(t *testing.T) {
+	bridge := newBridge(t)
+	one, two := newNamespace(t, bridge, "one", first), newNamespace(t, bridge, "two", second)
+	serve(t, one)
+	serve(t, two)
+
+	holders := []*Namespace{one, two, one}
+	for i, holder := range holders {
+		if i > 0 {
+			if err := holders[i-1].RemoveAddress(shared); err != nil {
+				t.Fatal(err)
+			}
+
+			// A neighbour's entry is locked for a second after it was learnt (net.ipv4.neigh.*.locktime).
+			time.Sleep(1100 * time.Millisecond)
+		}
+
+		if err := holder.AddAddress(shared); err != nil {
+			t.Fatal(err)
+		}
+
+		if err := holder.Announce(shared.Addr()); err != nil {
+			t.Fatal(err)
+		}
+
+		if got := answerOf(t, new(net.Dialer).DialContext, shared); got != holder.name {
+			t.Errorf("move %d: %q answers, not %q", i, got, holder.name)
+		}
+	}
+}
+
+func TestAProgramRunsInsideAndDoIsUndone(t *testing.T) {
+	bridge := newBridge(t)
+	one := newNamespace(t, bridge, "one", first)
+
+	var output bytes.Buffer
+
+	cmd := exec.Command("cat", "/proc/self/net/fib_trie")
+	cmd.Stdout = &output
+
+	if err := one.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+
+	if !strings.Contains(output.String(), first.Addr().String()) || strings.Contains(output.String(), gateway.Addr().String()) {
+		t.Errorf("the program did not see the machine's addresses only:\n%s", output.String())
+	}
+
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, i := range interfaces {
+		if i.Name == interfaceName {
+			t.Error("eth0 is visible outside the namespace")
+		}
+	}
+}
+
+func TestAClosedNamespaceLeavesNoLink(t *testing.T) {
+	bridge := newBridge(t)
+	one := newNamespace(t, bridge, "one", first)
+
+	if err := one.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	if _, err := net.InterfaceByName("one"); err == nil {
+		t.Error("the bridge's end of the cable is still there")
+	}
+}
+
+func TestLoopbackCarriesFurtherAddresses(t *testing.T) {
+	further := netip.MustParseAddr("198.51.100.7")
+	if err := AddLoopback(further); err != nil {
+		t.Fatal(err)
+	}
+
+	listener, err := net.Listen("tcp", net.JoinHostPort(further.String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	listener.Close()
+}
+
+func TestANameTooLongForTheKernelIsRefused(t *testing.T) {
+	if _, err := newBridge(t).NewNamespace(strings.Repeat("n", maxLinkName+1)); err == nil {
+		t.Error("accepted")
+	}
+}

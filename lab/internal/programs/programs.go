@@ -1,0 +1,230 @@
+// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK)
+// from their Go modules. Their versions are those of the go.mod files, and of nothing else.
+package programs
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"platform.lab/lab/internal/progress"
+)
+
+// Program is one binary, built from a package of a module that a go.mod of ours requires.
+type Program struct {
+	Name    string
+	Folder  string // where its go.mod lies, below lab/
+	Package string
+	Module  string // whose version the program carries
+	Tags    string
+	Stamps  []string // variables that take the module's version; "=major" and "=minor" a part of it
+}
+
+const (
+	kubernetesVersion = "k8s.io/component-base/version.git"
+	clientVersion     = "k8s.io/client-go/pkg/version.git"
+)
+
+// Kubernetes reports v0.0.0 unless stamped, and Helm then refuses charts.
+var kubernetesStamps = []string{
+	kubernetesVersion + "Version", kubernetesVersion + "Major=major", kubernetesVersion + "Minor=minor",
+	clientVersion + "Version", clientVersion + "Major=major", clientVersion + "Minor=minor",
+}
+
+func kubernetes(name string) Program {
+	return Program{
+		Name: name, Folder: "tools/kubernetes", Package: "k8s.io/kubernetes/cmd/" + name,
+		Module: "k8s.io/kubernetes", Stamps: kubernetesStamps,
+	}
+}
+
+// All is every program, the slowest first.
+func All() []Program {
+	return []Program{
+		kubernetes("kube-apiserver"), kubernetes("kube-controller-manager"), kubernetes("kube-scheduler"), kubernetes("kubectl"),
+		{Name: "etcd", Folder: "tools/kubernetes", Package: "go.etcd.io/etcd/server/v3", Module: "go.etcd.io/etcd/server/v3"},
+		{
+			Name: "pulumi", Folder: ".", Package: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", Module: "github.com/pulumi/pulumi/pkg/v3",
+			Tags: "osusergo,grpcnotrace", Stamps: []string{"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"},
+		},
+		{
+			Name: "talosctl", Folder: "tools/talosctl", Package: "github.com/siderolabs/talos/cmd/talosctl", Module: "github.com/siderolabs/talos",
+			Stamps: []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
+		},
+		{Name: "kwok", Folder: "tools/kwok", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok"},
+	}
+}
+
+// Builder builds programs of the source tree Lab into Bin, with the Go toolchain Go.
+type Builder struct {
+	Lab, Bin, Go string
+	Display      *progress.Display
+}
+
+// Build makes what is missing or out of date. A program is up to date when the stamp beside it
+// equals the hash of all that it is made from.
+func (b *Builder) Build(wanted []Program) error {
+	if err := os.MkdirAll(b.Bin, 0o755); err != nil {
+		return err
+	}
+	for _, p := range wanted {
+		recipe, err := b.recipe(p)
+		if err != nil {
+			return err
+		}
+		if b.upToDate(p.Name, recipe.hash) {
+			continue
+		}
+		if err := b.Display.Step("build "+p.Name+" "+recipe.version, func() error { return b.build(p, recipe) }); err != nil {
+			return err
+		}
+	}
+	return b.dataFiles()
+}
+
+// dataFiles takes what programs read at run time out of the modules' own folders.
+func (b *Builder) dataFiles() error {
+	sdk, err := b.moduleFolder(".", "github.com/pulumi/pulumi/sdk/v3")
+	if err != nil {
+		return err
+	}
+	script := "pulumi-language-python-exec"
+	if err := copyFile(filepath.Join(sdk, "python", "cmd", script), filepath.Join(b.Bin, script), 0o755); err != nil {
+		return err
+	}
+	kwok, err := b.moduleFolder("tools/kwok", "sigs.k8s.io/kwok")
+	if err != nil {
+		return err
+	}
+	stages := filepath.Join(b.Bin, "kwok-stages")
+	if err := os.RemoveAll(stages); err != nil {
+		return err
+	}
+	return os.CopyFS(stages, os.DirFS(filepath.Join(kwok, "kustomize", "stage")))
+}
+
+type recipe struct {
+	version string // with its v
+	argv    []string
+	hash    string
+}
+
+func (b *Builder) recipe(p Program) (recipe, error) {
+	folder := filepath.Join(b.Lab, p.Folder)
+	version, err := b.goCommand(folder, "list", "-m", "-f", "{{.Version}}", p.Module)
+	if err != nil {
+		return recipe{}, err
+	}
+	flags := []string{"-s", "-w"}
+	for _, s := range p.Stamps {
+		flags = append(flags, "-X "+stamp(s, version))
+	}
+	argv := []string{"build", "-trimpath", "-ldflags", strings.Join(flags, " ")}
+	if p.Tags != "" {
+		argv = append(argv, "-tags", p.Tags)
+	}
+	toolchain, err := b.goCommand(folder, "env", "GOVERSION")
+	if err != nil {
+		return recipe{}, err
+	}
+	hash := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		content, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return recipe{}, err
+		}
+		hash.Write(content)
+	}
+	fmt.Fprint(hash, toolchain, p.Package, argv)
+	return recipe{version: version, argv: argv, hash: hex.EncodeToString(hash.Sum(nil))}, nil
+}
+
+// stamp renders one -X value: the whole version, or the part that the variable's suffix names.
+func stamp(variable, version string) string {
+	name, part, _ := strings.Cut(variable, "=")
+	numbers := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	switch part {
+	case "major":
+		return name + "=" + numbers[0]
+	case "minor":
+		return name + "=" + numbers[1]
+	}
+	return name + "=" + version
+}
+
+func (b *Builder) build(p Program, r recipe) error {
+	target := filepath.Join(b.Bin, p.Name)
+	argv := append(slices.Clone(r.argv), "-o", target, p.Package)
+	if _, err := b.goCommand(filepath.Join(b.Lab, p.Folder), argv...); err != nil {
+		return err
+	}
+	if err := os.WriteFile(target+".version", []byte(r.version), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(target+".stamp", []byte(r.hash), 0o644)
+}
+
+// Version is that of a program built into bin, or "" when none is there.
+func Version(bin, name string) string {
+	version, err := os.ReadFile(filepath.Join(bin, name+".version"))
+	if err != nil {
+		return ""
+	}
+	return string(version)
+}
+
+func (b *Builder) upToDate(name, hash string) bool {
+	if _, err := os.Stat(filepath.Join(b.Bin, name)); err != nil {
+		return false
+	}
+	old, err := os.ReadFile(filepath.Join(b.Bin, name+".stamp"))
+	return err == nil && string(old) == hash
+}
+
+func (b *Builder) moduleFolder(folder, module string) (string, error) {
+	return b.goCommand(filepath.Join(b.Lab, folder), "list", "-m", "-f", "{{.Dir}}", module)
+}
+
+// goCommand runs the toolchain and answers with its output; a failure carries what it said.
+func (b *Builder) goCommand(folder string, argv ...string) (string, error) {
+	cmd := exec.Command(b.Go, argv...)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return "", fmt.Errorf("go %s in %s: %w\n%s", argv[0], folder, err, failed.Stderr)
+	}
+	if err != nil {
+		return "", fmt.Errorf("go %s in %s: %w", argv[0], folder, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+func copyFile(from, to string, mode os.FileMode) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	// The old file may be in use: replace it, never write into it.
+	if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}

@@ -1,0 +1,57 @@
+package world
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// outside are variables that lead out of a world, or to trust that does not belong in it.
+var outside = []string{
+	"SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
+	"PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE", "KUBECONFIG", "TALOSCONFIG", "VSPHERE_PASSWORD", "VSPHERE_USER", "VSPHERE_SERVER",
+}
+
+// environment is what a command in the world gets: the tools on PATH, the lab's authority as the
+// only trusted one, and Pulumi with a backend and plugins of the world's own.
+func environment(l Layout, s *Spec) []string {
+	set := map[string]string{
+		"PATH": strings.Join([]string{l.Tools(), s.Bin, filepath.Join(s.Project, ".venv", "bin"), os.Getenv("PATH")}, ":"),
+
+		"LAB_WORLD":          l.Root,
+		"SSL_CERT_FILE":      l.Authority(),
+		"REQUESTS_CA_BUNDLE": l.Authority(),
+		"CURL_CA_BUNDLE":     l.Authority(),
+
+		"PULUMI_HOME":              l.PulumiHome(),
+		"PULUMI_BACKEND_URL":       "file://" + l.Backend(),
+		"PULUMI_STACK":             s.Stack,
+		"PULUMI_CONFIG_PASSPHRASE": s.Secrets.Passphrase,
+		// The engine must not look for anything outside.
+		"PULUMI_SKIP_UPDATE_CHECK":                    "true",
+		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+		"PULUMI_DISABLE_REGISTRY_RESOLVE":             "true",
+		"PULUMI_DEBUG_COMMANDS":                       "true", // for --event-log
+
+		"KUBECONFIG":  l.path("kubeconfig"),
+		"TALOSCONFIG": l.path("talosconfig"),
+
+		"GOVC_URL":        "https://" + s.Settings.Site.Vcenter,
+		"GOVC_USERNAME":   s.Settings.Site.User,
+		"GOVC_PASSWORD":   s.Secrets.Values["vspherePassword"],
+		"GOVC_DATACENTER": s.Settings.Site.Datacenter,
+	}
+	var env []string
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if _, ours := set[name]; !ours && !slices.Contains(outside, name) {
+			env = append(env, pair)
+		}
+	}
+	for name, value := range set {
+		env = append(env, name+"="+value)
+	}
+	slices.Sort(env)
+	return env
+}

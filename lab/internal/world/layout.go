@@ -1,0 +1,148 @@
+// Package world is the datacenter in a box: namespaces without a way out, in which the production
+// addresses and names belong to servers of the lab.
+//
+// Three processes make a world: the command that the operator started (outside), the first process
+// of the new namespaces (init), and the servers (serve). When the first one dies, the kernel ends
+// all others.
+package world
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"platform.lab/lab/internal/stackfile"
+)
+
+// Layout is the folder of one world; everything a run leaves behind lies in it.
+type Layout struct{ Root string }
+
+func (l Layout) path(parts ...string) string {
+	return filepath.Join(append([]string{l.Root}, parts...)...)
+}
+
+func (l Layout) Spec() string       { return l.path("world.json") }
+func (l Layout) Alive() string      { return l.path("alive.json") }
+func (l Layout) Control() string    { return l.path("control.sock") }
+func (l Layout) Log() string        { return l.path("world.log") }
+func (l Layout) Machines() string   { return l.path("machines") }
+func (l Layout) StackCopy() string  { return l.path("stack.yaml") }
+func (l Layout) Backend() string    { return l.path("backend") }
+func (l Layout) PulumiHome() string { return l.path("pulumi-home") }
+func (l Layout) Tools() string      { return l.path("tools") }
+func (l Layout) Authority() string  { return l.path("ca.crt") }
+func (l Layout) Hosts() string      { return l.path("hosts") }
+
+// Spec is all that a world is made from.
+type Spec struct {
+	Project   string             `json:"project"`   // folder of Pulumi.yaml
+	StackFile string             `json:"stackFile"` // the operator's; only read
+	Stack     string             `json:"stack"`     // its name
+	Bin       string             `json:"bin"`       // folder of the built programs
+	Settings  Settings           `json:"settings"`
+	Secrets   *stackfile.Secrets `json:"secrets"`
+	Options   Options            `json:"options"`
+	Versions  map[string]string  `json:"versions"` // of the programs, for the summary
+}
+
+// Options are what a run may choose about its simulation.
+type Options struct {
+	BootDelay    time.Duration `json:"bootDelay"`    // from power on to maintenance mode or services
+	InstallDelay time.Duration `json:"installDelay"` // from the first configuration to the reboot
+	CloneDelay   time.Duration `json:"cloneDelay"`   // of each clone in vCenter
+	Plugins      string        `json:"plugins"`      // "stand-in" or "published"
+	Faults       []string      `json:"faults"`       // see Faults
+}
+
+// Settings are the parts of `python -m config show --json` that a world is built from.
+type Settings struct {
+	Site struct {
+		Vcenter      string `json:"vcenter"`
+		User         string `json:"user"`
+		Datacenter   string `json:"datacenter"`
+		Cluster      string `json:"cluster"`
+		Datastore    string `json:"datastore"`
+		Network      string `json:"network"`
+		ImageFactory string `json:"imageFactory"`
+	} `json:"site"`
+	Machines []struct {
+		Name    string `json:"name"`
+		Address string `json:"address"`
+		Host    string `json:"host"`
+	} `json:"machines"`
+	Network struct {
+		CIDR    netip.Prefix `json:"cidr"`
+		Gateway netip.Addr   `json:"gateway"`
+	} `json:"network"`
+	Talos struct {
+		Version   string `json:"version"`
+		Schematic string `json:"schematic"`
+	} `json:"talos"`
+	Kubernetes struct {
+		Version string `json:"version"`
+	} `json:"kubernetes"`
+	Secrets []struct {
+		Key string `json:"key"` // with its namespace
+	} `json:"secrets"` // that the program requires
+}
+
+// secretKeys are the keys that the program requires, without their namespace.
+func (s *Settings) secretKeys() []string {
+	var keys []string
+	for _, secret := range s.Secrets {
+		keys = append(keys, strings.TrimPrefix(secret.Key, Namespace+":"))
+	}
+	return keys
+}
+
+func (l Layout) readSpec() (*Spec, error) {
+	text, err := os.ReadFile(l.Spec())
+	if err != nil {
+		return nil, err
+	}
+	s := &Spec{}
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.Spec(), err)
+	}
+	return s, nil
+}
+
+// alive says where a running world can be entered; PID is that of its init, seen from outside.
+type alive struct {
+	PID int `json:"pid"`
+}
+
+// Running tells the process id of a world's init, or 0 when the world is not there.
+func (l Layout) Running() int {
+	text, err := os.ReadFile(l.Alive())
+	if err != nil {
+		return 0
+	}
+	var a alive
+	if json.Unmarshal(text, &a) != nil {
+		return 0
+	}
+	// A process id may have been given anew: only an init of ours has this namespace file.
+	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", a.PID))
+	if err != nil || !containsArgument(command, l.Root) {
+		return 0
+	}
+	return a.PID
+}
+
+func containsArgument(cmdline []byte, argument string) bool {
+	start := 0
+	for i, b := range cmdline {
+		if b == 0 {
+			if string(cmdline[start:i]) == argument {
+				return true
+			}
+			start = i + 1
+		}
+	}
+	return false
+}

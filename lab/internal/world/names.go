@@ -1,0 +1,39 @@
+package world
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+// The lab's servers live in a range that is reserved for benchmarks (RFC 2544), so that it cannot
+// be part of a real site's network.
+var servers = netip.MustParsePrefix("198.18.255.0/24")
+
+// names maps every production name to the address of the lab's server for it. A name that is an
+// address already keeps it.
+func names(s Settings) map[string]netip.Addr {
+	next := servers.Addr()
+	out := map[string]netip.Addr{}
+	for _, name := range []string{s.Site.Vcenter, s.Site.ImageFactory} {
+		next = next.Next()
+		out[name] = next
+		if literal, err := netip.ParseAddr(name); err == nil {
+			out[name] = literal
+		}
+	}
+	return out
+}
+
+// writeHosts makes the world's /etc/hosts: the lab's names and localhost, nothing else.
+func writeHosts(path string, names map[string]netip.Addr) error {
+	var b strings.Builder
+	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
+	for name, address := range names {
+		if _, err := netip.ParseAddr(name); err != nil {
+			fmt.Fprintf(&b, "%s %s\n", address, name)
+		}
+	}
+	return os.WriteFile(path, []byte(b.String()), 0o644)
+}

@@ -1,0 +1,137 @@
+package world
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"platform.lab/lab/internal/programs"
+	"platform.lab/lab/internal/stackfile"
+)
+
+// Namespace of the program's settings in a stack file: the project's name.
+const Namespace = "platform"
+
+// Request is what the operator asked for; Prepare turns it into a Spec.
+type Request struct {
+	Project, StackFile, Bin string
+	Options                 Options
+}
+
+// Prepare reads and checks the stack file, and lays out a fresh folder for the world.
+//
+// The folder of an earlier world is emptied: its vCenter is gone, so its state is of no use.
+func Prepare(l Layout, r Request) (*Spec, error) {
+	if pid := l.Running(); pid != 0 {
+		return nil, fmt.Errorf("world %s: already running (process %d); enter it with `lab run`, or end that process first", l.Root, pid)
+	}
+	stack, err := stackfile.StackName(r.StackFile)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPrograms(r.Bin); err != nil {
+		return nil, err
+	}
+	settings, err := readSettings(r.Project, r.StackFile)
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := stackfile.NewSecrets(settings.secretKeys())
+	if err != nil {
+		return nil, err
+	}
+	spec := &Spec{
+		Project: r.Project, StackFile: r.StackFile, Stack: stack, Bin: r.Bin,
+		Settings: *settings, Secrets: secrets, Options: r.Options, Versions: map[string]string{},
+	}
+	for _, p := range programs.All() {
+		spec.Versions[p.Name] = programs.Version(r.Bin, p.Name)
+	}
+	if has, wants := spec.Versions["kube-apiserver"], "v"+settings.Kubernetes.Version; has != wants {
+		return nil, fmt.Errorf("platform:kubernetes.version is %s, and the lab's Kubernetes is %s: "+
+			"set that version in lab/tools/kubernetes/go.mod and build again", wants[1:], has)
+	}
+	if err := os.RemoveAll(l.Root); err != nil {
+		return nil, err
+	}
+	for _, folder := range []string{l.Root, l.Machines(), l.Tools()} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	for _, step := range []func(Layout, *Spec) error{writeBackend, linkPlugins, linkTools, writeSpec} {
+		if err := step(l, spec); err != nil {
+			return nil, err
+		}
+	}
+	return spec, writeHosts(l.Hosts(), names(spec.Settings))
+}
+
+// required are the programs without which no world can be entered.
+var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl", "talosctl"}
+
+func checkPrograms(bin string) error {
+	for _, name := range required {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			return fmt.Errorf("missing tool: %s is not in %s; build it with `make build`", name, bin)
+		}
+	}
+	return nil
+}
+
+// readSettings asks the program's own configuration layer, so that there is one model only.
+func readSettings(project, stackFile string) (*Settings, error) {
+	cmd := exec.Command(filepath.Join(project, ".venv", "bin", "python"), "-m", "config", "show", stackFile, "--json")
+	cmd.Dir = project
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var failed *exec.ExitError
+	if errors.As(err, &failed) {
+		return nil, fmt.Errorf("the settings of %s are refused:\n%s", stackFile, stderr.String())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("missing tool: the virtual environment's Python could not run (%w); make it with `make setup`", err)
+	}
+	settings := &Settings{}
+	if err := json.Unmarshal(out, settings); err != nil {
+		return nil, fmt.Errorf("settings of %s: %w", stackFile, err)
+	}
+	return settings, nil
+}
+
+// writeBackend makes an empty stack. `pulumi stack init` would write into the operator's file.
+func writeBackend(l Layout, s *Spec) error {
+	folder := filepath.Join(l.Backend(), ".pulumi", "stacks", Namespace)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(l.Backend(), ".pulumi", "meta.yaml"), []byte("version: 1\n"), 0o600); err != nil {
+		return err
+	}
+	checkpoint := fmt.Sprintf(`{"version":3,"checkpoint":{"stack":"organization/%s/%s"}}`, Namespace, s.Stack)
+	return os.WriteFile(filepath.Join(folder, s.Stack+".json"), []byte(checkpoint), 0o600)
+}
+
+// linkTools puts the names of the multi-call binary on the world's PATH. `pulumi` there gives the
+// lab's copy of the stack file to the real one.
+func linkTools(l Layout, s *Spec) error {
+	for _, name := range []string{"pulumi", "govc", "lab"} {
+		if err := os.Symlink(filepath.Join(s.Bin, "lab"), filepath.Join(l.Tools(), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeSpec(l Layout, s *Spec) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.Spec(), text, 0o600)
+}

@@ -1,0 +1,51 @@
+package world
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"platform.lab/lab/internal/stackfile"
+)
+
+// takesConfigFile are the engine's commands that read a stack file.
+var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "dn", "refresh", "import", "watch", "config"}
+
+// Pulumi replaces the process by the real engine. Commands that read the stack file get the lab's
+// copy of it, made anew each time, so that an edit of the operator's file counts at once.
+func Pulumi(args []string) error {
+	root := os.Getenv("LAB_WORLD")
+	if root == "" {
+		return errors.New("LAB_WORLD is not set: this `pulumi` runs inside a world only (`lab run -- pulumi ...`)")
+	}
+	l := Layout{Root: root}
+	spec, err := l.readSpec()
+	if err != nil {
+		return err
+	}
+	if needsConfigFile(args) {
+		if err := stackfile.Copy(spec.StackFile, l.StackCopy(), Namespace, spec.Secrets); err != nil {
+			return err
+		}
+		args = append(slices.Clone(args), "--config-file", l.StackCopy())
+	}
+	real := filepath.Join(spec.Bin, "pulumi")
+	return syscall.Exec(real, append([]string{"pulumi"}, args...), os.Environ())
+}
+
+func needsConfigFile(args []string) bool {
+	for _, a := range args {
+		if a == "--config-file" || strings.HasPrefix(a, "--config-file=") {
+			return false
+		}
+	}
+	for _, a := range args {
+		if !strings.HasPrefix(a, "-") {
+			return slices.Contains(takesConfigFile, a)
+		}
+	}
+	return false
+}

@@ -1,0 +1,177 @@
+package world
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"platform.lab/lab/internal/factory"
+	"platform.lab/lab/internal/machine"
+	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/vcenter"
+)
+
+// readyLine on the progress pipe says that every server answers.
+const readyLine = "ready"
+
+// bridgeName is the switch that all machines are plugged into.
+const bridgeName = "lab0"
+
+// Serve runs the lab's servers until SIGTERM: machines, vCenter and the image factory.
+func Serve(l Layout, progress *os.File) error {
+	spec, err := l.readSpec()
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	say := func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }
+
+	authority, err := pki.New()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(l.Authority(), authority.PEM(), 0o644); err != nil {
+		return err
+	}
+	s := spec.Settings
+	addresses := names(s)
+	if err := network.AddLoopback(addresses[s.Site.Vcenter], addresses[s.Site.ImageFactory]); err != nil {
+		return err
+	}
+	bridge, err := network.NewBridge(bridgeName, netip.PrefixFrom(s.Network.Gateway, s.Network.CIDR.Bits()))
+	if err != nil {
+		return err
+	}
+	say("network %s with gateway %s (simulated)", s.Network.CIDR, s.Network.Gateway)
+
+	if err := pullCables(l, spec.Options); err != nil {
+		return err
+	}
+	fleet := machine.NewFleet(machine.Options{
+		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
+	})
+	defer fleet.Close()
+
+	if err := serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
+		return err
+	}
+	say("image factory at https://%s (simulated)", s.Site.ImageFactory)
+
+	center, err := startVcenter(authority, spec, addresses[s.Site.Vcenter], fleet, log)
+	if err != nil {
+		return err
+	}
+	defer center.Close()
+	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
+		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
+
+	if err := serveControl(l, fleet); err != nil {
+		return err
+	}
+	say(readyLine)
+	progress.Close()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+	return nil
+}
+
+func listen(address netip.Addr, certificate *tls.Certificate) (net.Listener, error) {
+	target := netip.AddrPortFrom(address, 443).String()
+	listener, err := net.Listen("tcp", target)
+	if err != nil {
+		return nil, fmt.Errorf("address %s: %w", target, err)
+	}
+	if certificate == nil {
+		return listener, nil
+	}
+	return tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12}), nil
+}
+
+// validity of the servers' certificates; a world does not live longer.
+const validity = 6 * 24 * time.Hour
+
+func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) error {
+	certificate, err := authority.Server(spec.Settings.Site.ImageFactory, time.Now().Add(validity))
+	if err != nil {
+		return err
+	}
+	listener, err := listen(address, &certificate)
+	if err != nil {
+		return fmt.Errorf("image factory: %w", err)
+	}
+	// A schematic that the settings name by its id was registered by its author.
+	var registered []string
+	if id := spec.Settings.Talos.Schematic; id != "" {
+		registered = append(registered, id)
+	}
+	handler, err := factory.New(factory.Options{Versions: []string{spec.Settings.Talos.Version}, Registered: registered})
+	if err != nil {
+		return fmt.Errorf("image factory: %w", err)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("image factory ended", "error", err)
+		}
+	}()
+	return nil
+}
+
+func startVcenter(authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
+	s, options := spec.Settings, spec.Options
+	certificate, err := authority.Server(s.Site.Vcenter, options.certificateEnd())
+	if err != nil {
+		return nil, err
+	}
+	listener, err := listen(address, nil)
+	if err != nil {
+		return nil, fmt.Errorf("vCenter: %w", err)
+	}
+	password := spec.Secrets.Values["vspherePassword"]
+	if options.has(FaultPassword) {
+		password = "another-one"
+	}
+	datastore := s.Site.Datastore
+	if options.has(FaultDatastore) {
+		datastore = "another-" + datastore
+	}
+	return vcenter.Start(context.Background(), vcenter.Options{
+		Listener: listener, Certificate: certificate, User: s.Site.User, Password: password,
+		Inventory: vcenter.Inventory{
+			Datacenter: s.Site.Datacenter, Cluster: s.Site.Cluster, Datastore: datastore, Network: s.Site.Network,
+			Hosts: hosts(s),
+		},
+		Machines: machinesOf(fleet), CloneDelay: options.CloneDelay, Log: log,
+	})
+}
+
+// hosts are those that the machines' hints name, and enough others for anti-affinity.
+func hosts(s Settings) []string {
+	var out []string
+	seen := map[string]bool{}
+	for i, m := range s.Machines {
+		name := m.Host
+		if name == "" {
+			name = fmt.Sprintf("esxi%02d.%s", i+1, s.Site.Cluster)
+		}
+		if !seen[name] {
+			seen[name] = true
+			out = append(out, name)
+		}
+	}
+	return out
+}

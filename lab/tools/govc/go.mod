@@ -1,3 +1,0 @@
-module platform.lab/tools/govc
-
-go 1.26

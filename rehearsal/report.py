@@ -1,0 +1,80 @@
+"""What the rehearsal shows: machines, members, nodes, versions, and what of it was real."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rehearsal.tools import run, world
+
+
+def look_around() -> str:
+    """Ask vCenter, Talos and Kubernetes, each through its own client."""
+    parts = [
+        ("virtual machines (vCenter)", virtual_machines()),
+        ("etcd members (Talos)", run("talosctl", "--nodes", first_machine(), "etcd", "members")),
+        ("versions (Talos)", run("talosctl", "--nodes", first_machine(), "version", "--short")),
+        ("nodes (Kubernetes)", run("kubectl", "get", "nodes", "--output", "wide")),
+        ("version through the VIP", run("kubectl", "get", "--raw", "/version")),
+    ]
+    return "\n".join(f"--- {title}\n{text.strip()}" for title, text in parts)
+
+
+def spec() -> dict[str, Any]:
+    """Read what the world was made from."""
+    result: dict[str, Any] = json.loads((world() / "world.json").read_text())
+    return result
+
+
+def first_machine() -> str:
+    """Give the first machine's address."""
+    machines: list[dict[str, str]] = spec()["settings"]["machines"]
+    return machines[0]["address"]
+
+
+def virtual_machines() -> str:
+    """List the VMs as vCenter sees them."""
+    found = json.loads(run("govc", "vm.info", "-json", "*"))
+    lines = []
+    for machine in sorted(found["virtualMachines"], key=lambda vm: str(vm["name"])):
+        hardware = machine["config"]["hardware"]
+        lines.append(
+            f"{machine['name']}  {hardware['numCPU']} CPUs  {hardware['memoryMB']} MiB  "
+            f"{machine['runtime']['powerState']}"
+        )
+    return "\n".join(lines)
+
+
+REAL = (
+    ("Pulumi engine", "pulumi"),
+    ("etcd", "etcd"),
+    ("Kubernetes API server", "kube-apiserver"),
+    ("controller manager", "kube-controller-manager"),
+    ("scheduler", "kube-scheduler"),
+    ("talosctl", "talosctl"),
+    ("kubectl", "kubectl"),
+)
+
+SIMULATED = (
+    ("vCenter", "vcsim of govmomi; no hypervisor, no disks"),
+    ("image factory", "serves an image without an operating system"),
+    ("Talos machines", "machine API over Talos' own machinery; no kernel, no boot, no install"),
+    ("kubelets", "registered by the machines; pods are played by KWOK"),
+    ("Python language host", "the lab's own, over Pulumi's SDK"),
+)
+
+
+def real_and_simulated() -> str:
+    """Say what of the run was real and what stood in for it."""
+    this = spec()
+    lines = ["real:"]
+    lines += [f"  {name} {this['versions'].get(program, '')}" for name, program in REAL]
+    published = this["options"]["plugins"] == "published"
+    plugins = "provider plugins for vSphere, Talos and Kubernetes"
+    if published:
+        lines.append(f"  {plugins}: the published ones")
+    lines.append("stood in (simulated):")
+    if not published:
+        lines.append(f"  {plugins}: the lab's stand-ins")
+    lines += [f"  {name}: {how}" for name, how in SIMULATED]
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""A world of the lab, driven from outside: started once, entered for every command, ended.
+
+The lab's tests and the benchmarks use it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+LAB = PROJECT / ".lab" / "bin" / "lab"
+
+Result = subprocess.CompletedProcess[str]
+
+
+class World:
+    """One world of its own in `state`, on the stack file `stack_file`."""
+
+    def __init__(self, state: Path, stack_file: Path, *options: str) -> None:
+        self.state = state
+        self.stack_file = stack_file
+        self.options = options
+        self.output: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> World:
+        """Start it and wait until it can be entered."""
+        self._process = subprocess.Popen(
+            [LAB, "up", "--state", self.state, "--stack-file", self.stack_file, *self.options],
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        up = threading.Event()
+        assert self._process.stdout is not None
+        threading.Thread(target=self._read, args=(self._process.stdout, up), daemon=True).start()
+        assert up.wait(60), "the world did not come up:\n" + "".join(self.output)
+        assert self._process.poll() is None, "".join(self.output)
+        return self
+
+    def _read(self, stream: IO[str], up: threading.Event) -> None:
+        for line in stream:
+            self.output.append(line)
+            if "the world is up" in line:
+                up.set()
+        up.set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """End it by a signal and give its exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(sign)
+        return self._process.wait(30)
+
+    def wait(self) -> int:
+        """Give the exit code of a world that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(30)
+
+    def init_pid(self) -> int:
+        """Give the process id of the first process in the world, seen from outside."""
+        pid: int = json.loads((self.state / "alive.json").read_text())["pid"]
+        return pid
+
+    def command(self, *argv: str) -> list[str]:
+        return [str(LAB), "run", "--state", str(self.state), "--", *argv]
+
+    def run(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
+        """Run a command inside; `code` is the exit code that is expected, None for any."""
+        result = subprocess.run(
+            self.command(*argv),
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if code is not None:
+            said = f"{' '.join(argv)}\n{result.stdout}\n{result.stderr}"
+            assert result.returncode == code, said
+        return result
+
+    def start_command(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a command inside, in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*argv),
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    # The engine, as an operator calls it.
+
+    def up(self, *argv: str, code: int | None = 0) -> Result:
+        return self.run("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *argv, code=code)
+
+    def destroy(self) -> Result:
+        return self.run(
+            "pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", "--exclude-protected"
+        )
+
+    def expect_no_changes(self) -> Result:
+        return self.run("pulumi", "preview", "--expect-no-changes", "--non-interactive", "--diff")
+
+    def preview(self) -> dict[str, dict[str, Any]]:
+        """Give the steps of a preview that change something, by resource name."""
+        document = json.loads(self.run("pulumi", "preview", "--json", "--non-interactive").stdout)
+        return {
+            step["urn"].rsplit("::", 1)[1]: step for step in document["steps"] if step["op"] != "same"
+        }
+
+    def state_with_secrets(self) -> dict[str, Any]:
+        text = self.run("pulumi", "stack", "export", "--show-secrets").stdout
+        document: dict[str, Any] = json.loads(text)
+        return document
+
+    def write_credentials(self) -> None:
+        for name in ("kubeconfig", "talosconfig"):
+            text = self.run("pulumi", "stack", "output", "--show-secrets", name).stdout
+            path = self.state / name
+            path.touch(mode=0o600)
+            path.write_text(text)
+
+    def boot_ids(self, addresses: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: self.run(
+                "talosctl", "--nodes", address, "read", "/proc/sys/kernel/random/boot_id"
+            ).stdout.strip()
+            for name, address in addresses.items()
+        }
+
+    def machines(self) -> list[dict[str, Any]]:
+        result = subprocess.run(
+            [LAB, "status", "--state", self.state], capture_output=True, text=True, check=True
+        )
+        machines: list[dict[str, Any]] = json.loads(result.stdout)
+        return machines
+
+
+def wait_until(what: str, condition: Any, seconds: float = 60) -> None:
+    """Poll until condition() holds; `what` names it in the failure."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.25)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def processes_of(state: Path) -> list[str]:
+    """Give the command lines of all living processes that name a world's folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(state) in line:
+            found.append(line)
+    return found

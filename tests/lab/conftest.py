@@ -1,0 +1,45 @@
+"""What the lab's tests share: the programs must be built, and worlds end with their tests."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rehearsal.world import LAB, PROJECT, World
+
+WORLDS = PROJECT / ".lab" / "worlds"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> None:
+    assert LAB.exists(), "the lab is not built: run `make build`"
+
+
+@pytest.fixture(scope="module")
+def stack_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a copy of the production stack file, for the module's tests to edit."""
+    name = request.module.__name__.rsplit(".", 1)[-1]
+    target = tmp_path_factory.mktemp(name) / "Pulumi.prod.yaml"
+    shutil.copy(PROJECT / "Pulumi.prod.yaml", target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def make_world(
+    request: pytest.FixtureRequest, stack_file: Path
+) -> Iterator[Callable[..., World]]:
+    """Start worlds on the module's stack file; they end with the module."""
+    name = request.module.__name__.rsplit(".", 1)[-1]
+    worlds: list[World] = []
+
+    def make(*options: str) -> World:
+        world = World(WORLDS / f"{name}-{len(worlds)}", stack_file, *options)
+        worlds.append(world)
+        return world.start()
+
+    yield make
+    for world in worlds:
+        world.stop()

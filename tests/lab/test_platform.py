@@ -1,0 +1,219 @@
+"""One world, built once: what an operator sees of it, and what changes do to it.
+
+The tests run in this order and leave the platform as the stack file says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.probe import Probe
+from rehearsal.world import World, wait_until
+
+ADDRESSES = {"node01": "172.16.20.51", "node02": "172.16.20.52", "node03": "172.16.20.53"}
+VIP = "172.16.20.250"
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    world = make_world()
+    world.up()
+    world.write_credentials()
+    return world
+
+
+@pytest.fixture
+def edit(world: World) -> Iterator[Callable[[str, str], None]]:
+    """Edit the operator's stack file; the test's end restores the file."""
+    before = world.stack_file.read_text()
+
+    def replace(old: str, new: str) -> None:
+        text = world.stack_file.read_text()
+        assert old in text
+        world.stack_file.write_text(text.replace(old, new, 1))
+
+    yield replace
+    world.stack_file.write_text(before)
+
+
+def test_the_api_answers_through_the_vip_with_the_pinned_version(world: World) -> None:
+    config = json.loads(world.run("kubectl", "config", "view", "--output", "json").stdout)
+    assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
+    version = json.loads(world.run("kubectl", "get", "--raw", "/version").stdout)
+    assert version["gitVersion"] == "v1.34.1"
+
+
+def test_etcd_has_three_voting_members(world: World) -> None:
+    members = world.run("talosctl", "--nodes", ADDRESSES["node01"], "etcd", "members").stdout
+    rows = [line.split() for line in members.splitlines()[1:]]
+    assert sorted(row[2] for row in rows) == sorted(ADDRESSES)
+    assert {row[-1] for row in rows} == {"false"}, "a member is still a learner"
+
+
+def test_every_machine_is_a_node_with_its_address(world: World) -> None:
+    nodes = json.loads(world.run("kubectl", "get", "nodes", "--output", "json").stdout)["items"]
+    found = {
+        node["metadata"]["name"]: address["address"]
+        for node in nodes
+        for address in node["status"]["addresses"]
+        if address["type"] == "InternalIP"
+    }
+    assert found == ADDRESSES
+
+
+def test_talosctl_health_passes(world: World) -> None:
+    # The nodes cannot be ready before a CNI runs; every check before that must pass.
+    result = world.run(
+        "talosctl", "--nodes", ADDRESSES["node01"], "health", "--server=false", "--wait-timeout=20s",
+        code=None,
+    )  # fmt: skip
+    said = result.stdout + result.stderr
+    assert "waiting for etcd members to be control plane nodes: OK" in said
+    assert "waiting for all control plane static pods to be running: OK" in said
+
+
+def test_a_second_preview_changes_nothing(world: World) -> None:
+    world.expect_no_changes()
+
+
+def test_more_memory_for_one_machine_shows_exactly_that_machine(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    edit(
+        "{ name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: 16384",
+        "{ name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: 20480",
+    )
+    assert {name: step["op"] for name, step in world.preview().items()} == {"node02": "update"}
+
+
+def test_memory_grows_in_place_without_a_reboot(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    before = world.boot_ids(ADDRESSES)
+    edit(
+        "{ name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: 16384",
+        "{ name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: 20480",
+    )
+    world.up()
+    assert world.boot_ids(ADDRESSES) == before
+    assert memory_of(world, "node02") == 20480
+
+
+def test_the_smaller_size_comes_back_one_machine_at_a_time(world: World) -> None:
+    world.up()
+    assert memory_of(world, "node02") == 16384
+    world.expect_no_changes()
+
+
+def memory_of(world: World, name: str) -> int:
+    found = json.loads(world.run("govc", "vm.info", "-json", name).stdout)
+    memory: int = found["virtualMachines"][0]["config"]["hardware"]["memoryMB"]
+    return memory
+
+
+def test_a_change_behind_the_programs_back_shows_in_a_refresh_and_is_mended(world: World) -> None:
+    world.run("govc", "vm.change", "-vm", "node03", "-c", "8")
+    shown = world.run(
+        "pulumi", "refresh", "--preview-only", "--non-interactive", "--diff"
+    ).stdout
+    assert re.search(r"numCpus\s*: 4 => 8", shown), shown
+    world.run("pulumi", "refresh", "--yes", "--skip-preview", "--non-interactive")
+    world.up()
+    world.expect_no_changes()
+
+
+def test_no_secret_is_in_plain_text_anywhere(world: World) -> None:
+    secrets = machine_secrets(world.state_with_secrets())
+    spec = json.loads((world.state / "world.json").read_text())
+    assert len(secrets) > 10, "the search would prove nothing"
+    places = {
+        "state": world.run("pulumi", "stack", "export").stdout,
+        "preview": world.run("pulumi", "preview", "--diff", "--non-interactive").stdout,
+        "preview as JSON": world.run("pulumi", "preview", "--json", "--non-interactive").stdout,
+        "extraConfig": world.run("govc", "vm.info", "-e", "-json", "*").stdout,
+        "stack file": (world.state / "stack.yaml").read_text(),
+        "log of the world": (world.state / "world.log").read_text(),
+    }
+    for path in (world.state / "backend").rglob("*.json*"):
+        places[str(path.relative_to(world.state))] = path.read_text(errors="replace")
+    for path in (world.state / "machines").rglob("*.log"):
+        places[str(path.relative_to(world.state))] = path.read_text(errors="replace")
+    for value in secrets | set(spec["secrets"]["values"].values()):
+        for place, text in places.items():
+            assert value not in text, f"a secret is in plain text in: {place}"
+
+
+def machine_secrets(state: dict[str, Any]) -> set[str]:
+    """Collect every string below the machine secrets and the client configuration."""
+    found: set[str] = set()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, str) and len(value) > 20:
+            found.add(value)
+
+    for resource in state["deployment"]["resources"]:
+        if resource["type"] == "talos:machine/secrets:Secrets":
+            for text in plaintexts(resource["outputs"]):
+                walk(text)
+    return found
+
+
+def plaintexts(value: Any) -> Iterator[Any]:
+    """Give what the engine marks as secret, decoded."""
+    if isinstance(value, dict):
+        if "plaintext" in value:
+            yield json.loads(value["plaintext"])
+            return
+        for item in value.values():
+            yield from plaintexts(item)
+
+
+def test_a_live_change_restarts_nothing(world: World, edit: Callable[[str, str], None]) -> None:
+    before, processes = world.boot_ids(ADDRESSES), control_plane_processes(world)
+    edit(
+        "{ name: node01, address: 172.16.20.51, role: controlplane,",
+        "{ name: node01, address: 172.16.20.51, role: controlplane, labels: { rack: r1 },",
+    )
+    world.up()
+    label = "{.metadata.labels.rack}"
+    wait_until(
+        "the node has its label",
+        lambda: world.run("kubectl", "get", "node", "node01", "-o", f"jsonpath={label}").stdout == "r1",
+    )
+    assert world.boot_ids(ADDRESSES) == before
+    assert control_plane_processes(world) == processes
+    world.expect_no_changes()
+
+
+def control_plane_processes(world: World) -> dict[str, list[int]]:
+    return {
+        machine["name"]: sorted(process["pid"] for process in machine["processes"])
+        for machine in world.machines()
+    }
+
+
+def test_a_change_that_needs_a_reboot_runs_in_order_and_the_quorum_holds(
+    world: World, project_patch: Callable[[str], None]
+) -> None:
+    before = world.boot_ids(ADDRESSES)
+    project_patch("machine: {install: {extraKernelArgs: [quiet]}, kernel: {modules: [{name: nbd}]}}")
+    with Probe(world) as probe:
+        world.up()
+    after = world.boot_ids(ADDRESSES)
+    print(probe.summary())
+    assert all(after[name] != before[name] for name in ADDRESSES), "a machine did not reboot"
+    assert probe.order_of_reboots() == ["node01", "node02", "node03"]
+    assert probe.fewest_members() >= 2, probe.summary()
+    world.expect_no_changes()

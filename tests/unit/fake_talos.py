@@ -1,0 +1,175 @@
+"""Machines whose Talos API is this file: a stand-in for the talosctl command.
+
+It answers with the texts that talosctl 1.13.9 prints, so that their parsing is tested too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.talosctl import Result
+
+DENIED = 'error: rpc error: code = Unavailable desc = "tls: certificate required"'
+NO_ETCD = "error getting members: rpc error: code = Unknown desc = etcd is not running"
+
+
+@dataclass
+class FakeMachine:
+    """What one machine would answer."""
+
+    name: str
+    address: str
+    up: bool = True
+    maintenance: bool = False
+    stage: str = "running"
+    unmet: dict[str, str] = field(default_factory=dict)
+    boot: str = "boot-1"
+    etcd: bool = True
+    learner: bool = False
+    pods: bool = True
+    reboots: bool = False
+    """A new configuration would reboot it."""
+    bootstrap_refusals: int = 0
+
+
+@dataclass
+class FakeTalos:
+    """A cluster of them; `tick` runs at each pause, to let time do something."""
+
+    machines: list[FakeMachine]
+    commands: list[str] = field(default_factory=list)
+    files: list[tuple[int, str]] = field(default_factory=list)
+    """Mode and text of each configuration file that talosctl was given."""
+    now: float = 0.0
+    tick: Callable[[], None] | None = None
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.tick is not None:
+            self.tick()
+
+    def dial(self, address: str) -> None:
+        if not any(one.address == address and one.up for one in self.machines):
+            raise OSError(113, "No route to host")
+
+    def machine(self, address: str) -> FakeMachine:
+        (found,) = (one for one in self.machines if one.address == address)
+        return found
+
+    def run(self, arguments: Sequence[str], seconds: float) -> Result:
+        assert seconds > 0
+        address = arguments[arguments.index("--nodes") + 1]
+        words = []
+        for word in arguments:
+            if word in {"--talosconfig", "--endpoints", "--nodes"}:
+                break
+            words.append(word)
+        command = " ".join(word for word in words if not word.startswith("/"))
+        self.commands.append(f"{command} @{address}")
+        machine = self.machine(address)
+        if "--insecure" in words:
+            return Result(0 if machine.maintenance else 1, "", DENIED)
+        if machine.maintenance:
+            return Result(1, "", DENIED)
+        assert Path(arguments[arguments.index("--talosconfig") + 1]).stat().st_mode & 0o077 == 0
+        return self._answer(machine, words)
+
+    def _answer(  # noqa: C901, PLR0911 one case a command
+        self, machine: FakeMachine, words: list[str]
+    ) -> Result:
+        match words:
+            case ["get", "machinestatus", *_]:
+                return Result(0, _json(_status(machine)), "")
+            case ["get", "staticpodstatus", *_]:
+                return Result(0, "".join(map(_json, _pods(machine))), "")
+            case ["read", *_]:
+                return Result(0, machine.boot + "\n", "")
+            case ["etcd", "members"]:
+                return self._members(machine)
+            case ["etcd", "leave"]:
+                machine.etcd = False
+                return Result(0, "", "")
+            case ["etcd", "remove-member", identity]:
+                for one in self.machines:
+                    if _identity(one) == identity:
+                        one.etcd = False
+                return Result(0, "", "")
+            case ["bootstrap"]:
+                return self._bootstrap(machine)
+            case ["apply-config", *_]:
+                file = Path(words[words.index("--file") + 1])
+                self.files.append((file.stat().st_mode & 0o777, file.read_text()))
+                with_ = "with a reboot" if machine.reboots else "without a reboot"
+                text = f"Dry run summary:\nApplied configuration {with_} (skipped in dry-run).\n"
+                return Result(0, "", f"{text}Config diff:\n-  secret: old\n+  secret: new\n")
+        message = f"the fake does not know {words}"
+        raise AssertionError(message)
+
+    def _members(self, asked: FakeMachine) -> Result:
+        if not asked.etcd:
+            return Result(1, "", NO_ETCD)
+        rows = [
+            [
+                asked.address,
+                _identity(one),
+                "" if one.learner else one.name,
+                f"https://{one.address}:2380",
+                f"https://{one.address}:2379",
+                str(one.learner).lower(),
+            ]
+            for one in self.machines
+            if one.etcd
+        ]
+        heading = ["NODE", "ID", "HOSTNAME", "PEER URLS", "CLIENT URLS", "LEARNER"]
+        table = [heading, *rows]
+        widths = [max(len(row[column]) for row in table) + 3 for column in range(len(heading))]
+        lines = [
+            "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        return Result(0, "\n".join(lines) + "\n", "")
+
+    def _bootstrap(self, machine: FakeMachine) -> Result:
+        if machine.etcd:
+            return Result(1, "", "error executing bootstrap: rpc error: code = AlreadyExists")
+        if machine.bootstrap_refusals > 0:
+            machine.bootstrap_refusals -= 1
+            return Result(1, "", "rpc error: code = FailedPrecondition desc = not available yet")
+        machine.etcd = True
+        return Result(0, "", "")
+
+
+def _identity(machine: FakeMachine) -> str:
+    return f"id{machine.name}"
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=4) + "\n"
+
+
+def _status(machine: FakeMachine) -> dict[str, Any]:
+    unmet = [{"name": name, "reason": reason} for name, reason in machine.unmet.items()]
+    return {
+        "node": machine.address,
+        "metadata": {"id": "machine"},
+        "spec": {
+            "stage": machine.stage,
+            "status": {"ready": not unmet, "unmetConditions": unmet},
+        },
+    }
+
+
+def _pods(machine: FakeMachine) -> list[dict[str, Any]]:
+    if not machine.pods:
+        return []
+    return [
+        {
+            "metadata": {"id": f"kube-system/{name}-{machine.name}"},
+            "spec": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    ]

@@ -1,0 +1,258 @@
+"""A platform under mocks: runs the real program and records what it registers.
+
+The SDK's own mocks see neither dependencies nor protection nor hooks; the monitor below does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import runpy
+import stat
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pulumi
+import yaml
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from pulumi.runtime import mocks
+from pulumi.runtime.config import CONFIG
+from pulumi.runtime.proto import resource_pb2
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "vcenter-Passw0rd-of-the-test"  # noqa: S105 no real one
+KEY = "private-key-of-the-test-cluster"
+SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 Pulumi's mark of a secret value
+
+
+@dataclass
+class Registered:
+    """A resource as the engine is told of it."""
+
+    urn: str
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    dependencies: list[str]
+    request: resource_pb2.RegisterResourceRequest
+
+    def hooks(self, kind: str) -> list[str]:
+        return list(getattr(self.request.hooks, kind))
+
+
+@dataclass
+class Platform:
+    """Everything that one run of the program registered, in order."""
+
+    resources: list[Registered] = field(default_factory=list)
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    hooks: dict[str, pulumi.ResourceHook] = field(default_factory=dict)
+    outputs: dict[str, pulumi.Output[Any]] = field(default_factory=dict)
+    secret_outputs: set[str] = field(default_factory=set)
+    values: dict[str, Any] = field(default_factory=dict)
+    """The stack's outputs."""
+
+    def one(self, type_: str, name: str) -> Registered:
+        (found,) = (one for one in self.resources if (one.type, one.name) == (type_, name))
+        return found
+
+    def all(self, type_: str) -> list[Registered]:
+        return [one for one in self.resources if one.type == type_]
+
+    def names(self, type_: str) -> list[str]:
+        return [one.name for one in self.all(type_)]
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 any nesting of JSON
+    """Unwrap Pulumi's marks of secrets."""
+    if isinstance(value, Mapping):
+        if value.get(SECRET):
+            return plain(value["value"])
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value
+
+
+def is_secret(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value.get(SECRET))
+
+
+def public_text(value: object) -> str:
+    """Write everything that is not marked as a secret."""
+    if is_secret(value):
+        return "[secret]"
+    if isinstance(value, Mapping):
+        return json.dumps({key: public_text(one) for key, one in value.items()})
+    if isinstance(value, list):
+        return json.dumps([public_text(one) for one in value])
+    return str(value)
+
+
+class _Mocks(mocks.Mocks):
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        state = dict(args.inputs)
+        if args.typ == "talos:machine/secrets:Secrets":
+            certificate = {"cert": "ca", "key": KEY}
+            state |= {
+                "clientConfiguration": pulumi.Output.secret(
+                    {"caCertificate": "ca", "clientCertificate": "cert", "clientKey": KEY}
+                ),
+                "machineSecrets": pulumi.Output.secret(
+                    {
+                        "certs": {
+                            "etcd": certificate,
+                            "k8s": certificate,
+                            "k8sAggregator": certificate,
+                            "k8sServiceaccount": {"key": KEY},
+                            "os": certificate,
+                        },
+                        "cluster": {"id": "id", "secret": KEY},
+                        "secrets": {"bootstrapToken": KEY, "secretboxEncryptionSecret": KEY},
+                        "trustdinfo": {"token": KEY},
+                    }
+                ),
+            }
+        if args.typ == "talos:cluster/kubeconfig:Kubeconfig":
+            state["kubeconfigRaw"] = f"kubeconfig with {KEY}"
+        return f"{args.name}-id", state
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        self.platform.calls.append((args.token, plain(args.args)))
+        return self._result(args), []
+
+    def _result(self, args: mocks.MockCallArgs) -> dict[str, Any]:
+        match args.token:
+            case "talos:machine/getConfiguration:getConfiguration":
+                assert args.args["machineSecrets"]["certs"]["k8sServiceaccount"]["key"] == KEY
+                patches = "\n---\n".join(args.args["configPatches"])
+                return {"machineConfiguration": f"key: {KEY}\n---\n{patches}"}
+            case "talos:client/getConfiguration:getConfiguration":
+                assert args.args["clientConfiguration"]["clientKey"] == KEY
+                return {"talosConfig": f"talosconfig with {KEY}"}
+            case _:
+                name = args.args.get("name", "")
+                return {"id": f"id-of-{name}", "resourcePoolId": f"pool-of-{name}"}
+
+
+class _Monitor(mocks.MockMonitor):
+    def __init__(self, platform: Platform) -> None:
+        super().__init__(_Mocks(platform))
+        self.platform = platform
+
+    def RegisterResource(  # noqa: N802 gRPC's name
+        self, request: resource_pb2.RegisterResourceRequest
+    ) -> resource_pb2.RegisterResourceResponse:
+        response: resource_pb2.RegisterResourceResponse
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        self.platform.resources.append(
+            Registered(
+                urn=response.urn,
+                type=request.type,
+                name=request.name,
+                inputs=json_format.MessageToDict(request.object),
+                dependencies=list(request.dependencies),
+                request=request,
+            )
+        )
+        return response
+
+
+def production() -> dict[str, Any]:
+    """Read the settings of Pulumi.prod.yaml, by section."""
+    file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())
+    return {key.removeprefix("platform:"): value for key, value in file["config"].items()}
+
+
+def run(
+    settings: Mapping[str, Any], *, preview: bool = False, platform: Platform | None = None
+) -> Platform:
+    """Run the program with these settings; it is recorded in `platform`, also when it fails."""
+    platform = platform or Platform()
+    # Pulumi takes the thread's event loop, which another test's asyncio.run may have taken away.
+    asyncio.set_event_loop(event_loop())
+    mocks.set_mocks(
+        _Mocks(platform),
+        project="platform",
+        stack="prod",
+        preview=preview,
+        monitor=_Monitor(platform),
+    )
+    secrets = {"vspherePassword": PASSWORD}
+    config = {f"platform:{key}": json.dumps(value) for key, value in settings.items()}
+    config |= {f"platform:{key}": value for key, value in secrets.items()}
+    before = CONFIG.get()
+    CONFIG.set(config)
+    pulumi.runtime.set_all_config(config, [f"platform:{key}" for key in secrets])
+
+    def register(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
+        assert hook.name not in platform.hooks, "the engine takes each hook's name only once"
+        platform.hooks[hook.name] = hook
+        done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def export(name: str, value: object) -> None:
+        platform.outputs[name] = pulumi.Output.from_input(value)
+
+    async def read_outputs() -> None:
+        for name, output in platform.outputs.items():
+            platform.values[name] = await output.future()
+            if await output.is_secret():
+                platform.secret_outputs.add(name)
+
+    def program() -> Awaitable[None]:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        return read_outputs()
+
+    try:
+        # The mocks have no server for callbacks, so hooks are kept here.
+        with (
+            mock.patch("pulumi.resource_hooks.register_resource_hook", register),
+            mock.patch("pulumi.export", export),
+        ):
+            pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
+    finally:
+        CONFIG.set(before)
+    return platform
+
+
+@cache
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Give one loop to all runs; the SDK's threads keep using it, so it is never closed."""
+    return asyncio.new_event_loop()
+
+
+@cache
+def run_production() -> Platform:
+    """Run the program with the production settings, once for all tests that only look."""
+    return run(without_services(production()))
+
+
+def without_services(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "services"}
+
+
+def machine(name: str, address: str, role: str = "controlplane", **more: object) -> dict[str, Any]:
+    size = {"cpus": 4, "memoryMiB": 16384, "diskGiB": 100}
+    return {"name": name, "address": address, "role": role, **size, **more}
+
+
+def decoded_guestinfo(extra_config: Mapping[str, str]) -> object:
+    assert extra_config["guestinfo.metadata.encoding"] == "base64"
+    return json.loads(base64.b64decode(extra_config["guestinfo.metadata"]))
+
+
+def install_talosctl(directory: Path, version: str) -> None:
+    """Put a talosctl on disk that knows its version and nothing else."""
+    file = directory / "talosctl"
+    file.write_text(f"#!/bin/sh\necho Client:\necho Talos v{version}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)

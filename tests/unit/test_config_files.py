@@ -1,0 +1,320 @@
+"""Stack files: every good fixture gives settings, every bad one exactly its problems."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pulumi.runtime
+import pytest
+import yaml
+
+import config
+from config.__main__ import main
+from config.engine import load_from_pulumi, require_secret
+from config.secret_keys import SECRET_KEYS
+from config.show import as_json
+from config.stack_file import read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "fixtures" / "config"
+GOOD = sorted((FIXTURES / "good").glob("*.yaml"))
+BAD = sorted((FIXTURES / "bad").glob("*.yaml"))
+PROD = ROOT / "Pulumi.prod.yaml"
+
+# What never reaches a program: no stack file, or one that the engine itself refuses.
+NOT_FOR_ENGINE = {"empty", "no-config", "not-yaml", "repeated-key"}
+
+
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
+
+
+@functools.cache
+def problems_of(path: Path) -> list[str]:
+    with pytest.raises(config.SettingsError) as caught:
+        config.load_file(path)
+    return [str(each).replace(f"{path}:", f"{path.name}:") for each in caught.value.problems]
+
+
+def decrypted(value: object) -> object:
+    if isinstance(value, dict):
+        if value.keys() == {"secure"}:
+            return "plain text of a secret"
+        return {key: decrypted(item) for key, item in value.items()}
+    return [decrypted(item) for item in value] if isinstance(value, list) else value
+
+
+def give_to_engine(path: Path, secrets: dict[str, str]) -> None:
+    """Set the program's configuration as the engine does: texts, JSON for anything deeper."""
+    stack = yaml.safe_load(path.read_text())["config"]
+    encrypted = [key for key, value in stack.items() if "secure" in json.dumps(value)]
+    values = {
+        key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        for key, value in ((key, decrypted(value)) for key, value in stack.items())
+    }
+    values["pulumi:disable-default-providers"] = '["*"]'
+    for section in ("cluster", "site", "network", "talos", "kubernetes", "services"):
+        values.setdefault(f"platform:{section}", "{}")
+    values.setdefault("platform:machines", "[]")
+    missing = {key: value for key, value in secrets.items() if key not in values}
+    pulumi.runtime.set_all_config({**values, **missing}, [*encrypted, *missing])
+
+
+@pytest.fixture(autouse=True)
+def no_configuration_is_left() -> Iterator[None]:
+    yield
+    pulumi.runtime.set_all_config({}, [])
+
+
+@pytest.fixture
+def all_secrets() -> dict[str, str]:
+    return {f"platform:{key.name}": f"value of {key.name}" for key in SECRET_KEYS}
+
+
+def test_there_are_enough_fixtures() -> None:
+    assert len(GOOD) >= 5
+    assert len(BAD) >= 30
+
+
+@named([*GOOD, PROD])
+def test_a_good_file_gives_settings(path: Path) -> None:
+    assert config.load_file(path).control_planes
+
+
+@named(BAD)
+def test_a_bad_file_gives_exactly_its_problems(path: Path) -> None:
+    assert problems_of(path) == path.with_suffix(".txt").read_text().splitlines()
+
+
+@named(BAD)
+def test_no_secret_is_told(path: Path) -> None:
+    told = "\n".join(problems_of(path))
+    assert "correct-horse" not in told
+    assert "AAAA" not in told
+
+
+def test_the_fixtures_hold_secrets_that_could_be_told() -> None:
+    assert sum("correct-horse" in path.read_text() for path in BAD) >= 5
+
+
+@named([*GOOD, PROD])
+def test_the_engine_gives_the_same_settings_as_the_file(
+    path: Path, all_secrets: dict[str, str]
+) -> None:
+    give_to_engine(path, all_secrets)
+    assert load_from_pulumi() == config.load_file(path)
+
+
+@named([path for path in BAD if path.stem not in NOT_FOR_ENGINE])
+def test_the_engine_gives_the_same_problems_as_the_file(
+    path: Path, all_secrets: dict[str, str]
+) -> None:
+    give_to_engine(path, all_secrets)
+    with pytest.raises(config.SettingsError) as caught:
+        load_from_pulumi()
+    assert [str(each) for each in caught.value.problems] == problems_of(path)
+
+
+def test_a_program_requires_the_secrets_that_the_services_need() -> None:
+    give_to_engine(FIXTURES / "good" / "other-network.yaml", {})
+    with pytest.raises(config.SettingsError) as caught:
+        load_from_pulumi()
+    assert [str(each) for each in caught.value.problems] == [
+        (
+            "platform:dnsToken: a secret that is not set; run `pulumi config set --secret "
+            "platform:dnsToken`: Cloudflare's API token, or the TSIG key of rfc2136"
+        ),
+        (
+            "platform:vspherePassword: a secret that is not set; run `pulumi config set --secret "
+            "platform:vspherePassword`: the vCenter user's password"
+        ),
+    ]
+
+
+def test_a_section_set_as_json_on_the_command_line_is_read(all_secrets: dict[str, str]) -> None:
+    raw = read(PROD)
+    sections = {f"platform:{name}": json.dumps(value) for name, value in raw.values.items()}
+    pulumi.runtime.set_all_config({**sections, **all_secrets}, list(all_secrets))
+    assert load_from_pulumi() == config.load_file(PROD)
+
+
+def test_only_a_listed_secret_can_be_required() -> None:
+    with pytest.raises(KeyError, match="dnsTokn is not in"):
+        require_secret("dnsTokn")
+
+
+def test_a_problem_keeps_to_its_value_though_an_alias_hides_it(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text("config:\n  platform:vspherePassword: *correct-horse\n")
+    assert problems_of(path) == [
+        (
+            "Pulumi.x.yaml: not valid YAML: line 2, column 29: found undefined alias; "
+            "correct the file there"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (b"config: [1]\n", "holds no `config:` with keys below it"),
+        (b"- config\n", "holds no `config:` with keys below it"),
+        (b"config: {[a]: b}\n", "not valid YAML: line 1, column 10: found unhashable key"),
+        (b"config: {a: !!python/name:os.system x}\n", "could not determine a constructor"),
+        (b"config: \x00\n", "not valid YAML: it holds a character that YAML does not allow"),
+        (b"config: \xff\n", "not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_stack_file_is_refused(tmp_path: Path, text: bytes, fault: str) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_bytes(text)
+    (told,) = problems_of(path)
+    assert fault in told
+
+
+@pytest.mark.parametrize("name", ["none.yaml", ""])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    reason = "Is a directory" if not name else "No such file or directory"
+    (told,) = config_error(tmp_path / name)
+    assert told == f"{tmp_path / name}: cannot be read: {reason}; check the path"
+
+
+def config_error(path: Path) -> list[str]:
+    with pytest.raises(config.SettingsError) as caught:
+        config.load_file(path)
+    return [str(each) for each in caught.value.problems]
+
+
+def test_scalars_are_read_as_the_engine_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(
+        "config:\n  platform:site:\n    a: no\n    b: 1_000\n    c: 12:30:10\n    d: 2024-01-02\n"
+        "    e: 1.5\n    f: true\n    g: ~\n    h: &x {i: 1, j: 2}\n    k: {<<: *x, j: 3}\n"
+        "  platform:kubernetes: true\n  platform:talos: 5\n"
+    )
+    assert read(path).values == {
+        "site": {
+            "a": "no",
+            "b": 1000,
+            "c": "12:30:10",
+            "d": "2024-01-02",
+            "e": 1.5,
+            "f": True,
+            "g": None,
+            "h": {"i": 1, "j": 2},
+            "k": {"i": 1, "j": 3},
+        },
+        "kubernetes": "true",
+        "talos": "5",
+    }
+
+
+def test_a_key_without_a_namespace_is_the_projects(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(PROD.read_text().replace("  platform:", "  "))
+    assert config.load_file(path) == config.load_file(PROD)
+
+
+# --- The command -------------------------------------------------------------------------------
+
+
+def test_check_says_that_a_file_is_good_and_how_to_set_its_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(FIXTURES / "good" / "one.yaml")
+    assert main(["check", path]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out == (
+        f"{path}: good (1 machine)\n"
+        "note: secrets that are not set yet; `pulumi up` will ask for them:\n"
+        "  pulumi config set --secret platform:vspherePassword   # the vCenter user's password\n"
+    )
+
+
+def test_check_notes_no_secret_that_is_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    good = (FIXTURES / "good" / "one.yaml").read_text()
+    path.write_text(good + "  platform:vspherePassword:\n    secure: v1:AAAA:BBBB\n")
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: good (1 machine)\n"
+
+
+def test_check_gives_all_problems_on_stderr_and_exit_status_1(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = FIXTURES / "bad" / "many-problems.yaml"
+    assert main(["check", str(path)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    expected = path.with_suffix(".txt").read_text().splitlines()
+    assert told.err.splitlines() == [
+        f"{path}: {len(expected)} problems in the settings:",
+        *(f"  - {line}" for line in expected),
+    ]
+
+
+def test_show_refuses_what_check_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    path = FIXTURES / "bad" / "vip-in-pool.yaml"
+    assert main(["show", str(path), "--json"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "overlaps the VIP" in told.err
+
+
+def test_show_prints_the_address_plan_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", str(PROD)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = rows.index(["addresses", "use", "name", "key"])
+    assert [row[0] for row in rows[start + 1 : start + 11]] == [
+        "10.96.0.0/12",
+        "10.244.0.0/16",
+        "172.16.20.0/24",
+        "172.16.20.1",
+        "172.16.20.1",
+        "172.16.20.51",
+        "172.16.20.52",
+        "172.16.20.53",
+        "172.16.20.100-172.16.20.150",
+        "172.16.20.250",
+    ]
+
+
+@named([*GOOD, PROD])
+def test_shown_sections_are_good_settings_again(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", str(path), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    settings = config.load_file(path)
+    assert shown == as_json(settings)
+    sections = {name: shown[name] for name in config.Settings.model_fields}
+    assert config.parse(sections) == settings
+
+
+def test_the_command_needs_neither_engine_nor_network() -> None:
+    # Any import of Pulumi, and any socket, ends the process.
+    guard = (
+        "import runpy, sys\n"
+        "sys.modules['pulumi'] = None\n"
+        "def forbid(event, _):\n"
+        "    if event.startswith('socket.'): sys.exit(f'opened a socket: {event}')\n"
+        "sys.addaudithook(forbid)\n"
+        "sys.argv = ['config', 'check', 'Pulumi.prod.yaml']\n"
+        "runpy.run_module('config', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", guard], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Pulumi.prod.yaml: good (3 machines)")

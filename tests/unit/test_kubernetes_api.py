@@ -1,0 +1,91 @@
+"""The gate on the Kubernetes API, against a server on loopback."""
+
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import yaml
+
+from components import kubernetes_api
+from components.health import Clock
+from components.kubernetes_api import ApiError, wait_ready
+
+
+@contextmanager
+def server(answers: list[int]) -> Iterator[tuple[str, list[str]]]:
+    """Serve these statuses one after the other, the last one for ever."""
+    paths: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            paths.append(self.path)
+            self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    httpd = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{httpd.server_port}", paths
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave TLS out: the standard library cannot make certificates."""
+
+    def plain(host: str, port: int, timeout: float, context: ssl.SSLContext) -> HTTPConnection:
+        assert isinstance(context, ssl.SSLContext)
+        return HTTPConnection(host, port, timeout=timeout)
+
+    monkeypatch.setattr(kubernetes_api, "HTTPSConnection", plain)
+    monkeypatch.setattr(kubernetes_api, "_tls", lambda _: ssl.create_default_context())
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def kubeconfig(address: str) -> str:
+    return yaml.safe_dump({"clusters": [{"cluster": {"server": address}}]})
+
+
+def test_the_gate_opens_once_the_api_says_that_it_is_ready() -> None:
+    time = Time()
+    with server([500, 401, 200]) as (address, paths):
+        wait_ready(kubeconfig(address), time.clock())
+    assert paths == ["/readyz"] * 3
+
+
+def test_an_api_that_never_gets_ready_is_named_with_its_last_answer() -> None:
+    time = Time()
+    with server([503]) as (address, _), pytest.raises(ApiError) as caught:
+        wait_ready(kubeconfig(address), time.clock())
+    assert str(caught.value).startswith(
+        f"{address}: the Kubernetes API is not ready after 300 s; last seen: it answers HTTP 503."
+    )
+    assert time.now >= kubernetes_api.API_SECONDS
+
+
+def test_an_api_that_nobody_serves_is_named_with_the_cause() -> None:
+    with server([200]) as (address, _):
+        pass  # its port is free again
+    with pytest.raises(ApiError, match="Connection refused"):
+        wait_ready(kubeconfig(address), Time().clock())

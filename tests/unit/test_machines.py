@@ -1,0 +1,146 @@
+"""The vSphere layer under mocks: each machine as vCenter is asked for it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.recorder import (
+    KEY,
+    decoded_guestinfo,
+    install_talosctl,
+    machine,
+    production,
+    run,
+    run_production,
+    without_services,
+)
+
+VM = "vsphere:index/virtualMachine:VirtualMachine"
+RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
+
+
+@pytest.fixture(autouse=True)
+def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_talosctl(tmp_path, "1.13.9")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+def settings(**changes: object) -> dict[str, Any]:
+    return without_services(production()) | changes
+
+
+def test_a_machine_has_the_size_and_place_that_the_settings_give_it() -> None:
+    node = run_production().one(VM, "node02").inputs
+    assert node["name"] == "node02"
+    assert (node["numCpus"], node["memory"]) == (4, 16384)
+    assert node["disks"] == [
+        {"label": "system", "size": 100, "unitNumber": 0, "thinProvisioned": True}
+    ]
+    assert node["networkInterfaces"] == [
+        {"networkId": "id-of-platform", "adapterType": "vmxnet3", "ovfMapping": "VM Network"}
+    ]
+    assert node["resourcePoolId"] == "pool-of-cluster01"
+    assert node["datastoreId"] == "id-of-datastore01"
+    assert node["folder"] == "platform-prod"
+    assert node["clone"] == {"templateUuid": "talos-id"}
+
+
+def test_a_machine_keeps_what_the_image_says_of_its_hardware() -> None:
+    node = run_production().one(VM, "node01").inputs
+    assert node["guestId"] == "other3xLinux64Guest"
+    assert node["scsiType"] == "pvscsi"
+    assert node["enableDiskUuid"] is True
+
+
+def test_a_machine_grows_while_it_runs() -> None:
+    node = run_production().one(VM, "node01").inputs
+    assert node["cpuHotAddEnabled"] is True
+    assert node["memoryHotAddEnabled"] is True
+
+
+def test_nobody_waits_for_an_address_that_needs_vmware_tools() -> None:
+    assert run_production().one(VM, "node01").inputs["waitForGuestNetTimeout"] == 0
+
+
+def test_the_extra_config_holds_the_address_and_nothing_else() -> None:
+    node = run_production().one(VM, "node03").inputs
+    assert decoded_guestinfo(node["extraConfig"]) == {
+        "instance-id": "node03",
+        "local-hostname": "node03",
+        "network": {
+            "version": 2,
+            "ethernets": {
+                "eth0": {
+                    "match": {"name": "eth0"},
+                    "addresses": ["172.16.20.53/24"],
+                    "gateway4": "172.16.20.1",
+                    "nameservers": {"addresses": ["172.16.20.1"]},
+                }
+            },
+        },
+    }
+    assert set(node["extraConfig"]) == {"guestinfo.metadata", "guestinfo.metadata.encoding"}
+    assert KEY not in str(node)
+
+
+def test_what_is_read_only_once_never_changes_a_machine_again() -> None:
+    request = run_production().one(VM, "node01").request
+    assert sorted(request.ignoreChanges) == ["clone", "extraConfig", "hostSystemId"]
+
+
+def test_a_rebuilt_machine_waits_until_its_name_is_free() -> None:
+    assert run_production().one(VM, "node01").request.deleteBeforeReplace is True
+
+
+def test_data_disks_follow_the_system_disk() -> None:
+    node = machine("node01", "172.16.20.51", dataDisks=[{"name": "data", "sizeGiB": 50}])
+    disks = run(settings(machines=[node])).one(VM, "node01").inputs["disks"]
+    assert [(one["label"], one["size"], one["unitNumber"]) for one in disks] == [
+        ("system", 100, 0),
+        ("data", 50, 1),
+    ]
+
+
+def test_a_host_of_the_settings_is_where_the_machine_starts() -> None:
+    hosts = [
+        machine("node01", "172.16.20.51", host="esx01.example.com"),
+        machine("node02", "172.16.20.52"),
+        machine("node03", "172.16.20.53"),
+    ]
+    platform = run(settings(machines=hosts))
+    assert platform.one(VM, "node01").inputs["hostSystemId"] == "id-of-esx01.example.com"
+    assert "hostSystemId" not in platform.one(VM, "node02").inputs
+
+
+def test_control_planes_must_be_apart_and_workers_should() -> None:
+    workers = [machine(f"worker0{n}", f"172.16.20.6{n}", "worker") for n in (1, 2)]
+    platform = run(settings(machines=production()["machines"] + workers))
+    rules = {one.name: one.inputs for one in platform.all(RULE)}
+    assert rules["controlplanes-apart"]["mandatory"] is True
+    assert sorted(rules["controlplanes-apart"]["virtualMachineIds"]) == [
+        "node01-id",
+        "node02-id",
+        "node03-id",
+    ]
+    assert rules["workers-apart"]["mandatory"] is False
+    assert sorted(rules["workers-apart"]["virtualMachineIds"]) == ["worker01-id", "worker02-id"]
+
+
+def test_the_library_says_that_it_is_not_published() -> None:
+    (library,) = run_production().all("vsphere:index/contentLibrary:ContentLibrary")
+    assert library.inputs["publication"] == {"published": False}
+
+
+def test_names_of_the_site_are_looked_up_in_its_datacenter() -> None:
+    calls = dict(run_production().calls)
+    for function in ("ComputeCluster", "Datastore", "Network"):
+        token = f"vsphere:index/get{function}:get{function}"
+        assert calls[token]["datacenterId"] == "id-of-dc01"
+
+
+def test_each_machine_carries_the_tag_of_its_role() -> None:
+    workers = [machine("worker01", "172.16.20.61", "worker")]
+    platform = run(settings(machines=production()["machines"] + workers))
+    assert platform.one(VM, "node01").inputs["tags"] == ["controlplane-id"]
+    assert platform.one(VM, "worker01").inputs["tags"] == ["worker-id"]

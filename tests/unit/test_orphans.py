@@ -1,0 +1,187 @@
+"""What an interrupted run left in vCenter: removed when it holds nothing, else left alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+
+from components import orphans, talosctl
+from components.health import Clock
+from components.orphans import OrphanError, VCenter, remove_orphan, unconfigured
+from tests.unit.fake_talos import FakeMachine, FakeTalos
+
+ON = vim.VirtualMachine.PowerState.poweredOn
+OFF = vim.VirtualMachine.PowerState.poweredOff
+
+VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
+
+
+@dataclass
+class FakeVCenter:
+    """A vCenter with at most one machine, which notes what is done to it."""
+
+    power: str | None
+    done: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    failing: str = ""
+
+    def connect(self, **arguments: Any) -> Any:  # noqa: ANN401 stands for pyVmomi, which has no types
+        assert arguments["pwd"] == "password"  # noqa: S105 the test's own
+        content = SimpleNamespace(
+            searchIndex=SimpleNamespace(FindByInventoryPath=self.find),
+            propertyCollector=SimpleNamespace(RetrieveContents=self.read),
+        )
+        return SimpleNamespace(RetrieveContent=lambda: content)
+
+    def find(self, path: str) -> object:
+        self.paths.append(path)
+        return None if self.power is None else FakeVirtualMachine("vm-1", self)
+
+    def read(self, filters: list[Any]) -> object:
+        (one,) = filters
+        assert one.propSet[0].pathSet == ["runtime.powerState"]
+        return [SimpleNamespace(propSet=[SimpleNamespace(val=self.power)])]
+
+    def task(self, name: str) -> object:
+        self.done.append(name)
+        state = vim.TaskInfo.State.error if name == self.failing else vim.TaskInfo.State.success
+        error = SimpleNamespace(msg="in use")
+        return SimpleNamespace(info=SimpleNamespace(state=state, descriptionId=name, error=error))
+
+    def disconnect(self, _: object) -> None:
+        self.done.append("disconnect")
+
+
+class FakeVirtualMachine(vim.VirtualMachine):
+    """A reference that pyVmomi takes for one of its own."""
+
+    def __init__(self, identity: str, vcenter: FakeVCenter) -> None:
+        super().__init__(identity)  # type: ignore[no-untyped-call]
+        vars(self).update(
+            recentTask=[vcenter.task("clone")],
+            PowerOffVM_Task=lambda: vcenter.task("power off"),
+            Destroy_Task=lambda: vcenter.task("destroy"),
+        )
+
+    def __getattribute__(self, name: str) -> object:
+        own = object.__getattribute__(self, "__dict__")
+        return own[name] if name in own else super().__getattribute__(name)
+
+
+def remove(
+    fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, is_unconfigured: Callable[[], bool]
+) -> bool:
+    monkeypatch.setattr(orphans, "SmartConnect", fake.connect)
+    monkeypatch.setattr(orphans, "Disconnect", fake.disconnect)
+    return remove_orphan(VCENTER, "password", "node01", is_unconfigured)
+
+
+def never() -> bool:
+    pytest.fail("nobody had to ask the machine")
+
+
+def test_where_nothing_is_nothing_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVCenter(power=None)
+    assert remove(fake, monkeypatch, never) is False
+    assert fake.paths == ["/dc01/vm/platform-prod/node01"]
+    assert fake.done == ["disconnect"]
+
+
+def test_a_machine_that_was_never_switched_on_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVCenter(power=OFF)
+    assert remove(fake, monkeypatch, never) is True
+    assert fake.done == ["clone", "destroy", "disconnect"]
+
+
+def test_a_failed_clone_of_the_killed_run_does_not_stop_its_removal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter(power=OFF, failing="clone")
+    assert remove(fake, monkeypatch, never) is True
+
+
+def test_a_machine_that_waits_for_its_configuration_is_switched_off_and_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter(power=ON)
+    assert remove(fake, monkeypatch, lambda: True) is True
+    assert fake.done == ["clone", "power off", "destroy", "disconnect"]
+
+
+def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter(power=ON)
+    with pytest.raises(OrphanError) as caught:
+        remove(fake, monkeypatch, lambda: False)
+    assert "destroy" not in fake.done
+    assert fake.done[-1] == "disconnect"
+    assert (
+        "`pulumi import vsphere:index/virtualMachine:VirtualMachine node01 "
+        "/dc01/vm/platform-prod/node01`" in str(caught.value)
+    )
+
+
+def test_vcenters_reason_is_told_when_the_removal_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVCenter(power=OFF, failing="destroy")
+    with pytest.raises(OrphanError, match="destroy failed: in use"):
+        remove(fake, monkeypatch, never)
+
+
+def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise vim.fault.InvalidLogin
+
+    monkeypatch.setattr(orphans, "SmartConnect", refuse)
+    with pytest.raises(OrphanError) as caught:
+        remove_orphan(VCENTER, "s3cret", "node01", never)
+    assert str(caught.value) == (
+        "vcenter.example: refuses user user; check platform:vspherePassword"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "seconds"),
+    [
+        ({"maintenance": True}, True, 0),
+        ({}, False, 0),  # takes the cluster's credentials
+        ({"up": False}, False, orphans.BOOT_SECONDS),
+    ],
+)
+def test_only_maintenance_mode_proves_that_a_machine_holds_nothing(
+    state: dict[str, bool],
+    answer: bool,  # noqa: FBT001 a parameter of the test
+    seconds: float,
+) -> None:
+    machine = FakeMachine("node01", "172.16.20.51")
+    vars(machine).update(state)
+    fake = FakeTalos([machine])
+    with talosctl.connect("talosconfig", fake.run, fake.dial) as talos:
+        clock = Clock(lambda: fake.now, fake.sleep)
+        assert unconfigured(talos, machine.address, clock) is answer
+    assert fake.now == seconds
+
+
+def test_a_machine_that_boots_is_given_time_to_say_what_it_is() -> None:
+    machine = FakeMachine("node01", "172.16.20.51", up=False, maintenance=True)
+    fake = FakeTalos([machine])
+
+    def tick() -> None:
+        machine.up = fake.now >= 25
+
+    fake.tick = tick
+    with talosctl.connect("talosconfig", fake.run, fake.dial) as talos:
+        assert unconfigured(talos, machine.address, Clock(lambda: fake.now, fake.sleep)) is True
+    assert fake.now >= 25
+
+
+def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(orphans, "SmartConnect", fail)
+    with pytest.raises(OrphanError, match=r"^vcenter\.example: cannot be reached: .*refused"):
+        remove_orphan(VCENTER, "password", "node01", never)
