@@ -22,7 +22,7 @@ setup: ## uv, the virtual environment and Go, from the package registries
 build: setup ## the lab and the real programs it runs (cached)
 	@go=$$(tail -n 1 .lab/go-path)
 	echo "building the lab" >&2
-	"$$go" build -C lab -trimpath -o ../$(BIN)/lab ./cmd/lab
+	"$$go" build -C lab -o ../$(BIN)/lab ./cmd/lab
 	GO=$$go $(BIN)/lab build
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -56,6 +57,8 @@ func (b *boot) serve() {
 	api := &apiServer{boot: b, maintenance: b.inMaintenance()}
 	api.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(constants.GRPCMaxMessageSize),
+		// talosctl pings every 10 s while it follows events.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: api.tlsConfig, NextProtos: []string{"h2"}})),
 		grpc.UnaryInterceptor(api.unary),
 		grpc.StreamInterceptor(api.stream),

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cosi-project/runtime/pkg/resource"
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	talosconfig "github.com/siderolabs/talos/pkg/machinery/config"
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
@@ -20,6 +21,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 	timeresource "github.com/siderolabs/talos/pkg/machinery/resources/time"
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
+	"google.golang.org/protobuf/proto"
 )
 
 const systemDiskName = "sda"
@@ -28,7 +30,10 @@ const systemDiskName = "sda"
 func (b *boot) publish() {
 	b.publishHardware()
 
-	var published talosconfig.Provider
+	var (
+		published talosconfig.Provider
+		reported  machineapi.MachineStatusEvent
+	)
 
 	for ; b.ctx.Err() == nil; b.sleep(tick) {
 		provider := b.provider()
@@ -45,7 +50,7 @@ func (b *boot) publish() {
 			b.publishKubernetes(provider)
 		}
 
-		b.publishStatus()
+		b.publishStatus(&reported)
 	}
 }
 
@@ -309,8 +314,8 @@ func (p *staticPod) summary() map[string]any {
 	}
 }
 
-// publishStatus is MachineStatus: the stage, and what it still waits for.
-func (b *boot) publishStatus() {
+// publishStatus is MachineStatus: the stage, and what it still waits for. A change is an event, too.
+func (b *boot) publishStatus(reported *machineapi.MachineStatusEvent) {
 	stage := b.currentStage()
 
 	var unmet []runtime.UnmetCondition
@@ -323,6 +328,21 @@ func (b *boot) publishStatus() {
 		r.TypedSpec().Stage = stage
 		r.TypedSpec().Status.Ready, r.TypedSpec().Status.UnmetConditions = len(unmet) == 0, unmet
 	})
+
+	event := machineapi.MachineStatusEvent{
+		Stage:  machineapi.MachineStatusEvent_MachineStage(stage),
+		Status: &machineapi.MachineStatusEvent_MachineStatus{Ready: len(unmet) == 0},
+	}
+	for _, condition := range unmet {
+		event.Status.UnmetConditions = append(event.Status.UnmetConditions,
+			&machineapi.MachineStatusEvent_MachineStatus_UnmetCondition{Name: condition.Name, Reason: condition.Reason})
+	}
+
+	if !proto.Equal(&event, reported) {
+		b.events.publish(&event)
+		proto.Reset(reported)
+		proto.Merge(reported, &event)
+	}
 }
 
 // unmetConditions are Talos' readiness checks (controllers/runtime/machine_status.go), in their order and words.
