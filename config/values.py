@@ -38,7 +38,7 @@ def refuse(fault: str, mend: str) -> NoReturn:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise PydanticKnownError("string_type")  # noqa: EM101 - a type, not a message
+        raise PydanticKnownError("string_type")
     return value
 
 

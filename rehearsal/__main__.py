@@ -37,9 +37,8 @@ def rehearse() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
     events = world() / "up.events"
-    with chapter("pulumi up", times):
-        with Recorder(events):
-            engine.up(events)
+    with chapter("pulumi up", times), Recorder(events):
+        engine.up(events)
     with chapter("a look around", times):
         write_credentials(engine)
         print(report.look_around())

@@ -6,6 +6,7 @@ Times are wall seconds, memory is MiB (proportional set size, so that shared pag
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
@@ -67,7 +68,7 @@ class MemoryPeak:
         self._thread = threading.Thread(target=self._sample)
         self.peak = 0.0
 
-    def __enter__(self) -> MemoryPeak:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -158,7 +159,7 @@ def life_of_prod() -> dict[str, Any]:
             wall = seconds(lambda: world.up("--event-log", str(events)))
         state = json.loads(world.run("pulumi", "stack", "export").stdout)
         timeline = Timeline.from_events(events, state)
-        noop = median(lambda: world.expect_no_changes())
+        noop = median(world.expect_no_changes)
         empty = empty_preview(world)
         destroy = seconds(world.destroy)
     return {
@@ -187,7 +188,10 @@ def measure() -> dict[str, Any]:
     """Measure everything; takes minutes."""
     cold = lab_start()
     return {
-        "machine": {"cpus": len(__import__("os").sched_getaffinity(0)), "kernel": platform.release()},
+        "machine": {
+            "cpus": len(os.sched_getaffinity(0)),
+            "kernel": platform.release(),
+        },
         "lab_start_first_seconds": cold,
         "lab_start_again_seconds": statistics.median(lab_start() for _ in range(3)),
         "program_import_seconds": import_time(),

@@ -11,14 +11,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 LAB = PROJECT / ".lab" / "bin" / "lab"
 
 Result = subprocess.CompletedProcess[str]
+
+
+class WorldError(Exception):
+    """A world, or a command in it, did not do what was expected."""
 
 
 class World:
@@ -42,34 +46,28 @@ class World:
             text=True,
         )
         up = threading.Event()
-        assert self._process.stdout is not None
-        threading.Thread(target=self._read, args=(self._process.stdout, up), daemon=True).start()
-        assert up.wait(60), "the world did not come up:\n" + "".join(self.output)
-        assert self._process.poll() is None, "".join(self.output)
+        threading.Thread(target=self._read, args=(self._process, up), daemon=True).start()
+        if not up.wait(60) or self._process.poll() is not None:
+            raise WorldError("the world did not come up:\n" + "".join(self.output))
         return self
 
-    def _read(self, stream: IO[str], up: threading.Event) -> None:
-        for line in stream:
+    def _read(self, process: subprocess.Popen[str], up: threading.Event) -> None:
+        for line in process.stdout or ():
             self.output.append(line)
             if "the world is up" in line:
                 up.set()
         up.set()
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         """End it by a signal and give its exit code."""
-        assert self._process is not None
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(sign)
-        return self._process.wait(30)
+        return self.wait()
 
     def wait(self) -> int:
         """Give the exit code of a world that ends by itself."""
-        assert self._process is not None
+        if self._process is None:
+            raise WorldError("the world was never started")
         return self._process.wait(30)
 
     def init_pid(self) -> int:
@@ -78,6 +76,7 @@ class World:
         return pid
 
     def command(self, *argv: str) -> list[str]:
+        """Give the command line that runs a command inside."""
         return [str(LAB), "run", "--state", str(self.state), "--", *argv]
 
     def run(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
@@ -91,9 +90,11 @@ class World:
             timeout=timeout,
             check=False,
         )
-        if code is not None:
-            said = f"{' '.join(argv)}\n{result.stdout}\n{result.stderr}"
-            assert result.returncode == code, said
+        if code is not None and result.returncode != code:
+            raise WorldError(
+                f"{' '.join(argv)}: exit code {result.returncode}, not {code}\n"
+                f"{result.stdout}\n{result.stderr}"
+            )
         return result
 
     def start_command(self, *argv: str) -> subprocess.Popen[str]:
@@ -111,29 +112,43 @@ class World:
     # The engine, as an operator calls it.
 
     def up(self, *argv: str, code: int | None = 0) -> Result:
-        return self.run("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *argv, code=code)
+        """Build what the stack file says."""
+        return self.run(
+            "pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *argv, code=code
+        )
 
     def destroy(self) -> Result:
+        """Delete all but what is protected."""
         return self.run(
-            "pulumi", "destroy", "--yes", "--skip-preview", "--non-interactive", "--exclude-protected"
+            "pulumi",
+            "destroy",
+            "--yes",
+            "--skip-preview",
+            "--non-interactive",
+            "--exclude-protected",
         )
 
     def expect_no_changes(self) -> Result:
+        """Fail unless a preview is empty."""
         return self.run("pulumi", "preview", "--expect-no-changes", "--non-interactive", "--diff")
 
     def preview(self) -> dict[str, dict[str, Any]]:
         """Give the steps of a preview that change something, by resource name."""
         document = json.loads(self.run("pulumi", "preview", "--json", "--non-interactive").stdout)
         return {
-            step["urn"].rsplit("::", 1)[1]: step for step in document["steps"] if step["op"] != "same"
+            step["urn"].rsplit("::", 1)[1]: step
+            for step in document["steps"]
+            if step["op"] != "same"
         }
 
     def state_with_secrets(self) -> dict[str, Any]:
+        """Give the stack's state with its secrets in plain text."""
         text = self.run("pulumi", "stack", "export", "--show-secrets").stdout
         document: dict[str, Any] = json.loads(text)
         return document
 
     def write_credentials(self) -> None:
+        """Put kubeconfig and talosconfig where the tools in the world look for them."""
         for name in ("kubeconfig", "talosconfig"):
             text = self.run("pulumi", "stack", "output", "--show-secrets", name).stdout
             path = self.state / name
@@ -141,6 +156,7 @@ class World:
             path.write_text(text)
 
     def boot_ids(self, addresses: Mapping[str, str]) -> dict[str, str]:
+        """Give each machine's boot id, which changes with a reboot."""
         return {
             name: self.run(
                 "talosctl", "--nodes", address, "read", "/proc/sys/kernel/random/boot_id"
@@ -149,6 +165,7 @@ class World:
         }
 
     def machines(self) -> list[dict[str, Any]]:
+        """Give what the simulated machines say of themselves."""
         result = subprocess.run(
             [LAB, "status", "--state", self.state], capture_output=True, text=True, check=True
         )
@@ -156,7 +173,7 @@ class World:
         return machines
 
 
-def wait_until(what: str, condition: Any, seconds: float = 60) -> None:
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
     """Poll until condition() holds; `what` names it in the failure."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -28,9 +28,7 @@ def stack_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def make_world(
-    request: pytest.FixtureRequest, stack_file: Path
-) -> Iterator[Callable[..., World]]:
+def make_world(request: pytest.FixtureRequest, stack_file: Path) -> Iterator[Callable[..., World]]:
     """Start worlds on the module's stack file; they end with the module."""
     name = request.module.__name__.rsplit(".", 1)[-1]
     worlds: list[World] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
+from typing import Self
 
 from rehearsal.world import World
 
@@ -25,13 +26,16 @@ class Probe:
         self.gone: list[tuple[float, str]] = []
         self.members: list[int] = []
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         for thread in self._threads:
@@ -52,7 +56,7 @@ class Probe:
         away: set[str] = set()
         while not self._stop.is_set():
             machines = self._world.machines()
-            self.members.append(sum(machine["etcd"] == "running" for machine in machines))
+            self.members.append(sum(machine["etcd"] == "Running" for machine in machines))
             for machine in machines:
                 if machine["stage"] == "running":
                     away.discard(machine["name"])

@@ -33,7 +33,7 @@ def stage(*stages: str) -> Callable[[World, str], bool]:
 
 
 def etcd(world: World, _: str) -> bool:
-    return any(machine["etcd"] != "" and machine["stage"] == "running" for machine in world.machines())
+    return any(machine["etcd"] == "Running" for machine in world.machines())
 
 
 def said(text: str) -> Callable[[World, str], bool]:

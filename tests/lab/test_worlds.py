@@ -81,7 +81,9 @@ def test_a_command_gives_its_exit_code_and_its_world_ends_with_it(stack_file: Pa
 
 def test_a_crashed_part_is_named_with_the_end_of_its_log(make_world: Callable[..., World]) -> None:
     world = make_world()
-    servers = [p for p in world.run("ps", "-eo", "pid,args").stdout.splitlines() if "serve-world" in p]
+    servers = [
+        p for p in world.run("ps", "-eo", "pid,args").stdout.splitlines() if "serve-world" in p
+    ]
     world.run("kill", "-SEGV", servers[0].split()[0])
     assert world.wait() == 1
     said = "".join(world.output)
@@ -114,4 +116,3 @@ def test_a_missing_tool_is_named(tmp_path: Path, stack_file: Path) -> None:
     )
     assert result.returncode == 1
     assert "missing tool: pulumi is not in" in result.stderr
-

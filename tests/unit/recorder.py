@@ -68,7 +68,7 @@ class Platform:
         return [one.name for one in self.all(type_)]
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 any nesting of JSON
+def plain(value: Any) -> Any:
     """Unwrap Pulumi's marks of secrets."""
     if isinstance(value, Mapping):
         if value.get(SECRET):

@@ -28,7 +28,7 @@ class FakeVCenter:
     paths: list[str] = field(default_factory=list)
     failing: str = ""
 
-    def connect(self, **arguments: Any) -> Any:  # noqa: ANN401 stands for pyVmomi, which has no types
+    def connect(self, **arguments: Any) -> Any:
         assert arguments["pwd"] == "password"  # noqa: S105 the test's own
         content = SimpleNamespace(
             searchIndex=SimpleNamespace(FindByInventoryPath=self.find),

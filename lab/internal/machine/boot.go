@@ -15,6 +15,7 @@ import (
 	"github.com/cosi-project/runtime/pkg/state"
 	"github.com/google/uuid"
 	"github.com/siderolabs/talos/pkg/machinery/config"
+	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
@@ -38,16 +39,18 @@ type boot struct {
 	namespace *network.Namespace
 	hardware  Hardware
 	// id is /proc/sys/kernel/random/boot_id.
-	id        string
-	begun     time.Time
-	platform  *platformNetwork
-	resources state.State
-	events    *events
-	services  *services
-	etcd      *etcd
-	plane     *plane
-	secrets   *secrets
-	node      *node
+	id    string
+	begun time.Time
+	// platform is nil without usable metadata; platformProblem says why.
+	platform        *platformNetwork
+	platformProblem error
+	resources       state.State
+	events          *events
+	services        *services
+	etcd            *etcd
+	plane           *plane
+	secrets         *secrets
+	node            *node
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
 	// stopping is closed when the services are to stop (reboot, reset, shutdown, upgrade).
@@ -85,6 +88,7 @@ func newBoot(m *machine) (*boot, error) {
 		stopping:   make(chan struct{}),
 	}
 
+	b.platform, b.platformProblem = readPlatformNetwork(b.hardware.GuestInfo)
 	b.events = newEvents(b)
 	b.services = newServices(b)
 	b.etcd = newEtcd(b)
@@ -283,18 +287,12 @@ func (b *boot) changeMeta(change func(*installation)) error {
 // startPlatformNetwork configures eth0 as the hypervisor says. There is no DHCP server: a machine
 // without an address stays unreachable.
 func (b *boot) startPlatformNetwork() {
-	platform, err := readPlatformNetwork(b.hardware.GuestInfo)
-	if err != nil {
-		b.log.Error("guestinfo.metadata is not usable, the machine has no address", "error", err)
-
-		return
-	}
-
-	if platform == nil || len(platform.Addresses) == 0 {
+	if b.platformProblem != nil {
+		b.log.Error("guestinfo.metadata is not usable, the machine has no address", "error", b.platformProblem)
+	} else if b.platform == nil || len(b.platform.Addresses) == 0 {
 		b.log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
 	}
 
-	b.platform = platform
 	b.applyNetwork(nil)
 }
 
@@ -349,7 +347,24 @@ func wantedNetwork(platform *platformNetwork, provider config.Provider) (address
 		}
 	}
 
+	for _, device := range devices(provider) {
+		for _, text := range device.Addresses() {
+			if address, err := netip.ParsePrefix(text); err == nil && !slices.Contains(addresses, address) {
+				addresses = append(addresses, address)
+			}
+		}
+	}
+
 	return addresses, gateway
+}
+
+// devices are the network interfaces of the older machine.network.interfaces.
+func devices(provider config.Provider) []talosconfig.Device {
+	if provider.Machine() == nil || provider.Machine().Network() == nil {
+		return nil
+	}
+
+	return provider.Machine().Network().Devices()
 }
 
 // address is the machine's first address; invalid when it has none.

@@ -16,7 +16,6 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
-	"github.com/siderolabs/talos/pkg/machinery/role"
 )
 
 const (
@@ -329,11 +328,7 @@ func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertifi
 	})
 }
 
-// adminClient is a certificate for the machine API with the role os:admin.
-func adminClient(provider config.Provider) request {
-	return request{commonName: string(role.Admin), organizations: []string{string(role.Admin)}, usage: forClient}
-}
-
+// trustd finds the CA of a worker's cluster at a control plane that it can reach and that has the same token.
 func (b *boot) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
 	for _, other := range b.machine.fleet.boots() {
 		provider := other.provider()

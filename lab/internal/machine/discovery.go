@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +61,7 @@ func (d *discovery) members(cluster string) []affiliate {
 
 	maps.DeleteFunc(d.clusters[cluster], func(_ string, member affiliate) bool { return time.Now().After(member.expires) })
 
-	return slices.SortedFunc(maps.Values(d.clusters[cluster]), func(a, b affiliate) int { return compareNames(a.Hostname, b.Hostname) })
+	return slices.SortedFunc(maps.Values(d.clusters[cluster]), func(a, b affiliate) int { return strings.Compare(a.Hostname, b.Hostname) })
 }
 
 // controlPlanes are the addresses of a cluster's control planes.

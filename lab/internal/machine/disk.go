@@ -33,8 +33,6 @@ type installation struct {
 	Schematic    string `json:"schematic"`
 	// Previous is the version that a rollback returns to.
 	Previous string `json:"previous,omitempty"`
-	// Staged is the version that the next boot installs first.
-	Staged string `json:"staged,omitempty"`
 }
 
 func (m *machine) path(names ...string) string {

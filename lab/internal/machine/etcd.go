@@ -488,7 +488,13 @@ func (e *etcd) leave(ctx context.Context) error {
 		return err
 	}
 
-	client, err := e.cluster()
+	// Another member is asked: one that removes itself may be gone before it answers.
+	others := e.peers(e.boot.provider())
+	if len(others) == 0 {
+		others = []netip.Addr{loopback4}
+	}
+
+	client, err := e.client(others...)
 	if err != nil {
 		return err
 	}
@@ -501,7 +507,7 @@ func (e *etcd) leave(ctx context.Context) error {
 		return fmt.Errorf("failed to remove member %d: %w", id, err)
 	}
 
-	e.stop(stopGrace)
+	e.stop(podGrace)
 
 	return os.RemoveAll(e.data())
 }

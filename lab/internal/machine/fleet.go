@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,7 +194,7 @@ func (f *Fleet) boots() []*boot {
 		}
 	}
 
-	slices.SortFunc(running, func(a, b *boot) int { return compareNames(a.machine.name(), b.machine.name()) })
+	slices.SortFunc(running, func(a, b *boot) int { return strings.Compare(a.machine.name(), b.machine.name()) })
 
 	return running
 }

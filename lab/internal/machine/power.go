@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"cmp"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -24,8 +23,6 @@ type machine struct {
 func newMachine(f *Fleet, dir string, hardware Hardware) *machine {
 	return &machine{fleet: f, dir: dir, hardware: hardware, log: f.options.Log.With("machine", hardware.Name)}
 }
-
-func compareNames(a, b string) int { return cmp.Compare(a, b) }
 
 // do runs a job after all jobs given before; it returns at once.
 func (m *machine) do(job func()) {

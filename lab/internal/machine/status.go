@@ -11,28 +11,28 @@ import (
 
 // Status is a machine as the lab shows it.
 type Status struct {
-	ID           string
-	Name         string
-	Hostname     string
-	Address      string
-	PoweredOn    bool
-	Stage        string
-	Ready        bool
-	Unmet        []string
-	Etcd         string
-	TalosVersion string
-	VIP          string
-	Processes    []ProcessStatus
-	Log          string
+	ID           string          `json:"id"`
+	Name         string          `json:"name"`
+	Hostname     string          `json:"hostname"`
+	Address      string          `json:"address"`
+	PoweredOn    bool            `json:"poweredOn"`
+	Stage        string          `json:"stage"`
+	Ready        bool            `json:"ready"`
+	Unmet        []string        `json:"unmet"`
+	Etcd         string          `json:"etcd"`
+	TalosVersion string          `json:"talosVersion"`
+	VIP          string          `json:"vip"`
+	Processes    []ProcessStatus `json:"processes"`
+	Log          string          `json:"log"`
 }
 
 // ProcessStatus is a program that runs on a machine.
 type ProcessStatus struct {
-	Name        string
-	PID         int
-	ResidentKiB int
-	Restarts    int
-	Log         string
+	Name        string `json:"name"`
+	PID         int    `json:"pid"`
+	ResidentKiB int    `json:"residentKiB"`
+	Restarts    int    `json:"restarts"`
+	Log         string `json:"log"`
 }
 
 // Status are all machines in the order of their names.
@@ -46,7 +46,7 @@ func (f *Fleet) Status() []Status {
 
 	f.mu.Unlock()
 
-	slices.SortFunc(all, func(a, b *machine) int { return compareNames(a.name(), b.name()) })
+	slices.SortFunc(all, func(a, b *machine) int { return strings.Compare(a.name(), b.name()) })
 
 	var list []Status
 	for _, m := range all {
@@ -86,7 +86,7 @@ func (m *machine) status() Status {
 		}
 	}
 
-	s.Ready = s.Stage == strings.ToLower(runtime.MachineStageRunning.String()) && len(s.Unmet) == 0
+	s.Ready = s.Stage == runtime.MachineStageRunning.String() && len(s.Unmet) == 0
 	s.Processes = b.processes()
 
 	return s

@@ -43,6 +43,14 @@ func virtualIP(provider config.Provider) (netip.Addr, bool) {
 		return vip.VIP(), true
 	}
 
+	for _, device := range devices(provider) {
+		if vip := device.VIPConfig(); vip != nil {
+			if address, err := netip.ParseAddr(vip.IP()); err == nil {
+				return address, true
+			}
+		}
+	}
+
 	return netip.Addr{}, false
 }
 

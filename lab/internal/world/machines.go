@@ -16,8 +16,12 @@ func (g guests) Reconfigure(h vcenter.Hardware) { g.fleet.Reconfigure(asGuest(h)
 func (g guests) Destroy(id string)              { g.fleet.Destroy(id) }
 
 func asGuest(h vcenter.Hardware) machine.Hardware {
+	image := machine.Image(h.Image)
+	if image.TalosVersion != "" {
+		image.TalosVersion = "v" + image.TalosVersion // a machine names its version as a tag
+	}
 	return machine.Hardware{
 		ID: h.ID, Name: h.Name, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DisksGiB: h.DisksGiB, GuestInfo: h.GuestInfo,
-		Image: machine.Image(h.Image),
+		Image: image,
 	}
 }
