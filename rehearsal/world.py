@@ -173,13 +173,15 @@ class World:
         return machines
 
 
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(
+    what: str, condition: Callable[[], bool], seconds: float = 60, poll: float = 0.25
+) -> None:
     """Poll until condition() holds; `what` names it in the failure."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
             return
-        time.sleep(0.25)
+        time.sleep(poll)
     raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 

@@ -44,7 +44,7 @@ MOMENTS = [
     Moment("while the first VM is cloned", virtual_machines, 0.2),
     Moment("while the first configuration is applied", stage("maintenance")),
     Moment("while etcd is bootstrapped", stage("running"), 0.3),
-    Moment("while the gate waits for the API", said("kubeconfig"), 0.1),
+    Moment("while the gate waits for the API", said("Gate kubernetes-api creating")),
     Moment("while the Kubernetes provider starts", said("pulumi:providers:kubernetes")),
 ]
 
@@ -76,6 +76,7 @@ def kill_at(world: World, moment: Moment, log: Path) -> None:
             moment.name,
             lambda: process.poll() is not None or moment.reached(world, log.read_text()),
             120,
+            poll=0.02,
         )
         assert process.poll() is None, f"up ended before the moment:\n{log.read_text()}"
         time.sleep(moment.later)

@@ -84,7 +84,7 @@ def test_a_crashed_part_is_named_with_the_end_of_its_log(make_world: Callable[..
     servers = [
         p for p in world.run("ps", "-eo", "pid,args").stdout.splitlines() if "serve-world" in p
     ]
-    world.run("kill", "-SEGV", servers[0].split()[0])
+    world.run("kill", "-SEGV", servers[0].split()[0])  # as a crash in the servers would
     assert world.wait() == 1
     said = "".join(world.output)
     assert "the lab's servers ended" in said

@@ -48,7 +48,7 @@ func (f *Fleet) Status() []Status {
 
 	slices.SortFunc(all, func(a, b *machine) int { return strings.Compare(a.name(), b.name()) })
 
-	var list []Status
+	list := []Status{} // none is an empty list, not null
 	for _, m := range all {
 		list = append(list, m.status())
 	}

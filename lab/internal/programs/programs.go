@@ -126,7 +126,7 @@ func (b *Builder) recipe(p Program) (recipe, error) {
 	for _, s := range p.Stamps {
 		flags = append(flags, "-X "+stamp(s, version))
 	}
-	argv := []string{"build", "-trimpath", "-ldflags", strings.Join(flags, " ")}
+	argv := []string{"build", "-ldflags", strings.Join(flags, " ")}
 	if p.Tags != "" {
 		argv = append(argv, "-tags", p.Tags)
 	}

@@ -281,6 +281,22 @@ func (v *VCenter) find(id string) (*simulator.VirtualMachine, error) {
 	return nil, fmt.Errorf("vcenter: no VM has the UUID %q", id)
 }
 
+// GuestPoweredOff is what the hypervisor sees when a guest switches itself off.
+func (v *VCenter) GuestPoweredOff(id string) error {
+	vm, err := v.find(id)
+	if err != nil {
+		return err
+	}
+	ctx := &simulator.Context{Context: context.Background(), Map: v.registry()}
+	ctx.WithLock(vm, func() {
+		ctx.Update(vm, []types.PropertyChange{
+			{Name: "runtime.powerState", Val: types.VirtualMachinePowerStatePoweredOff},
+			{Name: "summary.runtime.powerState", Val: types.VirtualMachinePowerStatePoweredOff},
+		})
+	})
+	return nil
+}
+
 // guestChanges puts ipStack before net: clients that wait for both look at them in that order.
 func guestChanges(vm *simulator.VirtualMachine, address netip.Prefix, gateway netip.Addr) []types.PropertyChange {
 	nic := types.GuestNicInfo{

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -165,16 +166,22 @@ func (s *serverProcess) stop() {
 
 // crash names the end of the servers and shows what they said last.
 func (s *serverProcess) crash(l Layout) error {
-	return fmt.Errorf("the lab's servers ended (%s); the end of %s:\n%s", s.process.status, l.Log(), Tail(l.Log(), 25))
+	return fmt.Errorf("the lab's servers ended (%s); the end of %s:\n%s", s.process.how(), l.Log(), tail(l.Log(), 25))
 }
 
-// Tail is the end of a text file, for messages about something that ended.
-func Tail(path string, lines int) string {
+// tail is the end of a log, or what follows the first line of a Go program's crash in it.
+func tail(path string, lines int) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
 	}
 	all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	crash := slices.IndexFunc(all, func(line string) bool {
+		return strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") || strings.HasPrefix(line, "SIG")
+	})
+	if crash >= 0 {
+		return strings.Join(all[crash:min(crash+lines, len(all))], "\n")
+	}
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
@@ -187,25 +194,22 @@ type reaper struct {
 type child struct {
 	handle *os.Process
 	ended  chan struct{}
-	status syscallStatus
+	status unix.WaitStatus
 }
 
-type syscallStatus unix.WaitStatus
-
-func (s syscallStatus) String() string {
-	w := unix.WaitStatus(s)
-	if w.Signaled() {
-		return w.Signal().String()
+// how tells in words how a process ended.
+func (c *child) how() string {
+	if c.status.Signaled() {
+		return c.status.Signal().String()
 	}
-	return fmt.Sprintf("exit code %d", w.ExitStatus())
+	return fmt.Sprintf("exit code %d", c.status.ExitStatus())
 }
 
 func (c *child) code() int {
-	w := unix.WaitStatus(c.status)
-	if w.Signaled() {
-		return 128 + int(w.Signal())
+	if c.status.Signaled() {
+		return 128 + int(c.status.Signal())
 	}
-	return w.ExitStatus()
+	return c.status.ExitStatus()
 }
 
 func newReaper() *reaper {
@@ -245,7 +249,7 @@ func (r *reaper) collect() {
 			return
 		}
 		if c := r.children[pid]; c != nil {
-			c.status = syscallStatus(status)
+			c.status = status
 			delete(r.children, pid)
 			close(c.ended)
 		}

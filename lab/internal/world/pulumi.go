@@ -14,6 +14,9 @@ import (
 // takesConfigFile are the engine's commands that read a stack file.
 var takesConfigFile = []string{"up", "update", "preview", "pre", "destroy", "dn", "refresh", "import", "watch", "config"}
 
+// takesNone are commands with a subcommand that is called like one of those.
+var takesNone = []string{"stack", "state", "policy", "plugin", "org", "schema"}
+
 // Pulumi replaces the process by the real engine. Commands that read the stack file get the lab's
 // copy of it, made anew each time, so that an edit of the operator's file counts at once.
 func Pulumi(args []string) error {
@@ -42,9 +45,12 @@ func needsConfigFile(args []string) bool {
 			return false
 		}
 	}
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
-			return slices.Contains(takesConfigFile, a)
+	for _, a := range args { // the first that is a command: a flag's value may stand before it
+		if slices.Contains(takesConfigFile, a) {
+			return true
+		}
+		if slices.Contains(takesNone, a) {
+			return false
 		}
 	}
 	return false

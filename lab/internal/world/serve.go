@@ -58,7 +58,13 @@ func Serve(l Layout, progress *os.File) error {
 	if err := pullCables(l, spec.Options); err != nil {
 		return err
 	}
+	var center *vcenter.VCenter // made below: it needs the fleet
 	fleet := machine.NewFleet(machine.Options{
+		GuestPoweredOff: func(id string) {
+			if err := center.GuestPoweredOff(id); err != nil {
+				log.Error("a machine switched itself off", "error", err)
+			}
+		},
 		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 	})
@@ -69,7 +75,7 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	say("image factory at https://%s (simulated)", s.Site.ImageFactory)
 
-	center, err := startVcenter(authority, spec, addresses[s.Site.Vcenter], fleet, log)
+	center, err = startVcenter(authority, spec, addresses[s.Site.Vcenter], fleet, log)
 	if err != nil {
 		return err
 	}
@@ -89,11 +95,10 @@ func Serve(l Layout, progress *os.File) error {
 	return nil
 }
 
-func listen(address netip.Addr, certificate *tls.Certificate) (net.Listener, error) {
-	target := netip.AddrPortFrom(address, 443).String()
-	listener, err := net.Listen("tcp", target)
+func listen(address netip.AddrPort, certificate *tls.Certificate) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address.String())
 	if err != nil {
-		return nil, fmt.Errorf("address %s: %w", target, err)
+		return nil, fmt.Errorf("address %s: %w", address, err)
 	}
 	if certificate == nil {
 		return listener, nil
@@ -109,7 +114,7 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 	if err != nil {
 		return err
 	}
-	listener, err := listen(address, &certificate)
+	listener, err := listen(netip.AddrPortFrom(address, 443), &certificate)
 	if err != nil {
 		return fmt.Errorf("image factory: %w", err)
 	}
@@ -137,7 +142,7 @@ func startVcenter(authority *pki.Authority, spec *Spec, address netip.Addr, flee
 	if err != nil {
 		return nil, err
 	}
-	listener, err := listen(address, nil)
+	listener, err := listen(netip.AddrPortFrom(address, 443), nil)
 	if err != nil {
 		return nil, fmt.Errorf("vCenter: %w", err)
 	}

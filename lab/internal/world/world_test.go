@@ -1,0 +1,66 @@
+package world
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestATakenPortIsNamedWithItsAddress(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	address := netip.MustParseAddrPort(taken.Addr().String())
+	_, err = listen(address, nil)
+	if err == nil || !strings.Contains(err.Error(), address.String()) || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheEndOfALogIsACrashsBeginning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	text := "one\ntwo\npanic: oh\n" + strings.Repeat("goroutine\n", 100)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := tail(path, 2); got != "panic: oh\ngoroutine" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTheEndOfAQuietLogIsItsLastLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(path, []byte("one\ntwo\nthree\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := tail(path, 2); got != "two\nthree" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestAnUnknownFaultIsRefusedWithTheKnownOnes(t *testing.T) {
+	if err := CheckFaults([]string{FaultDatastore, faultSilent + "node01"}); err != nil {
+		t.Error(err)
+	}
+	err := CheckFaults([]string{"gremlins"})
+	if err == nil || !strings.Contains(err.Error(), "gremlins") || !strings.Contains(err.Error(), FaultPassword) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOnlyCommandsThatReadTheStackFileGetTheCopy(t *testing.T) {
+	for command, wanted := range map[string]bool{
+		"up --yes": true, "preview": true, "config get x": true, "stack export": false, "cancel": false,
+		"up --config-file mine.yaml": false, "--non-interactive destroy": true,
+		"--stack prod up": true, "stack import": false,
+	} {
+		if got := needsConfigFile(strings.Fields(command)); got != wanted {
+			t.Errorf("pulumi %s: %v", command, got)
+		}
+	}
+}
