@@ -145,20 +145,21 @@ def test_a_cluster_comes_back_from_a_snapshot(world: World) -> None:
             world, node, "reset", "--graceful=false", "--reboot", "--wait=false",
             "--system-labels-to-wipe=EPHEMERAL",
         )  # fmt: skip
-    for node in (NODE01, NODE02):
-        wait_until(
-            f"etcd on {node} waits",
-            lambda node=node: (
-                "Preparing" in talosctl(world, node, "service", "etcd", code=None).stdout
-            ),
-            90,
-        )
+    wait_until(
+        "etcd waits for a bootstrap on both",
+        lambda: all(
+            "Preparing" in talosctl(world, node, "service", "etcd", code=None).stdout
+            for node in (NODE01, NODE02)
+        ),
+        120,
+    )
     talosctl(world, NODE01, "bootstrap", "--recover-from", str(snapshot))
     snapshot.unlink()
     wait_until(
         "the API is back",
+        # The snapshot holds the VIP's old election, which has to expire first: a minute.
         lambda: world.run("kubectl", "get", "--raw", "/readyz", code=None).returncode == 0,
-        90,
+        150,
     )
     world.run("kubectl", "get", "namespace", "before-the-fire")
     gone = world.run("kubectl", "get", "namespace", "after-the-snapshot", code=1)
