@@ -40,7 +40,7 @@ def machine_status(world: World, node: str) -> dict[str, str]:
 def running(world: World, *nodes: str) -> bool:
     return all(
         machine_status(world, node).get("stage") == "running"
-        and "Running" in talosctl(world, node, "service", "etcd", code=None).stdout
+        and "STATE    Running" in talosctl(world, node, "service", "etcd", code=None).stdout
         for node in nodes
     )
 
@@ -81,7 +81,7 @@ def test_an_invalid_configuration_is_refused_with_talos_own_message(world: World
 
 def test_a_dry_run_says_whether_a_reboot_comes_and_changes_nothing(world: World) -> None:
     before = boot_id(world, NODE01)
-    patch = "machine: {kernel: {modules: [{name: nbd}]}}"
+    patch = "machine: {udev: {rules: [none]}}"
     shown = talosctl(world, NODE01, "patch", "machineconfig", "--dry-run", "--patch", patch)
     assert "with a reboot" in shown.stdout + shown.stderr
     assert boot_id(world, NODE01) == before
@@ -110,7 +110,10 @@ def members(world: World) -> list[str]:
 
 def test_an_upgrade_changes_the_version_after_a_reboot(world: World) -> None:
     image = "factory.talos.dev/vmware-installer/" + "0" * 64 + ":v1.13.8"
-    talosctl(world, NODE03, "upgrade", "--image", image, "--wait=false")
+    # It waits for a ready node, which none is before a CNI runs.
+    talosctl(
+        world, NODE03, "upgrade", "--image", image, "--drain=false", "--timeout=15s", code=None
+    )
     wait_until(
         "node03 runs the other version",
         lambda: "v1.13.8" in talosctl(world, NODE03, "version", code=None).stdout,
@@ -148,7 +151,7 @@ def test_a_cluster_comes_back_from_a_snapshot(world: World) -> None:
     wait_until(
         "etcd waits for a bootstrap on both",
         lambda: all(
-            "Preparing" in talosctl(world, node, "service", "etcd", code=None).stdout
+            "STATE    Preparing" in talosctl(world, node, "service", "etcd", code=None).stdout
             for node in (NODE01, NODE02)
         ),
         120,
