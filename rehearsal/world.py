@@ -52,10 +52,13 @@ class World:
         return self
 
     def _read(self, process: subprocess.Popen[str], up: threading.Event) -> None:
-        for line in process.stdout or ():
-            self.output.append(line)
-            if "the world is up" in line:
-                up.set()
+        if process.stdout is None:
+            return
+        with process.stdout as lines:
+            for line in lines:
+                self.output.append(line)
+                if "the world is up" in line:
+                    up.set()
         up.set()
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
