@@ -127,6 +127,9 @@ func (b *Builder) recipe(p Program) (recipe, error) {
 		flags = append(flags, "-X "+stamp(s, version))
 	}
 	argv := []string{"build", "-ldflags", strings.Join(flags, " ")}
+	if p.Folder != "." { // what is built of the lab's own module shares its compiled packages
+		argv = append(argv, "-trimpath")
+	}
 	if p.Tags != "" {
 		argv = append(argv, "-tags", p.Tags)
 	}
