@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rehearsal.world import PROJECT, World
+from rehearsal.world import PROJECT, World, wait_until
 
 BAD_FILES = sorted((PROJECT / "tests" / "fixtures" / "config" / "bad").glob("*.yaml"))
 
@@ -62,3 +63,23 @@ def test_bad_settings_are_refused_and_the_engine_registers_nothing(world: World,
     state = json.loads(world.run("pulumi", "stack", "export").stdout)
     registered = [one["type"] for one in state["deployment"].get("resources", [])]
     assert registered in ([], ["pulumi:pulumi:Stack"])
+
+
+def test_a_machine_that_does_not_answer_is_waited_for_and_picked_up(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world("--fault", "machine-silent=node01")
+    try:
+        deployment = world.start_command(
+            "pulumi", "up", "--yes", "--skip-preview", "--non-interactive"
+        )
+        wait_until("node01 is powered on", lambda: bool(world.machines()), 60)
+        time.sleep(8)
+        assert deployment.poll() is None, "up went on, or gave up, without the machine"
+        assert [machine["name"] for machine in world.machines()] == ["node01"]
+        (world.state / "machines" / "unreachable" / "node01").unlink()
+        said, _ = deployment.communicate(timeout=300)
+        assert deployment.returncode == 0, said
+        world.expect_no_changes()
+    finally:
+        world.stop()
