@@ -77,23 +77,9 @@ class Engine:
         """Fail unless nothing would change."""
         return self._run("preview", "--expect-no-changes")
 
-    def preview(self) -> dict[str, Any]:
-        """Give the preview as the engine's JSON."""
-        text = run("pulumi", "preview", "--json", "--non-interactive")
-        result: dict[str, Any] = json.loads(text)
-        return result
-
-    def refresh(self) -> str:
-        """Read the world as it is into the state."""
-        return self._run("refresh", "--yes", "--skip-preview")
-
     def destroy(self) -> str:
         """Delete all but what is protected."""
         return self._run("destroy", "--yes", "--skip-preview", "--exclude-protected")
-
-    def cancel(self) -> str:
-        """Take away the lock that a killed run left."""
-        return run("pulumi", "cancel", "--yes", "--non-interactive", codes=(0, 255))
 
     def state(self) -> dict[str, Any]:
         """Give the stack's state; secrets stay encrypted."""

@@ -51,7 +51,9 @@ def test_a_world_whose_owner_is_killed_is_ended_by_the_kernel(
 def test_a_world_has_no_way_out(world: World) -> None:
     routes = world.run("cat", "/proc/net/route").stdout.splitlines()[1:]
     assert all(route.split()[1] != "00000000" for route in routes), "there is a default route"
-    lookup = world.run("python", "-c", "import socket; socket.gethostbyname('example.com')", code=None)
+    lookup = world.run(
+        "python", "-c", "import socket; socket.gethostbyname('example.com')", code=None
+    )
     assert lookup.returncode != 0
     assert "Temporary failure in name resolution" in lookup.stderr or "gaierror" in lookup.stderr
 
