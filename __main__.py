@@ -7,9 +7,12 @@ from pathlib import Path
 import pulumi
 import pulumiverse_talos as talos
 
+from components import layers
 from components.cluster import Cluster, Identity, Image, Nodes
 from components.configuration import PatchError, check_patch_files
+from components.foundation import Definition, load_definitions
 from components.machines import Machines
+from components.manifests import ManifestError
 from components.talosctl import TalosctlError, check_talosctl
 from config.engine import load_from_pulumi, require_secret
 from config.problems import SettingsError
@@ -18,21 +21,22 @@ from config.settings import Settings
 ROOT = Path(__file__).parent
 
 
-def read_settings() -> Settings:
+def read_settings() -> tuple[Settings, list[Definition]]:
     """Read and check everything that can be wrong before a resource is registered."""
     try:
         settings = load_from_pulumi()
         check_patch_files(settings, ROOT)
+        definitions = load_definitions(settings)
         if not pulumi.runtime.is_dry_run():
             check_talosctl(settings.talos.tag)
-    except (SettingsError, PatchError, TalosctlError) as error:
+    except (SettingsError, PatchError, TalosctlError, ManifestError) as error:
         raise pulumi.RunError(str(error)) from None
-    return settings
+    return settings, definitions
 
 
 def main() -> None:
     """Build the platform."""
-    settings = read_settings()
+    settings, definitions = read_settings()
     password = require_secret("vspherePassword")
     name = settings.cluster.name
 
@@ -58,6 +62,7 @@ def main() -> None:
         # With the machines everything in the cluster is gone: nothing of it is deleted one by one.
         opts=pulumi.ResourceOptions(deleted_with=machines),
     )
+    layers.build(settings, definitions, cluster=cluster, machines=machines)
 
     pulumi.export("endpoint", settings.endpoint)
     pulumi.export("kubeconfig", cluster.kubeconfig)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from components.machines import Machines
     from config.settings import Machine, Settings
 
-PLATFORM_NAMESPACE = "platform-system"
-
 
 class Image(pulumi.ComponentResource):
     """The schematic of the machines' image, known to the image factory."""
@@ -291,18 +289,9 @@ class Cluster(pulumi.ComponentResource):
             # Without it, a kubeconfig that is not known yet replaces all that the provider made.
             cluster_identifier=settings.cluster.name,
             enable_server_side_apply=True,
+            # A run that is killed leaves objects that the state does not know.
+            upsert_existing_objects=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
-        )
-        kubernetes.core.v1.Namespace(
-            PLATFORM_NAMESPACE,
-            metadata={
-                "name": PLATFORM_NAMESPACE,
-                "labels": {
-                    f"pod-security.kubernetes.io/{mode}": "restricted"
-                    for mode in ("enforce", "audit", "warn")
-                },
-            },
-            opts=pulumi.ResourceOptions(parent=self, provider=self.provider),
         )
         self.register_outputs({})
 

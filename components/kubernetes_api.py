@@ -1,10 +1,15 @@
-"""Layer Talos: waits until the Kubernetes API answers at the address that everybody uses."""
+"""Layer Kubernetes: the API at the address that everybody uses, asked by hooks.
+
+Only what hooks need, with the standard library: all else goes through the Kubernetes provider.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -29,7 +34,76 @@ CALL_SECONDS = 5.0
 
 
 class ApiError(Exception):
-    """The Kubernetes API does not answer."""
+    """The Kubernetes API does not answer, or refuses."""
+
+
+class KubernetesApi:
+    """The API of one cluster, with a kubeconfig's own credentials."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        config: dict[str, Any] = yaml.safe_load(kubeconfig)
+        self.server = str(config["clusters"][0]["cluster"]["server"])
+        self._context = _tls(config)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Read an object or a list. Raises `ApiError`."""
+        found: dict[str, Any] = json.loads(self._call("GET", path, HTTPStatus.OK))
+        return found
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that is gone is as good. Raises `ApiError`."""
+        self._call("DELETE", path, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_FOUND)
+
+    def would_accept(self, path: str, body: Mapping[str, Any]) -> str | None:
+        """Ask, without making it, whether the API takes an object; None, or why it cannot tell.
+
+        A refusal by a rule or a webhook is an answer too: the way to it works.
+        """
+        text = json.dumps(body).encode()
+        try:
+            status, answer = self._request("POST", f"{path}?dryRun=All", text)
+        except ApiError as error:
+            return str(error)
+        answered = status < HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_FOUND
+        return None if answered else _message(answer) or f"it answers HTTP {status}"
+
+    def not_ready(self) -> str | None:
+        """Say why the API is not ready; None when it is."""
+        try:
+            self._call("GET", "/readyz", HTTPStatus.OK)
+        except ApiError as error:
+            return str(error)
+        return None
+
+    def _call(self, method: str, path: str, *accepted: HTTPStatus) -> bytes:
+        status, body = self._request(method, path)
+        if status not in accepted:
+            message = f"it answers HTTP {status}"
+            raise ApiError(message)
+        return body
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        url = urlsplit(self.server)
+        connection = HTTPSConnection(
+            url.hostname or "", url.port or 443, timeout=CALL_SECONDS, context=self._context
+        )
+        try:
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, HTTPException) as error:
+            raise ApiError(str(error) or type(error).__name__) from None
+        finally:
+            connection.close()
+
+
+def _message(answer: bytes) -> str | None:
+    """Read the message of the API's Status object."""
+    try:
+        return str(json.loads(answer)["message"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def api_answers(kubeconfig: pulumi.Output[str]) -> Hook:
@@ -45,15 +119,13 @@ def api_answers(kubeconfig: pulumi.Output[str]) -> Hook:
 def wait_ready(kubeconfig: str, clock: Clock | None = None) -> None:
     """Ask /readyz with the kubeconfig's own credentials until the answer is yes."""
     clock = clock or Clock()
-    config: dict[str, Any] = yaml.safe_load(kubeconfig)
-    server = str(config["clusters"][0]["cluster"]["server"])
-    context = _tls(config)
+    api = KubernetesApi(kubeconfig)
     deadline = clock.now() + API_SECONDS
-    while (reason := _not_ready(server, context)) is not None:
+    while (reason := api.not_ready()) is not None:
         if clock.now() >= deadline:
             message = (
-                f"{server}: the Kubernetes API is not ready after {API_SECONDS:.0f} s; last seen: "
-                f"{reason}. The address moves to a control plane once etcd has a leader: see "
+                f"{api.server}: the Kubernetes API is not ready after {API_SECONDS:.0f} s; last "
+                f"seen: {reason}. The address moves to a control plane once etcd has a leader: see "
                 "`talosctl etcd status` on the control planes, then run `pulumi up` again"
             )
             raise ApiError(message)
@@ -75,19 +147,3 @@ def _tls(config: dict[str, Any]) -> ssl.SSLContext:
 
 def _decoded(data: str) -> str:
     return base64.b64decode(data).decode()
-
-
-def _not_ready(server: str, context: ssl.SSLContext) -> str | None:
-    """Say why the API is not ready; None when it is."""
-    url = urlsplit(server)
-    connection = HTTPSConnection(
-        url.hostname or "", url.port or 443, timeout=CALL_SECONDS, context=context
-    )
-    try:
-        connection.request("GET", "/readyz")
-        status = connection.getresponse().status
-    except (OSError, HTTPException) as error:
-        return str(error) or type(error).__name__
-    finally:
-        connection.close()
-    return None if status == HTTPStatus.OK else f"it answers HTTP {status}"

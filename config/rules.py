@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from config import addresses, versions
+from config import addresses, gateway_api, versions
 from config.problems import Path, Problem, problem
 
 if TYPE_CHECKING:
@@ -201,6 +201,13 @@ def _gateway_api(draft: Draft) -> Iterator[Problem]:
             f"does not fit Cilium {cilium.version}",
             f"use Gateway API {versions.describe(fit.gateway_api)}",
         )
+    elif cilium.gateway_api_version not in gateway_api.SHA256:
+        yield problem(
+            ("services", "cilium", "gatewayApiVersion"),
+            cilium.gateway_api_version,
+            "a version whose definitions are not pinned",
+            f"use one of {', '.join(gateway_api.SHA256)}, or pin it in config/gateway_api.py",
+        )
     if traefik is not None and not versions.fits(traefik.version, fit.traefik_chart):
         yield problem(
             ("services", "traefik", "version"),
@@ -273,6 +280,20 @@ def _traefik_address(traefik: Traefik, network: NetworkSettings) -> Iterator[Pro
         )
 
 
+def _drill(draft: Draft) -> Iterator[Problem]:
+    if draft.cluster is None or draft.services is None or draft.services.cert_manager is None:
+        return
+    issuer = draft.services.cert_manager.issuer
+    if draft.cluster.drill and issuer == "letsencrypt-production":
+        yield problem(
+            ("services", "certManager", "issuer"),
+            issuer,
+            "in a drill (platform:cluster.drill), which would use up production's certificates: "
+            "Let's Encrypt gives five a week for the same names",
+            "use letsencrypt-staging or private-ca, or set platform:cluster.drill to false",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     _lifecycle,
     _control_planes,
@@ -284,6 +305,7 @@ RULES: tuple[Rule, ...] = (
     _gateway_api,
     _service_dependencies,
     _pools,
+    _drill,
 )
 
 

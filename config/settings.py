@@ -59,6 +59,10 @@ class Cluster(Model):
     lifecycle: Literal["standalone", "omni"] = Field(
         default="standalone", description="who configures the machines"
     )
+    drill: bool = Field(
+        default=False,
+        description="whether this is a rehearsal, which must not use up what production needs",
+    )
 
 
 class Site(Model):

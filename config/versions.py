@@ -43,6 +43,8 @@ ARGO_CD = "10.1.1"
 SERVING_CERT_APPROVER = "0.11.0"
 # renovate: datasource=github-releases depName=siderolabs/talos-backup extractVersion=^v(?<version>.+)$
 TALOS_BACKUP = "0.1.0-beta.3"
+# renovate: datasource=github-releases depName=kubernetes/kube-state-metrics extractVersion=^v(?<version>.+)$
+KUBE_STATE_METRICS = "2.17.0"
 
 # --- What fits together ------------------------------------------------------------------------
 

@@ -1,0 +1,61 @@
+"""Layer Kubernetes: waits until a new webhook takes objects.
+
+A webhook's pod is ready before its certificate has reached the API server, and the first object
+after an installation then fails with "failed calling webhook". Asking with a dry run is the only
+check that goes the whole way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from components.health import Clock
+from components.kubernetes_api import POLL_SECONDS, KubernetesApi
+from components.rollout import resolved
+
+if TYPE_CHECKING:
+    from components.gate import Hook
+
+SECONDS = 180.0
+"""Certificates are made within seconds; the API server may take a minute to see them."""
+
+
+class AdmissionError(Exception):
+    """Objects of a kind are not taken."""
+
+
+def accepts(kubeconfig: pulumi.Output[str], probe: Mapping[str, Any]) -> Hook:
+    """Make the hook that waits until the API takes an object like `probe`, which is never made."""
+
+    async def accepts(_: pulumi.ResourceHookArgs) -> None:
+        document = await resolved(kubeconfig)
+        await asyncio.to_thread(wait_accepted, KubernetesApi(document), probe, Clock())
+
+    return accepts
+
+
+def wait_accepted(api: KubernetesApi, probe: Mapping[str, Any], clock: Clock) -> None:
+    """Ask until there is an answer. Raises `AdmissionError`."""
+    deadline = clock.now() + SECONDS
+    path = collection(probe)
+    while (reason := api.would_accept(path, probe)) is not None:
+        if clock.now() >= deadline:
+            kind, place = probe["kind"], probe["metadata"].get("namespace", "the cluster")
+            message = (
+                f"{kind} in {place}: the API server takes none after {SECONDS:.0f} s: {reason}; "
+                f"look at the webhook's pods in {place}, then run `pulumi up` again"
+            )
+            raise AdmissionError(message)
+        clock.sleep(POLL_SECONDS)
+
+
+def collection(probe: Mapping[str, Any]) -> str:
+    """Give the API's path for objects like this one, for kinds whose plural is regular."""
+    group = probe["apiVersion"]
+    plural = f"{probe['kind'].lower()}s"
+    namespace = probe["metadata"].get("namespace")
+    return f"/apis/{group}/" + (f"namespaces/{namespace}/{plural}" if namespace else plural)

@@ -1,0 +1,241 @@
+"""Layer cert-manager: who issues certificates, and the platform's own wildcard certificate.
+
+Let's Encrypt cannot reach the platform, so domains are proven by DNS (ACME, DNS-01). The private
+authority is there always: a platform without a public domain uses it, and so do drills. A drill
+(`cluster.drill`) has no production issuer at all: Let's Encrypt allows five certificates a week
+for the same names, and a rebuild after a fire must not find them used up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.admission import accepts
+from components.charts import CRITICAL, ChartPlan, Values, resources, spread
+from components.gate import Gate
+from components.place import API_PORT, DNS_PORT, HTTPS_PORT, Place, anybody, metrics, ports
+from components.release import install
+from config.engine import require_secret
+
+if TYPE_CHECKING:
+    from config.settings import CertManager as CertManagerSettings
+    from config.settings import Settings
+
+NAMESPACE = "cert-manager"
+REPOSITORY = "https://charts.jetstack.io"
+API = "cert-manager.io/v1"
+WEBHOOK_PORT = 10250
+METRICS_PORT = 9402
+PRIVATE = "private-ca"
+SELF_SIGNED = "self-signed"
+ACME_SERVERS = {
+    "letsencrypt-production": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+RECURSIVE_NAME_SERVERS = "1.1.1.1:53,9.9.9.9:53"
+"""The site's own name servers may answer for the domain from inside, without the challenge."""
+TEN_YEARS = "87600h"
+DNS_TOKEN, DNS_KEY = "dns-token", "token"
+
+PROBE = {
+    "apiVersion": API,
+    "kind": "Certificate",
+    "metadata": {"name": "probe", "namespace": NAMESPACE},
+    "spec": {
+        "secretName": "probe",
+        "dnsNames": ["probe.invalid"],
+        "issuerRef": {"kind": "ClusterIssuer", "name": PRIVATE},
+    },
+}
+"""Never made: asks whether the webhook answers."""
+
+
+def plan(settings: Settings) -> ChartPlan | None:
+    """Plan the chart; None when cert-manager is not set."""
+    cert_manager = settings.services.cert_manager
+    if cert_manager is None:
+        return None
+    return ChartPlan("cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values())
+
+
+def values() -> Values:
+    """Give the chart's values."""
+    budget = {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 1}}
+
+    def labels(component: str) -> list[Values]:
+        return spread({"app.kubernetes.io/component": component})
+
+    return {
+        "global": {"priorityClassName": CRITICAL, "leaderElection": {"namespace": NAMESPACE}},
+        # Kept when the release goes: with the definitions all certificates would go.
+        "crds": {"enabled": True, "keep": True},
+        "replicaCount": 2,
+        **budget,
+        "resources": resources("25m", "64Mi", "256Mi"),
+        "topologySpreadConstraints": labels("controller"),
+        "dns01RecursiveNameservers": RECURSIVE_NAME_SERVERS,
+        "dns01RecursiveNameserversOnly": True,
+        "enableCertificateOwnerRef": False,
+        "webhook": {
+            "replicaCount": 2,
+            **budget,
+            "resources": resources("10m", "32Mi", "128Mi"),
+            "topologySpreadConstraints": labels("webhook"),
+        },
+        "cainjector": {
+            "replicaCount": 2,
+            **budget,
+            "resources": resources("10m", "64Mi", "256Mi"),
+            "topologySpreadConstraints": labels("cainjector"),
+        },
+        # The gate after the release asks the webhook itself, without a job and its rights.
+        "startupapicheck": {"enabled": False},
+        "prometheus": {"enabled": True},
+    }
+
+
+class CertManager(pulumi.ComponentResource):
+    """Issuers, ready to be asked."""
+
+    issuer: str
+    """The ClusterIssuer of the platform's own certificates."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Install it, then its issuers."""
+        super().__init__("platform:kubernetes:CertManager", name, None, opts)
+        chart, cert_manager = plan(settings), settings.services.cert_manager
+        if chart is None or cert_manager is None:
+            message = "services.certManager is not set"
+            raise ValueError(message)
+        place = Place(NAMESPACE, "restricted", self)
+        _open(place, cert_manager)
+        release = install(chart, kubeconfig, place.options())
+        gate = Gate(
+            "cert-manager-webhook",
+            {"version": chart.version},
+            after=release,
+            on_create=accepts(kubeconfig, PROBE),
+            on_update=accepts(kubeconfig, PROBE),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        after = pulumi.ResourceOptions(parent=self, depends_on=[gate.opened])
+        self.issuer = cert_manager.issuer
+        self._private_authority(settings.cluster.name, after)
+        if cert_manager.uses_acme:
+            self._acme(settings, cert_manager, place, after)
+        self.register_outputs({})
+
+    def _private_authority(self, cluster: str, opts: pulumi.ResourceOptions) -> None:
+        """Make an authority of the platform's own: self-signed once, for ten years."""
+        self_signed = issuer(SELF_SIGNED, {"selfSigned": {}}, opts)
+        authority = kubernetes.apiextensions.CustomResource(
+            "private-authority",
+            api_version=API,
+            kind="Certificate",
+            metadata={
+                "name": PRIVATE,
+                "namespace": NAMESPACE,
+                "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+            },
+            spec={
+                "isCA": True,
+                "commonName": f"{cluster} platform authority",
+                "secretName": PRIVATE,
+                "duration": TEN_YEARS,
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Never"},
+                "issuerRef": {"kind": "ClusterIssuer", "name": SELF_SIGNED},
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self_signed]),
+        )
+        issuer(
+            PRIVATE,
+            {"ca": {"secretName": PRIVATE}},
+            pulumi.ResourceOptions(parent=self, depends_on=[authority]),
+        )
+
+    @staticmethod
+    def _acme(
+        settings: Settings,
+        cert_manager: CertManagerSettings,
+        place: Place,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """Make Let's Encrypt's issuers; both, so that a trial needs no change of the platform."""
+        token = place.secret(DNS_TOKEN, {DNS_KEY: require_secret("dnsToken")})
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[token]))
+        for name, server in ACME_SERVERS.items():
+            if settings.cluster.drill and name == "letsencrypt-production":
+                continue
+            acme = {
+                "server": server,
+                "email": cert_manager.email,
+                "privateKeySecretRef": {"name": f"{name}-account"},
+                "solvers": [{"dns01": solver(cert_manager)}],
+            }
+            issuer(name, {"acme": acme}, after)
+
+
+def issuer(
+    name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions
+) -> kubernetes.apiextensions.CustomResource:
+    """Make a ClusterIssuer and wait until it is ready."""
+    return kubernetes.apiextensions.CustomResource(
+        f"issuer-{name}",
+        api_version=API,
+        kind="ClusterIssuer",
+        metadata={"name": name, "annotations": {"pulumi.com/waitFor": "condition=Ready"}},
+        spec=spec,
+        opts=opts,
+    )
+
+
+def solver(cert_manager: CertManagerSettings) -> dict[str, Any]:
+    """Say how the domain is proven; the token is in the Secret."""
+    dns = cert_manager.dns
+    reference = {"name": DNS_TOKEN, "key": DNS_KEY}
+    if dns is not None and dns.provider == "rfc2136":
+        return {
+            "rfc2136": {
+                "nameserver": dns.name_server,
+                "tsigKeyName": dns.key_name,
+                "tsigAlgorithm": "HMACSHA256",
+                "tsigSecretSecretRef": reference,
+            }
+        }
+    return {"cloudflare": {"apiTokenSecretRef": reference}}
+
+
+def _open(place: Place, cert_manager: CertManagerSettings) -> None:
+    """Open what each part needs."""
+    outside = [DNS_PORT, HTTPS_PORT]
+    if cert_manager.dns is not None and cert_manager.dns.name_server is not None:
+        _, _, port = cert_manager.dns.name_server.partition(":")
+        outside.append(int(port or DNS_PORT))
+    every_port = sorted({API_PORT, *outside})
+    place.allow(
+        "controller",
+        {"app.kubernetes.io/component": "controller"},
+        ingress=[metrics(METRICS_PORT)],
+        egress=[anybody(*every_port), {"ports": ports(DNS_PORT, protocol="UDP")}],
+    )
+    place.allow(
+        "cainjector",
+        {"app.kubernetes.io/component": "cainjector"},
+        ingress=[metrics(METRICS_PORT)],
+        egress=[anybody(API_PORT)],
+    )
+    place.allow(
+        "webhook",
+        {"app.kubernetes.io/component": "webhook"},
+        ingress=[anybody(WEBHOOK_PORT), metrics(METRICS_PORT)],
+        egress=[anybody(API_PORT)],
+    )

@@ -1,0 +1,152 @@
+"""Layer Kubernetes: Helm's own records of releases, mended where a killed run left them broken.
+
+Helm keeps each revision of a release in a Secret. A run that is killed with its plugin leaves a
+`pending-...` revision, at which every later operation stops with "another operation is in
+progress", with `atomic` as well; a killed installation leaves a release that the state does not
+know, and the next one stops with "cannot re-use a name that is still in use". Both are mended right
+before the engine touches the release. Objects stay as they are: Helm adopts those that carry the
+release's own annotations (helm/pkg/action/validate.go, existingResourceConflict).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pulumi
+
+from components.health import Clock
+from components.kubernetes_api import KubernetesApi
+from components.rollout import resolved
+
+if TYPE_CHECKING:
+    from components.charts import ChartPlan
+    from components.gate import Hook
+
+PENDING = "pending-"
+PATIENCE_SECONDS = 15.0
+"""The plugin of a killed engine may live on and finish what it began."""
+POLL_SECONDS = 1.0
+
+
+class RecordError(Exception):
+    """A release of the same name is somebody else's."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One revision of a release, as Helm's Secret says."""
+
+    secret: str
+    revision: int
+    status: str
+    chart: str
+
+    @property
+    def pending(self) -> bool:
+        """Whether an operation on it has begun and not ended."""
+        return self.status.startswith(PENDING)
+
+
+Connect = Callable[[str], KubernetesApi]
+
+
+def before_install(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
+    """Make the hook that forgets a release which a killed run made and the state does not know."""
+
+    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
+        return forget_unknown(api, plan, clock)
+
+    return _hook(kubeconfig, mend)
+
+
+def before_upgrade(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
+    """Make the hook that forgets revisions which a killed run left pending."""
+
+    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
+        return forget_pending(api, plan, clock)
+
+    return _hook(kubeconfig, mend)
+
+
+def _hook(
+    kubeconfig: pulumi.Output[str], mend: Callable[[KubernetesApi, Clock], list[str]]
+) -> Hook:
+    async def hook(_: pulumi.ResourceHookArgs) -> None:
+        document = await resolved(kubeconfig)
+        for message in await asyncio.to_thread(lambda: mend(KubernetesApi(document), Clock())):
+            pulumi.log.warn(message)
+
+    return hook
+
+
+def forget_unknown(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[str]:
+    """Remove all records of a release that is about to be installed; says what it did.
+
+    Raises `RecordError` when the release is of another chart.
+    """
+    found = _settled(api, plan, clock)
+    strangers = {one.chart for one in found} - {plan.chart}
+    if strangers:
+        message = (
+            f"{plan.namespace}/{plan.release}: a Helm release of that name is there, of the chart "
+            f"{', '.join(sorted(strangers))}; remove it: `helm uninstall --namespace "
+            f"{plan.namespace} {plan.release}`"
+        )
+        raise RecordError(message)
+    return [_forget(api, plan, one, "a killed run installed it") for one in found]
+
+
+def forget_pending(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[str]:
+    """Remove the pending records of a release that is about to be upgraded; says what it did."""
+    pending = [one for one in _settled(api, plan, clock) if one.pending]
+    return [_forget(api, plan, one, f"a killed run left it {one.status}") for one in pending]
+
+
+def _settled(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[Record]:
+    """Read the records, giving a pending operation a while to end by itself."""
+    deadline = clock.now() + PATIENCE_SECONDS
+    while True:
+        found = records(api, plan)
+        if not any(one.pending for one in found) or clock.now() >= deadline:
+            return found
+        clock.sleep(POLL_SECONDS)
+
+
+def _forget(api: KubernetesApi, plan: ChartPlan, record: Record, why: str) -> str:
+    api.delete(f"{_secrets(plan)}/{record.secret}")
+    return (
+        f"{plan.namespace}/{plan.release}: Helm's record of revision {record.revision} is removed: "
+        f"{why}"
+    )
+
+
+def records(api: KubernetesApi, plan: ChartPlan) -> list[Record]:
+    """Read all records of a release, oldest first."""
+    selector = quote(f"owner=helm,name={plan.release}")
+    items = api.get(f"{_secrets(plan)}?labelSelector={selector}")["items"]
+    return sorted((_record(item) for item in items), key=lambda one: one.revision)
+
+
+def _secrets(plan: ChartPlan) -> str:
+    return f"/api/v1/namespaces/{plan.namespace}/secrets"
+
+
+def _record(item: dict[str, Any]) -> Record:
+    """Read a record. Its text holds the values, secrets too: nothing else of it is kept."""
+    labels = item["metadata"]["labels"]
+    # The Secret's own base64 is around Helm's.
+    packed = base64.b64decode(base64.b64decode(item["data"]["release"]))
+    release = json.loads(gzip.decompress(packed))
+    return Record(
+        secret=item["metadata"]["name"],
+        revision=int(labels["version"]),
+        status=str(labels["status"]),
+        chart=str(release["chart"]["metadata"]["name"]),
+    )
