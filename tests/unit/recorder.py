@@ -24,6 +24,9 @@ from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
 from pulumi.runtime.proto import resource_pb2
 
+from components.manifests import Manifest
+from config.secret_keys import SECRET_KEYS
+
 ROOT = Path(__file__).parents[2]
 PASSWORD = "vcenter-Passw0rd-of-the-test"  # noqa: S105 no real one
 KEY = "private-key-of-the-test-cluster"
@@ -186,7 +189,8 @@ def run(
         preview=preview,
         monitor=_Monitor(platform),
     )
-    secrets = {"vspherePassword": PASSWORD}
+    secrets = {key.name: f"{key.name}-of-the-test" for key in SECRET_KEYS}
+    secrets["vspherePassword"] = PASSWORD
     config = {f"platform:{key}": json.dumps(value) for key, value in settings.items()}
     config |= {f"platform:{key}": value for key, value in secrets.items()}
     before = CONFIG.get()
@@ -218,6 +222,7 @@ def run(
         with (
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
             mock.patch("pulumi.export", export),
+            mock.patch("components.manifests.load", definition),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
     finally:
@@ -231,9 +236,28 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def definition(manifest: Manifest) -> list[dict[str, Any]]:
+    """Stand in for a definition of upstream's, which a unit test does not fetch."""
+    name = manifest.url.rpartition("/")[2].removesuffix(".yaml")
+    return [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name},
+            "spec": {"scope": "Namespaced"},
+        }
+    ]
+
+
 @cache
 def run_production() -> Platform:
     """Run the program with the production settings, once for all tests that only look."""
+    return run(production())
+
+
+@cache
+def run_machines() -> Platform:
+    """Run the program without anything on its cluster, once for all tests that only look."""
     return run(without_services(production()))
 
 
