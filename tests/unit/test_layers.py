@@ -82,7 +82,7 @@ def test_each_layer_waits_for_those_that_it_stands_on() -> None:
     by_urn = {one.urn: one for one in platform.resources}
 
     def needs(name: str) -> set[str]:
-        """Follow dependencies, those of the components around too, which hold back their children."""
+        """Follow dependencies, those of the components around too: they hold back children."""
         seen: set[str] = set()
         waiting = [platform.one(RELEASE, name).urn]
         while waiting:
