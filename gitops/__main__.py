@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from config import SettingsError, load_file
-from gitops.generated import problems, write
+from gitops.generated import check, write
 from gitops.root import root_application
 
 ROOT = Path(__file__).parents[1]
@@ -29,9 +29,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
                 print(f"{path}: written; commit and push it")
         if options.command == "root":
             print(yaml.safe_dump(root_application(settings, root), sort_keys=False), end="")
-        elif found := problems(settings, root):
-            raise SettingsError(found)
         else:
+            check(settings, root)
             print(f"{options.file}: what Argo CD reads is what the settings say")
     except SettingsError as error:
         print(f"{options.file}: {error}", file=sys.stderr)

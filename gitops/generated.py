@@ -1,7 +1,7 @@
 """GitOps: the files that follow from the settings, and whether the committed ones are those.
 
-Two files in the cluster's folder, next to its Talos patches: `gitops/argo-cd-values.yaml`, values of
-Argo CD's chart on top of bootstrap/argo-cd/values.yaml, and `gitops/settings/settings.yaml`, a
+Two files in the cluster's folder, next to its Talos patches: `gitops/argo-cd-values.yaml`, the
+chart's values on top of bootstrap/argo-cd/values.yaml, and `gitops/settings/settings.yaml`, a
 ConfigMap that never reaches a cluster: kustomize takes values from it and leaves it out.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from config import Settings
+from config import Settings, SettingsError
 from config.problems import Path as Key
 from config.problems import Problem, problem
 
@@ -29,11 +29,11 @@ FOLDER = "gitops"
 VALUES = "argo-cd-values.yaml"
 BASE_VALUES = "bootstrap/argo-cd/values.yaml"
 SETTINGS = "settings/settings.yaml"
+HEAD = "# Written by `python -m gitops write` from the stack file's settings: change them there.\n"
 REPLICAS_OF_REDIS = 3
 """redis-ha and its proxies, each on a machine of its own where there are as many."""
 MARKER = (
-    "# renovate: datasource=helm depName=argo-cd"
-    " registryUrl=https://argoproj.github.io/argo-helm\n"
+    "# renovate: datasource=helm depName=argo-cd registryUrl=https://argoproj.github.io/argo-helm\n"
 )
 
 
@@ -49,9 +49,8 @@ class File:
     @property
     def text(self) -> str:
         """The file's text."""
-        head = "# Written by `python -m gitops write STACK_FILE` from the settings: change them there.\n"
         body = yaml.dump(self.tree, Dumper=_Dumper, sort_keys=False, width=1000)
-        return head + body.replace("  argoCdVersion:", f"  {MARKER}  argoCdVersion:")
+        return HEAD + body.replace("  argoCdVersion:", f"  {MARKER}  argoCdVersion:")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -91,9 +90,10 @@ def write(settings: Settings, root: Path) -> list[str]:
     return written
 
 
-def problems(settings: Settings, root: Path) -> list[Problem]:
-    """Find where the committed files differ from the settings."""
-    return [found for file in files(settings) for found in _differences(file, root)]
+def check(settings: Settings, root: Path) -> None:
+    """Raise `SettingsError` where the committed files differ from the settings."""
+    if found := [one for file in files(settings) for one in _differences(file, root)]:
+        raise SettingsError(found)
 
 
 # --- What is in them ---------------------------------------------------------------------------
@@ -110,8 +110,8 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
         tree["configs"]["cm"]["admin.enabled"] = True
         tree["dex"] = {"enabled": False}
     else:
-        groups = {team: "role:admin" for team in github.admin_teams}
-        groups = {team: "role:readonly" for team in github.viewer_teams} | groups
+        groups = dict.fromkeys(github.viewer_teams, "role:readonly")
+        groups |= dict.fromkeys(github.admin_teams, "role:admin")
         tree["configs"]["cm"]["dex.config"] = yaml.safe_dump(
             {
                 "connectors": [
@@ -162,7 +162,7 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
         },
         "data": {name: value for name, (value, _) in data.items()},
     }
-    keys = {("data", name): key for name, (_, key) in data.items()}
+    keys: dict[Place, Key] = {("data", name): key for name, (_, key) in data.items()}
     return File(f"{folder(settings)}/{SETTINGS}", tree, keys)
 
 
