@@ -36,6 +36,7 @@ func (l Layout) PulumiHome() string { return l.path("pulumi-home") }
 func (l Layout) Tools() string      { return l.path("tools") }
 func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
+func (l Layout) Repository() string { return l.path("repository") }
 
 // Spec is all that a world is made from.
 type Spec struct {
@@ -85,6 +86,12 @@ type Settings struct {
 	Kubernetes struct {
 		Version string `json:"version"`
 	} `json:"kubernetes"`
+	Services struct {
+		ArgoCD *struct {
+			RepositoryURL string `json:"repositoryUrl"`
+			Revision      string `json:"revision"`
+		} `json:"argocd"`
+	} `json:"services"`
 	Secrets []struct {
 		Key string `json:"key"` // with its namespace
 	} `json:"secrets"` // that the program requires

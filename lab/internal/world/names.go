@@ -16,7 +16,11 @@ var servers = netip.MustParsePrefix("198.18.255.0/24")
 func names(s Settings) map[string]netip.Addr {
 	next := servers.Addr()
 	out := map[string]netip.Addr{}
-	for _, name := range []string{s.Site.Vcenter, s.Site.ImageFactory} {
+	all := []string{s.Site.Vcenter, s.Site.ImageFactory}
+	if git := s.gitHost(); git != "" {
+		all = append(all, git)
+	}
+	for _, name := range all {
 		next = next.Next()
 		out[name] = next
 		if literal, err := netip.ParseAddr(name); err == nil {

@@ -40,6 +40,9 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkGit(*settings); err != nil {
+		return nil, err
+	}
 	secrets, err := stackfile.NewSecrets(settings.secretKeys())
 	if err != nil {
 		return nil, err

@@ -83,6 +83,9 @@ func Serve(l Layout, progress *os.File) error {
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
+	if err := serveGit(l, authority, spec, addresses, say); err != nil {
+		return err
+	}
 	if err := serveControl(l, fleet); err != nil {
 		return err
 	}
