@@ -108,14 +108,16 @@ def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
         {"webhook.github.secret": require_secret("githubWebhookSecret")},
         metadata={"labels": {"app.kubernetes.io/name": "argocd-secret", **PART_OF}},
     )
+    # Empty until somebody is to be told: docs/gitops.md, "Notifications".
+    told = place.secret("argocd-notifications-secret", {})
     if not github:
-        return [redis, own]
+        return [redis, own, told]
     sign_on = place.secret(
         "argocd-sso",
         {"dex.github.clientSecret": require_secret("githubClientSecret")},
         metadata={"labels": PART_OF},
     )
-    return [redis, own, sign_on]
+    return [redis, own, told, sign_on]
 
 
 def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
