@@ -92,8 +92,9 @@ def write(settings: Settings, root: Path) -> list[str]:
 
 def check(settings: Settings, root: Path) -> None:
     """Raise `SettingsError` where the committed files differ from the settings."""
-    if found := [one for file in files(settings) for one in _differences(file, root)]:
-        raise SettingsError(found)
+    given = settings.model_dump(mode="json", by_alias=True)
+    if found := [one for file in files(settings) for one in _differences(file, root, given)]:
+        raise SettingsError(dict.fromkeys(found))
 
 
 # --- What is in them ---------------------------------------------------------------------------
@@ -169,7 +170,7 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
 # --- What is committed -------------------------------------------------------------------------
 
 
-def _differences(file: File, root: Path) -> Iterator[Problem]:
+def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
     found = _read(root / file.path)
     mend = "run `python -m gitops write` with the stack file, commit and push what it writes"
     if not isinstance(found, dict):
@@ -180,15 +181,25 @@ def _differences(file: File, root: Path) -> Iterator[Problem]:
     for place in [*wanted, *(place for place in committed if place not in wanted)]:
         if wanted.get(place) == committed.get(place):
             continue
-        key = next((key for start, key in file.keys.items() if place[: len(start)] == start), None)
         where = f"`{'.'.join(place)}` in {file.path}"
+        key = next((key for start, key in file.keys.items() if place[: len(start)] == start), None)
         if key is None:
             fault = f"{where} was changed by hand"
             yield problem(("services", "argocd"), None, fault, mend)
         else:
-            there = committed.get(place, "missing")
-            shown = f"is {there}" if len(str(there)) < 80 and "\n" not in str(there) else "differs"  # noqa: PLR2004 a line
-            yield problem(key, wanted.get(place), f"{where} {shown}", mend)
+            fault = f"{where} {_seen(committed.get(place, 'missing'))}"
+            yield problem(key, _value(settings, key), fault, mend)
+
+
+def _seen(value: object) -> str:
+    text = str(value)
+    return "differs" if "\n" in text else f"is {text}"
+
+
+def _value(settings: Any, key: Key) -> object:  # noqa: ANN401 any part of the settings
+    for part in key:
+        settings = settings[part]
+    return settings
 
 
 def _read(path: Path) -> object:

@@ -80,8 +80,7 @@ def _selected(objects: list[Object], select: dict[str, str], file: Path) -> list
     found = [
         one
         for one in objects
-        if one["kind"] == select["kind"]
-        and select.get("name") in (None, one["metadata"]["name"])
+        if one["kind"] == select["kind"] and select.get("name") in (None, one["metadata"]["name"])
     ]
     if not found:
         message = f"{file}: nothing is selected by {select}"
