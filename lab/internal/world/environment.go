@@ -23,6 +23,7 @@ func environment(l Layout, s *Spec) []string {
 		"SSL_CERT_FILE":      l.Authority(),
 		"REQUESTS_CA_BUNDLE": l.Authority(),
 		"CURL_CA_BUNDLE":     l.Authority(),
+		"GIT_SSL_CAINFO":     l.Authority(), // Git is built with an authority of the system's own
 
 		"PULUMI_HOME":              l.PulumiHome(),
 		"PULUMI_BACKEND_URL":       "file://" + l.Backend(),
