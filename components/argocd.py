@@ -106,7 +106,7 @@ def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
     own = place.secret(
         "argocd-secret",
         {"webhook.github.secret": require_secret("githubWebhookSecret")},
-        metadata={"labels": {"app.kubernetes.io/name": "argocd-secret", **PART_OF}},
+        labels={"app.kubernetes.io/name": "argocd-secret", **PART_OF},
     )
     # Empty until somebody is to be told: docs/gitops.md, "Notifications".
     told = place.secret("argocd-notifications-secret", {})
@@ -115,7 +115,7 @@ def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
     sign_on = place.secret(
         "argocd-sso",
         {"dex.github.clientSecret": require_secret("githubClientSecret")},
-        metadata={"labels": PART_OF},
+        labels=PART_OF,
     )
     return [redis, own, told, sign_on]
 
