@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"platform.lab/lab/internal/charts"
 )
 
 // The lab's servers live in a range that is reserved for benchmarks (RFC 2544), so that it cannot
@@ -26,6 +28,10 @@ func names(s Settings) map[string]netip.Addr {
 		if literal, err := netip.ParseAddr(name); err == nil {
 			out[name] = literal
 		}
+	}
+	next = next.Next()
+	for _, name := range charts.Hosts() { // one server for all
+		out[name] = next
 	}
 	return out
 }

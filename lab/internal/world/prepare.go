@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/stackfile"
 )
@@ -83,7 +84,8 @@ func checkPrograms(bin string) error {
 			return fmt.Errorf("missing tool: %s is not in %s; build it with `make build`", name, bin)
 		}
 	}
-	return nil
+	_, err := charts.Index(bin)
+	return err
 }
 
 // readSettings asks the program's own configuration layer, so that there is one model only.
