@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -18,42 +19,53 @@ const (
 	systemNamespace = "kube-system"
 )
 
-// node is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, and mirrors
-// the static pods. It starts no pod: KWOK plays them.
+// node is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
+// static pods and serves the kubelet's API. It starts no pod: KWOK plays them.
 type node struct {
-	boot *boot
+	boot    *boot
+	serving *serving
+	usage   *usage
 
 	mu      sync.Mutex
+	client  kubernetes.Interface
 	current *corev1.Node
+	pods    []corev1.Pod
 	// beat is when the status was last written, lease when the lease was.
 	beat, lease time.Time
 }
 
-func newNode(b *boot) *node { return &node{boot: b} }
+func newNode(b *boot) *node {
+	return &node{boot: b, serving: newServing(b.machine.path(kubeletFolder), b.hostname), usage: newUsage(b.begun)}
+}
 
 // run is the kubelet from the machine's boot to its end.
 func (n *node) run() {
 	b := n.boot
 
+	rotate := rotates(b.provider())
+	b.logError("kubelet", n.serving.load(rotate))
+	b.goroutine(n.serve)
 	b.services.running("kubelet")
 
-	if b.provider().Machine().Kubelet().SkipNodeRegistration() {
-		return
-	}
-
-	var (
-		client *kubernetes.Clientset
-		last   string
-	)
+	var last string
 
 	for ; !b.isStopping(); b.sleep(kubeletInterval) {
-		err := n.sync(&client)
+		if wanted := rotates(b.provider()); wanted != rotate {
+			rotate = wanted
+			b.logError("kubelet", n.serving.load(rotate))
+		}
+
+		if b.provider().Machine().Kubelet().SkipNodeRegistration() {
+			continue
+		}
+
+		err := n.sync(rotate)
 
 		if apierrors.IsUnauthorized(err) {
 			// The certificate is of a cluster that is gone: ask for another one.
-			client = nil
-
+			n.connect(nil)
 			b.logError("kubelet", os.RemoveAll(b.machine.path(kubeletFolder)))
+			b.logError("kubelet", n.serving.load(rotate))
 		}
 
 		if err != nil {
@@ -66,49 +78,87 @@ func (n *node) run() {
 	}
 }
 
-// sync brings the Node, its lease and the mirror pods up to date once.
-func (n *node) sync(client **kubernetes.Clientset) error {
+// sync brings the Node, its lease, the serving certificate and the mirror pods up to date once.
+func (n *node) sync(rotate bool) error {
 	b := n.boot
 	provider := b.provider()
 
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 
-	if *client == nil {
+	client := n.connection()
+	if client == nil {
 		made, err := b.kubeletClient(ctx, provider)
 		if err != nil {
 			return err
 		}
 
-		*client = made
+		n.connect(made)
+
+		client = made
 	}
 
-	object, err := n.register(ctx, *client, provider)
+	object, err := n.register(ctx, client, provider)
 	if err != nil {
 		return err
 	}
 
-	if err := n.renewLease(ctx, *client, object); err != nil {
+	if err := n.renewLease(ctx, client, object); err != nil {
 		return err
 	}
 
 	// A kubelet may list the pods of its own node only, and get none by name that is not bound to it.
-	pods, err := (*client).CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + object.Name})
+	pods, err := client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + object.Name})
 	if err != nil {
 		return err
 	}
 
-	if object, err = n.writeStatus(ctx, *client, provider, object, pods.Items); err != nil {
+	n.observe(pods.Items)
+
+	if object, err = n.writeStatus(ctx, client, provider, object, pods.Items); err != nil {
 		return err
 	}
 
 	n.remember(object)
 
-	if err := n.mirror(ctx, *client, object, pods.Items); err != nil {
-		return err
+	// A certificate that is not to be had keeps the kubelet from nothing else.
+	var refused error
+	if rotate {
+		refused = n.serving.sync(ctx, client, object)
 	}
 
-	return n.applyConfigured(ctx, *client, provider, object)
+	if err := n.mirror(ctx, client, object, pods.Items); err != nil {
+		return errors.Join(refused, err)
+	}
+
+	return errors.Join(refused, n.applyConfigured(ctx, client, provider, object))
+}
+
+// connect takes the kubelet's client, or drops it.
+func (n *node) connect(client kubernetes.Interface) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	n.client = client
+}
+
+// observe takes over the pods of the machine and brings their counters up to date.
+func (n *node) observe(pods []corev1.Pod) {
+	n.mu.Lock()
+	n.pods = pods
+	n.mu.Unlock()
+
+	for _, problem := range n.usage.observe(time.Now(), pods, n.boot.measure) {
+		n.boot.log.Warn("simulated use", "error", problem)
+	}
+}
+
+// podsNow are the machine's pods as last seen.
+func (n *node) podsNow() []corev1.Pod {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	return n.pods
 }
 
 func (n *node) remember(object *corev1.Node) {

@@ -24,7 +24,7 @@ const (
 // applyConfigured puts the labels, annotations and taints of the machine configuration on the Node, as Talos'
 // NodeApplyController does: on a control plane as administrator, on a worker as the kubelet, which may not
 // set labels of node-role.kubernetes.io. What Talos has set itself is removed when the configuration drops it.
-func (n *node) applyConfigured(ctx context.Context, client *kubernetes.Clientset, provider config.Provider, object *corev1.Node) error {
+func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node) error {
 	labels := maps.Clone(map[string]string(provider.Machine().NodeLabels()))
 	if labels == nil {
 		labels = map[string]string{}

@@ -13,7 +13,7 @@ import (
 
 // mirror creates a mirror pod for each static pod, replaces it when the static pod is another one, and
 // reports its state.
-func (n *node) mirror(ctx context.Context, client *kubernetes.Clientset, object *corev1.Node, pods []corev1.Pod) error {
+func (n *node) mirror(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pods []corev1.Pod) error {
 	var problems []error
 
 	for _, pod := range n.boot.plane.snapshot() {
@@ -30,7 +30,7 @@ func (n *node) mirror(ctx context.Context, client *kubernetes.Clientset, object 
 	return errors.Join(problems...)
 }
 
-func (n *node) mirrorOne(ctx context.Context, client *kubernetes.Clientset, object *corev1.Node, pod staticPod, current *corev1.Pod) error {
+func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pod staticPod, current *corev1.Pod) error {
 	pods := client.CoreV1().Pods(systemNamespace)
 
 	if current == nil {

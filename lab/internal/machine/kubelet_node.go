@@ -28,7 +28,7 @@ const (
 )
 
 // register reads the Node, or creates it with the labels and taints that the kubelet may give.
-func (n *node) register(ctx context.Context, client *kubernetes.Clientset, provider config.Provider) (*corev1.Node, error) {
+func (n *node) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
 	name := n.boot.hostname()
 
 	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
@@ -50,7 +50,7 @@ func (n *node) register(ctx context.Context, client *kubernetes.Clientset, provi
 	return client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
 }
 
-func (n *node) renewLease(ctx context.Context, client *kubernetes.Clientset, object *corev1.Node) error {
+func (n *node) renewLease(ctx context.Context, client kubernetes.Interface, object *corev1.Node) error {
 	if time.Since(n.lease) < leaseInterval {
 		return nil
 	}
@@ -85,7 +85,7 @@ func ownedBy(object *corev1.Node) metav1.OwnerReference {
 
 // writeStatus reports addresses, sizes, versions and conditions when they change, and every 10 s.
 func (n *node) writeStatus(
-	ctx context.Context, client *kubernetes.Clientset, provider config.Provider, object *corev1.Node, pods []corev1.Pod,
+	ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node, pods []corev1.Pod,
 ) (*corev1.Node, error) {
 	ready := n.networkReady(ctx, provider, object, pods)
 
