@@ -50,7 +50,7 @@ func envOr(name, otherwise string) string {
 
 func buildCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, KWOK) from their modules",
+		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB) from their modules",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			project, err := filepath.Abs(o.project)

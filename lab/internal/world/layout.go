@@ -36,6 +36,7 @@ func (l Layout) PulumiHome() string { return l.path("pulumi-home") }
 func (l Layout) Tools() string      { return l.path("tools") }
 func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
+func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 
 // Spec is all that a world is made from.
 type Spec struct {

@@ -65,7 +65,8 @@ func Serve(l Layout, progress *os.File) error {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
-		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		OnCluster: onCluster(l, spec, bridge, authority, log),
+		Bridge:    bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 	})
 	defer fleet.Close()
@@ -83,7 +84,7 @@ func Serve(l Layout, progress *os.File) error {
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
-	if err := serveControl(l, fleet); err != nil {
+	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
 		return err
 	}
 	say(readyLine)
