@@ -1,4 +1,4 @@
-// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK)
+// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB)
 // from their Go modules. Their versions are those of the go.mod files, and of nothing else.
 package programs
 
@@ -59,6 +59,7 @@ func All() []Program {
 			Name: "talosctl", Folder: "tools/talosctl", Package: "github.com/siderolabs/talos/cmd/talosctl", Module: "github.com/siderolabs/talos",
 			Stamps: []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
 		},
+		{Name: "metallb-controller", Folder: "tools/metallb", Package: "go.universe.tf/metallb/controller", Module: "go.universe.tf/metallb"},
 		{Name: "kwok", Folder: "tools/kwok", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok"},
 	}
 }

@@ -35,6 +35,8 @@ func environment(l Layout, s *Spec) []string {
 		"PULUMI_DISABLE_REGISTRY_RESOLVE":             "true",
 		"PULUMI_DEBUG_COMMANDS":                       "true", // for --event-log
 
+		"XDG_CACHE_HOME": l.path("cache"), // what the program fetches, it fetches in the world
+
 		"KUBECONFIG":  l.path("kubeconfig"),
 		"TALOSCONFIG": l.path("talosconfig"),
 

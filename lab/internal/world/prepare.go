@@ -76,7 +76,7 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 }
 
 // required are the programs without which no world can be entered.
-var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl", "talosctl"}
+var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "kubectl", "talosctl"}
 
 func checkPrograms(bin string) error {
 	for _, name := range required {

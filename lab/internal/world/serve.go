@@ -67,7 +67,8 @@ func Serve(l Layout, progress *os.File) error {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
-		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		OnCluster: onCluster(l, spec, bridge, authority, log),
+		Bridge:    bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 	})
 	defer fleet.Close()
@@ -92,7 +93,7 @@ func Serve(l Layout, progress *os.File) error {
 	if err := serveGit(l, authority, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := serveControl(l, fleet); err != nil {
+	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
 		return err
 	}
 	say(readyLine)
