@@ -146,6 +146,10 @@ func checkDependencies(c *helm.Chart) error {
 	return nil
 }
 
+// standInAnnotation marks the stand-ins in their Chart.yaml, so that none is ever taken for a real
+// package: a pull inside a world would bring them.
+const standInAnnotation = "platform.lab/stand-in"
+
 // cached lists the packages of a cache folder; one that is missing is empty.
 func cached(cache string) ([]Entry, error) {
 	files, err := filepath.Glob(filepath.Join(cache, "*.tgz"))
@@ -160,6 +164,9 @@ func cached(cache string) ([]Entry, error) {
 		}
 		if _, err := find(c.Name()); err != nil {
 			return nil, fmt.Errorf("%s: %w; remove it", path, err)
+		}
+		if c.Metadata.Annotations[standInAnnotation] != "" {
+			return nil, fmt.Errorf("%s is the lab's own stand-in, not the real package; remove it", path)
 		}
 		entry := Entry{Name: c.Name(), Version: c.Metadata.Version, Source: Cache}
 		if entry.File() != filepath.Base(path) {

@@ -220,6 +220,22 @@ func TestABadCacheIsRefusedWithTheFile(t *testing.T) {
 	}
 }
 
+func TestAStandInIsNeverTakenForARealPackage(t *testing.T) {
+	f := newFixture(t)
+	f.build(t)
+	for _, e := range []string{"traefik-39.0.9.tgz", "metrics-server-3.13.1.tgz", "argo-cd-10.1.1.tgz"} {
+		if err := copyFile(filepath.Join(f.Bin, "charts", e), filepath.Join(f.Cache, e)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Build(); err == nil || !strings.Contains(err.Error(), "stand-in") {
+			t.Errorf("%s: got %v", e, err)
+		}
+		if err := os.RemoveAll(f.Cache); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAModuleWhoseChartHasAnotherVersionIsRefused(t *testing.T) {
 	f := newFixture(t)
 	writeFile(t, filepath.Join(f.root, "modules/github.com/cilium/cilium/install/kubernetes/cilium/Chart.yaml"), "apiVersion: v2\nname: cilium\nversion: 1.2.4\n")

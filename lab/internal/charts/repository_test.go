@@ -110,6 +110,8 @@ func TestAFolderWithoutABuildIsNamed(t *testing.T) {
 func TestPullWithoutTheRepositoryNamesFolderAndFiles(t *testing.T) {
 	// A proxy that nobody serves: no way out, whatever machine this runs on.
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+	t.Setenv("NO_PROXY", "")
+	t.Setenv("no_proxy", "")
 	cache := filepath.Join(t.TempDir(), "cache")
 	err := Pull(cache, []Wanted{{"traefik", "39.0.9"}, {"argo-cd", "10.1.1"}}, t.Logf)
 	if err == nil || !strings.Contains(err.Error(), cache) || !strings.Contains(err.Error(), "traefik-39.0.9.tgz argo-cd-10.1.1.tgz") {
