@@ -87,8 +87,9 @@ func (c *cluster) runController(ctx context.Context, pod *corev1.Pod) error {
 		return err
 	}
 
+	// The webhook server reads its certificate below the folder for temporary files, whatever --cert-dir says.
 	folder := filepath.Join(c.dir, metallbProgram)
-	certificates, kubeconfig := filepath.Join(folder, "serving-certs"), filepath.Join(folder, "kubeconfig")
+	certificates, kubeconfig := filepath.Join(folder, "k8s-webhook-server", "serving-certs"), filepath.Join(folder, "kubeconfig")
 
 	if err := os.RemoveAll(certificates); err != nil { // of an earlier pod
 		return err
@@ -112,7 +113,7 @@ func (c *cluster) runController(ctx context.Context, pod *corev1.Pod) error {
 	container := pod.Spec.Containers[at]
 
 	cmd := exec.CommandContext(ctx, filepath.Join(c.options.Bin, metallbProgram), append(slices.Clone(container.Args), "--kubeconfig="+kubeconfig, "--cert-dir="+certificates)...)
-	cmd.Env = append(environmentOf(pod, container), "METALLB_NAMESPACE="+pod.Namespace, "HOME="+folder)
+	cmd.Env = append(environmentOf(pod, container), "METALLB_NAMESPACE="+pod.Namespace, "TMPDIR="+folder)
 
 	return runProgram(cmd, filepath.Join(folder, metallbProgram+".log"))
 }
