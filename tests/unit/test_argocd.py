@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
@@ -13,6 +14,7 @@ from config import load_file
 from gitops.root import root_application
 from tests.unit.recorder import (
     ROOT,
+    Platform,
     Registered,
     install_talosctl,
     is_secret,
@@ -77,6 +79,17 @@ def test_the_root_application_comes_after_the_release_and_is_what_the_command_pr
     assert platform.one(RELEASE, "argo-cd").urn in root.dependencies
 
 
+def test_nothing_is_touched_while_git_has_other_settings_than_the_stack() -> None:
+    settings = production()
+    settings["services"]["argocd"]["domain"] = "cd.platform.example.com"
+    platform = Platform()
+    with pytest.raises(pulumi.RunError) as refused:
+        run(settings, platform=platform, check_git=True)
+    assert 'platform:services.argocd.domain = "cd.platform.example.com"' in str(refused.value)
+    assert "python -m gitops write" in str(refused.value)
+    assert [one.type for one in platform.resources] in ([], ["pulumi:pulumi:Stack"])
+
+
 def test_values_are_laid_over_others_key_by_key_and_lists_as_a_whole() -> None:
     below = {"a": {"b": 1, "c": [1, 2]}, "d": {"e": 1}}
     assert merged(below, {"a": {"c": [3]}, "d": 2, "f": 4}) == {
@@ -123,10 +136,9 @@ def test_the_login_s_secret_is_the_one_that_dex_is_pointed_to() -> None:
     assert key in plain(secrets()[name].inputs["stringData"])
 
 
-def test_without_github_there_is_no_secret_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_github_there_is_no_secret_for_it() -> None:
     settings = production()
     del settings["services"]["argocd"]["github"]
-    monkeypatch.setattr("gitops.generated.check", lambda *_: None)  # Git has the other settings
     names = run(settings).names(SECRET)
     assert "argocd/argocd-secret" in names
     assert "argocd/argocd-sso" not in names
