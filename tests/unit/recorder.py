@@ -11,6 +11,7 @@ import json
 import runpy
 import stat
 from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -176,9 +177,16 @@ def production() -> dict[str, Any]:
 
 
 def run(
-    settings: Mapping[str, Any], *, preview: bool = False, platform: Platform | None = None
+    settings: Mapping[str, Any],
+    *,
+    preview: bool = False,
+    platform: Platform | None = None,
+    check_git: bool = False,
 ) -> Platform:
-    """Run the program with these settings; it is recorded in `platform`, also when it fails."""
+    """Run the program with these settings; it is recorded in `platform`, also when it fails.
+
+    Git has the production settings. With `check_git` the program compares, as it does for real.
+    """
     platform = platform or Platform()
     # Pulumi takes the thread's event loop, which another test's asyncio.run may have taken away.
     asyncio.set_event_loop(event_loop())
@@ -223,6 +231,7 @@ def run(
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
             mock.patch("pulumi.export", export),
             mock.patch("components.manifests.load", definition),
+            nullcontext() if check_git else mock.patch("gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
     finally:
@@ -252,7 +261,7 @@ def definition(manifest: Manifest) -> list[dict[str, Any]]:
 @cache
 def run_production() -> Platform:
     """Run the program with the production settings, once for all tests that only look."""
-    return run(production())
+    return run(production(), check_git=True)
 
 
 @cache

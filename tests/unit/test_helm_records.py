@@ -78,8 +78,10 @@ def test_a_pending_revision_is_removed_and_the_deployed_one_is_kept() -> None:
     messages = forget_pending(api, PLAN, time.clock())  # type: ignore[arg-type]
     assert api.deleted == ["/api/v1/namespaces/ingress/secrets/sh.helm.release.v1.traefik.v2"]
     assert messages == [
-        ("ingress/traefik: Helm's record of revision 2 is removed: "
-        "a killed run left it pending-upgrade")
+        (
+            "ingress/traefik: Helm's record of revision 2 is removed: "
+            "a killed run left it pending-upgrade"
+        )
     ]
     assert time.now >= PATIENCE_SECONDS
 
