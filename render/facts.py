@@ -54,7 +54,7 @@ class Facts:
             yield f"{written} is of type {kind} in it, not {keys.type_of(value)}: {value!r}"
 
     def _schema_takes(self, path: keys.Path, value: object) -> bool:
-        """Say whether the schema names the key, and takes a value of another type than the default."""
+        """Say whether the schema names the key and takes another type than the default's."""
         if self.schema is None or not schemas.knows(self.schema, path):
             return False
         alone: Any = value

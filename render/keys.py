@@ -1,7 +1,7 @@
-"""Layer Render: the keys that a chart's values have, with their types, as a file and as a tree.
+r"""Layer Render: the keys that a chart's values have, with their types, as a file and as a tree.
 
 A line of a `.keys` file is a path and its default's type: `controller.image.tag string`. A dot
-inside a key is written `\\.`; below a `map`, a `list` or a `null` anything may follow, since the
+inside a key is written `\.`; below a `map`, a `list` or a `null` anything may follow, since the
 chart's defaults say no more. Lines with `#` are comments.
 """
 
@@ -96,7 +96,7 @@ def paths(values: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, A
 
 
 def join(path: Path) -> str:
-    """Write a path: `configs.cm.exec\\.enabled`."""
+    r"""Write a path: `configs.cm.exec\.enabled`."""
     return ".".join(key.replace(".", "\\.") for key in path)
 
 

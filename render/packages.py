@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ import yaml
 from render import facts, keys
 
 PROJECT = Path(__file__).resolve().parent.parent
-CACHE = PROJECT / ".lab" / "charts"
+CACHE = Path(os.environ.get("LAB_CHARTS") or PROJECT / ".lab" / "charts").absolute()
+"""The lab's command reads the same variable."""
 BUILT = PROJECT / ".lab" / "bin" / "charts"
 INDEX = "index.json"
 STAND_IN_MARK = "platform.lab/stand-in"
@@ -171,8 +173,8 @@ def renew(
             _write(Chart.read(package.path), chart, version, folder)
             lines.append(f"{chart} {version}: renewed from {package.path.name} ({package.source})")
         elif (folder / f"{chart}-{version}.keys").is_file():
-            there = "only a stand-in of the lab is" if package else "it is not"
-            lines.append(f"{chart} {version}: kept as it was: its real package? {there} there")
+            there = "for only the lab's stand-in is there" if package else "for no package is there"
+            lines.append(f"{chart} {version}: kept as it was, {there}")
         else:
             missed.append(f"{chart}-{version}.tgz")
     if missed:
