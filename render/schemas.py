@@ -52,8 +52,8 @@ def _knows(root: Schema, node: object, path: Path) -> bool:
     properties = node.get("properties", {})
     if path[0] in properties:
         return _knows(root, properties[path[0]], path[1:]) or _open(root, properties[path[0]])
-    more = node.get("additionalProperties")
-    return isinstance(more, Mapping) and (not more or _knows(root, more, path[1:]))
+    # Names that are the user's to give (Traefik's further entry points) would hide misspelt ones.
+    return False
 
 
 def _open(root: Schema, node: object) -> bool:
