@@ -64,7 +64,7 @@ def _open(root: Schema, node: object) -> bool:
     kinds = node.get("type", ())
     is_mapping = kinds == "object" or "object" in kinds
     says = {"properties", "anyOf", "oneOf", "allOf"} & node.keys()
-    return is_mapping and not says and node.get("additionalProperties") is not False
+    return is_mapping and not says and node.get("additionalProperties", True) in (True, {})
 
 
 def _resolve(root: Schema, node: Schema) -> Schema:
