@@ -10,7 +10,7 @@ BIN := .lab/bin
 PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
 
-.PHONY: help setup build lab lab-shell test unit lint types format go-test lab-test bench clean
+.PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ build: setup ## the lab and the real programs it runs (cached)
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal
+
+drill: build ## the fire drill in the lab: up, destroy, up, everything as before
+	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal.drill
 
 lab-shell: build ## a shell in a world of its own, for work by hand
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}

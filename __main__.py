@@ -17,6 +17,7 @@ from components.talosctl import TalosctlError, check_talosctl
 from config.engine import load_from_pulumi, require_secret
 from config.problems import SettingsError
 from config.settings import Settings
+from gitops import generated as gitops
 
 ROOT = Path(__file__).parent
 
@@ -26,6 +27,7 @@ def read_settings() -> tuple[Settings, list[Definition]]:
     try:
         settings = load_from_pulumi()
         check_patch_files(settings, ROOT)
+        gitops.check(settings, ROOT)
         definitions = load_definitions(settings)
         if not pulumi.runtime.is_dry_run():
             check_talosctl(settings.talos.tag)

@@ -1,16 +1,71 @@
-"""placeholder until merged"""
+"""Layer Argo CD: GitOps. Pulumi installs it once; from then on it keeps itself, from Git.
+
+Who owns what is in docs/ownership.md. The namespace, its policies, its Secrets, the route to it and
+the root Application stay Pulumi's; the release is handed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pulumi
+import pulumi_kubernetes as kubernetes
+import yaml
 
-from components.charts import ChartPlan
-from config.settings import Settings
+from components.argocd_network import policies
+from components.charts import ChartPlan, Values
+from components.place import Place
+from components.release import install
+from config.engine import require_secret
+from gitops.generated import BASE_VALUES, VALUES, folder
+from gitops.root import root_application
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+NAMESPACE = "argocd"
+REPOSITORY = "https://argoproj.github.io/argo-helm"
+SERVER = "argo-cd-argocd-server"
+"""The Service of the web interface and the API, as the chart names it."""
+PART_OF = {"app.kubernetes.io/part-of": "argocd"}
+"""Argo CD reads only Secrets with this label."""
+HANDED_OVER = ("*",)
+"""Nothing of the release is Pulumi's after its installation: any input that changed, a timeout too,
+would make Helm put its first values over those that Argo CD has synced since."""
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    return None
+def plan(settings: Settings, root: Path = ROOT) -> ChartPlan | None:
+    """Plan the chart, with the values that Argo CD will read; None when Argo CD is not set."""
+    argocd = settings.services.argocd
+    if argocd is None:
+        return None
+    values = merged(_read(root / BASE_VALUES), _read(root / folder(settings) / VALUES))
+    return ChartPlan("argo-cd", REPOSITORY, argocd.version, NAMESPACE, values)
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
+    """Lay values over others as Helm does: mappings key by key, all else as a whole."""
+    found = dict(below)
+    for key, value in above.items():
+        old = found.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            found[key] = merged(old, value)
+        else:
+            found[key] = value
+    return found
+
+
+def _read(path: Path) -> Values:
+    values: Values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return values
 
 
 class ArgoCD(pulumi.ComponentResource):
+    """GitOps, handed over to itself."""
+
     def __init__(
         self,
         name: str,
@@ -18,4 +73,78 @@ class ArgoCD(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Install it, let people in, and give it the repository."""
         super().__init__("platform:kubernetes:ArgoCD", name, None, opts)
+        chart, argocd = plan(settings), settings.services.argocd
+        if chart is None or argocd is None:
+            message = "services.argocd is not set"
+            raise ValueError(message)
+        place = Place(NAMESPACE, "restricted", self)
+        for one in policies():
+            place.allow(one.name, one.pods, ingress=one.ingress, egress=one.egress)
+        secrets = _secrets(place, github=argocd.github is not None)
+        release = install(chart, kubeconfig, place.options(*secrets), ignore_changes=HANDED_OVER)
+        after = place.options(release)
+        _route(argocd.domain, after)
+        root = root_application(settings, ROOT)
+        kubernetes.apiextensions.CustomResource(
+            "root-application",
+            api_version=root["apiVersion"],
+            kind=root["kind"],
+            metadata=root["metadata"],
+            spec=root["spec"],
+            opts=after,
+        )
+        self.register_outputs({})
+
+
+def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
+    """Make what Argo CD is told and cannot read from Git."""
+    redis = place.secret("argocd-redis", {"auth": require_secret("argocdRedisPassword")})
+    # Argo CD adds keys of its own, such as the one that signs sessions; they are not declared here,
+    # so no preview sees them and no update takes them away.
+    own = place.secret(
+        "argocd-secret",
+        {"webhook.github.secret": require_secret("githubWebhookSecret")},
+        labels={"app.kubernetes.io/name": "argocd-secret", **PART_OF},
+    )
+    # Empty until somebody is to be told: docs/gitops.md, "Notifications".
+    told = place.secret("argocd-notifications-secret", {})
+    if not github:
+        return [redis, own, told]
+    sign_on = place.secret(
+        "argocd-sso",
+        {"dex.github.clientSecret": require_secret("githubClientSecret")},
+        labels=PART_OF,
+    )
+    return [redis, own, told, sign_on]
+
+
+def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
+    """Serve the web interface, the API, GitHub's webhook and the command line's gRPC.
+
+    The certificate is Traefik's default one, the platform's own.
+    """
+    host = f"Host(`{domain}`)"
+    service = {"name": SERVER, "port": 80}
+    grpc = f"{host} && Header(`Content-Type`, `application/grpc`)"
+    kubernetes.apiextensions.CustomResource(
+        "argocd-route",
+        api_version="traefik.io/v1alpha1",
+        kind="IngressRoute",
+        metadata={"name": "argocd", "namespace": NAMESPACE},
+        spec={
+            "entryPoints": ["websecure"],
+            "routes": [
+                {"kind": "Rule", "match": host, "priority": 10, "services": [service]},
+                {
+                    "kind": "Rule",
+                    "match": grpc,
+                    "priority": 11,
+                    "services": [{**service, "scheme": "h2c"}],
+                },
+            ],
+            "tls": {},
+        },
+        opts=opts,
+    )

@@ -18,6 +18,8 @@ from config.settings import Machine, Settings
 LINK = "eth0"
 """The only network interface; Talos' VMware image boots with net.ifnames=0."""
 COMMON = "common"
+GITOPS = "gitops"
+"""A folder beside the patches: what Argo CD reads of this cluster (gitops/generated.py)."""
 
 
 class PatchError(Exception):
@@ -32,7 +34,9 @@ def check_patch_files(settings: Settings, root: Path) -> None:
         raise PatchError(message)
     names = {COMMON, "controlplane", "worker", *(one.name for one in settings.machines)}
     strays = sorted(
-        one.name for one in folder.iterdir() if one.suffix != ".yaml" or one.stem not in names
+        one.name
+        for one in folder.iterdir()
+        if one.name != GITOPS and (one.suffix != ".yaml" or one.stem not in names)
     )
     if strays:
         message = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from rehearsal import platform
 from rehearsal.tools import run, world
 
 
@@ -16,8 +17,20 @@ def look_around() -> str:
         ("versions (Talos)", run("talosctl", "--nodes", first_machine(), "version", "--short")),
         ("nodes (Kubernetes)", run("kubectl", "get", "nodes", "--output", "wide")),
         ("version through the VIP", run("kubectl", "get", "--raw", "/version")),
+        ("layers", platform.table(platform.layers())),
+        ("through the ingress", ingress()),
     ]
     return "\n".join(f"--- {title}\n{text.strip()}" for title, text in parts)
+
+
+def ingress() -> str:
+    """Ask the ingress for the dashboard, as a browser would."""
+    traefik = spec()["settings"]["services"].get("traefik")
+    if not traefik:
+        return "no ingress in the settings"
+    host = traefik.get("dashboardDomain") or "anything.example.com"
+    status, text = platform.ask(traefik["address"], host)
+    return f"https://{host} at {traefik['address']}: HTTP {status}, {text.strip()}"
 
 
 def spec() -> dict[str, Any]:
@@ -77,4 +90,8 @@ def real_and_simulated() -> str:
     if not published:
         lines.append(f"  {plugins}: the lab's stand-ins")
     lines += [f"  {name}: {how}" for name, how in SIMULATED]
+    lines.append("on the cluster:")
+    lines += [f"  {one}" for one in platform.workloads_in_lab(world())]
+    charts = platform.chart_sources()
+    lines += [f"  chart {name}: {source}" for name, source in sorted(charts.items())]
     return "\n".join(lines)

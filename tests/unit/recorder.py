@@ -11,6 +11,7 @@ import json
 import runpy
 import stat
 from collections.abc import Awaitable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,9 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
 from pulumi.runtime.proto import resource_pb2
+
+from components.manifests import Manifest
+from config.secret_keys import SECRET_KEYS
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "vcenter-Passw0rd-of-the-test"  # noqa: S105 no real one
@@ -173,9 +177,16 @@ def production() -> dict[str, Any]:
 
 
 def run(
-    settings: Mapping[str, Any], *, preview: bool = False, platform: Platform | None = None
+    settings: Mapping[str, Any],
+    *,
+    preview: bool = False,
+    platform: Platform | None = None,
+    check_git: bool = False,
 ) -> Platform:
-    """Run the program with these settings; it is recorded in `platform`, also when it fails."""
+    """Run the program with these settings; it is recorded in `platform`, also when it fails.
+
+    Git has the production settings. With `check_git` the program compares, as it does for real.
+    """
     platform = platform or Platform()
     # Pulumi takes the thread's event loop, which another test's asyncio.run may have taken away.
     asyncio.set_event_loop(event_loop())
@@ -186,7 +197,8 @@ def run(
         preview=preview,
         monitor=_Monitor(platform),
     )
-    secrets = {"vspherePassword": PASSWORD}
+    secrets = {key.name: f"{key.name}-of-the-test" for key in SECRET_KEYS}
+    secrets["vspherePassword"] = PASSWORD
     config = {f"platform:{key}": json.dumps(value) for key, value in settings.items()}
     config |= {f"platform:{key}": value for key, value in secrets.items()}
     before = CONFIG.get()
@@ -218,6 +230,8 @@ def run(
         with (
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
             mock.patch("pulumi.export", export),
+            mock.patch("components.manifests.load", definition),
+            nullcontext() if check_git else mock.patch("gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
     finally:
@@ -231,9 +245,28 @@ def event_loop() -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def definition(manifest: Manifest) -> list[dict[str, Any]]:
+    """Stand in for a definition of upstream's, which a unit test does not fetch."""
+    name = manifest.url.rpartition("/")[2].removesuffix(".yaml")
+    return [
+        {
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": {"name": name},
+            "spec": {"scope": "Namespaced"},
+        }
+    ]
+
+
 @cache
 def run_production() -> Platform:
     """Run the program with the production settings, once for all tests that only look."""
+    return run(production(), check_git=True)
+
+
+@cache
+def run_machines() -> Platform:
+    """Run the program without anything on its cluster, once for all tests that only look."""
     return run(without_services(production()))
 
 

@@ -1,10 +1,8 @@
 """The gate on the Kubernetes API, against a server on loopback."""
 
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -16,7 +14,7 @@ from components.kubernetes_api import ApiError, wait_ready
 
 
 @contextmanager
-def server(answers: list[int]) -> Iterator[tuple[str, list[str]]]:
+def server(answers: list[int], body: bytes = b"") -> Iterator[tuple[str, list[str]]]:
     """Serve these statuses one after the other, the last one for ever."""
     paths: list[str] = []
 
@@ -25,6 +23,9 @@ def server(answers: list[int]) -> Iterator[tuple[str, list[str]]]:
             paths.append(self.path)
             self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
             self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 the standard library's name
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -40,16 +41,7 @@ def server(answers: list[int]) -> Iterator[tuple[str, list[str]]]:
         httpd.server_close()
 
 
-@pytest.fixture(autouse=True)
-def without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave TLS out: the standard library cannot make certificates."""
-
-    def plain(host: str, port: int, timeout: float, context: ssl.SSLContext) -> HTTPConnection:
-        assert isinstance(context, ssl.SSLContext)
-        return HTTPConnection(host, port, timeout=timeout)
-
-    monkeypatch.setattr(kubernetes_api, "HTTPSConnection", plain)
-    monkeypatch.setattr(kubernetes_api, "_tls", lambda _: ssl.create_default_context())
+pytestmark = pytest.mark.usefixtures("without_tls")
 
 
 class Time:

@@ -12,7 +12,7 @@ from tests.unit.recorder import (
     machine,
     production,
     run,
-    run_production,
+    run_machines,
     without_services,
 )
 
@@ -31,7 +31,7 @@ def settings(**changes: object) -> dict[str, Any]:
 
 
 def test_a_machine_has_the_size_and_place_that_the_settings_give_it() -> None:
-    node = run_production().one(VM, "node02").inputs
+    node = run_machines().one(VM, "node02").inputs
     assert node["name"] == "node02"
     assert (node["numCpus"], node["memory"]) == (4, 16384)
     assert node["disks"] == [
@@ -47,24 +47,24 @@ def test_a_machine_has_the_size_and_place_that_the_settings_give_it() -> None:
 
 
 def test_a_machine_keeps_what_the_image_says_of_its_hardware() -> None:
-    node = run_production().one(VM, "node01").inputs
+    node = run_machines().one(VM, "node01").inputs
     assert node["guestId"] == "other3xLinux64Guest"
     assert node["scsiType"] == "pvscsi"
     assert node["enableDiskUuid"] is True
 
 
 def test_a_machine_grows_while_it_runs() -> None:
-    node = run_production().one(VM, "node01").inputs
+    node = run_machines().one(VM, "node01").inputs
     assert node["cpuHotAddEnabled"] is True
     assert node["memoryHotAddEnabled"] is True
 
 
 def test_nobody_waits_for_an_address_that_needs_vmware_tools() -> None:
-    assert run_production().one(VM, "node01").inputs["waitForGuestNetTimeout"] == 0
+    assert run_machines().one(VM, "node01").inputs["waitForGuestNetTimeout"] == 0
 
 
 def test_the_extra_config_holds_the_address_and_nothing_else() -> None:
-    node = run_production().one(VM, "node03").inputs
+    node = run_machines().one(VM, "node03").inputs
     assert decoded_guestinfo(node["extraConfig"]) == {
         "instance-id": "node03",
         "local-hostname": "node03",
@@ -85,12 +85,12 @@ def test_the_extra_config_holds_the_address_and_nothing_else() -> None:
 
 
 def test_what_is_read_only_once_never_changes_a_machine_again() -> None:
-    request = run_production().one(VM, "node01").request
+    request = run_machines().one(VM, "node01").request
     assert sorted(request.ignoreChanges) == ["clone", "extraConfig", "hostSystemId"]
 
 
 def test_a_rebuilt_machine_waits_until_its_name_is_free() -> None:
-    assert run_production().one(VM, "node01").request.deleteBeforeReplace is True
+    assert run_machines().one(VM, "node01").request.deleteBeforeReplace is True
 
 
 def test_data_disks_follow_the_system_disk() -> None:
@@ -128,12 +128,12 @@ def test_control_planes_must_be_apart_and_workers_should() -> None:
 
 
 def test_the_library_says_that_it_is_not_published() -> None:
-    (library,) = run_production().all("vsphere:index/contentLibrary:ContentLibrary")
+    (library,) = run_machines().all("vsphere:index/contentLibrary:ContentLibrary")
     assert library.inputs["publication"] == {"published": False}
 
 
 def test_names_of_the_site_are_looked_up_in_its_datacenter() -> None:
-    calls = dict(run_production().calls)
+    calls = dict(run_machines().calls)
     for function in ("ComputeCluster", "Datastore", "Network"):
         token = f"vsphere:index/get{function}:get{function}"
         assert calls[token]["datacenterId"] == "id-of-dc01"

@@ -22,6 +22,7 @@ from tests.unit.recorder import (
     production,
     public_text,
     run,
+    run_machines,
     run_production,
     without_services,
 )
@@ -83,7 +84,7 @@ def test_machines_are_made_and_configured_one_after_the_other_control_planes_fir
 
 
 def test_etcd_is_bootstrapped_once_between_the_first_configuration_and_its_health() -> None:
-    platform = run_production()
+    platform = run_machines()
     gate = platform.one(GATE, "etcd")
     assert platform.one(APPLY, "node01").urn in gate.dependencies
     assert gate.hooks("before_create") == ["etcd-first"]
@@ -109,25 +110,24 @@ def test_every_hook_is_one_that_a_destroy_does_not_need_and_a_failure_repeats() 
 
 
 def test_only_the_machine_secrets_are_protected() -> None:
-    platform = run_production()
+    platform = run_machines()
     assert [one.type for one in platform.resources if one.request.protect] == [SECRETS]
     assert list(platform.one(SECRETS, "prod").request.ignoreChanges) == ["talosVersion"]
 
 
 def test_a_rebuilt_machine_is_configured_again() -> None:
-    platform = run_production()
+    platform = run_machines()
     for one in platform.all(APPLY):
         assert one.request.replacement_trigger.string_value == f"{one.name}-id"
 
 
 def test_all_in_the_cluster_goes_with_the_machines_when_the_platform_is_destroyed() -> None:
-    platform = run_production()
+    platform = run_machines()
     machines = platform.one("platform:vsphere:Machines", "machines")
     cluster = platform.one("platform:talos:Cluster", "prod")
     assert cluster.request.deletedWith == machines.urn
     # The engine hands this down to children (source_eval.go, inheritFromParent).
     for type_ in (
-        "kubernetes:core/v1:Namespace",
         "pulumi:providers:kubernetes",
         "talos:cluster/kubeconfig:Kubeconfig",
     ):
@@ -136,7 +136,7 @@ def test_all_in_the_cluster_goes_with_the_machines_when_the_platform_is_destroye
 
 
 def test_the_kubernetes_provider_comes_after_the_api_answers_and_is_never_replaced() -> None:
-    platform = run_production()
+    platform = run_machines()
     provider = platform.one("pulumi:providers:kubernetes", "prod")
     assert provider.inputs["clusterIdentifier"] == "prod"
     assert is_secret(provider.inputs["kubeconfig"])
@@ -144,17 +144,8 @@ def test_the_kubernetes_provider_comes_after_the_api_answers_and_is_never_replac
     assert order.index(platform.one(GATE, "kubernetes-api").urn) < order.index(provider.urn)
 
 
-def test_the_namespace_of_the_platform_is_restricted() -> None:
-    (namespace,) = run_production().all("kubernetes:core/v1:Namespace")
-    assert namespace.inputs["metadata"]["labels"] == {
-        "pod-security.kubernetes.io/enforce": "restricted",
-        "pod-security.kubernetes.io/audit": "restricted",
-        "pod-security.kubernetes.io/warn": "restricted",
-    }
-
-
 def test_every_resource_names_its_provider() -> None:
-    for one in run(three_and_two()).resources:
+    for one in run_production().resources + run(three_and_two()).resources:
         if one.request.custom and not one.type.startswith("pulumi:"):
             assert one.request.provider, one.urn
 
@@ -193,13 +184,13 @@ def gates(platform: Platform) -> dict[str, Mapping[str, Any]]:
 def test_a_change_of_one_machine_closes_only_its_own_gate() -> None:
     machines = production()["machines"]
     grown = [*machines[:1], machines[1] | {"memoryMiB": 32768}, *machines[2:]]
-    before, after = gates(run_production()), gates(run(settings(machines=grown)))
+    before, after = gates(run_machines()), gates(run(settings(machines=grown)))
     assert [name for name in before if before[name] != after[name]] == ["node02-healthy"]
 
 
 def test_a_change_of_every_configuration_closes_every_machines_gate() -> None:
     network = production()["network"] | {"timeServers": ["time.example.com"]}
-    before, after = gates(run_production()), gates(run(settings(network=network)))
+    before, after = gates(run_machines()), gates(run(settings(network=network)))
     changed = [name for name in before if before[name] != after[name]]
     assert changed == ["node01-healthy", "node02-healthy", "node03-healthy"]
 
@@ -222,7 +213,7 @@ def test_an_image_by_its_id_is_not_registered_with_the_factory() -> None:
 
 
 def test_an_image_of_extensions_is_registered_before_it_is_downloaded() -> None:
-    platform = run_production()
+    platform = run_machines()
     (schematic,) = platform.all("talos:imageFactory/schematic:Schematic")
     (item,) = platform.all("vsphere:index/contentLibraryItem:ContentLibraryItem")
     assert schematic.urn in item.dependencies

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/progress"
 	"platform.lab/lab/internal/world"
@@ -17,6 +18,7 @@ import (
 // options are the flags that several commands share.
 type options struct {
 	project, state, stackFile string
+	charts                    string
 	simulation                world.Options
 }
 
@@ -34,7 +36,7 @@ func lab(args []string) (int, error) {
 	}
 	root.PersistentFlags().StringVar(&o.project, "project", ".", "folder of Pulumi.yaml")
 	root.PersistentFlags().StringVar(&o.state, "state", envOr("LAB_WORLD", filepath.Join(".lab", "world")), "folder of the world")
-	root.AddCommand(buildCommand(o), runCommand(o, &code), upCommand(o, &code), statusCommand(o))
+	root.AddCommand(buildCommand(o), runCommand(o, &code), upCommand(o, &code), statusCommand(o), chartsCommand(o), renderCommand(o))
 	root.AddCommand(hiddenCommands(&code)...)
 	root.SetArgs(args)
 	err := root.Execute()
@@ -49,28 +51,39 @@ func envOr(name, otherwise string) string {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, KWOK) from their modules",
+	only := false
+	c := &cobra.Command{
+		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			project, err := filepath.Abs(o.project)
 			if err != nil {
 				return err
 			}
-			self, err := os.Executable()
+			bin, err := bin()
 			if err != nil {
 				return err
 			}
-			bin := filepath.Dir(self)
 			builder := &programs.Builder{
 				Lab: filepath.Join(project, "lab"), Bin: bin, Go: envOr("GO", "go"), Display: progress.New(os.Stderr),
 			}
-			if err := builder.Build(programs.All()); err != nil {
+			packager := &charts.Builder{
+				Lab: builder.Lab, Bin: bin, Cache: o.charts, Module: builder.Module, Display: builder.Display,
+			}
+			if !only {
+				if err := builder.Build(programs.All()); err != nil {
+					return err
+				}
+			}
+			if err := packager.Build(); err != nil || only {
 				return err
 			}
 			return linkHost(bin)
 		},
 	}
+	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
+	chartFlags(c, o)
+	return c
 }
 
 // linkHost puts the language host beside the engine, where the engine looks for it.

@@ -4,13 +4,16 @@ package kubernetesplugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -30,13 +33,23 @@ const (
 type cluster struct {
 	settings
 	client      dynamic.Interface
+	config      *rest.Config
+	discovery   discovery.CachedDiscoveryInterface
 	mapper      meta.ResettableRESTMapper
+	version     *version.Info
 	unreachable error
 }
 
 // connect builds the clients and asks for the server's version once, as the published plugin does in Configure.
 func connect(_ context.Context, config property.Map) (*cluster, error) {
 	c := &cluster{settings: settingsOf(config)}
+
+	helm, err := helmSettingsOf(config)
+	if err != nil {
+		return nil, err
+	}
+
+	c.helmDriver = helm.Driver
 
 	clientConfig, err := restConfig(config)
 	if err != nil {
@@ -61,8 +74,10 @@ func connect(_ context.Context, config property.Map) (*cluster, error) {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
 
-	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(api))
-	_, c.unreachable = api.ServerVersion()
+	c.config = clientConfig
+	c.discovery = memory.NewMemCacheClient(api)
+	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(c.discovery)
+	c.version, c.unreachable = api.ServerVersion()
 
 	return c, nil
 }
@@ -156,4 +171,19 @@ func (c *cluster) resource(object *unstructured.Unstructured) (dynamic.ResourceI
 // errUnreachable is what every call but a preview answers without a cluster.
 func (c *cluster) errUnreachable() error {
 	return fmt.Errorf("configured Kubernetes cluster is unreachable: %w", c.unreachable)
+}
+
+// readUnreachable answers a refresh without a cluster, as the provider is set to.
+func (c *cluster) readUnreachable(ctx context.Context, r p.ReadRequest) (p.ReadResponse, error) {
+	p.GetLogger(ctx).Warningf("configured Kubernetes cluster is unreachable: %v", c.unreachable)
+
+	switch {
+	case c.deleteUnreachable:
+		return p.ReadResponse{}, nil
+	case c.skipUpdateUnreachable:
+		return p.ReadResponse{ID: r.ID, Properties: r.Properties, Inputs: r.Inputs}, nil
+	}
+
+	return p.ReadResponse{}, errors.New("failed to read resource state due to unreachable cluster. If the cluster was deleted, you can " +
+		"remove this resource from Pulumi state by rerunning the operation with the PULUMI_K8S_DELETE_UNREACHABLE environment variable set to \"true\"")
 }

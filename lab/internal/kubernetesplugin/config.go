@@ -4,6 +4,7 @@ package kubernetesplugin
 // becomes a connection.
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,8 +20,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// accepted are the provider's inputs that the stand-in honours. Those for Helm and for warnings change nothing
-// that it does, now.
+// accepted are the provider's inputs that the stand-in honours. Those for warnings change nothing that it does.
 var accepted = []string{
 	"kubeconfig", "context", "cluster", "clusterIdentifier", "namespace", "kubeClientSettings",
 	"enableServerSideApply", "enableConfigMapMutable", "enableSecretMutable", "enablePatchForce",
@@ -48,6 +48,10 @@ func checkConfig(_ context.Context, r p.CheckRequest) (p.CheckResponse, error) {
 
 	if v := r.Inputs.Get("enableServerSideApply"); !v.IsNull() && !v.IsComputed() && !settingOf(r.Inputs, "enableServerSideApply", "") {
 		fail("enableServerSideApply", "the lab's stand-in of the kubernetes plugin only applies on the server; leave it out or set it to true")
+	}
+
+	if _, err := helmSettingsOf(r.Inputs); err != nil {
+		fail("helmReleaseSettings", err.Error())
 	}
 
 	return response, nil
@@ -178,6 +182,8 @@ type settings struct {
 	upsert                bool
 	deleteUnreachable     bool
 	skipUpdateUnreachable bool
+	// helmDriver is where Helm keeps its records of releases; "" is in Secrets.
+	helmDriver string
 }
 
 func settingsOf(config property.Map) settings {
@@ -258,6 +264,46 @@ func fromEnvironment[T any](name string, target **T, parse func(string) (T, erro
 	*target = &value
 
 	return nil
+}
+
+// helmSettings are the provider's switches for releases (helmReleaseSettings).
+type helmSettings struct {
+	Driver string `json:"driver"`
+	// SuppressBetaWarning changes nothing: there is no such warning any more.
+	SuppressBetaWarning bool `json:"suppressBetaWarning"`
+}
+
+// helmSettingsOf refuses what it does not know: Helm's plugins and its files on the operator's machine are not used.
+func helmSettingsOf(config property.Map) (helmSettings, error) {
+	var parsed helmSettings
+
+	content := []byte(textOf(config, "helmReleaseSettings"))
+	if v := config.Get("helmReleaseSettings"); v.IsMap() {
+		if v.HasComputed() {
+			return parsed, nil
+		}
+
+		content, _ = json.Marshal(plain(v)) // plain values always marshal
+	}
+
+	if len(content) > 0 {
+		decoder := json.NewDecoder(bytes.NewReader(content))
+		decoder.DisallowUnknownFields()
+
+		if err := decoder.Decode(&parsed); err != nil {
+			return helmSettings{}, fmt.Errorf("helmReleaseSettings: %w; the lab's stand-in of the kubernetes plugin serves driver", err)
+		}
+	}
+
+	if parsed.Driver == "" {
+		parsed.Driver = os.Getenv("PULUMI_K8S_HELM_DRIVER")
+	}
+
+	if !slices.Contains([]string{"", "secret", "secrets", "configmap", "configmaps"}, parsed.Driver) {
+		return helmSettings{}, fmt.Errorf("helmReleaseSettings: driver %q is not served by the lab's stand-in of the kubernetes plugin; it serves secret and configmap", parsed.Driver)
+	}
+
+	return parsed, nil
 }
 
 func (s *server) configure(ctx context.Context, r p.ConfigureRequest) error {

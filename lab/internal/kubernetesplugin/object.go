@@ -46,7 +46,7 @@ func parseToken(token tokens.Type) (objectKind, error) {
 	parts := strings.Split(string(token), ":")
 	if len(parts) != 3 || notServed(parts[1]) {
 		return objectKind{}, fmt.Errorf("resource type %q is not served by the lab's stand-in of the kubernetes plugin; "+
-			"it serves single objects, kubernetes:<group>/<version>:<Kind>", token)
+			"it serves single objects, kubernetes:<group>/<version>:<Kind>, and %s", token, releaseToken)
 	}
 
 	group, version, found := strings.Cut(parts[1], "/")

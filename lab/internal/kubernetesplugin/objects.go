@@ -216,7 +216,7 @@ func fieldManager(object *unstructured.Unstructured, state property.Map) (string
 // read refreshes a resource, or finds one by its id. Declared fields come back as the server has them now.
 func (o objects) read(ctx context.Context, r p.ReadRequest) (p.ReadResponse, error) {
 	if o.cluster.unreachable != nil {
-		return o.readUnreachable(ctx, r)
+		return o.cluster.readUnreachable(ctx, r)
 	}
 
 	live, err := o.find(ctx, r)
@@ -268,20 +268,6 @@ func (o objects) liveInputs(live *unstructured.Unstructured, declared property.M
 	unstructured.RemoveNestedField(inputs.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
 
 	return propertyOf(inputs.Object).AsMap()
-}
-
-func (o objects) readUnreachable(ctx context.Context, r p.ReadRequest) (p.ReadResponse, error) {
-	p.GetLogger(ctx).Warningf("configured Kubernetes cluster is unreachable: %v", o.cluster.unreachable)
-
-	switch {
-	case o.cluster.deleteUnreachable:
-		return p.ReadResponse{}, nil
-	case o.cluster.skipUpdateUnreachable:
-		return p.ReadResponse{ID: r.ID, Properties: r.Properties, Inputs: r.Inputs}, nil
-	}
-
-	return p.ReadResponse{}, errors.New("failed to read resource state due to unreachable cluster. If the cluster was deleted, you can " +
-		"remove this resource from Pulumi state by rerunning the operation with the PULUMI_K8S_DELETE_UNREACHABLE environment variable set to \"true\"")
 }
 
 func (o objects) update(ctx context.Context, r p.UpdateRequest) (p.UpdateResponse, error) {

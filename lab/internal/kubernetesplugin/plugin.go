@@ -2,7 +2,7 @@
 //
 // Layer: a resource plugin of the Pulumi engine. Any kind of object is served by its token,
 // kubernetes:<group>/<version>:<Kind>, with client-go and server-side apply, under the published plugin's rules
-// for names, namespaces, previews, replacements and awaits.
+// for names, namespaces, previews, replacements and awaits. A Helm release is served through Helm's own SDK.
 package kubernetesplugin
 
 import (
@@ -38,6 +38,7 @@ type handler interface {
 type server struct {
 	mu      sync.Mutex
 	cluster *cluster
+	charts  *charts
 
 	cancelled context.Context //nolint:containedctx // the engine's Cancel ends every call in flight
 	cancel    context.CancelFunc
@@ -45,7 +46,7 @@ type server struct {
 
 // New returns the plugin, not yet configured.
 func New() p.Provider {
-	s := &server{}
+	s := &server{charts: newCharts()}
 	s.cancelled, s.cancel = context.WithCancel(context.Background())
 
 	return p.Provider{
@@ -102,9 +103,13 @@ func serve[Request, Response any](
 
 // handler dispatches by type. Types that are more than one object have a handler of their own or are refused by name.
 func (s *server) handler(token tokens.Type) (handler, error) {
-	kind, err := parseToken(token)
-	if err != nil {
-		return nil, err
+	var kind objectKind
+
+	if token != releaseToken {
+		var err error
+		if kind, err = parseToken(token); err != nil {
+			return nil, err
+		}
 	}
 
 	s.mu.Lock()
@@ -114,8 +119,15 @@ func (s *server) handler(token tokens.Type) (handler, error) {
 		return nil, fmt.Errorf("%s: the kubernetes provider is not configured yet", token)
 	}
 
+	if token == releaseToken {
+		return releases{cluster: s.cluster, charts: s.charts}, nil
+	}
+
 	return objects{cluster: s.cluster, kind: kind}, nil
 }
+
+// releaseToken is the type of a Helm release.
+const releaseToken = "kubernetes:helm.sh/v3:Release"
 
 // refusedModules are the plugin's modules whose types are no single object.
 var refusedModules = []string{"helm.sh/", "yaml", "kustomize", "helm"}

@@ -42,6 +42,9 @@ type Options struct {
 	KWOKStages string
 	// NodeReady replaces the rule that says when a node's network is ready; see kubelet.networkReady.
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
+	// OnCluster runs beside KWOK: it is called when a cluster's pods begin to run, and returns when the
+	// context ends, which it does with the cluster's last control plane or when the cluster begins anew.
+	OnCluster func(ctx context.Context, cluster Cluster)
 	// GuestPoweredOff is told when a machine switched itself off (talosctl shutdown, reset without reboot).
 	GuestPoweredOff func(id string)
 	Log             *slog.Logger
@@ -121,6 +124,8 @@ func (f *Fleet) Destroy(id string) {
 		if err := os.RemoveAll(m.dir); err != nil {
 			m.log.Error("disk not removed", "error", err)
 		}
+
+		f.kwok.gone(id)
 
 		f.mu.Lock()
 		defer f.mu.Unlock()

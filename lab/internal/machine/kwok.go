@@ -33,31 +33,49 @@ spec:
   next: {}
 `
 
+// Cluster is what Options.OnCluster gets to know of a cluster whose pods have begun to run.
+type Cluster struct {
+	// ID changes with the machine secrets; a cluster that begins anew with the same ones keeps it.
+	ID   string
+	Name string
+	// Kubeconfig is an administrator's, for the lab's own namespace; it reaches all API servers.
+	Kubeconfig []byte
+}
+
 // kwokRunner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
 type kwokRunner struct {
 	fleet *Fleet
 
 	mu       sync.Mutex
 	clusters map[string]*kwok
-	closed   bool
+	// planes are the control planes' machines, and the cluster that each is one of.
+	planes map[string]string
+	closed bool
 }
 
 type kwok struct {
 	process  *process
 	listener net.Listener
 	cancel   context.CancelFunc
+	// left is closed when Options.OnCluster has returned.
+	left chan struct{}
 }
 
 func newKWOKRunner(f *Fleet) *kwokRunner {
-	return &kwokRunner{fleet: f, clusters: map[string]*kwok{}}
+	return &kwokRunner{fleet: f, clusters: map[string]*kwok{}, planes: map[string]string{}}
 }
 
-// ensure starts KWOK for the cluster of a configuration, unless it runs.
-func (k *kwokRunner) ensure(provider config.Provider) {
+// ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
+func (k *kwokRunner) ensure(machineID string, provider config.Provider) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
 	id := provider.Cluster().ID()
+	if before := k.planes[machineID]; before != id {
+		k.planes[machineID] = id
+		k.endWithout(before)
+	}
+
 	if k.closed || k.clusters[id] != nil || k.fleet.options.KWOKStages == "" {
 		return
 	}
@@ -77,6 +95,31 @@ func (k *kwokRunner) restart(clusterID string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
+	k.end(clusterID)
+}
+
+// gone is told of a machine that is no more; with its last control plane a cluster has ended.
+func (k *kwokRunner) gone(machineID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	before := k.planes[machineID]
+	delete(k.planes, machineID)
+	k.endWithout(before)
+}
+
+// endWithout ends a cluster's KWOK when no machine is a control plane of it any more.
+func (k *kwokRunner) endWithout(clusterID string) {
+	for _, id := range k.planes {
+		if id == clusterID {
+			return
+		}
+	}
+
+	k.end(clusterID)
+}
+
+func (k *kwokRunner) end(clusterID string) {
 	if running := k.clusters[clusterID]; running != nil {
 		running.stop()
 		delete(k.clusters, clusterID)
@@ -99,6 +142,7 @@ func (k *kwokRunner) close() {
 func (k *kwok) stop() {
 	k.process.stop(0)
 	k.cancel()
+	<-k.left
 	k.listener.Close()
 }
 
@@ -138,7 +182,17 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 
 	go balance.serve(ctx, listener)
 
-	return &kwok{listener: listener, cancel: cancel, process: supervise(filepath.Join(folder, "kwok.log"), program{
+	left := make(chan struct{})
+
+	go func() {
+		defer close(left)
+
+		if options.OnCluster != nil {
+			options.OnCluster(ctx, Cluster{ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials})
+		}
+	}()
+
+	return &kwok{listener: listener, cancel: cancel, left: left, process: supervise(filepath.Join(folder, "kwok.log"), program{
 		path: filepath.Join(options.Bin, "kwok"),
 		arguments: []string{
 			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),

@@ -306,7 +306,7 @@ func (p *plane) serveCluster() {
 		b.sleep(time.Second)
 	}
 
-	b.machine.fleet.kwok.ensure(b.provider())
+	b.machine.fleet.kwok.ensure(b.hardware.ID, b.provider())
 }
 
 // podFile is the path of a static pod's configuration file.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Bridge is the switch of the port group: it carries the gateway's address.
@@ -66,6 +67,43 @@ func AddLoopback(addresses ...netip.Addr) error {
 	}
 
 	return errors.Join(problems...)
+}
+
+// RemoveLoopback takes an address from lo; it is no error when lo has not got it.
+func RemoveLoopback(address netip.Addr) error {
+	return removeAddress("lo", address)
+}
+
+// AddAddress gives the bridge a further address (as /32 or /128): machines find it by ARP.
+func (b *Bridge) AddAddress(address netip.Addr) error {
+	link, err := netlink.LinkByName(b.name)
+	if err == nil {
+		err = netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, address.BitLen()))})
+	}
+
+	if err != nil {
+		return fmt.Errorf("bridge %s: address %s: %w", b.name, address, err)
+	}
+
+	return nil
+}
+
+// RemoveAddress takes an address from the bridge; it is no error when the bridge has not got it.
+func (b *Bridge) RemoveAddress(address netip.Addr) error {
+	return removeAddress(b.name, address)
+}
+
+func removeAddress(name string, address netip.Addr) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(address, address.BitLen()))})
+	}
+
+	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return fmt.Errorf("%s: address %s: %w", name, address, err)
+	}
+
+	return nil
 }
 
 func ipNet(prefix netip.Prefix) *net.IPNet {

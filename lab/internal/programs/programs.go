@@ -1,10 +1,11 @@
-// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK)
+// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB)
 // from their Go modules. Their versions are those of the go.mod files, and of nothing else.
 package programs
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ func All() []Program {
 			Name: "talosctl", Folder: "tools/talosctl", Package: "github.com/siderolabs/talos/cmd/talosctl", Module: "github.com/siderolabs/talos",
 			Stamps: []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
 		},
+		{Name: "metallb-controller", Folder: "tools/metallb", Package: "go.universe.tf/metallb/controller", Module: "go.universe.tf/metallb"},
 		{Name: "kwok", Folder: "tools/kwok", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok"},
 	}
 }
@@ -193,6 +195,20 @@ func (b *Builder) upToDate(name, hash string) bool {
 
 func (b *Builder) moduleFolder(folder, module string) (string, error) {
 	return b.goCommand(filepath.Join(b.Lab, folder), "list", "-m", "-f", "{{.Dir}}", module)
+}
+
+// Module downloads a module that the go.mod in a folder below Lab requires, checks it against go.sum,
+// and gives its folder and its version (with its v). Nothing of it is built.
+func (b *Builder) Module(folder, module string) (dir, version string, err error) {
+	out, err := b.goCommand(filepath.Join(b.Lab, folder), "mod", "download", "-json", module)
+	if err != nil {
+		return "", "", fmt.Errorf("module %s: %w", module, err)
+	}
+	var answer struct{ Dir, Version string }
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		return "", "", fmt.Errorf("module %s: %w", module, err)
+	}
+	return answer.Dir, answer.Version, nil
 }
 
 // goCommand runs the toolchain and answers with its output; a failure carries what it said.

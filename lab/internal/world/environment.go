@@ -23,6 +23,7 @@ func environment(l Layout, s *Spec) []string {
 		"SSL_CERT_FILE":      l.Authority(),
 		"REQUESTS_CA_BUNDLE": l.Authority(),
 		"CURL_CA_BUNDLE":     l.Authority(),
+		"GIT_SSL_CAINFO":     l.Authority(), // Git is built with an authority of the system's own
 
 		"PULUMI_HOME":              l.PulumiHome(),
 		"PULUMI_BACKEND_URL":       "file://" + l.Backend(),
@@ -33,6 +34,8 @@ func environment(l Layout, s *Spec) []string {
 		"PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
 		"PULUMI_DISABLE_REGISTRY_RESOLVE":             "true",
 		"PULUMI_DEBUG_COMMANDS":                       "true", // for --event-log
+
+		"XDG_CACHE_HOME": l.path("cache"), // what the program fetches, it fetches in the world
 
 		"KUBECONFIG":  l.path("kubeconfig"),
 		"TALOSCONFIG": l.path("talosconfig"),

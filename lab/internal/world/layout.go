@@ -36,6 +36,8 @@ func (l Layout) PulumiHome() string { return l.path("pulumi-home") }
 func (l Layout) Tools() string      { return l.path("tools") }
 func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
+func (l Layout) Repository() string { return l.path("repository") }
+func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 
 // Spec is all that a world is made from.
 type Spec struct {
@@ -85,6 +87,16 @@ type Settings struct {
 	Kubernetes struct {
 		Version string `json:"version"`
 	} `json:"kubernetes"`
+	Services struct {
+		ArgoCD *struct {
+			RepositoryURL string `json:"repositoryUrl"`
+			Revision      string `json:"revision"`
+		} `json:"argocd"`
+		Traefik *struct {
+			Address         netip.Addr `json:"address"`
+			DashboardDomain string     `json:"dashboardDomain"`
+		} `json:"traefik"`
+	} `json:"services"`
 	Secrets []struct {
 		Key string `json:"key"` // with its namespace
 	} `json:"secrets"` // that the program requires

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+
+	"platform.lab/lab/internal/charts"
 )
 
 // The lab's servers live in a range that is reserved for benchmarks (RFC 2544), so that it cannot
@@ -16,12 +18,20 @@ var servers = netip.MustParsePrefix("198.18.255.0/24")
 func names(s Settings) map[string]netip.Addr {
 	next := servers.Addr()
 	out := map[string]netip.Addr{}
-	for _, name := range []string{s.Site.Vcenter, s.Site.ImageFactory} {
+	all := []string{s.Site.Vcenter, s.Site.ImageFactory}
+	if git := s.gitHost(); git != "" {
+		all = append(all, git)
+	}
+	for _, name := range all {
 		next = next.Next()
 		out[name] = next
 		if literal, err := netip.ParseAddr(name); err == nil {
 			out[name] = literal
 		}
+	}
+	next = next.Next()
+	for _, name := range charts.Hosts() { // one server for all
+		out[name] = next
 	}
 	return out
 }

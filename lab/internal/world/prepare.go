@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/stackfile"
 )
@@ -38,6 +39,9 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 	}
 	settings, err := readSettings(r.Project, r.StackFile)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkGit(*settings); err != nil {
 		return nil, err
 	}
 	secrets, err := stackfile.NewSecrets(settings.secretKeys())
@@ -72,7 +76,7 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 }
 
 // required are the programs without which no world can be entered.
-var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl", "talosctl"}
+var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "kubectl", "talosctl"}
 
 func checkPrograms(bin string) error {
 	for _, name := range required {
@@ -80,7 +84,8 @@ func checkPrograms(bin string) error {
 			return fmt.Errorf("missing tool: %s is not in %s; build it with `make build`", name, bin)
 		}
 	}
-	return nil
+	_, err := charts.Index(bin)
+	return err
 }
 
 // readSettings asks the program's own configuration layer, so that there is one model only.

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/factory"
 	"platform.lab/lab/internal/machine"
 	"platform.lab/lab/internal/network"
@@ -28,7 +29,8 @@ const readyLine = "ready"
 // bridgeName is the switch that all machines are plugged into.
 const bridgeName = "lab0"
 
-// Serve runs the lab's servers until SIGTERM: machines, vCenter and the image factory.
+// Serve runs the lab's servers until SIGTERM: machines, vCenter, the image factory and the chart
+// repositories.
 func Serve(l Layout, progress *os.File) error {
 	spec, err := l.readSpec()
 	if err != nil {
@@ -46,7 +48,7 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	s := spec.Settings
 	addresses := names(s)
-	if err := network.AddLoopback(addresses[s.Site.Vcenter], addresses[s.Site.ImageFactory]); err != nil {
+	if err := network.AddLoopback(addresses[s.Site.Vcenter], addresses[s.Site.ImageFactory], addresses[charts.Hosts()[0]]); err != nil {
 		return err
 	}
 	bridge, err := network.NewBridge(bridgeName, netip.PrefixFrom(s.Network.Gateway, s.Network.CIDR.Bits()))
@@ -65,7 +67,8 @@ func Serve(l Layout, progress *os.File) error {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
-		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		OnCluster: onCluster(l, spec, bridge, authority, log),
+		Bridge:    bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 	})
 	defer fleet.Close()
@@ -75,6 +78,10 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	say("image factory at https://%s (simulated)", s.Site.ImageFactory)
 
+	if err := serveCharts(authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
+		return err
+	}
+
 	center, err = startVcenter(authority, spec, addresses[s.Site.Vcenter], fleet, log)
 	if err != nil {
 		return err
@@ -83,7 +90,10 @@ func Serve(l Layout, progress *os.File) error {
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
-	if err := serveControl(l, fleet); err != nil {
+	if err := serveGit(l, authority, spec, addresses, say); err != nil {
+		return err
+	}
+	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
 		return err
 	}
 	say(readyLine)
@@ -133,6 +143,49 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 			slog.Error("image factory ended", "error", err)
 		}
 	}()
+	return nil
+}
+
+// serveCharts answers for the repositories of charts and manifests, each under its own name.
+func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
+	handler, err := charts.Handler(spec.Bin)
+	if err != nil {
+		return fmt.Errorf("chart repositories: %w", err)
+	}
+	certificates := map[string]*tls.Certificate{}
+	for _, name := range charts.Hosts() {
+		certificate, err := authority.Server(name, time.Now().Add(validity))
+		if err != nil {
+			return err
+		}
+		certificates[name] = &certificate
+	}
+	listener, err := listen(netip.AddrPortFrom(address, 443), nil)
+	if err != nil {
+		return fmt.Errorf("chart repositories: %w", err)
+	}
+	listener = tls.NewListener(listener, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if c := certificates[hello.ServerName]; c != nil {
+				return c, nil
+			}
+			return nil, fmt.Errorf("the lab has no server %q", hello.ServerName)
+		},
+	})
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			slog.Error("chart repositories ended", "error", err)
+		}
+	}()
+	entries, err := charts.Index(spec.Bin)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		say("chart %s %s (%s)", e.Name, e.Version, e.Source)
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package world
 
 import (
+	"encoding/json"
 	"net"
 	"net/netip"
 	"os"
@@ -62,5 +63,21 @@ func TestOnlyCommandsThatReadTheStackFileGetTheCopy(t *testing.T) {
 		if got := needsConfigFile(strings.Fields(command)); got != wanted {
 			t.Errorf("pulumi %s: %v", command, got)
 		}
+	}
+}
+
+func TestTheRepositorysHostIsOneOfTheWorldsNames(t *testing.T) {
+	var s Settings
+	s.Site.Vcenter, s.Site.ImageFactory = "vcenter.example.internal", "factory.talos.dev"
+	if got := len(names(s)); got != 2 {
+		t.Errorf("without Argo CD: %d names", got)
+	}
+	text := `{"services": {"argocd": {"repositoryUrl": "https://git.example.com:8443/team/platform", "revision": "main"}}}`
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		t.Fatal(err)
+	}
+	got := names(s)
+	if len(got) != 3 || !servers.Contains(got["git.example.com"]) {
+		t.Errorf("got %v", got)
 	}
 }

@@ -1,0 +1,179 @@
+// Package workloads is what runs "on" a cluster of the lab beside the pods that KWOK only plays: KWOK gives a
+// pod its address and says that it is ready, and this package answers for those pods that something else needs.
+//
+// It lives in the lab's own network namespace, where the machines' default route ends: addresses of Services
+// and of the pods it answers for are added there, so that API servers reach webhooks and aggregated APIs, and
+// the operator reaches LoadBalancer addresses. All of it but MetalLB's controller is a simulation, see Parts.
+package workloads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"platform.lab/lab/internal/pki"
+)
+
+// Cluster is a running cluster as its machines tell of it.
+type Cluster struct {
+	ID, Name string
+	// Kubeconfig is an administrator's.
+	Kubeconfig []byte
+}
+
+// Options say where the workloads find and leave their things.
+type Options struct {
+	// Bin is the folder of metallb-controller, and of crds/cilium/*.yaml.
+	Bin string
+	// Dir gets a folder per cluster: logs, and files that pods would mount.
+	Dir string
+	// Links carry the addresses.
+	Links Links
+	// Authority is the one that the world trusts; it vouches for the simulated ACME authority.
+	Authority *pki.Authority
+	Log       *slog.Logger
+}
+
+// Part is one piece of the simulation, for a run's summary.
+type Part struct {
+	Name string `json:"name"`
+	// Kind is "real" or "simulated".
+	Kind string `json:"kind"`
+	Says string `json:"says"`
+}
+
+// part is a Part that can run.
+type part struct {
+	Part
+	run func(context.Context, *cluster) error
+}
+
+func parts() []part {
+	return []part{
+		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are TCP proxies to ready endpoints; no UDP, no network policies"}, runProxy},
+		{Part{"cilium-operator", "simulated", "registers the operator's own CRDs and accepts its GatewayClass"}, runCiliumOperator},
+		{Part{"kubelet-serving-cert-approver", "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
+		{Part{"metallb-controller", "real", "the controller built from its module, with its webhooks and the rights of its ServiceAccount"}, runMetalLB},
+		{Part{"cert-manager", "simulated", "issuers, certificates and caBundles; ACME certificates come from an authority of the lab"}, runCertManager},
+		{Part{"cert-manager-webhook", "simulated", "answers on the pods' addresses and admits everything"}, runCertManagerWebhook},
+		{Part{"metrics-server", "simulated", "serves metrics.k8s.io/v1beta1 from the kubelets, verified and authorized; its numbers are as real as the kubelets'"}, runMetricsServer},
+		{Part{"traefik", "simulated", "an HTTPS responder with the default TLSStore's certificate; it routes nothing"}, runTraefik},
+	}
+}
+
+// Parts are all pieces, with one line on what each is.
+func Parts() []Part {
+	var list []Part
+	for _, p := range parts() {
+		list = append(list, p.Part)
+	}
+
+	return list
+}
+
+// Run works for one cluster until the context ends, and returns when nothing of it is left: no listener,
+// no address, no process. A part that fails is logged by its name and started again.
+func Run(ctx context.Context, given Cluster, options Options) error {
+	config, err := clientcmd.RESTConfigFromKubeConfig(given.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("workloads of cluster %s: %w", given.Name, err)
+	}
+
+	config.QPS, config.UserAgent = -1, "lab-workloads"
+
+	c, err := newCluster(given, options, config)
+	if err != nil {
+		return fmt.Errorf("workloads of cluster %s: %w", given.Name, err)
+	}
+
+	return c.run(ctx, parts())
+}
+
+func newCluster(given Cluster, options Options, config *rest.Config) (*cluster, error) {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+
+	custom, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+
+	return makeCluster(given, options, config, client, custom), nil
+}
+
+// run starts the informers and every part, and waits for their end.
+func (c *cluster) run(ctx context.Context, all []part) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	if err := c.startInformers(ctx); err != nil {
+		return err
+	}
+	defer c.factoriesDown(cancel)
+
+	done := make(chan struct{})
+
+	for _, p := range all {
+		go func() {
+			defer func() { done <- struct{}{} }()
+
+			c.keepRunning(ctx, p)
+		}()
+	}
+
+	for range all {
+		<-done
+	}
+
+	return c.addresses.releaseAll()
+}
+
+// longestPause is the most that a failing part waits before its next try.
+const longestPause = 30 * time.Second
+
+func (c *cluster) keepRunning(ctx context.Context, p part) {
+	c.retry(ctx, p.Name, func(ctx context.Context) error { return p.run(ctx, c) })
+}
+
+// retry runs a job until it returns nil or the context ends; each failure is logged, and the pause after it doubles.
+func (c *cluster) retry(ctx context.Context, what string, job func(context.Context) error) {
+	for pause := time.Second; ctx.Err() == nil; pause = min(2*pause, longestPause) {
+		begun := time.Now()
+
+		err := job(ctx)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+
+		if time.Since(begun) > time.Minute {
+			pause = time.Second
+		}
+
+		c.log.Warn("a workload failed, it is tried again", "part", what, "error", err, "after", pause)
+		sleep(ctx, pause)
+	}
+}
+
+// sleep says whether the whole pause went by before the context's end.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+var errNotYet = errors.New("not yet")

@@ -1,0 +1,34 @@
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"os"
+
+	"platform.lab/lab/internal/machine"
+	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/workloads"
+)
+
+// onCluster runs what answers on a cluster for pods that KWOK only plays.
+func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Authority, log *slog.Logger) func(context.Context, machine.Cluster) {
+	return func(ctx context.Context, cluster machine.Cluster) {
+		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
+			Bin: spec.Bin, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+		})
+		if err != nil && ctx.Err() == nil {
+			log.Error("nothing answers on the cluster", "cluster", cluster.Name, "error", err)
+		}
+	}
+}
+
+// writeParts leaves the list of what the workloads simulate, for a run's summary.
+func writeParts(l Layout) error {
+	text, err := json.MarshalIndent(workloads.Parts(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(l.Workloads(), text, 0o644)
+}

@@ -1,0 +1,274 @@
+"""The layers on the cluster under mocks: their order, what they register, what they keep secret."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import layers
+from config import parse
+from config.secret_keys import SECRET_KEYS
+from tests.unit.recorder import (
+    Platform,
+    Registered,
+    install_talosctl,
+    is_secret,
+    production,
+    public_text,
+    run,
+    run_production,
+)
+
+RELEASE = "kubernetes:helm.sh/v3:Release"
+NAMESPACE = "kubernetes:core/v1:Namespace"
+POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
+ISSUER = "kubernetes:cert-manager.io/v1:ClusterIssuer"
+CHARTS = ["argo-cd", "cert-manager", "cilium", "metallb", "metrics-server", "traefik"]
+
+
+@pytest.fixture(autouse=True)
+def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_talosctl(tmp_path, "1.13.9")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+def changed(**services: object) -> dict[str, Any]:
+    """Give the production settings with other services; None leaves one out."""
+    settings = deepcopy(production())
+    for name, value in services.items():
+        if value is None:
+            settings["services"].pop(name)
+        else:
+            settings["services"][name] = value
+    return settings
+
+
+def order(platform: Platform) -> dict[str, int]:
+    return {one.urn: position for position, one in enumerate(platform.resources)}
+
+
+def specs(platform: Platform, type_: str) -> dict[str, Any]:
+    return {one.inputs["metadata"]["name"]: one.inputs.get("spec") for one in platform.all(type_)}
+
+
+def test_production_installs_every_chart_at_its_pinned_version() -> None:
+    platform = run_production()
+    planned = {plan.release: plan for plan in layers.plans(parse(production()))}
+    assert sorted(platform.names(RELEASE)) == sorted(planned) == CHARTS
+    for one in platform.all(RELEASE):
+        plan = planned[one.name]
+        assert one.inputs["version"] == plan.version
+        assert one.inputs["repositoryOpts"] == {"repo": plan.repository}
+        assert one.inputs["namespace"] == plan.namespace
+        assert one.inputs["name"] == plan.chart == one.inputs["chart"]
+
+
+def test_a_release_that_fails_is_rolled_back_and_one_that_was_killed_is_mended_first() -> None:
+    for one in run_production().all(RELEASE):
+        assert one.inputs["atomic"] is True
+        assert one.inputs["cleanupOnFail"] is True
+        assert one.inputs["timeout"] == 600
+        assert one.hooks("before_create") == [f"{one.name}-install"]
+        assert one.hooks("before_update") == [f"{one.name}-upgrade"]
+
+
+def test_each_layer_waits_for_those_that_it_stands_on() -> None:
+    platform = run_production()
+
+    by_urn = {one.urn: one for one in platform.resources}
+
+    def needs(name: str) -> set[str]:
+        """Follow dependencies, those of the components around too: they hold back children."""
+        seen: set[str] = set()
+        waiting = [platform.one(RELEASE, name).urn]
+        while waiting:
+            urn = waiting.pop()
+            if urn not in seen and urn in by_urn:
+                seen.add(urn)
+                waiting += [*by_urn[urn].dependencies, by_urn[urn].request.parent]
+        return {by_urn[urn].name for urn in seen if by_urn[urn].type == RELEASE} - {name}
+
+    assert needs("cilium") == set()
+    assert needs("metallb") == needs("cert-manager") == needs("metrics-server") == {"cilium"}
+    assert needs("traefik") == {"cilium", "metallb", "cert-manager"}
+    assert needs("argo-cd") == {"cilium", "metallb", "cert-manager", "traefik"}
+
+
+def test_gateway_apis_definitions_come_before_cilium_and_traefik() -> None:
+    platform = run_production()
+    definitions = platform.all("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition")
+    position = order(platform)
+    assert len(definitions) == 6
+    first = min(position[platform.one(RELEASE, name).urn] for name in ("cilium", "traefik"))
+    assert all(position[one.urn] < first for one in definitions)
+
+
+def test_every_namespace_denies_by_default_and_is_held_to_a_level() -> None:
+    platform = run_production()
+    levels = {}
+    for one in platform.all(NAMESPACE):
+        labels = one.inputs["metadata"]["labels"]
+        modes = {
+            labels[f"pod-security.kubernetes.io/{mode}"] for mode in ("enforce", "audit", "warn")
+        }
+        (levels[one.name],) = modes
+        deny = platform.one(POLICY, f"{one.name}/default-deny").inputs["spec"]
+        assert deny["podSelector"] == {}
+        assert deny["policyTypes"] == ["Ingress", "Egress"]
+        assert "ingress" not in deny
+    # Speakers use the machines' network; nothing else may.
+    assert [name for name, level in levels.items() if level != "restricted"] == ["metallb-system"]
+
+
+def test_nothing_in_the_cluster_is_deleted_one_by_one_when_the_machines_go() -> None:
+    platform = run_production()
+    machines = platform.one("platform:vsphere:Machines", "machines")
+    components = [one for one in platform.resources if one.type.startswith("platform:kubernetes:")]
+    assert len(components) > len(CHARTS)
+    by_urn = {one.urn: one for one in platform.resources}
+    for one in platform.resources:
+        if one.type.startswith("kubernetes:"):
+            top: Registered = one
+            while not top.request.deletedWith:
+                top = by_urn[top.request.parent]  # children inherit it in the engine
+            assert top.request.deletedWith == machines.urn, one.urn
+
+
+def test_a_layer_that_is_not_listed_leaves_nothing_behind() -> None:
+    platform = run(changed(argocd=None, metricsServer=None, backup=None))
+    assert sorted(platform.names(RELEASE)) == ["cert-manager", "cilium", "metallb", "traefik"]
+    text = " ".join(one.urn for one in platform.resources)
+    for gone in ("argocd", "metrics-server", "backup", "approver"):
+        assert gone not in text
+
+
+def test_a_second_pool_is_a_line_and_only_the_given_interface_is_used() -> None:
+    settings = changed()
+    more = {"name": "more", "addresses": "172.16.20.160-172.16.20.169"}
+    settings["network"]["pools"].append(more)
+    platform = run(settings)
+    pools = specs(platform, "kubernetes:metallb.io/v1beta1:IPAddressPool")
+    assert pools["default"]["addresses"] == ["172.16.20.100-172.16.20.150"]
+    assert pools["more"]["addresses"] == ["172.16.20.160-172.16.20.169"]
+    layer2 = specs(platform, "kubernetes:metallb.io/v1beta1:L2Advertisement")["layer2"]
+    assert layer2 == {"ipAddressPools": ["default", "more"], "interfaces": ["eth0"]}
+
+
+def test_production_can_ask_all_issuers_and_its_certificate_asks_the_one_of_the_settings() -> None:
+    platform = run_production()
+    issuers = specs(platform, ISSUER)
+    assert sorted(issuers) == [
+        "letsencrypt-production",
+        "letsencrypt-staging",
+        "private-ca",
+        "self-signed",
+    ]
+    (solver,) = issuers["letsencrypt-production"]["acme"]["solvers"]
+    assert solver["dns01"] == {
+        "cloudflare": {"apiTokenSecretRef": {"name": "dns-token", "key": "token"}}
+    }
+    wildcard = specs(platform, "kubernetes:cert-manager.io/v1:Certificate")["wildcard"]
+    assert wildcard["issuerRef"] == {"kind": "ClusterIssuer", "name": "letsencrypt-production"}
+    assert wildcard["dnsNames"] == ["platform.example.com", "*.platform.example.com"]
+
+
+def test_a_drill_has_no_production_issuer() -> None:
+    settings = changed()
+    settings["cluster"]["drill"] = True
+    settings["services"]["certManager"]["issuer"] = "letsencrypt-staging"
+    issuers = specs(run(settings), ISSUER)
+    assert sorted(issuers) == ["letsencrypt-staging", "private-ca", "self-signed"]
+
+
+def test_a_platform_without_a_public_domain_has_its_own_authority_and_no_token() -> None:
+    private = {"issuer": "private-ca", "domain": "platform.internal"}
+    platform = run(changed(certManager=private, argocd=None))
+    assert sorted(specs(platform, ISSUER)) == ["private-ca", "self-signed"]
+    assert "cert-manager/dns-token" not in platform.names(SECRET)
+
+
+def test_a_zone_of_rfc2136_is_updated_at_its_name_server() -> None:
+    dns = {"provider": "rfc2136", "nameServer": "ns.example.com:5353", "keyName": "acme"}
+    settings = changed()
+    settings["services"]["certManager"]["dns"] = dns
+    platform = run(settings)
+    (solver,) = specs(platform, ISSUER)["letsencrypt-staging"]["acme"]["solvers"]
+    assert solver["dns01"]["rfc2136"]["nameserver"] == "ns.example.com:5353"
+    egress = platform.one(POLICY, "cert-manager/controller").inputs["spec"]["egress"]
+    assert 5353 in [port["port"] for rule in egress for port in rule["ports"]]
+
+
+def test_bgp_is_a_switch_with_peers() -> None:
+    cluster = "kubernetes:cilium.io/v2:CiliumBGPClusterConfig"
+    assert run_production().all(cluster) == []
+    bgp = {"localAsn": 65001, "peers": [{"address": "172.16.20.2", "asn": 65000}]}
+    platform = run(changed(cilium={"bgp": bgp}))
+    (instance,) = platform.one(cluster, "bgp-cluster").inputs["spec"]["bgpInstances"]
+    assert instance["localASN"] == 65001
+    assert instance["peers"][0]["peerAddress"] == "172.16.20.2"
+    assert platform.one(RELEASE, "cilium").inputs["values"]["bgpControlPlane"] == {"enabled": True}
+
+
+def test_no_service_of_ours_opens_a_node_port() -> None:
+    platform = run_production()
+    service = platform.one(RELEASE, "traefik").inputs["values"]["service"]
+    assert service["spec"]["allocateLoadBalancerNodePorts"] is False
+    config = specs(platform, "kubernetes:cilium.io/v2alpha1:CiliumGatewayClassConfig")["cilium"]
+    assert config["service"]["allocateLoadBalancerNodePorts"] is False
+    for one in platform.all("kubernetes:core/v1:Service"):
+        assert one.inputs["spec"].get("type", "ClusterIP") == "ClusterIP"
+
+
+def test_the_dashboard_is_behind_a_password_or_not_there() -> None:
+    platform = run_production()
+    route = specs(platform, "kubernetes:traefik.io/v1alpha1:IngressRoute")["dashboard"]
+    assert route["routes"][0]["middlewares"] == [{"name": "dashboard-password"}]
+    without = changed()
+    del without["services"]["traefik"]["dashboardDomain"]
+    assert "dashboard" not in specs(run(without), "kubernetes:traefik.io/v1alpha1:IngressRoute")
+
+
+def test_the_backup_may_read_snapshots_and_nothing_else_of_talos() -> None:
+    platform = run_production()
+    account = specs(platform, "kubernetes:talos.dev/v1alpha1:ServiceAccount")["talos-credentials"]
+    assert account == {"roles": ["os:etcd:backup"]}
+    job = platform.one("kubernetes:batch/v1:CronJob", "etcd-backup").inputs["spec"]
+    assert job["schedule"] == "0 * * * *"
+    pod = job["jobTemplate"]["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    names = [one["name"] for one in pod["containers"][0]["env"]]
+    assert "AGE_X25519_PUBLIC_KEY" in names
+    assert not any("SECRET" in name or "ACCESS" in name for name in names)
+
+
+def test_secrets_reach_the_engine_only_as_secrets() -> None:
+    platform = run_production()
+    given = [f"{key.name}-of-the-test" for key in SECRET_KEYS]
+    used: set[str] = set()
+    for one in platform.resources:
+        text = public_text(one.inputs)
+        assert not any(secret in text for secret in given), one.urn
+        used |= {secret for secret in given if secret in str(one.inputs)}
+    assert used == set(given) - {"vspherePassword-of-the-test"}
+    for one in platform.all(SECRET):
+        data = one.inputs["stringData"]
+        assert is_secret(data) or any(is_secret(value) for value in data.values())
+
+
+@pytest.mark.parametrize("name", ["cilium", "metallb", "certManager", "traefik"])
+def test_planning_needs_no_engine_and_gives_plain_data(name: str) -> None:
+    def is_plain(value: object) -> bool:
+        if isinstance(value, Mapping):
+            return all(isinstance(key, str) and is_plain(one) for key, one in value.items())
+        if isinstance(value, list):
+            return all(map(is_plain, value))
+        return value is None or isinstance(value, str | int | float | bool)
+
+    charts = {plan.chart: plan for plan in layers.plans(parse(production()))}
+    chart = {"certManager": "cert-manager"}.get(name, name)
+    assert is_plain(charts[chart].values)
+    assert not any(isinstance(value, pulumi.Output) for value in charts[chart].values.values())
