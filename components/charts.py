@@ -15,6 +15,9 @@ CRITICAL = "platform-critical"
 
 Values = dict[str, Any]
 
+SECCOMP: Values = {"seccompProfile": {"type": "RuntimeDefault"}}
+"""For security contexts: no system calls but those that the container runtime allows by default."""
+
 
 @dataclass(frozen=True)
 class ChartPlan:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.charts import ChartPlan, Values, resources, spread
+from components.charts import SECCOMP, ChartPlan, Values, resources, spread
 from components.release import install
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def values(settings: Settings) -> Values:
         "resources": resources("100m", "512Mi", "1Gi"),
         "initResources": resources("10m", "32Mi", "128Mi"),
         "prometheus": {"enabled": True, "metricsService": True},
+        # Envoy asks the agent, never the API; its account has no rights.
+        "serviceAccounts": {"envoy": {"automount": False}},
         "envoy": {
             "enabled": True,
             "rollOutPods": True,
@@ -107,6 +109,7 @@ def _hubble(settings: Settings) -> Values:
         "priorityClassName": CRITICAL,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
     }
+    bare = {"securityContext": {"capabilities": {"drop": ["ALL"]}}}
     return {
         "enabled": True,
         "tls": {"auto": {"enabled": True, "method": "cronJob", "certValidityDuration": 1095}},
@@ -124,8 +127,10 @@ def _hubble(settings: Settings) -> Values:
         "ui": {
             **two,
             "enabled": True,
-            "backend": {"resources": resources("10m", "64Mi", "128Mi")},
-            "frontend": {"resources": resources("10m", "32Mi", "64Mi")},
+            # Over the chart's own contexts, which name a user that is not root.
+            "securityContext": {"runAsNonRoot": True, **SECCOMP},
+            "backend": {**bare, "resources": resources("10m", "64Mi", "128Mi")},
+            "frontend": {**bare, "resources": resources("10m", "32Mi", "64Mi")},
             "topologySpreadConstraints": spread({"k8s-app": "hubble-ui"}),
         },
     }

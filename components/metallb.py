@@ -12,7 +12,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.admission import accepts
-from components.charts import ChartPlan, Values, resources
+from components.charts import SECCOMP, ChartPlan, Values, resources
 from components.gate import Gate
 from components.place import API_PORT, Place
 from components.release import install
@@ -48,10 +48,12 @@ def values() -> Values:
         "prometheus": {"scrapeAnnotations": True},
         "controller": {
             "priorityClassName": "system-cluster-critical",
+            "securityContext": SECCOMP,
             "resources": resources("25m", "64Mi", "256Mi"),
         },
         "speaker": {
             "priorityClassName": "system-node-critical",
+            "securityContext": SECCOMP,
             # Talos' control planes carry the label that keeps load balancers away.
             "ignoreExcludeLB": True,
             "frr": {"enabled": False},

@@ -45,7 +45,7 @@ class Facts:
         written = keys.join(path)
         default = keys.look_up(self.defaults, path)
         if default is None:
-            if self.schema is None or not schemas.knows(self.schema, path):
+            if not self._schema_names(path):
                 near = keys.nearest(self.defaults, path)
                 hint = f"; the nearest that it has is {near!r}" if near else ""
                 yield f"it has no key {written!r}{hint}"
@@ -53,9 +53,15 @@ class Facts:
             kind = default if isinstance(default, str) else keys.MAP
             yield f"{written} is of type {kind} in it, not {keys.type_of(value)}: {value!r}"
 
+    def _schema_names(self, path: keys.Path) -> bool:
+        """Say whether the schema names a key; of Kubernetes' own objects it mostly says nothing."""
+        if self.schema is None or any(key in keys.KUBERNETES for key in path[:-1]):
+            return False
+        return schemas.knows(self.schema, path)
+
     def _schema_takes(self, path: keys.Path, value: object) -> bool:
         """Say whether the schema names the key and takes another type than the default's."""
-        if self.schema is None or not schemas.knows(self.schema, path):
+        if self.schema is None or not self._schema_names(path):
             return False
         alone: Any = value
         for key in reversed(path):

@@ -17,10 +17,30 @@ Tree = dict[str, "Tree | str"]
 Path = tuple[str, ...]
 
 MAP, LIST, NULL = "map", "list", "null"
-RESOURCES = "resources"
 _AMOUNTS: Tree = {"cpu": NULL, "memory": NULL, "ephemeral-storage": NULL}
-REQUIREMENTS: Tree = {"requests": _AMOUNTS, "limits": _AMOUNTS}
-"""Kubernetes' ResourceRequirements: https://kubernetes.io/docs/concepts/configuration/manage-resources-containers."""
+_PROFILE: Tree = {"type": "string", "localhostProfile": "string"}
+_CONTEXT: Tree = {
+    "allowPrivilegeEscalation": "bool",
+    "appArmorProfile": _PROFILE,
+    "capabilities": {"add": LIST, "drop": LIST},
+    "fsGroup": "int",
+    "fsGroupChangePolicy": "string",
+    "privileged": "bool",
+    "readOnlyRootFilesystem": "bool",
+    "runAsGroup": "int",
+    "runAsNonRoot": "bool",
+    "runAsUser": "int",
+    "seccompProfile": _PROFILE,
+    "supplementalGroups": LIST,
+}
+KUBERNETES: dict[str, Tree] = {
+    "containerSecurityContext": _CONTEXT,
+    "podSecurityContext": _CONTEXT,
+    "resources": {"requests": _AMOUNTS, "limits": _AMOUNTS},
+    "securityContext": _CONTEXT,
+}
+"""Kubernetes' own objects, which charts hand through whole, whatever of them they set by default:
+ResourceRequirements, PodSecurityContext and SecurityContext (https://kubernetes.io/docs/reference/kubernetes-api)."""
 NUMBERS_OR_TEXTS = {"maxUnavailable", "minAvailable", "maxSurge"}
 TYPES = {bool: "bool", int: "int", float: "float", str: "string", list: LIST, type(None): NULL}
 
@@ -108,16 +128,16 @@ def split(written: str) -> Path:
 def look_up(tree: Tree, path: Path) -> Tree | str | None:
     """Give what a path leads to: keys, a type, or None. Below an open type it is null: anything."""
     node: Tree | str = tree
-    for place, key in enumerate(path):
-        if key == RESOURCES and place < len(path) - 1:
-            # Kubernetes' own object, whatever of it the chart sets by default.
-            node = REQUIREMENTS
-        elif isinstance(node, str):
+    for key in path:
+        if isinstance(node, str):
             return NULL if node in {MAP, LIST, NULL} else None
-        elif (found := node.get(key)) is None:
+        found = node.get(key)
+        if found is None:
             return None
-        else:
-            node = found
+        node = found
+        if own := KUBERNETES.get(key):
+            # Cilium's has keys of its own in it.
+            node = merged(node, own) if isinstance(node, dict) else own
     return node
 
 

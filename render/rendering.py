@@ -66,12 +66,13 @@ def text(plan: ChartPlan, kubernetes: str, *, version: str | None = None) -> str
 
 
 def objects(rendered: str) -> list[Object]:
-    """Read rendered YAML; Lists are taken apart."""
+    """Read rendered YAML; Lists are taken apart, and what has no name is no object."""
     found: list[Object] = []
     for one in yaml.load_all(rendered, _LOADER):
         if isinstance(one, Mapping) and one.get("kind"):
             found += one["items"] if one["kind"] == "List" else [dict(one)]
-    return found
+    # Some charts keep a kustomization beside their definitions.
+    return [one for one in found if one.get("metadata", {}).get("name")]
 
 
 def in_namespace(found: list[Object], namespace: str) -> list[Object]:

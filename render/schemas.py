@@ -52,8 +52,8 @@ def _knows(root: Schema, node: object, path: Path) -> bool:
     properties = node.get("properties", {})
     if path[0] in properties:
         return _knows(root, properties[path[0]], path[1:]) or _open(root, properties[path[0]])
-    more = node.get("additionalProperties")
-    return isinstance(more, Mapping) and (not more or _knows(root, more, path[1:]))
+    # Names that are the user's to give (Traefik's further entry points) would hide misspelt ones.
+    return False
 
 
 def _open(root: Schema, node: object) -> bool:
@@ -64,7 +64,7 @@ def _open(root: Schema, node: object) -> bool:
     kinds = node.get("type", ())
     is_mapping = kinds == "object" or "object" in kinds
     says = {"properties", "anyOf", "oneOf", "allOf"} & node.keys()
-    return is_mapping and not says and node.get("additionalProperties") is not False
+    return is_mapping and not says and node.get("additionalProperties", True) in (True, {})
 
 
 def _resolve(root: Schema, node: Schema) -> Schema:

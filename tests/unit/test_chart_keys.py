@@ -1,0 +1,206 @@
+"""Our values against what the project keeps of each chart: keys, types, schemas."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+from components.charts import ChartPlan
+from components.layers import plans
+from config import versions
+from render import facts, keys
+from render.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+GOOD = sorted((ROOT / "tests" / "fixtures" / "config" / "good").glob("*.yaml"))
+FILES = [ROOT / "Pulumi.prod.yaml", *GOOD]
+CHARTS = {
+    "cilium": versions.CILIUM,
+    "metallb": versions.METALLB,
+    "cert-manager": versions.CERT_MANAGER,
+    "traefik": versions.TRAEFIK,
+    "metrics-server": versions.METRICS_SERVER,
+    "argo-cd": versions.ARGO_CD,
+}
+
+
+def production() -> tuple[ChartPlan, ...]:
+    return plans(config.load_file(ROOT / "Pulumi.prod.yaml"))
+
+
+def fact(chart: str) -> facts.Facts:
+    return facts.load(chart, CHARTS[chart])
+
+
+def with_value(plan: ChartPlan, path: keys.Path, value: object) -> ChartPlan:
+    """Give the plan with one more value."""
+    values: dict[str, Any] = copy.deepcopy(dict(plan.values))
+    node = values
+    for key in path[:-1]:
+        node = node.setdefault(key, {})
+    node[path[-1]] = value
+    return replace(plan, values=values)
+
+
+def alone(chart: str, path: str, value: object) -> list[str]:
+    """Hold a single value against a chart."""
+    plan = with_value(ChartPlan(chart, "", CHARTS[chart], chart, {}), keys.split(path), value)
+    return list(fact(chart).problems(plan))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_charts_know_every_key_and_take_every_value(path: Path) -> None:
+    planned = plans(config.load_file(path))
+    assert planned
+    assert facts.problems(planned) == []
+
+
+def test_the_command_says_so_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--stack-file", str(FILES[0]), "check"]) == 0
+    assert "charts know all keys" in capsys.readouterr().out
+
+
+def test_what_is_kept_is_what_is_installed() -> None:
+    kept = {path.stem for path in facts.FOLDER.glob("*-[0-9]*.keys")}
+    assert kept == {f"{chart}-{version}" for chart, version in CHARTS.items()}
+    with_schema = {path.name for path in facts.FOLDER.glob("*.schema.json")}
+    assert with_schema == {
+        f"{chart}-{CHARTS[chart]}.schema.json"
+        for chart in ("cilium", "metallb", "cert-manager", "traefik")
+    }
+
+
+def open_below(tree: keys.Tree, path: keys.Path) -> bool:
+    """Say whether the chart's defaults say nothing of a path but that it is in something open."""
+    return any(isinstance(keys.look_up(tree, path[:length]), str) for length in range(1, len(path)))
+
+
+def every_key_that_is_set() -> list[tuple[ChartPlan, keys.Path]]:
+    return [
+        (plan, path)
+        for plan in production()
+        for path, _ in keys.paths(plan.values)
+        if not open_below(fact(plan.chart).defaults, path)
+    ]
+
+
+@pytest.mark.parametrize("chart", [plan.chart for plan in production()])
+def test_a_misspelt_key_is_found_wherever_it_is(chart: str) -> None:
+    tried = 0
+    for plan, path in every_key_that_is_set():
+        if plan.chart != chart:
+            continue
+        for depth in range(len(path)):
+            wrong = (*path[:depth], f"{path[depth]}x", *path[depth + 1 :])
+            problems = list(fact(chart).problems(with_value(plan, wrong, True)))  # noqa: FBT003 a value
+            assert any(keys.join(wrong) in one for one in problems), keys.join(wrong)
+            tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "nearest"),
+    [
+        ("cilium", "kubeProxyReplacment", "kubeProxyReplacement"),
+        ("metallb", "speaker.ignoreExcludeLb", "speaker.ignoreExcludeLB"),
+        ("cert-manager", "replicas", "replicaCount"),
+        ("traefik", "replicas", "deployment.replicas"),
+        ("metrics-server", "podDisruptionBudget.enable", "podDisruptionBudget.enabled"),
+        ("argo-cd", "repoServer.autoscaling.minReplica", "repoServer.autoscaling.minReplicas"),
+    ],
+)
+def test_a_misspelt_key_is_told_with_the_chart_and_the_nearest_key(
+    chart: str, path: str, nearest: str
+) -> None:
+    told = f"chart {chart} {CHARTS[chart]}: it has no key {path!r}; the nearest that it has is "
+    assert told + repr(nearest) in alone(chart, path, 1)
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "value"),
+    [
+        ("cilium", "operator.replicas", "2"),
+        ("cilium", "cluster.id", "0"),
+        ("metallb", "speaker.ignoreExcludeLB", "true"),
+        ("metrics-server", "replicas", "2"),
+        ("metrics-server", "args", "--kubelet-insecure-tls"),
+        ("metrics-server", "podDisruptionBudget", True),
+        ("argo-cd", "redis-ha.enabled", "yes"),
+        ("argo-cd", "server.autoscaling.minReplicas", "2"),
+    ],
+)
+def test_a_value_of_another_type_is_told(chart: str, path: str, value: object) -> None:
+    assert any(path in one and repr(value) in one for one in alone(chart, path, value))
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "value"),
+    [
+        ("cilium", "hubble.tls.auto.method", "cronjobs"),
+        ("metallb", "speaker.logLevel", "loud"),
+        ("cert-manager", "crds.kept", True),
+        ("traefik", "logs.access.format", "xml"),
+    ],
+)
+def test_what_a_schema_refuses_is_told(chart: str, path: str, value: object) -> None:
+    if chart == "cilium":
+        # Its schema knows types only, so the type is what it refuses.
+        value = 1
+    assert any("(its schema)" in one for one in alone(chart, path, value))
+
+
+@pytest.mark.parametrize(
+    ("chart", "path", "value"),
+    [
+        ("metrics-server", "resources.limits.memory", "1Gi"),  # Kubernetes' own object
+        ("metallb", "controller.securityContext.runAsNonRoot", True),
+        ("cilium", "securityContext.capabilities.ciliumAgent", ["KILL"]),  # Cilium's own in it
+        ("cert-manager", "podDisruptionBudget.maxUnavailable", 1),  # in its schema only
+        ("argo-cd", "server.pdb.maxUnavailable", 1),  # a number or a percentage
+        ("argo-cd", "server.pdb.maxUnavailable", "50%"),
+        ("argo-cd", "redis-ha.haproxy.resources.limits.memory", "64Mi"),  # a subchart's
+        ("argo-cd", "configs.cm.exec\\.enabled", False),
+        ("cilium", "podLabels.app\\.kubernetes\\.io/part-of", "platform"),  # an open mapping
+        ("cilium", "upgradeCompatibility", "1.18"),  # a default of null
+        ("metrics-server", "updateStrategy", None),  # takes the default away
+    ],
+)
+def test_good_values_pass(chart: str, path: str, value: object) -> None:
+    assert alone(chart, path, value) == []
+
+
+def test_a_chart_that_is_not_kept_is_told_with_what_is() -> None:
+    with pytest.raises(facts.FactsError, match=r"metallb 9\.9\.9 .*\(metallb-0\.16\.1 is\)"):
+        facts.load("metallb", "9.9.9")
+
+
+def test_paths_keep_dots_that_are_in_keys() -> None:
+    path = ("configs", "cm", "exec.enabled")
+    assert keys.split(keys.join(path)) == path
+    tree = {"a.b": {"c": "int"}, "d": "map"}
+    assert keys.parse(keys.write(tree)) == tree
+
+
+@pytest.mark.parametrize("text", ["a", "a whatever", "a int\na.b int", " int"])
+def test_a_file_of_keys_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="line"):
+        keys.parse(text)
+
+
+def test_the_type_of_every_default_is_known() -> None:
+    values = {"a": True, "b": 1, "c": 1.5, "d": "", "e": [1], "f": {}, "g": None, "h": {"i": 0}}
+    assert keys.of(values) == {
+        "a": "bool",
+        "b": "int",
+        "c": "float",
+        "d": "string",
+        "e": "list",
+        "f": "map",
+        "g": "null",
+        "h": {"i": "int"},
+    }
