@@ -15,9 +15,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
 
 	"platform.lab/lab/internal/pki"
 )
@@ -62,6 +64,9 @@ type bench struct {
 	links  *noLinks
 	client *fake.Clientset
 	custom *dynamicfake.FakeDynamicClient
+
+	mu      sync.Mutex
+	watched map[string]bool
 }
 
 func newBench(t *testing.T, objects ...runtime.Object) *bench {
@@ -83,12 +88,40 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 	b := &bench{
 		T: t, links: &noLinks{held: map[netip.Addr]place{}},
 		client: fake.NewClientset(objects...), custom: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds),
+		watched: map[string]bool{},
 	}
+	b.client.PrependWatchReactor("*", b.watching(b.client.Tracker()))
+	b.custom.PrependWatchReactor("*", b.watching(b.custom.Tracker()))
 	b.cluster = makeCluster(Cluster{ID: "id", Name: "test"}, Options{
-		Dir: t.TempDir(), Bin: t.TempDir(), Links: b.links, Authority: authority, Log: slog.New(slog.DiscardHandler),
+		Dir: t.TempDir(), Bin: t.TempDir(), Links: b.links, Authority: authority, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}, &rest.Config{}, b.client, b.custom)
 
 	return b
+}
+
+// watching notes when a watch has begun: the fakes forget what happens between a list and its watch.
+func (b *bench) watching(tracker clienttesting.ObjectTracker) clienttesting.WatchReactionFunc {
+	return func(action clienttesting.Action) (bool, watch.Interface, error) {
+		begun, err := tracker.Watch(action.GetResource(), action.GetNamespace())
+
+		b.mu.Lock()
+		defer b.mu.Unlock()
+
+		b.watched[action.GetResource().Resource] = true
+
+		return true, begun, err
+	}
+}
+
+// heard waits until changes of the resources are seen.
+func (b *bench) heard(resources ...string) {
+	b.Helper()
+	b.until("a watch of all that is needed", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+
+		return !slices.ContainsFunc(resources, func(name string) bool { return !b.watched[name] })
+	})
 }
 
 // start runs parts until the test's end.
@@ -116,6 +149,8 @@ func (b *bench) start(runs ...func(context.Context, *cluster) error) {
 			b.Errorf("addresses are left: %v", b.links.held)
 		}
 	})
+	b.heard("pods", "services", "endpointslices", "nodes", "deployments", "certificatesigningrequests",
+		"validatingwebhookconfigurations", "mutatingwebhookconfigurations", "secrets", "customresourcedefinitions")
 }
 
 // until waits for what must come true.
