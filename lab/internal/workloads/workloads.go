@@ -86,7 +86,7 @@ func Run(ctx context.Context, given Cluster, options Options) error {
 		return fmt.Errorf("workloads of cluster %s: %w", given.Name, err)
 	}
 
-	config.QPS, config.UserAgent = -1, "lab-workloads"
+	config.QPS, config.UserAgent, config.WarningHandler = -1, "lab-workloads", rest.NoWarnings{}
 
 	c, err := newCluster(given, options, config)
 	if err != nil {
