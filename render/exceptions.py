@@ -1,4 +1,4 @@
-"""Layer Render: what may break a rule of `render.policies`, and why. One table, by chart or application.
+"""Layer Render: what may break a rule of `render.policies`, and why: one table.
 
 An exception that nothing needs any more is an error: an upgrade that mends something shows here.
 """
