@@ -1,4 +1,4 @@
-"""Layer Render: what may break a rule of `render.policies`, and why. One table, by chart.
+"""Layer Render: what may break a rule of `render.policies`, and why: one table.
 
 An exception that nothing needs any more is an error: an upgrade that mends something shows here.
 """
@@ -133,6 +133,14 @@ OWN = (
     ),
 )
 
+PODINFO = (
+    Allowed(
+        "priority",
+        "Deployment app-podinfo/podinfo",
+        "an application: without a class it makes room for what applications stand on",
+    ),
+)
+
 EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     "cilium": CILIUM,
     "metallb": METALLB,
@@ -141,4 +149,5 @@ EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     "metrics-server": METRICS_SERVER,
     "argo-cd": ARGO_CD,
     PROGRAM: OWN,
+    "podinfo": PODINFO,
 }

@@ -47,8 +47,8 @@ class Facts:
         if default is None:
             if not self._schema_names(path):
                 near = keys.nearest(self.defaults, path)
-                hint = f"; the nearest that it has is {near!r}" if near else ""
-                yield f"it has no key {written!r}{hint}"
+                hint = f"; the nearest that it has is {near}" if near else ""
+                yield f"it has no key {written}{hint}"
         elif not keys.fits(value, default, path[-1]) and not self._schema_takes(path, value):
             kind = default if isinstance(default, str) else keys.MAP
             yield f"{written} is of type {kind} in it, not {keys.type_of(value)}: {value!r}"

@@ -47,9 +47,12 @@ class Package:
         return self.source != "stand-in"
 
 
-def find(chart: str, version: str, *, cache: Path = CACHE, built: Path = BUILT) -> Package | None:
+def find(
+    chart: str, version: str, *, cache: Path | None = None, built: Path | None = None
+) -> Package | None:
     """Find the package that `lab render` takes; versions are the same with and without a `v`."""
     number = version.removeprefix("v")
+    cache, built = cache or CACHE, built or BUILT
     for folder in (cache, built):
         for path in (folder / f"{chart}-{spelt}.tgz" for spelt in (number, f"v{number}")):
             if path.is_file():
@@ -159,8 +162,8 @@ def renew(
     charts: Sequence[tuple[str, str]],
     folder: Path = facts.FOLDER,
     *,
-    cache: Path = CACHE,
-    built: Path = BUILT,
+    cache: Path | None = None,
+    built: Path | None = None,
 ) -> list[str]:
     """Renew what is kept of these charts and versions; gives a line for each.
 
@@ -180,7 +183,7 @@ def renew(
     if missed:
         message = (
             f"not to be had: {', '.join(missed)}; pull them with `.lab/bin/lab charts`, or put the "
-            f"files into {cache} by hand"
+            f"files into {cache or CACHE} by hand"
         )
         raise PackageError("\n".join([*lines, message]))
     return lines

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from render.packages import CACHE, PROJECT, Package, PackageError, find
+from render import packages
+from render.packages import PROJECT, Package, PackageError
 
 if TYPE_CHECKING:
     from components.charts import ChartPlan
@@ -31,9 +32,9 @@ class RenderError(Exception):
 def package(plan: ChartPlan, version: str | None = None) -> Package:
     """Find what would be rendered. Raises `PackageError`, which says where the file is missing."""
     wanted = version or plan.version
-    if found := find(plan.chart, wanted):
+    if found := packages.find(plan.chart, wanted):
         return found
-    file = CACHE / f"{plan.chart}-{wanted.removeprefix('v')}.tgz"
+    file = packages.CACHE / f"{plan.chart}-{wanted.removeprefix('v')}.tgz"
     message = (
         f"chart {plan.chart} {wanted} is not there: pull it with `.lab/bin/lab charts "
         f"{plan.chart}@{wanted.removeprefix('v')}`, or put {file} there by hand"
@@ -48,13 +49,13 @@ def text(plan: ChartPlan, kubernetes: str, *, version: str | None = None) -> str
     """
     found = package(plan, version)
     if not LAB.is_file():
-        raise RenderError(f"{LAB.relative_to(PROJECT)} is not built: run `make build`")
+        raise RenderError(f"{LAB} is not built: run `make build`")
     with tempfile.TemporaryDirectory(prefix="render-") as folder:
         values = Path(folder, "values.json")
         values.write_text(json.dumps(dict(plan.values)), encoding="utf-8")
         argv = [
             *(LAB, "render", plan.chart, "--version", version or plan.version),
-            *("--charts", CACHE, "--namespace", plan.namespace, "--release", plan.release),
+            *("--charts", packages.CACHE, "--namespace", plan.namespace, "--release", plan.release),
             *("--values", values, "--kube-version", kubernetes, "--include-crds"),
         ]
         for served in SERVED:
