@@ -25,7 +25,6 @@ NAMESPACE = "kube-system"
 REPOSITORY = "https://helm.cilium.io"
 KUBEPRISM_PORT = 7445
 GATEWAY_CLASS = "cilium"
-TUNNEL_PORT = 8472
 CRITICAL = "system-cluster-critical"
 NODE_CRITICAL = "system-node-critical"
 
