@@ -1,8 +1,8 @@
-"""Layer Kubernetes: waits until a new webhook takes objects.
+"""Layer Kubernetes: waits until the API takes objects of a new kind.
 
-A webhook's pod is ready before its certificate has reached the API server, and the first object
-after an installation then fails with "failed calling webhook". Asking with a dry run is the only
-check that goes the whole way.
+An operator that is ready may still be registering its definitions. A webhook's pod is ready before
+its certificate has reached the API server, and the first object after an installation then fails
+with "failed calling webhook". Asking with a dry run is the only check that goes the whole way.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class AdmissionError(Exception):
     """Objects of a kind are not taken."""
 
 
-def accepts(kubeconfig: pulumi.Output[str], probe: Mapping[str, Any]) -> Hook:
-    """Make the hook that waits until the API takes an object like `probe`, which is never made."""
+def accepts(kubeconfig: pulumi.Output[str], *probes: Mapping[str, Any]) -> Hook:
+    """Make the hook that waits until the API takes objects like these, which are never made."""
 
     async def accepts(_: pulumi.ResourceHookArgs) -> None:
-        document = await resolved(kubeconfig)
-        await asyncio.to_thread(wait_accepted, KubernetesApi(document), probe, Clock())
+        api = KubernetesApi(await resolved(kubeconfig))
+        for probe in probes:
+            await asyncio.to_thread(wait_accepted, api, probe, Clock())
 
     return accepts
 
@@ -47,7 +48,7 @@ def wait_accepted(api: KubernetesApi, probe: Mapping[str, Any], clock: Clock) ->
             kind, place = probe["kind"], probe["metadata"].get("namespace", "the cluster")
             message = (
                 f"{kind} in {place}: the API server takes none after {SECONDS:.0f} s: {reason}; "
-                f"look at the webhook's pods in {place}, then run `pulumi up` again"
+                f"look at the pods in {place} that define or check it, then run `pulumi up` again"
             )
             raise AdmissionError(message)
         clock.sleep(POLL_SECONDS)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.admission import accepts
 from components.charts import CRITICAL, Values, resources
+from components.gate import Gate
 from components.place import API_PORT, HTTPS_PORT, Place, anybody, metrics
 from components.workload import pod, probe
 from config import versions
@@ -32,6 +34,7 @@ METRICS_IMAGE = (
     f"registry.k8s.io/kube-state-metrics/kube-state-metrics:v{versions.KUBE_STATE_METRICS}"
 )
 METRICS_PORT, TELEMETRY_PORT = 8080, 8081
+TALOS_API = "talos.dev/v1alpha1"
 TALOS_PORT = 50000
 STORAGE_SECRET = "storage-credentials"  # noqa: S105 a name
 TALOS_CREDENTIALS = "talos-credentials"
@@ -45,7 +48,11 @@ class Backup(pulumi.ComponentResource):
     """Snapshots on a schedule, and a metric of their age."""
 
     def __init__(
-        self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Make the job with its credentials, and what watches it."""
         super().__init__("platform:kubernetes:Backup", name, None, opts)
@@ -63,14 +70,26 @@ class Backup(pulumi.ComponentResource):
                 "AWS_SECRET_ACCESS_KEY": require_secret("backupSecretKey"),
             },
         )
-        # Talos sees it, and makes the Secret of the same name.
+        # Talos defines the kind, sees the object, and makes the Secret of the same name.
+        kind = {
+            "apiVersion": TALOS_API,
+            "kind": "ServiceAccount",
+            "metadata": {"name": "probe", "namespace": NAMESPACE},
+        }
+        gate = Gate(
+            "talos-access",
+            {"namespace": NAMESPACE},
+            after=place.namespace,
+            on_create=accepts(kubeconfig, kind),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
         talos = kubernetes.apiextensions.CustomResource(
             TALOS_CREDENTIALS,
-            api_version="talos.dev/v1alpha1",
+            api_version=TALOS_API,
             kind="ServiceAccount",
             metadata={"name": TALOS_CREDENTIALS, "namespace": NAMESPACE},
             spec={"roles": [ROLE]},
-            opts=place.options(),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
         account = _account(NAME, place)
         kubernetes.batch.v1.CronJob(

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.admission import accepts
 from components.charts import SECCOMP, ChartPlan, Values, resources, spread
+from components.gate import Gate
 from components.release import install
 
 if TYPE_CHECKING:
@@ -26,6 +28,21 @@ GATEWAY_CLASS = "cilium"
 TUNNEL_PORT = 8472
 CRITICAL = "system-cluster-critical"
 NODE_CRITICAL = "system-node-critical"
+
+
+GATEWAY_KINDS = [("cilium.io/v2alpha1", "CiliumGatewayClassConfig", NAMESPACE)]
+BGP_KINDS = [
+    ("cilium.io/v2", "CiliumBGPAdvertisement", None),
+    ("cilium.io/v2", "CiliumBGPPeerConfig", None),
+    ("cilium.io/v2", "CiliumBGPClusterConfig", None),
+]
+"""Kinds that the operator defines: version, kind, and where objects of it are."""
+
+
+def probe(version: str, kind: str, namespace: str | None) -> Values:
+    """Give an object that is never made: asks whether its kind is defined."""
+    metadata = {"name": "probe"} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
 def plan(settings: Settings) -> ChartPlan | None:
@@ -159,8 +176,19 @@ class Cilium(pulumi.ComponentResource):
             raise ValueError(message)
         child = pulumi.ResourceOptions(parent=self)
         release = install(chart, kubeconfig, child)
-        # The operator registers Cilium's definitions when it starts: they come with the release.
-        after = pulumi.ResourceOptions(parent=self, depends_on=[release])
+        # The operator registers Cilium's definitions when it starts, a moment after it is ready.
+        probes = [
+            probe(*one) for one in (GATEWAY_KINDS + BGP_KINDS if cilium.bgp else GATEWAY_KINDS)
+        ]
+        gate = Gate(
+            "cilium-definitions",
+            {"version": chart.version, "kinds": [one["kind"] for one in probes]},
+            after=release,
+            on_create=accepts(kubeconfig, *probes),
+            on_update=accepts(kubeconfig, *probes),
+            opts=child,
+        )
+        after = pulumi.ResourceOptions(parent=self, depends_on=[gate.opened])
         self._gateway_class(after)
         if cilium.bgp is not None:
             self._bgp(cilium.bgp, after)

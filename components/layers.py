@@ -59,7 +59,7 @@ def build(
     if services.metrics_server is not None:
         metrics_server.MetricsServer("metrics-server", settings, kubeconfig, on(network))
     if services.backup is not None:
-        Backup("backup", settings, on(network))
+        Backup("backup", settings, kubeconfig, on(network))
     addresses = certificates = ingress = None
     if services.metallb is not None:
         addresses = metallb.MetalLB("metallb", settings, kubeconfig, on(network))

@@ -146,4 +146,4 @@ def workloads_in_lab(folder: Path) -> list[str]:
     if not file.exists():
         return []
     parts: list[dict[str, str]] = json.loads(file.read_text())
-    return [f"{one['name']}: {one['how']}" for one in parts]
+    return [f"{one['name']} ({one['kind']}): {one['says']}" for one in parts]

@@ -72,6 +72,7 @@ SIMULATED = (
     ("vCenter", "vcsim of govmomi; no hypervisor, no disks"),
     ("image factory", "serves an image without an operating system"),
     ("Talos machines", "machine API over Talos' own machinery; no kernel, no boot, no install"),
+    ("Git server", "serves this project's folders under the repository's URL"),
     ("kubelets", "registered by the machines; pods are played by KWOK"),
     ("Python language host", "the lab's own, over Pulumi's SDK"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +19,18 @@ def _programs() -> None:
 
 @pytest.fixture(scope="module")
 def stack_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a copy of the production stack file, for the module's tests to edit."""
+    """Give a copy of the production stack file, for the module's tests to edit.
+
+    Without what runs on the cluster, unless the module says WITH_SERVICES: tests of machines need
+    no layers, and are faster without.
+    """
     name = request.module.__name__.rsplit(".", 1)[-1]
     target = tmp_path_factory.mktemp(name) / "Pulumi.prod.yaml"
-    shutil.copy(PROJECT / "Pulumi.prod.yaml", target)
+    text = (PROJECT / "Pulumi.prod.yaml").read_text()
+    if not getattr(request.module, "WITH_SERVICES", False):
+        text, services, _ = text.partition("  # What runs on the cluster;")
+        assert services
+    target.write_text(text)
     return target
 
 

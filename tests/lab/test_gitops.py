@@ -11,6 +11,7 @@ import yaml
 from gitops.kustomize import build, identity
 from rehearsal.world import PROJECT, World
 
+WITH_SERVICES = True
 URL = "https://github.com/example/platform"
 FOLDERS = ("apps", "bootstrap", "clusters", "platform")
 

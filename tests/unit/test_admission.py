@@ -34,8 +34,8 @@ def test_a_webhook_that_never_answers_is_named_with_what_the_api_said() -> None:
         wait_accepted(KubernetesApi(kubeconfig(address)), metallb.PROBE, time.clock())
     assert str(caught.value) == (
         "IPAddressPool in metallb-system: the API server takes none after 180 s: failed calling "
-        'webhook "ipaddresspoolvalidation"; look at the webhook\'s pods in metallb-system, then '
-        "run `pulumi up` again"
+        'webhook "ipaddresspoolvalidation"; look at the pods in metallb-system that define or '
+        "check it, then run `pulumi up` again"
     )
     assert time.now >= SECONDS
 

@@ -554,3 +554,27 @@ func TestReusedValuesCountInThePreviewAndInTheUpgrade(t *testing.T) {
 
 	removed(t, releaseToken, created.ID, updated.Properties)
 }
+
+func TestHelmsRecordsLieWhereTheProviderSays(t *testing.T) {
+	provider := New()
+
+	config := values(map[string]any{"kubeconfig": kubeconfig, "helmReleaseSettings": map[string]any{"driver": "configmap"}})
+	if err := provider.Configure(context.Background(), p.ConfigureRequest{Args: config}); err != nil {
+		t.Fatal(err)
+	}
+
+	inputs := releaseOf(t, packed(t, tinyChart("0.1.0")), "driven", nil, nil)
+
+	created, err := provider.Create(context.Background(), p.CreateRequest{Urn: urn(releaseToken), Properties: inputs})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if _, history := records(t, "driven"); len(history) > 0 || liveConfigMap(t, "default", "sh.helm.release.v1.driven.v1") == nil {
+		t.Errorf("the record is no ConfigMap")
+	}
+
+	if err := provider.Delete(context.Background(), p.DeleteRequest{ID: created.ID, Urn: urn(releaseToken), Properties: created.Properties}); err != nil {
+		t.Error(err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"helm.sh/helm/v3/pkg/release"
@@ -45,7 +46,23 @@ func outputsOfRelease(before, inputs property.Map, live *release.Release) (prope
 			"chart": live.Chart.Metadata.Name, "version": live.Chart.Metadata.Version, "appVersion": live.Chart.Metadata.AppVersion,
 		}))
 
-	return markLike(outputs, inputs), nil
+	outputs = markLike(outputs, inputs)
+
+	// A chart may make a name out of a secret.
+	for _, name := range []string{"resourceNames", "status"} {
+		if holdsSecret(outputs.Get(name), inputs) {
+			outputs = outputs.Set(name, outputs.Get(name).WithSecret(true))
+		}
+	}
+
+	return outputs, nil
+}
+
+// holdsSecret tells whether a secret of inputs stands in any text of a value.
+func holdsSecret(value property.Value, inputs property.Map) bool {
+	text := fmt.Sprint(plain(value))
+
+	return slices.ContainsFunc(secretTexts(property.New(inputs), false), func(secret string) bool { return strings.Contains(text, secret) })
 }
 
 // throughJSON makes values what Helm's record gives when it is read back.

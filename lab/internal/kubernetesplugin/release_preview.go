@@ -274,10 +274,20 @@ func (a asked) ask(document string, put func(kube.ResourceList) error) error {
 	object := built[0]
 
 	if err := put(built); err != nil && !previewable(err) && !webhookDown(err) {
-		return fmt.Errorf("%s %q in namespace %q: %w", object.Mapping.GroupVersionKind.Kind, object.Name, object.Namespace, err)
+		return fmt.Errorf("%s %q in namespace %q: %w", object.Mapping.GroupVersionKind.Kind, object.Name, object.Namespace, single(err))
 	}
 
 	return nil
+}
+
+// single takes one error out of the list in which Helm returns it.
+func single(err error) error {
+	var list interface{ WrappedErrors() []error }
+	if errors.As(err, &list) && len(list.WrappedErrors()) == 1 {
+		return list.WrappedErrors()[0]
+	}
+
+	return err
 }
 
 // create asks about objects that Helm only makes: hooks are removed before they are made again.

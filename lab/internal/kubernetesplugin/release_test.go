@@ -313,6 +313,17 @@ func TestOutputsAreWhatHelmRecordedAndSecretsStaySecret(t *testing.T) {
 	}
 }
 
+func TestNamesThatAChartMakesOfASecretAreSecret(t *testing.T) {
+	for password, secret := range map[string]bool{"apps/a": true, "elsewhere": false} {
+		inputs := withValues(map[string]any{}, nil).Set("values", property.New(map[string]property.Value{"password": property.New(password).WithSecret(true)}))
+
+		outputs, err := outputsOfRelease(inputs, inputs, recordOf(nil))
+		if err != nil || outputs.Get("resourceNames").Secret() != secret || outputs.Get("status").Secret() {
+			t.Errorf("%s: %v, %v", password, outputs, err)
+		}
+	}
+}
+
 func TestTemplatesGetNumbersAsThePublishedPluginGivesThem(t *testing.T) {
 	in := releaseInputs{withValues(map[string]any{"bytes": 1000000}, nil)}
 	if text := fmt.Sprint(in.values()["bytes"]); text != "1e+06" {

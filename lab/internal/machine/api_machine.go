@@ -274,7 +274,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 
 // logFile finds the log of a service, or of a container "namespace/pod:container:hash".
 func (b *boot) logFile(id string) (string, error) {
-	for _, name := range []string{"etcd", kubeAPIServer, controllerManager, scheduler} {
+	for _, name := range append([]string{kubeAPIServer, controllerManager, scheduler}, shippedServices...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
 			return b.machine.path(logsFolder, name+".log"), nil
 		}

@@ -77,7 +77,7 @@ func newBoot(m *machine) (*boot, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	b := &boot{
 		machine:    m,
-		log:        m.log,
+		log:        m.serviceLog("machined"),
 		ctx:        ctx,
 		cancel:     cancel,
 		hardware:   m.vm(),
@@ -145,6 +145,8 @@ func (b *boot) halt() {
 
 // run is the system from the boot loader to its end.
 func (b *boot) run() {
+	b.goroutine(b.shipLogs)
+
 	if !b.sleep(b.options().BootDelay) {
 		return
 	}

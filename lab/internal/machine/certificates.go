@@ -322,6 +322,10 @@ func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertifi
 
 	names, addresses := splitSANs(security.CertSANs())
 
+	if talosAccess(provider) { // pods reach it by its service
+		names = append(names, constants.KubernetesTalosAPIServiceName, accountEndpoint)
+	}
+
 	return issue(ca, request{
 		commonName: b.hostname(), names: append(names, b.hostname()),
 		addresses: append(append(addresses, loopback4), b.nodeAddresses()...), usage: forServer,

@@ -46,6 +46,7 @@ func TestAClusterLivesThroughItsOperations(t *testing.T) {
 		{"a machine without its cable does not answer", cable},
 		{"a reset machine joins again", resetOne},
 		{"the cluster comes back from a snapshot", recovery},
+		{"what runs beside a cluster ends with its last control plane", destruction},
 	} {
 		begun := time.Now()
 
@@ -418,4 +419,20 @@ func recovery(w *world) {
 	w.until("all machines are ready", time.Minute, func() bool {
 		return w.status(1).Ready && w.status(2).Ready && w.status(3).Ready && w.status(4).Ready
 	})
+}
+
+func destruction(w *world) {
+	// The recovery was a beginning anew.
+	w.until("it runs", time.Minute, func() bool { return w.beside.Load() == 2 && w.ended.Load() == 1 })
+
+	for number := 1; number <= 3; number++ {
+		if w.ended.Load() != 1 {
+			w.Errorf("it ended before machine %d was destroyed", number)
+		}
+
+		w.fleet.Destroy(w.hardware(number).ID)
+		w.until(name(number)+" is gone", 20*time.Second, func() bool { return w.status(number).Name == "" })
+	}
+
+	w.until("it has ended", 10*time.Second, func() bool { return w.ended.Load() == 2 })
 }

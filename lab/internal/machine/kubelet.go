@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ const (
 // static pods and serves the kubelet's API. It starts no pod: KWOK plays them.
 type node struct {
 	boot    *boot
+	log     *slog.Logger
 	serving *serving
 	usage   *usage
 
@@ -35,7 +37,10 @@ type node struct {
 }
 
 func newNode(b *boot) *node {
-	return &node{boot: b, serving: newServing(b.machine.path(kubeletFolder), b.hostname), usage: newUsage(b.begun)}
+	return &node{
+		boot: b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
+		serving: newServing(b.machine.path(kubeletFolder), b.hostname),
+	}
 }
 
 // run is the kubelet from the machine's boot to its end.
@@ -70,7 +75,7 @@ func (n *node) run() {
 
 		if err != nil {
 			if last != err.Error() {
-				b.log.Debug("kubelet", "error", err)
+				n.log.Debug("kubelet", "error", err)
 			}
 
 			last = err.Error()
@@ -149,7 +154,7 @@ func (n *node) observe(pods []corev1.Pod) {
 	n.mu.Unlock()
 
 	for _, problem := range n.usage.observe(time.Now(), pods, n.boot.measure) {
-		n.boot.log.Warn("simulated use", "error", problem)
+		n.log.Warn("simulated use", "error", problem)
 	}
 }
 

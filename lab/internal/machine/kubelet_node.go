@@ -45,7 +45,7 @@ func (n *node) register(ctx context.Context, client kubernetes.Interface, provid
 		object.Spec.Taints = []corev1.Taint{{Key: constants.LabelNodeRoleControlPlane, Effect: corev1.TaintEffectNoSchedule}}
 	}
 
-	n.boot.log.Info("node registered", "node", name)
+	n.log.Info("node registered", "node", name)
 
 	return client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
 }
@@ -104,7 +104,7 @@ func (n *node) writeStatus(
 	}
 
 	if changed {
-		n.boot.log.Info("node condition", "node", object.Name, "ready", ready)
+		n.log.Info("node condition", "node", object.Name, "ready", ready)
 	}
 
 	n.beat = time.Now()

@@ -48,7 +48,7 @@ func (n *node) serve() {
 	server := &http.Server{
 		Handler:           n.handler(),
 		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(b.log.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 		TLSConfig: &tls.Config{
 			// Talos' setting; the certificate of a client is checked by authenticate.
 			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, GetCertificate: n.serving.show,
@@ -95,7 +95,7 @@ func (n *node) servePods(w http.ResponseWriter, _ *http.Request) {
 
 	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: n.podsNow()}
 	if err := json.NewEncoder(w).Encode(list); err != nil {
-		n.boot.log.Debug("kubelet", "answer", "/pods", "error", err)
+		n.log.Debug("kubelet", "answer", "/pods", "error", err)
 	}
 }
 
@@ -108,7 +108,7 @@ func (n *node) guard(next http.Handler) http.Handler {
 
 		who, err := n.authenticate(ctx, r)
 		if err != nil {
-			n.boot.log.Debug("kubelet", "path", r.URL.Path, "unauthorized", err)
+			n.log.Debug("kubelet", "path", r.URL.Path, "unauthorized", err)
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 
 			return

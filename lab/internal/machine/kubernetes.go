@@ -55,6 +55,15 @@ func (b *boot) restConfig(host string, authorities []byte) *rest.Config {
 
 // adminClient is Talos' own client of a control plane, through its own API server.
 func (b *boot) adminClient(provider config.Provider) (*kubernetes.Clientset, error) {
+	settings, err := b.adminSettings(provider)
+	if err != nil {
+		return nil, err
+	}
+
+	return kubernetes.NewForConfig(settings)
+}
+
+func (b *boot) adminSettings(provider config.Provider) (*rest.Config, error) {
 	pair, err := issue(provider.Cluster().IssuingCA(), request{
 		commonName:    constants.KubernetesTalosAdminCertCommonName,
 		organizations: []string{constants.KubernetesAdminCertOrganization},
@@ -67,7 +76,7 @@ func (b *boot) adminClient(provider config.Provider) (*kubernetes.Clientset, err
 	settings := b.restConfig(localAPIServer(provider), acceptedCAs(provider.Cluster()))
 	settings.CertData, settings.KeyData = pair.Crt, pair.Key
 
-	return kubernetes.NewForConfig(settings)
+	return settings, nil
 }
 
 // kubeletClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the

@@ -27,6 +27,7 @@ func (b *boot) startEverything() {
 		b.goroutine(b.etcd.run)
 		b.goroutine(b.plane.run)
 		b.goroutine(b.runVirtualIP)
+		b.goroutine(b.runTalosAccess)
 	}
 
 	b.goroutine(func() {

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -88,6 +89,8 @@ type world struct {
 	input  *generate.Input
 	folder string
 	begun  time.Time
+	// beside and ended count the calls of Options.OnCluster and their ends.
+	beside, ended atomic.Int32
 }
 
 func newWorld(t *testing.T) *world {
@@ -117,7 +120,12 @@ func newWorld(t *testing.T) *world {
 	w.fleet = NewFleet(Options{
 		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: *binFolder, KWOKStages: *stageFolder,
 		BootDelay: 300 * time.Millisecond,
-		Log:       slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		OnCluster: func(ctx context.Context, cluster Cluster) {
+			w.beside.Add(1)
+			<-ctx.Done()
+			w.ended.Add(1)
+		},
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 
 	t.Cleanup(func() {

@@ -255,6 +255,50 @@ func TestLoopbackCarriesFurtherAddresses(t *testing.T) {
 	}
 
 	listener.Close()
+
+	for range 2 { // the second time it is not there
+		if err := RemoveLoopback(further); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if listener, err := net.Listen("tcp", net.JoinHostPort(further.String(), "0")); err == nil {
+		listener.Close()
+		t.Error("the address is still there")
+	}
+}
+
+func TestAFurtherAddressOfTheBridgeIsANeighbourUntilItIsRemoved(t *testing.T) {
+	bridge := newBridge(t)
+	namespace := newNamespace(t, bridge, "one", first)
+
+	if err := bridge.AddAddress(shared.Addr()); err != nil {
+		t.Fatal(err)
+	}
+
+	listener, err := net.Listen("tcp", net.JoinHostPort(shared.Addr().String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+
+	conn, err := namespace.DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	conn.Close()
+
+	for range 2 { // the second time it is not there
+		if err := bridge.RemoveAddress(shared.Addr()); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if listener, err := net.Listen("tcp", net.JoinHostPort(shared.Addr().String(), "0")); err == nil {
+		listener.Close()
+		t.Error("the address is still there")
+	}
 }
 
 func TestANameTooLongForTheKernelIsRefused(t *testing.T) {

@@ -27,7 +27,8 @@ const (
 func runApprover(ctx context.Context, c *cluster) error {
 	requests := c.objects.Certificates().V1().CertificateSigningRequests()
 
-	changed, err := on(ctx, requests.Informer(), c.objects.Apps().V1().Deployments().Informer())
+	// A request may come before its node's addresses.
+	changed, err := on(ctx, requests.Informer(), c.objects.Apps().V1().Deployments().Informer(), c.objects.Core().V1().Nodes().Informer())
 	if err != nil {
 		return err
 	}

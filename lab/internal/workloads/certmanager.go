@@ -104,16 +104,11 @@ func runCertManager(ctx context.Context, c *cluster) error {
 		return err
 	}
 
-	injected := make(chan error, 1)
-
-	go func() { injected <- c.injectAuthorities(ctx) }()
-
-	names := []string{issuers, clusterIssuers, certificates}
-	err = c.whileServed(ctx, certManagerName, "v1", names, func(ctx context.Context, kinds customInformers) error {
-		return (&certManager{cluster: c, kinds: kinds, acme: acme}).run(ctx)
+	return together(ctx, c.injectAuthorities, func(ctx context.Context) error {
+		return c.whileServed(ctx, certManagerName, "v1", []string{issuers, clusterIssuers, certificates}, func(ctx context.Context, kinds customInformers) error {
+			return (&certManager{cluster: c, kinds: kinds, acme: acme}).run(ctx)
+		})
 	})
-
-	return errors.Join(err, <-injected)
 }
 
 // newACME is the authority that stands in for an ACME server's.

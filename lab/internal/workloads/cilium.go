@@ -27,20 +27,16 @@ const (
 // runCiliumOperator registers Cilium's definitions once an operator runs: its chart carries none. As the real one
 // it never removes them. With the Gateway API there, it accepts the GatewayClasses that name its controller.
 func runCiliumOperator(ctx context.Context, c *cluster) error {
-	changed, err := on(ctx, c.objects.Apps().V1().Deployments().Informer(), c.definitions)
-	if err != nil {
+	return together(ctx, func(ctx context.Context) error {
+		changed, err := on(ctx, c.objects.Apps().V1().Deployments().Informer(), c.definitions)
+		if err == nil {
+			c.sweep(ctx, ciliumOperatorName, changed, c.registerCilium)
+		}
+
 		return err
-	}
-
-	done := make(chan error, 1)
-
-	go func() {
-		done <- c.whileServed(ctx, "cilium-operator", "v1", []string{gatewayClasses}, c.acceptGatewayClasses)
-	}()
-
-	c.sweep(ctx, "cilium-operator", changed, c.registerCilium)
-
-	return <-done
+	}, func(ctx context.Context) error {
+		return c.whileServed(ctx, ciliumOperatorName, "v1", []string{gatewayClasses}, c.acceptGatewayClasses)
+	})
 }
 
 // registerCilium creates the definitions of <bin>/crds/cilium that the cluster has not got.
@@ -107,7 +103,7 @@ func (c *cluster) acceptGatewayClasses(ctx context.Context, kinds customInformer
 		return err
 	}
 
-	c.sweep(ctx, "cilium-operator", changed, func(ctx context.Context) error {
+	c.sweep(ctx, ciliumOperatorName, changed, func(ctx context.Context) error {
 		if !c.available(ciliumSystemNamespace, ciliumOperatorName) {
 			return nil
 		}

@@ -129,7 +129,10 @@ type frontProxy struct {
 	groupHeaders []string
 }
 
-const authenticationConfig = "extension-apiserver-authentication"
+const (
+	authenticationConfig = "extension-apiserver-authentication"
+	authenticatedGroup   = "system:authenticated"
+)
 
 // readFrontProxy reads what the API server publishes for aggregated APIs.
 func readFrontProxy(ctx context.Context, client kubernetes.Interface) (*frontProxy, error) {
@@ -175,6 +178,11 @@ func (f *frontProxy) user(r *http.Request) (authorizationv1.SubjectAccessReviewS
 
 	for _, header := range f.groupHeaders {
 		spec.Groups = append(spec.Groups, r.Header.Values(header)...)
+	}
+
+	// The aggregator's own requests name no group; every API server adds this one.
+	if !slices.Contains(spec.Groups, authenticatedGroup) {
+		spec.Groups = append(spec.Groups, authenticatedGroup)
 	}
 
 	return spec, spec.User != ""

@@ -3,6 +3,7 @@ package workloads
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,16 +22,18 @@ const (
 	traefikMetricsPort = 9100
 	tlsStores          = "tlsstores.traefik.io"
 	defaultStore       = "default"
+	traefikController  = "traefik.io/gateway-controller"
 )
 
-// runTraefik answers for the pods of Traefik. It reads no route: every host gets the same words.
+// runTraefik answers for the pods of Traefik. It reads no route: every host gets the same words. Like Traefik it
+// accepts the GatewayClass of its controller.
 func runTraefik(ctx context.Context, c *cluster) error {
 	fallback, err := serverCertificate(nil, []string{"TRAEFIK DEFAULT CERT"})
 	if err != nil {
 		return err
 	}
 
-	return c.embody(ctx, traefikName, labelled("", labels.Set{"app.kubernetes.io/name": traefikName}), func(ctx context.Context, pod *corev1.Pod) error {
+	start := func(ctx context.Context, pod *corev1.Pod) error {
 		secure := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if certificate := c.defaultCertificate(hello.Context(), pod.Namespace); certificate != nil {
 				return certificate, nil
@@ -43,7 +46,47 @@ func runTraefik(ctx context.Context, c *cluster) error {
 			endpoint{port: port(pod, "web", traefikWebPort), handler: http.HandlerFunc(redirect)},
 			endpoint{port: port(pod, "websecure", traefikSecurePort), handler: http.HandlerFunc(respond), tls: secure},
 			endpoint{port: port(pod, "metrics", traefikMetricsPort), handler: http.HandlerFunc(traefikMetrics)})
+	}
+
+	return together(ctx, func(ctx context.Context) error {
+		return c.embody(ctx, traefikName, isTraefik, start)
+	}, func(ctx context.Context) error {
+		return c.whileServed(ctx, traefikName, "v1", []string{gatewayClasses}, c.acceptTraefikClasses)
 	})
+}
+
+var isTraefik = labelled("", labels.Set{"app.kubernetes.io/name": traefikName})
+
+// acceptTraefikClasses accepts the GatewayClasses of Traefik's controller while one of its pods runs.
+func (c *cluster) acceptTraefikClasses(ctx context.Context, kinds customInformers) error {
+	changed, err := on(ctx, kinds[gatewayClasses], c.pods())
+	if err != nil {
+		return err
+	}
+
+	c.sweep(ctx, traefikName, changed, func(ctx context.Context) error {
+		ready, err := c.readyPods(isTraefik)
+		if err != nil || len(ready) == 0 {
+			return err
+		}
+
+		var problems []error
+
+		for _, class := range listed(kinds[gatewayClasses]) {
+			if controller, _, _ := unstructured.NestedString(class.Object, "spec", "controllerName"); controller != traefikController {
+				continue
+			}
+
+			problems = append(problems, c.setCondition(ctx, schema.ParseGroupResource(gatewayClasses).WithVersion("v1"), class, metav1.Condition{
+				Type: "Accepted", Status: metav1.ConditionTrue, Reason: "Handled", Message: "Handled by Traefik controller",
+				ObservedGeneration: class.GetGeneration(),
+			}, nil))
+		}
+
+		return errors.Join(problems...)
+	})
+
+	return nil
 }
 
 // defaultCertificate is that of the default TLSStore, nil when there is none.

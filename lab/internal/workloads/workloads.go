@@ -86,7 +86,7 @@ func Run(ctx context.Context, given Cluster, options Options) error {
 		return fmt.Errorf("workloads of cluster %s: %w", given.Name, err)
 	}
 
-	config.QPS, config.UserAgent = -1, "lab-workloads"
+	config.QPS, config.UserAgent, config.WarningHandler = -1, "lab-workloads", rest.NoWarnings{}
 
 	c, err := newCluster(given, options, config)
 	if err != nil {
@@ -115,10 +115,15 @@ func (c *cluster) run(ctx context.Context, all []part) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	defer c.factoriesDown(cancel)
+
 	if err := c.startInformers(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // the cluster ended before it had begun
+		}
+
 		return err
 	}
-	defer c.factoriesDown(cancel)
 
 	done := make(chan struct{})
 
@@ -161,6 +166,28 @@ func (c *cluster) retry(ctx context.Context, what string, job func(context.Conte
 		c.log.Warn("a workload failed, it is tried again", "part", what, "error", err, "after", pause)
 		sleep(ctx, pause)
 	}
+}
+
+// together runs jobs at the same time until the first of them ends, and returns when all have.
+func together(ctx context.Context, jobs ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	ended := make(chan error, len(jobs))
+
+	for _, job := range jobs {
+		go func() { ended <- job(ctx) }()
+	}
+
+	var problems []error
+
+	for range jobs {
+		problems = append(problems, <-ended)
+
+		cancel()
+	}
+
+	return errors.Join(problems...)
 }
 
 // sleep says whether the whole pause went by before the context's end.

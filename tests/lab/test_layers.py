@@ -1,0 +1,274 @@
+"""One world with everything in it, built once: what runs on the cluster, and what changes do to it.
+
+The tests run in this order and leave the platform as the stack file says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from rehearsal.world import World, wait_until
+
+WITH_SERVICES = True
+INGRESS = "172.16.20.100"
+TRAEFIK = "    traefik:\n      address: 172.16.20.100"
+ASK = """
+import http.client, ssl, socket, sys
+context = ssl.create_default_context()
+with socket.create_connection(({address!r}, 443), 10) as plain:
+    with context.wrap_socket(plain, server_hostname={host!r}) as secure:
+        secure.sendall(b"GET / HTTP/1.0\\r\\nHost: {host}\\r\\n\\r\\n")
+        print(secure.recv(4096).decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    world = make_world()
+    world.up()
+    world.write_credentials()
+    return world
+
+
+@pytest.fixture
+def edit(world: World) -> Iterator[Callable[[str, str], None]]:
+    """Edit the operator's stack file; the test's end restores it and the platform."""
+    before = world.stack_file.read_text()
+
+    def replace(old: str, new: str) -> None:
+        text = world.stack_file.read_text()
+        assert old in text
+        world.stack_file.write_text(text.replace(old, new, 1))
+
+    yield replace
+    world.stack_file.write_text(before)
+    world.up()
+
+
+def get(world: World, *what: str) -> Any:
+    return json.loads(world.run("kubectl", "get", *what, "--output", "json").stdout)
+
+
+def workloads(world: World) -> dict[str, tuple[int, int]]:
+    """Give ready and wanted pods of every Deployment, StatefulSet and DaemonSet."""
+    found = {}
+    for one in get(world, "deployments,statefulsets,daemonsets", "--all-namespaces")["items"]:
+        status, metadata = one["status"], one["metadata"]
+        if one["kind"] == "DaemonSet":
+            pair = status.get("numberReady", 0), status["desiredNumberScheduled"]
+        else:
+            pair = status.get("readyReplicas", 0), one["spec"]["replicas"]
+        found[f"{metadata['namespace']}/{metadata['name']}"] = pair
+    return found
+
+
+def test_every_workload_is_ready_and_every_machine_is_a_ready_node(world: World) -> None:
+    found = workloads(world)
+    assert len(found) > 20
+    assert {name: pair for name, pair in found.items() if pair[0] != pair[1]} == {}
+    for node in get(world, "nodes")["items"]:
+        conditions = {one["type"]: one["status"] for one in node["status"]["conditions"]}
+        assert conditions["Ready"] == "True"
+
+
+def test_a_second_preview_changes_nothing(world: World) -> None:
+    world.expect_no_changes()
+
+
+def test_traefik_holds_its_fixed_address(world: World) -> None:
+    service = get(world, "service", "traefik", "--namespace", "traefik")
+    assert service["status"]["loadBalancer"]["ingress"][0]["ip"] == INGRESS
+    assert service["metadata"]["annotations"]["metallb.io/loadBalancerIPs"] == INGRESS
+
+
+def test_no_service_has_a_node_port(world: World) -> None:
+    for service in get(world, "services", "--all-namespaces")["items"]:
+        assert service["spec"]["type"] != "NodePort"
+        assert not any(port.get("nodePort") for port in service["spec"].get("ports", []))
+
+
+def load_balancer(world: World, name: str, address: str | None) -> None:
+    service: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer",
+            "allocateLoadBalancerNodePorts": False,
+            "selector": {"app": name},
+            "ports": [{"port": 80}],
+        },
+    }
+    if address:
+        service["metadata"]["annotations"] = {"metallb.io/loadBalancerIPs": address}
+    file = world.state / f"{name}.json"
+    file.write_text(json.dumps(service))
+    world.run("kubectl", "apply", "--filename", str(file))
+
+
+def test_a_second_service_gets_another_address_of_the_pool(world: World) -> None:
+    load_balancer(world, "second", None)
+
+    def given() -> str:
+        status = get(world, "service", "second")["status"]["loadBalancer"]
+        return str(status["ingress"][0]["ip"]) if status.get("ingress") else ""
+
+    wait_until("the Service has an address", lambda: bool(given()))
+    assert re.fullmatch(r"172\.16\.20\.1([0-4]\d|50)", given())
+    assert given() != INGRESS
+    world.run("kubectl", "delete", "service", "second")
+
+
+def test_an_address_outside_of_the_pools_is_refused_by_metallb(world: World) -> None:
+    load_balancer(world, "outside", "172.16.20.200")
+
+    def events() -> str:
+        return world.run(
+            "kubectl", "get", "events", "--field-selector", "involvedObject.name=outside",
+            "--output", "jsonpath={.items[*].message}",
+        ).stdout  # fmt: skip
+
+    wait_until("MetalLB says no", lambda: "172.16.20.200" in events())
+    assert "not allowed" in events()
+    assert not get(world, "service", "outside")["status"]["loadBalancer"].get("ingress")
+    world.run("kubectl", "delete", "service", "outside")
+
+
+def test_metallbs_webhook_refuses_a_pool_that_overlaps(world: World) -> None:
+    pool = {
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": {"name": "overlap", "namespace": "metallb-system"},
+        "spec": {"addresses": ["172.16.20.140-172.16.20.160"]},
+    }
+    file = world.state / "overlap.json"
+    file.write_text(json.dumps(pool))
+    refused = world.run("kubectl", "apply", "--filename", str(file), code=None)
+    assert refused.returncode != 0
+    assert "overlaps with already defined CIDR" in refused.stderr
+
+
+def test_the_ingress_answers_https_with_the_platforms_certificate(world: World) -> None:
+    host = "traefik.platform.example.com"
+    # The world trusts the authority that stands in for Let's Encrypt: the name is verified too.
+    answer = world.run("python", "-c", ASK.format(address=INGRESS, host=host)).stdout
+    assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200"))
+    assert "responder" in answer  # it says that it is not Traefik
+    other = world.run("python", "-c", ASK.format(address=INGRESS, host="example.org"), code=None)
+    assert "CERTIFICATE_VERIFY_FAILED" in other.stderr
+
+
+def test_kubelets_have_certificates_of_the_cluster_and_metrics_are_read(world: World) -> None:
+    requests = get(world, "certificatesigningrequests")["items"]
+    serving = [one for one in requests if one["spec"]["signerName"].endswith("kubelet-serving")]
+    assert {one["spec"]["username"] for one in serving} == {
+        "system:node:node01",
+        "system:node:node02",
+        "system:node:node03",
+    }
+    wait_until(
+        "the nodes have metrics",
+        lambda: (
+            world.run("kubectl", "top", "nodes", "--no-headers", code=None).stdout.count("node0")
+            == 3
+        ),
+    )
+
+
+def test_the_example_application_is_accepted_and_its_autoscaler_acts(world: World) -> None:
+    world.run("kubectl", "apply", "--kustomize", "apps/overlays/prod/podinfo")
+    found = get(world, "horizontalpodautoscalers", "--all-namespaces")["items"]
+    (scaler,) = [one for one in found if one["metadata"]["name"] == "podinfo"]
+    namespace = str(scaler["metadata"]["namespace"])
+
+    def replicas() -> int:
+        deployment = get(world, "deployment", "podinfo", "--namespace", namespace)
+        return int(deployment["status"].get("readyReplicas", 0))
+
+    wait_until("the application runs", lambda: replicas() >= scaler["spec"]["minReplicas"])
+    before = replicas()
+    world.run(
+        "kubectl", "annotate", "pods", "--all", "--namespace", namespace,
+        "lab.platform/cpu=2", "--overwrite",
+    )  # fmt: skip
+    wait_until("the autoscaler adds pods", lambda: replicas() > before, 180, poll=2)
+    world.run("kubectl", "delete", "--kustomize", "apps/overlays/prod/podinfo", "--wait=false")
+
+
+def test_talos_gives_the_backup_credentials_that_can_only_read_snapshots(world: World) -> None:
+    secret = get(world, "secret", "talos-credentials", "--namespace", "platform-backup")
+    assert list(secret["data"]) == ["config"]
+    job = get(world, "cronjob", "etcd-backup", "--namespace", "platform-backup")
+    assert job["spec"]["schedule"] == "0 * * * *"
+
+
+def test_what_argo_cd_changes_of_itself_is_no_change_for_the_program(world: World) -> None:
+    world.run(
+        "kubectl", "annotate", "deployments", "--all", "--namespace", "argocd",
+        "argocd.argoproj.io/tracking-id=argo-cd:apps/Deployment:argocd/x", "--overwrite",
+    )  # fmt: skip
+    world.run("pulumi", "preview", "--refresh", "--expect-no-changes", "--non-interactive")
+
+
+def test_one_value_of_traefik_shows_and_changes_exactly_one_resource(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    edit(TRAEFIK, f"{TRAEFIK}\n      replicas: 2")
+    changed = world.preview()
+    assert list(changed) == ["traefik"]
+    assert changed["traefik"]["op"] == "update"
+    assert list(changed["traefik"]["detailedDiff"]) == ["values.deployment.replicas"]
+    assert re.search(r"1 updated", world.up().stdout)
+    assert workloads(world)["traefik/traefik"] == (2, 2)
+    world.expect_no_changes()
+
+
+def test_removing_one_layer_takes_it_away_cleanly_while_the_rest_runs(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    before = workloads(world)
+    edit("    metricsServer: {}\n", "")
+    world.up()
+    left = workloads(world)
+    gone = {name for name in before if name not in left}
+    assert gone == {
+        "kubelet-serving-cert-approver/kubelet-serving-cert-approver",
+        "metrics-server/metrics-server",
+    }
+    assert {name: pair for name, pair in left.items() if pair[0] != pair[1]} == {}
+    world.run("kubectl", "get", "apiservice", "v1beta1.metrics.k8s.io", code=1)
+    world.run("kubectl", "get", "namespace", "metrics-server", code=1)
+    world.expect_no_changes()
+
+
+def test_no_secret_of_the_stack_is_in_plain_text_anywhere(world: World) -> None:
+    secrets = json.loads((world.state / "world.json").read_text())["secrets"]["values"]
+    assert len(secrets) >= 8, "the search would prove nothing"
+    places = {
+        "state": world.run("pulumi", "stack", "export").stdout,
+        "preview": world.run("pulumi", "preview", "--diff", "--non-interactive").stdout,
+        "refresh": world.run(
+            "pulumi", "refresh", "--preview-only", "--diff", "--non-interactive"
+        ).stdout,
+        "log of the world": (world.state / "world.log").read_text(errors="replace"),
+        "workloads": world.run(
+            "kubectl", "get", "pods,configmaps,cronjobs", "--all-namespaces", "--output", "json"
+        ).stdout,
+    }
+    for name, value in secrets.items():
+        for place, text in places.items():
+            assert value not in text, f"{name} is in plain text in: {place}"
+
+
+def test_destroy_waits_for_nothing_inside_and_leaves_only_what_is_protected(world: World) -> None:
+    result = world.destroy()
+    assert world.machines() == []
+    assert "4 protected resources" in result.stdout + result.stderr
+    left = json.loads(world.run("pulumi", "stack", "export").stdout)["deployment"]["resources"]
+    kinds = {one["type"] for one in left}
+    assert not any(kind.startswith("kubernetes:") for kind in kinds), kinds
