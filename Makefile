@@ -10,7 +10,8 @@ BIN := .lab/bin
 PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
 
-.PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean
+.PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
+	render render-diff chart-facts
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +41,7 @@ lint: setup
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m config check Pulumi.prod.yaml
+	$(PYTHON) -m render check
 
 types: setup
 	@$(PYTHON) -m mypy .
@@ -60,6 +62,16 @@ go-test: build ## vet and test the lab's Go code
 
 lab-test: build ## the lab end to end (minutes)
 	@$(PYTHON) -m pytest tests/lab
+
+render: build ## what CHART renders with our values; without CHART, all of them
+	@$(PYTHON) -m render --stack-file $(STACK_FILE) show $(CHART)
+
+render-diff: build ## what an upgrade would change: CHART=traefik TO=39.1.0
+	@$(if $(and $(CHART),$(TO)),,$(error say which: make render-diff CHART=traefik TO=39.1.0))
+	$(PYTHON) -m render --stack-file $(STACK_FILE) diff $(CHART) $(TO)
+
+chart-facts: build ## renew render/charts, what each chart accepts, from the real packages
+	@$(PYTHON) -m render --stack-file $(STACK_FILE) renew
 
 bench: build ## measure, and write .lab/bench.json
 	@$(PYTHON) -m rehearsal.bench .lab/bench.json
