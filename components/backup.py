@@ -18,7 +18,7 @@ from components.admission import accepts
 from components.charts import CRITICAL, Values, resources
 from components.gate import Gate
 from components.place import API_PORT, HTTPS_PORT, Place, anybody, metrics
-from components.workload import pod, probe
+from components.workload import pod, probe, shape
 from config import versions
 from config.engine import require_secret
 
@@ -87,31 +87,33 @@ class Backup(pulumi.ComponentResource):
             TALOS_CREDENTIALS,
             api_version=TALOS_API,
             kind="ServiceAccount",
-            metadata={"name": TALOS_CREDENTIALS, "namespace": NAMESPACE},
-            spec={"roles": [ROLE]},
+            metadata=shape({"name": TALOS_CREDENTIALS, "namespace": NAMESPACE}),
+            spec=shape({"roles": [ROLE]}),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
         account = _account(NAME, place)
         kubernetes.batch.v1.CronJob(
             NAME,
-            metadata={"name": NAME, "namespace": NAMESPACE, "labels": labels},
-            spec={  # type: ignore[arg-type]  # in the shape of the arguments
-                "schedule": backup.schedule,
-                "concurrencyPolicy": "Forbid",
-                "startingDeadlineSeconds": MISSED_SECONDS,
-                "successfulJobsHistoryLimit": 3,
-                "failedJobsHistoryLimit": 3,
-                "jobTemplate": {
-                    "spec": {
-                        "backoffLimit": 2,
-                        "activeDeadlineSeconds": DEADLINE_SECONDS,
-                        "template": {
-                            "metadata": {"labels": labels},
-                            "spec": _pod(settings.cluster.name, backup),
-                        },
-                    }
-                },
-            },
+            metadata=shape({"name": NAME, "namespace": NAMESPACE, "labels": labels}),
+            spec=shape(
+                {
+                    "schedule": backup.schedule,
+                    "concurrencyPolicy": "Forbid",
+                    "startingDeadlineSeconds": MISSED_SECONDS,
+                    "successfulJobsHistoryLimit": 3,
+                    "failedJobsHistoryLimit": 3,
+                    "jobTemplate": {
+                        "spec": {
+                            "backoffLimit": 2,
+                            "activeDeadlineSeconds": DEADLINE_SECONDS,
+                            "template": {
+                                "metadata": {"labels": labels},
+                                "spec": _pod(settings.cluster.name, backup),
+                            },
+                        }
+                    },
+                }
+            ),
             opts=place.options(storage, talos, account),
         )
         self._watch(place)
@@ -128,51 +130,63 @@ class Backup(pulumi.ComponentResource):
             egress=[anybody(API_PORT)],
         )
         account = _account(METRICS_NAME, place)
-        metadata = {"name": METRICS_NAME, "namespace": NAMESPACE, "labels": labels}
+        metadata: Any = {"name": METRICS_NAME, "namespace": NAMESPACE, "labels": labels}
         role = kubernetes.rbac.v1.Role(
             METRICS_NAME,
             metadata=metadata,
-            rules=[
-                {
-                    "api_groups": ["batch"],
-                    "resources": ["jobs", "cronjobs"],
-                    "verbs": ["list", "watch"],
-                }
-            ],
+            rules=shape(
+                [
+                    {
+                        "api_groups": ["batch"],
+                        "resources": ["jobs", "cronjobs"],
+                        "verbs": ["list", "watch"],
+                    }
+                ]
+            ),
             opts=place.options(),
         )
         binding = kubernetes.rbac.v1.RoleBinding(
             METRICS_NAME,
             metadata=metadata,
-            role_ref={
-                "api_group": "rbac.authorization.k8s.io",
-                "kind": "Role",
-                "name": METRICS_NAME,
-            },
-            subjects=[{"kind": "ServiceAccount", "name": METRICS_NAME, "namespace": NAMESPACE}],
+            role_ref=shape(
+                {
+                    "api_group": "rbac.authorization.k8s.io",
+                    "kind": "Role",
+                    "name": METRICS_NAME,
+                }
+            ),
+            subjects=shape(
+                [{"kind": "ServiceAccount", "name": METRICS_NAME, "namespace": NAMESPACE}]
+            ),
             opts=place.options(role),
         )
         kubernetes.apps.v1.Deployment(
             METRICS_NAME,
             metadata=metadata,
-            spec={  # type: ignore[arg-type]  # in the shape of the arguments
-                # One: two would count everything twice.
-                "replicas": 1,
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": _metrics_pod()},
-            },
+            spec=shape(
+                {
+                    # One: two would count everything twice.
+                    "replicas": 1,
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": _metrics_pod()},
+                }
+            ),
             opts=place.options(account, binding),
         )
         kubernetes.core.v1.Service(
             METRICS_NAME,
-            metadata={
-                **metadata,
-                "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
-            },
-            spec={
-                "selector": labels,
-                "ports": [{"name": "metrics", "port": METRICS_PORT, "target_port": "metrics"}],
-            },
+            metadata=shape(
+                {
+                    **metadata,
+                    "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
+                }
+            ),
+            spec=shape(
+                {
+                    "selector": labels,
+                    "ports": [{"name": "metrics", "port": METRICS_PORT, "target_port": "metrics"}],
+                }
+            ),
             opts=place.options(),
         )
 
@@ -180,7 +194,7 @@ class Backup(pulumi.ComponentResource):
 def _account(name: str, place: Place) -> kubernetes.core.v1.ServiceAccount:
     return kubernetes.core.v1.ServiceAccount(
         f"{name}-account",
-        metadata={"name": name, "namespace": NAMESPACE},
+        metadata=shape({"name": name, "namespace": NAMESPACE}),
         automount_service_account_token=False,
         opts=place.options(),
     )

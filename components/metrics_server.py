@@ -7,7 +7,7 @@ https://github.com/alex1989hu/kubelet-serving-cert-approver.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -15,7 +15,7 @@ import pulumi_kubernetes as kubernetes
 from components.charts import ChartPlan, Values, resources, spread
 from components.place import API_PORT, Place, anybody, metrics
 from components.release import install
-from components.workload import pod, probe
+from components.workload import pod, probe, shape
 from config import versions
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class ServingCertificateApprover(pulumi.ComponentResource):
         labels = {"app.kubernetes.io/name": APPROVER}
         place.allow("approver", labels, ingress=[metrics(9090)], egress=[anybody(API_PORT)])
         child = place.options()
-        metadata = {"name": APPROVER, "namespace": APPROVER, "labels": labels}
+        metadata: Any = {"name": APPROVER, "namespace": APPROVER, "labels": labels}
         account = kubernetes.core.v1.ServiceAccount(
             f"{APPROVER}-account",
             metadata=metadata,
@@ -109,17 +109,19 @@ class ServingCertificateApprover(pulumi.ComponentResource):
         deployment = kubernetes.apps.v1.Deployment(
             APPROVER,
             metadata=metadata,
-            spec={  # type: ignore[arg-type]  # in the shape of the arguments
-                "replicas": 2,
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": self._pod(labels)},
-            },
+            spec=shape(
+                {
+                    "replicas": 2,
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": self._pod(labels)},
+                }
+            ),
             opts=place.options(account),
         )
         kubernetes.policy.v1.PodDisruptionBudget(
             APPROVER,
             metadata=metadata,
-            spec={"max_unavailable": 1, "selector": {"match_labels": labels}},
+            spec=shape({"max_unavailable": 1, "selector": {"match_labels": labels}}),
             opts=place.options(deployment),
         )
         self.register_outputs({})
@@ -156,54 +158,58 @@ class ServingCertificateApprover(pulumi.ComponentResource):
     @staticmethod
     def _rights(opts: pulumi.ResourceOptions) -> None:
         """Let it see requests and approve those of one signer, and hold its lease."""
-        subject = {"kind": "ServiceAccount", "name": APPROVER, "namespace": APPROVER}
+        subject: Any = {"kind": "ServiceAccount", "name": APPROVER, "namespace": APPROVER}
         csr = "certificatesigningrequests"
         group = "certificates.k8s.io"
         rbac = kubernetes.rbac.v1
         rbac.ClusterRole(
             APPROVER,
-            metadata={"name": APPROVER},
-            rules=[
-                {"api_groups": [group], "resources": [csr], "verbs": ["get", "list", "watch"]},
-                {"api_groups": [group], "resources": [f"{csr}/approval"], "verbs": ["update"]},
-                {
-                    "api_groups": [group],
-                    "resources": ["signers"],
-                    "resource_names": [SIGNER],
-                    "verbs": ["approve"],
-                },
-                {
-                    "api_groups": ["authorization.k8s.io"],
-                    "resources": ["subjectaccessreviews"],
-                    "verbs": ["create"],
-                },
-            ],
+            metadata=shape({"name": APPROVER}),
+            rules=shape(
+                [
+                    {"api_groups": [group], "resources": [csr], "verbs": ["get", "list", "watch"]},
+                    {"api_groups": [group], "resources": [f"{csr}/approval"], "verbs": ["update"]},
+                    {
+                        "api_groups": [group],
+                        "resources": ["signers"],
+                        "resource_names": [SIGNER],
+                        "verbs": ["approve"],
+                    },
+                    {
+                        "api_groups": ["authorization.k8s.io"],
+                        "resources": ["subjectaccessreviews"],
+                        "verbs": ["create"],
+                    },
+                ]
+            ),
             opts=opts,
         )
         rbac.ClusterRoleBinding(
             APPROVER,
-            metadata={"name": APPROVER},
-            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": APPROVER},
-            subjects=[subject],  # type: ignore[list-item]  # in the shape of the arguments
+            metadata=shape({"name": APPROVER}),
+            role_ref=shape({"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": APPROVER}),
+            subjects=shape([subject]),
             opts=opts,
         )
         rbac.Role(
             f"{APPROVER}-leader",
-            metadata={"name": APPROVER, "namespace": APPROVER},
-            rules=[
-                {
-                    "api_groups": ["coordination.k8s.io"],
-                    "resources": ["leases"],
-                    "verbs": ["create", "get", "update"],
-                },
-                {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-            ],
+            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
+            rules=shape(
+                [
+                    {
+                        "api_groups": ["coordination.k8s.io"],
+                        "resources": ["leases"],
+                        "verbs": ["create", "get", "update"],
+                    },
+                    {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+                ]
+            ),
             opts=opts,
         )
         rbac.RoleBinding(
             f"{APPROVER}-leader",
-            metadata={"name": APPROVER, "namespace": APPROVER},
-            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": APPROVER},
-            subjects=[subject],  # type: ignore[list-item]  # in the shape of the arguments
+            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
+            role_ref=shape({"api_group": RBAC_GROUP, "kind": "Role", "name": APPROVER}),
+            subjects=shape([subject]),
             opts=opts,
         )
