@@ -140,14 +140,7 @@ class Nodes(pulumi.ComponentResource):
 
     def _machine_hooks(self, machine: Machine) -> pulumi.ResourceHookBinding:
         """Guard the changes of a virtual machine, and clear its place before it is made."""
-        site = self._settings.site
-        vcenter = VCenter(
-            server=site.vcenter,
-            user=site.user,
-            datacenter=site.datacenter,
-            folder=site.folder,
-            allow_unverified_tls=site.allow_unverified_tls,
-        )
+        vcenter = VCenter.of(self._settings.site)
         member = as_member(machine)
         leftover = no_leftover(vcenter, self._password, self._identity.talosconfig, member)
         guard = self._rollout.guard(member)

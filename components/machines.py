@@ -10,6 +10,7 @@ backup, and a whole-cluster destroy (`pulumi destroy --exclude-protected`) must 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ import pulumi
 import pulumi_vsphere as vsphere
 
 from components.configuration import LINK
+from components.library import no_leftover_item
+from components.orphans import VCenter
 
 if TYPE_CHECKING:
     from config.settings import Machine, Settings
@@ -57,7 +60,7 @@ class Machines(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self._look_up()
-        self._make_image(image)
+        self._make_image(image, password)
         self._make_place()
 
     def _look_up(self) -> None:
@@ -80,9 +83,13 @@ class Machines(pulumi.ComponentResource):
             for host in sorted({one.host for one in self._settings.machines if one.host})
         }
 
-    def _make_image(self, image: pulumi.Resource | None) -> None:
+    def _make_image(self, image: pulumi.Resource | None, password: pulumi.Output[str]) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
         settings = self._settings
+        # Where it comes from is in its name: an item of the same name is never its predecessor,
+        # which the hook would take for a leftover.
+        origin = hashlib.sha256(settings.ova_url.encode()).hexdigest()[:12]
+        name = f"talos-{settings.talos.version}-{origin}"
         self._library = vsphere.ContentLibrary(
             "images",
             name=settings.site.content_library,
@@ -91,13 +98,22 @@ class Machines(pulumi.ComponentResource):
             publication=vsphere.ContentLibraryPublicationArgs(published=False),
             opts=self._child(),
         )
+        leftover = no_leftover_item(VCenter.of(settings.site), password, self._library.id, name)
         self._item = vsphere.ContentLibraryItem(
             "talos",
-            name=f"talos-{settings.talos.version}-{settings.talos.schematic_id[:12]}",
+            name=name,
+            description=settings.ova_url,
             library_id=self._library.id,
             type="ovf",
             file_url=settings.ova_url,
-            opts=self._child(*([image] if image else [])),
+            opts=pulumi.ResourceOptions.merge(
+                self._child(*([image] if image else [])),
+                pulumi.ResourceOptions(
+                    hooks=pulumi.ResourceHookBinding(
+                        before_create=[pulumi.ResourceHook("image-leftover", leftover)]
+                    ),
+                ),
+            ),
         )
 
     def _make_place(self) -> None:

@@ -25,6 +25,7 @@ from components.talosctl import Talosctl, TalosctlError, connect
 if TYPE_CHECKING:
     from components.gate import Hook
     from components.health import Member
+    from config.settings import Site
 
 TASK_SECONDS = 300.0
 BOOT_SECONDS = 180.0
@@ -46,9 +47,32 @@ class VCenter:
     """The machines' folder, relative to the datacenter's folder for virtual machines."""
     allow_unverified_tls: bool
 
+    @classmethod
+    def of(cls, site: Site) -> VCenter:
+        """Take what the settings say of the site."""
+        return cls(
+            server=site.vcenter,
+            user=site.user,
+            datacenter=site.datacenter,
+            folder=site.folder,
+            allow_unverified_tls=site.allow_unverified_tls,
+        )
+
     def path(self, name: str) -> str:
         """Give the inventory path of a machine, as `pulumi import` takes it."""
         return f"/{self.datacenter}/vm/{self.folder}/{name}"
+
+    def tls(self) -> ssl.SSLContext:
+        """Make the TLS settings for a connection to it."""
+        context = ssl.create_default_context()
+        if self.allow_unverified_tls:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def refuses(self) -> str:
+        """Say that it does not take the credentials."""
+        return f"{self.server}: refuses user {self.user}; check platform:vspherePassword"
 
 
 def no_leftover(
@@ -99,17 +123,12 @@ def remove_orphan(
 
     Fails with OrphanError when it runs and does not wait in maintenance mode.
     """
-    context = ssl.create_default_context()
-    if vcenter.allow_unverified_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     try:
         service = SmartConnect(  # type: ignore[no-untyped-call]
-            host=vcenter.server, user=vcenter.user, pwd=password, sslContext=context
+            host=vcenter.server, user=vcenter.user, pwd=password, sslContext=vcenter.tls()
         )
     except vim.fault.InvalidLogin:
-        message = f"{vcenter.server}: refuses user {vcenter.user}; check platform:vspherePassword"
-        raise OrphanError(message) from None
+        raise OrphanError(vcenter.refuses()) from None
     except OSError as error:  # its certificate, too
         message = f"{vcenter.server}: cannot be reached: {error}"
         raise OrphanError(message) from None

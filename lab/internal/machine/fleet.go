@@ -2,9 +2,10 @@
 // a network namespace of its own, serving the real machine API and running real etcd and Kubernetes
 // control plane programs, started from the machine configuration that was applied to it.
 //
-// Simulated: the boot (a delay), Talos' services (goroutines), the kubelet (registers its node and reports
-// on it), discovery and trustd (within the process), and pods (played by KWOK). Real: configuration
-// loading and validation, PKI, TLS and roles, etcd membership, the control plane, the VIP's election.
+// Simulated: the boot (a delay), Talos' services (goroutines) and their logs but etcd's, the kubelet (registers
+// its node, reports on it and serves port 10250; what pods use is invented), discovery and trustd (within the
+// process), and pods (played by KWOK). Real: configuration loading and validation, PKI, TLS and roles, etcd
+// membership, the control plane, the VIP's election, requests for certificates and who may ask the kubelet.
 package machine
 
 import (
