@@ -53,7 +53,7 @@ def text(plan: ChartPlan, kubernetes: str, *, version: str | None = None) -> str
     with tempfile.TemporaryDirectory(prefix="render-") as folder:
         values = Path(folder, "values.json")
         values.write_text(json.dumps(dict(plan.values)), encoding="utf-8")
-        argv = [
+        argv: list[str | Path] = [
             *(LAB, "render", plan.chart, "--version", version or plan.version),
             *("--charts", packages.CACHE, "--namespace", plan.namespace, "--release", plan.release),
             *("--values", values, "--kube-version", kubernetes, "--include-crds"),

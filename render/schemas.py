@@ -31,7 +31,9 @@ def _has_default(error: ValidationError, path: Path, defaults: Tree) -> bool:
     """Say whether something is missed that the defaults bring."""
     if error.validator != "required":
         return False
-    missed = [name for name in error.validator_value if name not in error.instance]
+    schema: Any = error.schema
+    instance: Any = error.instance
+    missed = [name for name in schema["required"] if name not in instance]
     return all(look_up(defaults, (*path, name)) is not None for name in missed)
 
 

@@ -183,7 +183,7 @@ def test_a_chart_that_is_not_kept_is_told_with_what_is() -> None:
 def test_paths_keep_dots_that_are_in_keys() -> None:
     path = ("configs", "cm", "exec.enabled")
     assert keys.split(keys.join(path)) == path
-    tree = {"a.b": {"c": "int"}, "d": "map"}
+    tree: keys.Tree = {"a.b": {"c": "int"}, "d": "map"}
     assert keys.parse(keys.write(tree)) == tree
 
 

@@ -57,7 +57,7 @@ def good() -> dict[str, Object]:
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
-    objects = {
+    objects: dict[str, Object] = {
         "Deployment": {
             "spec": {
                 "replicas": 2,
@@ -96,11 +96,12 @@ def requests(objects: dict[str, Object]) -> Object:
     return found
 
 
-def budget(objects: dict[str, Object], **spec: object) -> None:
+def budget(objects: dict[str, Object], **spec: object) -> bool:
     objects["PodDisruptionBudget"]["spec"] = {"selector": {"matchLabels": LABELS}, **spec}
+    return True
 
 
-def autoscaler(objects: dict[str, Object], minimum: int) -> None:
+def autoscaler(objects: dict[str, Object], minimum: int) -> bool:
     del objects["Deployment"]["spec"]["replicas"]
     objects["HorizontalPodAutoscaler"] = {
         "kind": "HorizontalPodAutoscaler",
@@ -110,6 +111,7 @@ def autoscaler(objects: dict[str, Object], minimum: int) -> None:
             "scaleTargetRef": {"kind": "Deployment", "name": "web"},
         },
     }
+    return True
 
 
 def second_budget(objects: dict[str, Object]) -> None:
