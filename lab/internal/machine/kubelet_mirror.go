@@ -54,8 +54,9 @@ func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, objec
 		return nil
 	}
 
-	current.Status = wanted
-	_, err := pods.UpdateStatus(ctx, current, metav1.UpdateOptions{})
+	updated := current.DeepCopy() // others read the list that it is from
+	updated.Status = wanted
+	_, err := pods.UpdateStatus(ctx, updated, metav1.UpdateOptions{})
 
 	return err
 }

@@ -134,13 +134,20 @@ func (n *node) guard(next http.Handler) http.Handler {
 // authenticate finds out who calls: by a client certificate of the cluster's CA, else by a token that the API
 // server knows.
 func (n *node) authenticate(ctx context.Context, r *http.Request) (caller, error) {
+	stranger := errors.New("neither a client certificate nor a token")
+
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		return n.byCertificate(r.TLS.PeerCertificates)
+		who, err := n.byCertificate(r.TLS.PeerCertificates)
+		if err == nil {
+			return who, nil
+		}
+
+		stranger = err
 	}
 
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return caller{}, errors.New("neither a client certificate nor a token")
+		return caller{}, stranger
 	}
 
 	client := n.connection()
