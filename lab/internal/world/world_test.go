@@ -69,15 +69,13 @@ func TestOnlyCommandsThatReadTheStackFileGetTheCopy(t *testing.T) {
 func TestTheRepositorysHostIsOneOfTheWorldsNames(t *testing.T) {
 	var s Settings
 	s.Site.Vcenter, s.Site.ImageFactory = "vcenter.example.internal", "factory.talos.dev"
-	if got := len(names(s)); got != 2 {
-		t.Errorf("without Argo CD: %d names", got)
-	}
+	without := names(s)
 	text := `{"services": {"argocd": {"repositoryUrl": "https://git.example.com:8443/team/platform", "revision": "main"}}}`
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		t.Fatal(err)
 	}
 	got := names(s)
-	if len(got) != 3 || !servers.Contains(got["git.example.com"]) {
+	if len(got) != len(without)+1 || !servers.Contains(got["git.example.com"]) {
 		t.Errorf("got %v", got)
 	}
 }
