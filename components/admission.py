@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.gate import Gate
 from components.health import Clock
 from components.kubernetes_api import POLL_SECONDS, KubernetesApi
 from components.rollout import resolved
@@ -26,6 +27,26 @@ SECONDS = 180.0
 
 class AdmissionError(Exception):
     """Objects of a kind are not taken."""
+
+
+def once_taken(
+    name: str,
+    seen: Mapping[str, Any],
+    *probes: Mapping[str, Any],
+    release: pulumi.Resource,
+    kubeconfig: pulumi.Output[str],
+    parent: pulumi.Resource,
+) -> pulumi.ResourceOptions:
+    """Give options for what is made once the API takes objects like these, after a release."""
+    gate = Gate(
+        name,
+        seen,
+        after=release,
+        on_create=accepts(kubeconfig, *probes),
+        on_update=accepts(kubeconfig, *probes),
+        opts=pulumi.ResourceOptions(parent=parent),
+    )
+    return pulumi.ResourceOptions(parent=parent, depends_on=[gate.opened])
 
 
 def accepts(kubeconfig: pulumi.Output[str], *probes: Mapping[str, Any]) -> Hook:

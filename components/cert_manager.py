@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.admission import accepts
+from components.admission import once_taken
 from components.charts import CRITICAL, ChartPlan, Values, resources, spread
-from components.gate import Gate
 from components.place import API_PORT, DNS_PORT, HTTPS_PORT, Place, anybody, metrics, ports
 from components.release import install
 from config.engine import require_secret
@@ -119,15 +118,14 @@ class CertManager(pulumi.ComponentResource):
         place = Place(NAMESPACE, "restricted", self)
         _open(place, cert_manager)
         release = install(chart, kubeconfig, place.options())
-        gate = Gate(
+        after = once_taken(
             "cert-manager-webhook",
             {"version": chart.version},
-            after=release,
-            on_create=accepts(kubeconfig, PROBE),
-            on_update=accepts(kubeconfig, PROBE),
-            opts=pulumi.ResourceOptions(parent=self),
+            PROBE,
+            release=release,
+            kubeconfig=kubeconfig,
+            parent=self,
         )
-        after = pulumi.ResourceOptions(parent=self, depends_on=[gate.opened])
         self.issuer = cert_manager.issuer
         self._private_authority(settings.cluster.name, after)
         if cert_manager.uses_acme:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.admission import accepts
+from components.admission import once_taken
 from components.charts import SECCOMP, ChartPlan, Values, resources, spread
-from components.gate import Gate
 from components.release import install
 
 if TYPE_CHECKING:
@@ -179,15 +178,14 @@ class Cilium(pulumi.ComponentResource):
         probes = [
             probe(*one) for one in (GATEWAY_KINDS + BGP_KINDS if cilium.bgp else GATEWAY_KINDS)
         ]
-        gate = Gate(
+        after = once_taken(
             "cilium-definitions",
             {"version": chart.version, "kinds": [one["kind"] for one in probes]},
-            after=release,
-            on_create=accepts(kubeconfig, *probes),
-            on_update=accepts(kubeconfig, *probes),
-            opts=child,
+            *probes,
+            release=release,
+            kubeconfig=kubeconfig,
+            parent=self,
         )
-        after = pulumi.ResourceOptions(parent=self, depends_on=[gate.opened])
         self._gateway_class(after)
         if cilium.bgp is not None:
             self._bgp(cilium.bgp, after)

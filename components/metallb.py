@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.admission import accepts
+from components.admission import once_taken
 from components.charts import SECCOMP, ChartPlan, Values, resources
-from components.gate import Gate
 from components.place import API_PORT, Place
 from components.release import install
 
@@ -85,15 +84,14 @@ class MetalLB(pulumi.ComponentResource):
         # Speakers answer ARP on the machines' own interface: host network and raw sockets.
         place = Place(NAMESPACE, "privileged", self)
         release = install(chart, kubeconfig, place.options())
-        gate = Gate(
+        after = once_taken(
             "metallb-webhook",
             {"version": chart.version},
-            after=release,
-            on_create=accepts(kubeconfig, PROBE),
-            on_update=accepts(kubeconfig, PROBE),
-            opts=pulumi.ResourceOptions(parent=self),
+            PROBE,
+            release=release,
+            kubeconfig=kubeconfig,
+            parent=self,
         )
-        after = pulumi.ResourceOptions(parent=self, depends_on=[gate.opened])
         pools = [self._pool(pool, after) for pool in settings.network.pools]
         kubernetes.apiextensions.CustomResource(
             "layer2",
