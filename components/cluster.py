@@ -15,6 +15,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumiverse_talos as talos
 
+from components import redaction
 from components.configuration import patches
 from components.gate import Gate
 from components.health import Member
@@ -226,6 +227,12 @@ class Nodes(pulumi.ComponentResource):
             "disksGiB": [machine.disk_gib, *(disk.size_gib for disk in machine.data_disks)],
             # Full of random keys: its digest tells nothing about them.
             "configuration": pulumi.Output.unsecret(configuration.apply(digest)),
+            # What a preview shows of it.
+            "fields": pulumi.Output.unsecret(
+                pulumi.Output.all(configuration, self._identity.secrets.machine_secrets).apply(
+                    lambda both: redaction.fields(both[0], both[1])
+                )
+            ),
         }
         return Gate(
             f"{machine.name}-healthy",
