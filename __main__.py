@@ -69,6 +69,7 @@ def main() -> None:
     pulumi.export("endpoint", settings.endpoint)
     pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export("talosconfig", identity.talosconfig)
+    pulumi.export("expires", cluster.expires)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pulumiverse_talos as talos
 
 from components import redaction
 from components.configuration import patches
+from components.expiry import ends
 from components.gate import Gate
 from components.health import Member
 from components.kubernetes_api import api_answers
@@ -249,6 +250,8 @@ class Cluster(pulumi.ComponentResource):
 
     kubeconfig: pulumi.Output[str]
     """The administrator's access to the Kubernetes API; a secret."""
+    expires: pulumi.Output[dict[str, str]]
+    """When each of the administrator's accesses ends: by name, ISO 8601."""
     provider: kubernetes.Provider
 
     def __init__(  # noqa: PLR0913 one argument for each lower layer
@@ -275,6 +278,12 @@ class Cluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[nodes.joined]),
         )
         self.kubeconfig = pulumi.Output.secret(credentials.kubeconfig_raw)
+        self.expires = pulumi.Output.unsecret(
+            pulumi.Output.all(
+                talosconfig=identity.secrets.client_configuration.client_certificate,
+                kubeconfig=credentials.kubernetes_client_configuration.client_certificate,
+            ).apply(ends)
+        )
         gate = Gate(
             "kubernetes-api",
             {"endpoint": settings.endpoint, "version": settings.kubernetes.version},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime as dt
 import json
 import runpy
 import stat
@@ -27,10 +28,12 @@ from pulumi.runtime.proto import resource_pb2
 
 from components.manifests import Manifest
 from config.secret_keys import SECRET_KEYS
+from tests.unit.certificates import certificate
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "vcenter-Passw0rd-of-the-test"  # noqa: S105 no real one
 KEY = "private-key-of-the-test-cluster"
+CREDENTIALS_END = dt.datetime(2031, 5, 6, tzinfo=dt.UTC)
 SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 Pulumi's mark of a secret value
 
 
@@ -105,19 +108,23 @@ class _Mocks(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         state = dict(args.inputs)
         if args.typ == "talos:machine/secrets:Secrets":
-            certificate = {"cert": "ca", "key": KEY}
+            pair = {"cert": "ca", "key": KEY}
             state |= {
                 "clientConfiguration": pulumi.Output.secret(
-                    {"caCertificate": "ca", "clientCertificate": "cert", "clientKey": KEY}
+                    {
+                        "caCertificate": "ca",
+                        "clientCertificate": certificate(CREDENTIALS_END),
+                        "clientKey": KEY,
+                    }
                 ),
                 "machineSecrets": pulumi.Output.secret(
                     {
                         "certs": {
-                            "etcd": certificate,
-                            "k8s": certificate,
-                            "k8sAggregator": certificate,
+                            "etcd": pair,
+                            "k8s": pair,
+                            "k8sAggregator": pair,
                             "k8sServiceaccount": {"key": KEY},
-                            "os": certificate,
+                            "os": pair,
                         },
                         "cluster": {"id": "id", "secret": KEY},
                         "secrets": {"bootstrapToken": KEY, "secretboxEncryptionSecret": KEY},
@@ -127,6 +134,9 @@ class _Mocks(mocks.Mocks):
             }
         if args.typ == "talos:cluster/kubeconfig:Kubeconfig":
             state["kubeconfigRaw"] = f"kubeconfig with {KEY}"
+            state["kubernetesClientConfiguration"] = {
+                "clientCertificate": certificate(CREDENTIALS_END)
+            }
         return f"{args.name}-id", state
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:

@@ -12,6 +12,7 @@ import pytest
 from components.configuration import PatchError, check_patch_files
 from config import parse
 from tests.unit.recorder import (
+    CREDENTIALS_END,
     KEY,
     PASSWORD,
     Platform,
@@ -256,3 +257,10 @@ def test_a_missing_talosctl_is_named_before_anything_is_touched(
 def test_a_preview_needs_no_talosctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert run(settings(), preview=True).names(VM)
+
+
+def test_the_stack_says_when_the_operators_credentials_end() -> None:
+    platform = run_machines()
+    end = CREDENTIALS_END.isoformat()
+    assert platform.values["expires"] == {"talosconfig": end, "kubeconfig": end}
+    assert "expires" not in platform.secret_outputs

@@ -1,0 +1,57 @@
+"""Layer Review: `python -m review PREVIEW.json`, which needs neither network nor engine."""
+
+# ruff: noqa: T201 - a command prints
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import sys
+from pathlib import Path
+
+from review.markdown import markdown
+from review.preview import Preview, PreviewError
+from review.review import review
+from review.verdict import Verdict
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Review a preview; gives the exit code of its verdict, or 1 when it cannot be read."""
+    options = _parser().parse_args(arguments)
+    try:
+        found = review(Preview.read(options.preview), options.today)
+    except PreviewError as error:
+        print(error, file=sys.stderr)
+        return 1
+    text = markdown(found)
+    if options.json:
+        options.json.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(text, encoding="utf-8")
+        print(f"{found.verdict}: {found.sentence}")
+    else:
+        print(text)
+    return found.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = ", ".join(f"{one.exit_code} {one.words}" for one in Verdict)
+    parser = argparse.ArgumentParser(
+        prog="python -m review",
+        description="What a preview means.",
+        epilog=f"exit codes: {codes}, 1 the file cannot be read",
+    )
+    parser.add_argument(
+        "preview", type=Path, metavar="PREVIEW.json",
+        help="what `pulumi preview --json --show-sames` wrote",
+    )  # fmt: skip
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the comment there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
+    parser.add_argument(
+        "--today", type=dt.date.fromisoformat, metavar="YYYY-MM-DD", help="count expiry from then",
+        default=dt.datetime.now(tz=dt.UTC).date(),
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

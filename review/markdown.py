@@ -1,0 +1,140 @@
+"""Layer Review: the comment, for a tired person with half a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from review.charts import ChartChange, ObjectChange
+from review.review import Entry, Review, Row
+
+MARKER = "<!-- platform-review -->"
+"""The first line: whoever posts the comment finds the old one by it."""
+SIGNS = {
+    "safe": "🟢 Safe",
+    "restarts workloads": "🟡 Restarts workloads",
+    "reboots machines": "🟠 Reboots machines",
+    "replaces machines": "🔴 Replaces machines",
+    "unknown effect": "⚪ Unknown effect",
+    "loses data": "⛔ LOSES DATA",
+    "refused": "⛔ Refused",
+}
+ROWS = 12
+"""So many lines stand open; the rest is folded."""
+
+
+def markdown(review: Review) -> str:
+    """Write the comment."""
+    parts = [
+        MARKER,
+        f"## {SIGNS[review.verdict]}",
+        "",
+        review.sentence,
+        *_errors(review.errors),
+        *_who(review),
+        *_configuration(review),
+        *_charts(review.charts),
+        *_watch(review),
+        *_everything(review.changes),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _errors(errors: Sequence[str]) -> Iterator[str]:
+    if errors:
+        yield from ("", "```text", *(line for one in errors for line in one.splitlines()), "```")
+
+
+def _who(review: Review) -> Iterator[str]:
+    if not review.rows:
+        return
+    yield from ("", "### What happens to whom", "")
+    yield from _table(review.rows[:ROWS])
+    if rest := review.rows[ROWS:]:
+        yield from _folded(f"{len(rest)} more lines", _table(rest))
+    if review.quorum:
+        yield from ("", f"**etcd:** {review.quorum}.")
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    yield "| | layer | who | what | away meanwhile |"
+    yield "|---|---|---|---|---|"
+    for one in rows:
+        sign = SIGNS[one.verdict].split(" ")[0]
+        cells = (
+            one.layer,
+            f"**{_cell(one.who)}**",
+            f"{one.operation}: {one.what}",
+            one.away or "-",
+        )
+        yield f"| {sign} | {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    """Write a value as code, in a cell of a table."""
+    return f"`{_cell(text).replace('`', chr(39))}`"
+
+
+def _configuration(review: Review) -> Iterator[str]:
+    if not review.configuration:
+        return
+    yield from ("", "### Machine configuration", "")
+    yield "| machines | field | before | after | effect |"
+    yield "|---|---|---|---|---|"
+    for one in review.configuration:
+        yield (
+            f"| {one.machines} | {_code(one.field)} | {_code(one.before)} | {_code(one.after)} "
+            f"| {_cell(one.effect)} |"
+        )
+
+
+def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:
+    if charts:
+        yield from ("", "### Charts")
+    for one in charts:
+        yield ""
+        title = one.after if one.before == one.after else f"{one.before} → {one.after}"
+        yield f"**{one.release}** {title}"
+        for where, before, after in one.values[:ROWS]:
+            yield f"- value {_code(where)}: {_code(before)} → {_code(after)}"
+        if one.problem:
+            yield f"- {one.problem}"
+            continue
+        plain = [entry for entry in one.objects if not entry.definition]
+        definitions = [entry for entry in one.objects if entry.definition]
+        yield f"- {len(plain)} objects change, and {len(definitions)} definitions"
+        if one.objects:
+            lines = [line for entry in (*plain, *definitions) for line in _object(entry)]
+            yield from _folded(f"the objects of {one.release}", lines)
+
+
+def _object(entry: ObjectChange) -> Iterator[str]:
+    yield f"- {entry.operation} **{entry.name}**: {entry.why}"
+    for where, before, after in entry.fields:
+        yield f"  - {_code(where)}: {_code(before)} → {_code(after)}"
+
+
+def _watch(review: Review) -> Iterator[str]:
+    found = [*review.watch, *(f"warning: {one.splitlines()[0]}" for one in review.warnings)]
+    if found:
+        yield from ("", "### Watch", "", *(f"- {one}" for one in found))
+
+
+def _everything(changes: Sequence[Entry]) -> Iterator[str]:
+    if not changes:
+        return
+    lines: list[str] = []
+    for one in changes:
+        name = one.urn.rsplit("::", 1)[-1]
+        kind = one.urn.split("::")[2].split("$")[-1]
+        note = " (protected)" if one.protected else ""
+        lines.append(f"- {one.operation} `{kind}` **{name}**{note}: {one.why}")
+        lines += [f"  - {_code(w)}: {_code(b)} → {_code(a)}" for w, b, a in one.properties]
+    yield from _folded(f"all {len(changes)} changes of the preview", lines)
+
+
+def _folded(title: str, lines: Sequence[str] | Iterator[str]) -> Iterator[str]:
+    yield from ("", f"<details><summary>{title}</summary>", "", *lines, "", "</details>")

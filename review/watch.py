@@ -1,0 +1,67 @@
+"""Layer Review: what is not part of the change and still must be seen in time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from review import vsphere
+from review.preview import Change, Preview
+
+EXPIRY_DAYS = 60
+EXPIRES = "expires"
+"""The stack's output that says when credentials end (components/cluster.py)."""
+MENDS = {
+    "talosconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
+    "kubeconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
+}
+
+
+def watch(preview: Preview, today: dt.date) -> Iterator[str]:
+    """Give what to watch, the most urgent first."""
+    yield from _expiry(preview.stack_outputs.get(EXPIRES), today)
+    resources = [*preview.unchanged, *preview.changes]
+    yield from _backups(resources, today)
+    yield from _unprotected(resources)
+
+
+def _expiry(ends: Any, today: dt.date) -> Iterator[str]:  # noqa: ANN401 JSON
+    if not isinstance(ends, Mapping):
+        return
+    dated = sorted((dt.date.fromisoformat(str(text)[:10]), name) for name, text in ends.items())
+    for end, name in dated:
+        days = (end - today).days
+        if days <= EXPIRY_DAYS:
+            state = f"ends in {days} days" if days >= 0 else f"ended {-days} days ago"
+            yield f"{name} {state} ({end.isoformat()}): {MENDS.get(name, 'renew it')}"
+
+
+def _backups(resources: list[Change], today: dt.date) -> Iterator[str]:
+    for one in resources:
+        if not one.type.endswith(":CronJob") or "backup" not in one.name or one.old is None:
+            continue
+        status = one.old.outputs.get("status")
+        newest = status.get("lastSuccessfulTime") if isinstance(status, Mapping) else None
+        if newest is None:
+            yield (
+                f"{one.name}: the age of the newest backup is not known here; "
+                "`kubectl -n platform-backup get cronjob` tells"
+            )
+            continue
+        day = dt.date.fromisoformat(str(newest)[:10])
+        if (today - day).days >= 1:
+            yield f"{one.name}: the newest backup that the state knows is of {newest}"
+
+
+def _unprotected(resources: list[Change]) -> Iterator[str]:
+    for one in resources:
+        state = one.new or one.old
+        if state is None or state.protect or one.operation == "delete":
+            continue
+        if one.type == vsphere.MACHINE and len(state.inputs.get("disks") or ()) > 1:
+            yield f"{one.name} has data disks and is not protected"
+        if one.type.endswith((":PersistentVolumeClaim", ":PersistentVolume")):
+            yield f"{one.name} holds data and is not protected"
+        if one.type == "talos:machine/secrets:Secrets":
+            yield f"{one.name}: the machine secrets are not protected; every backup depends on them"
