@@ -298,8 +298,10 @@ class Cluster(pulumi.ComponentResource):
             # Without it, a kubeconfig that is not known yet replaces all that the provider made.
             cluster_identifier=settings.cluster.name,
             enable_server_side_apply=True,
-            # A run that is killed leaves objects that the state does not know.
+            # A run that is killed leaves objects that the state does not know, under the name of
+            # a field manager that nobody knows any more.
             upsert_existing_objects=True,
+            enable_patch_force=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
         self.register_outputs({})

@@ -208,8 +208,10 @@ def _annotations(state: Any) -> Mapping[str, str]:  # noqa: ANN401 State or None
 
 
 def _policy(change: Change) -> Effect:
+    words = {"update": "changes", "replace": "is made anew", "delete": "goes"}
     return Effect(
-        Verdict.UNKNOWN, f"the NetworkPolicy {change.operation}s: traffic opens or closes; read it"
+        Verdict.UNKNOWN,
+        f"the NetworkPolicy {words[change.operation]}: traffic opens or closes; read it",
     )
 
 

@@ -14,6 +14,7 @@ from review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
 from review.preview import Change, Preview
 from review.verdict import Effect, Verdict, worst
 
+NAMES = 4
 FEW = 6
 """So many lines need no folding."""
 TOUCHES = {Verdict.REBOOTS, Verdict.REPLACES, Verdict.RESTARTS}
@@ -119,7 +120,7 @@ def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> s
     if not acting:
         return "Nothing changes."
     reasons = [one for one in acting if one.effect.verdict is verdict]
-    groups = _grouped(reasons)
+    groups = sorted(_grouped(reasons), key=lambda found: LAYER_ORDER.index(found[0].layer))
     first, others = groups[0], sum(len(one) for one in groups[1:])
     names = fold([one.machine or one.change.name for one in first])
     text = (
@@ -138,7 +139,9 @@ def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> s
 
 
 def _first_line(text: str) -> str:
-    return next((one.strip() for one in text.splitlines() if one.strip()), "").rstrip(".")
+    """Give the first line, and what it announces."""
+    lines = [one.strip() for one in text.splitlines() if one.strip()] or [""]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
 
 
 def _speaks(one: Judged) -> bool:
@@ -308,8 +311,8 @@ def _entry(one: Judged) -> Entry:
 
 
 def fold(names: Sequence[str]) -> str:
-    """Write names shortly: node01, node02, node03 are `node01-03`."""
-    parts = []
+    """Write names shortly: node01, node02, node03 are `node01-03`, of many others only some."""
+    parts: list[str] = []
     for _, run in groupby(enumerate(dict.fromkeys(names)), lambda pair: _run(*pair)):
         found = [name for _, name in run]
         if len(found) > 2:  # noqa: PLR2004 two are as short as a range
@@ -317,6 +320,8 @@ def fold(names: Sequence[str]) -> str:
             parts.append(f"{found[0]}-{found[-1][-digits:]}")
         else:
             parts += found
+    if len(parts) > NAMES:
+        return f"{', '.join(parts[: NAMES - 1])} and {len(parts) - NAMES + 1} more"
     return ", ".join(parts)
 
 

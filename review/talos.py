@@ -168,9 +168,15 @@ def configuration(change: Change, fields: list[Leaf]) -> Effect:
         case "replace":
             return Effect(Verdict.SAFE, "is configured as the new machine that it is")
     if fields:
-        effect = worst([field(one) for one in fields])
+        effects = [field(one) for one in fields]
+        effect = worst(effects)
+        reasons = dict.fromkeys(one.why for one in effects if one.verdict is effect.verdict)
+        away = dict.fromkeys(one.away for one in effects if one.verdict is effect.verdict)
         return Effect(
-            effect.verdict, f"gets another configuration: {effect.why}", effect.away, effect.source
+            effect.verdict,
+            f"gets another configuration: {'; '.join(reasons)}",
+            "; ".join(one for one in away if one),
+            effect.source,
         )
     if set(change.paths) - {"machineConfigurationInput", "machineConfiguration"}:
         return Effect(
