@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from render import packages
 from review.markdown import markdown
 from review.preview import Preview
 from review.review import Review, review
+from tests.lab.secret_values import secret_values
 
 WITH_SERVICES = True
 CHANGES = sorted((PROJECT / "tests" / "fixtures" / "reviews").glob("*.yaml"))
@@ -137,30 +137,8 @@ def world(make_world: Callable[..., World], charts: Path) -> World:
 
 
 @pytest.fixture(scope="module")
-def secrets(world: World) -> list[str]:
-    """Give every secret text of the stack's state."""
-    found: list[str] = []
-
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            if "plaintext" in node:
-                texts(json.loads(node["plaintext"]))
-            for one in node.values():
-                walk(one)
-        elif isinstance(node, list):
-            for one in node:
-                walk(one)
-
-    def texts(node: Any) -> None:
-        if isinstance(node, str) and len(node) >= 12:
-            found.append(node)
-        elif isinstance(node, dict | list):
-            for one in node.values() if isinstance(node, dict) else node:
-                texts(one)
-
-    walk(world.state_with_secrets())
-    assert len(found) > 20
-    return found
+def secrets(world: World) -> set[str]:
+    return secret_values(world)
 
 
 def reviewed(world: World, case: Case, tree: Path, before: str) -> tuple[Review, str]:
@@ -194,7 +172,7 @@ def test_a_change_has_its_verdict(  # noqa: PLR0913, PLR0917 fixtures
     world: World,
     tree: Path,
     charts: Path,
-    secrets: list[str],
+    secrets: set[str],
     file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
