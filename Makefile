@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
 
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
-	render render-diff chart-facts
+	render render-diff chart-facts review
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,11 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal.drill
+
+BASE ?= origin/main
+
+review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
+	@$(PYTHON) -m rehearsal.review $(BASE)
 
 lab-shell: build ## a shell in a world of its own, for work by hand
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}

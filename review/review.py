@@ -203,7 +203,12 @@ def _loud(acting: Sequence[Judged], machines: Sequence[str]) -> list[Row]:
     return [
         Row(
             layer=group[0].layer,
-            who=fold([one.machine or one.change.name for one in group]),
+            who=fold(
+                sorted(
+                    (one.machine or one.change.name for one in group),
+                    key=lambda name: order.get(name, len(order)),
+                )
+            ),
             operation=group[0].change.operation,
             what=group[0].effect.why,
             away=group[0].effect.away,

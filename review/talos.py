@@ -7,7 +7,7 @@ and every document besides the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.redaction import MAIN
@@ -51,6 +51,8 @@ LIVE_FEATURES = frozenset(
 """Of `machine.features`."""
 CONTROL_PLANE = frozenset(["apiServer", "controllerManager", "scheduler", "etcd", "controlPlane"])
 """Sections of `cluster` whose change restarts static pods or etcd."""
+RULE_DEPTH = 4
+"""Document, machine or cluster, section, and what is in it."""
 FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' network"}
 """Of `cluster.network`: changing them on a running cluster leaves pods and Services on old ones."""
 
@@ -144,7 +146,19 @@ def machine_fields(gate: Change | None) -> list[Leaf]:
     old, new = gate.before("fields"), gate.after("fields")
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return []
-    return _whole_documents(list(leaves(old, new)), old, new)
+    found = [part for leaf in leaves(old, new) for part in _split(leaf)]
+    return _whole_documents(found, old, new)
+
+
+def _split(leaf: Leaf) -> Iterator[Leaf]:
+    """Take a section that comes or goes apart, down to where the rules judge: machine.x.y."""
+    old, new = ({} if one is NOTHING else one for one in (leaf.old, leaf.new))
+    sections = isinstance(old, Mapping) and isinstance(new, Mapping) and (old or new)
+    if not sections or len(leaf.path) >= RULE_DEPTH:
+        yield leaf
+        return
+    for part in leaves(old, new, leaf.path):
+        yield from _split(part)
 
 
 def _whole_documents(

@@ -246,6 +246,22 @@ def test_removing_one_layer_takes_it_away_cleanly_while_the_rest_runs(
     world.expect_no_changes()
 
 
+@pytest.mark.parametrize(
+    "urn",
+    [
+        "platform:kubernetes:Traefik$kubernetes:core/v1:Secret::traefik/dashboard-user",
+        "platform:kubernetes:Traefik$kubernetes:core/v1:Namespace::traefik",
+        "platform:kubernetes:MetalLB$kubernetes:metallb.io/v1beta1:IPAddressPool::pool-default",
+    ],
+)
+def test_an_object_that_a_killed_run_made_is_taken_over(world: World, urn: str) -> None:
+    urn = f"urn:pulumi:prod::platform::{urn}"
+    # As a run leaves it that is killed between the object and the state.
+    world.run("pulumi", "state", "delete", urn, "--yes", "--force", "--target-dependents")
+    world.up()
+    world.expect_no_changes()
+
+
 def test_no_secret_of_the_stack_is_in_plain_text_anywhere(world: World) -> None:
     secrets = json.loads((world.state / "world.json").read_text())["secrets"]["values"]
     assert len(secrets) >= 8, "the search would prove nothing"

@@ -1,0 +1,450 @@
+"""What the review says of single changes, without an engine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from review.__main__ import main
+from review.markdown import MARKER, SIGNS, markdown
+from review.preview import OPERATIONS, SECRET, Preview, PreviewError
+from review.review import Review, fold, review
+from review.verdict import Verdict
+
+TODAY = dt.date(2026, 11, 24)
+VM = "vsphere:index/virtualMachine:VirtualMachine"
+APPLY = "talos:machine/configurationApply:ConfigurationApply"
+GATE = "platform:index:Gate"
+SECRETS = "talos:machine/secrets:Secrets"
+RELEASE = "kubernetes:helm.sh/v3:Release"
+MACHINES = [
+    {"name": f"node0{n}", "address": f"172.16.20.5{n}", "role": "controlplane"} for n in (1, 2, 3)
+]
+DISKS = [{"label": "system", "size": 100}]
+
+
+def step(  # noqa: PLR0913 all that a step has
+    op: str,
+    kind: str,
+    name: str,
+    old: dict[str, Any] | None = None,
+    new: dict[str, Any] | None = None,
+    *,
+    within: str = "",
+    **more: Any,
+) -> dict[str, Any]:
+    """Make a step as the engine writes one."""
+    path = f"{within}${kind}" if within else kind
+    found: dict[str, Any] = {"op": op, "urn": f"urn:pulumi:prod::platform::{path}::{name}"}
+    common = {"type": kind, "custom": True, "protect": more.pop("protect", False)}
+    parent = more.pop("parent", "")
+    if old is not None:
+        found["oldState"] = common | {"inputs": old, "parent": parent}
+    if new is not None:
+        found["newState"] = common | {"inputs": new, "parent": parent}
+    return found | more
+
+
+def document(*steps: dict[str, Any], machines: Any = None, **more: Any) -> str:
+    config = {
+        "platform:machines": json.dumps(MACHINES if machines is None else machines),
+        "platform:kubernetes": '{"version": "1.34.1"}',
+        "platform:vspherePassword": SECRET,
+    }
+    return json.dumps({"config": config, "steps": list(steps)} | more)
+
+
+def reviewed(*steps: dict[str, Any], **more: Any) -> Review:
+    return review(Preview.of(document(*steps, **more)), TODAY)
+
+
+def vm_update(name: str = "node01", **changes: tuple[Any, Any]) -> dict[str, Any]:
+    common = {"memoryHotAddEnabled": True, "cpuHotAddEnabled": True, "disks": DISKS}
+    old = common | {key: pair[0] for key, pair in changes.items()}
+    new = common | {key: pair[1] for key, pair in changes.items()}
+    detail = {key: {"kind": "update", "inputDiff": False} for key in changes}
+    return step("update", VM, name, old, new, detailedDiff=detail)
+
+
+def configuration(name: str, old: Any, new: Any) -> list[dict[str, Any]]:
+    """Make the two steps of a machine's new configuration."""
+    detail = {"machineConfigurationInput": {"kind": "update", "inputDiff": False}}
+    hidden = {"machineConfigurationInput": SECRET}
+    return [
+        step("update", APPLY, name, hidden, hidden, detailedDiff=detail),
+        step("update", GATE, f"{name}-healthy", {"fields": old}, {"fields": new}),
+    ]
+
+
+def main_document(machine: Any) -> dict[str, Any]:
+    return {"v1alpha1": {"machine": machine}}
+
+
+def kubernetes(op: str, kind: str, old: Any = None, new: Any = None, **more: Any) -> dict[str, Any]:
+    return step(op, f"kubernetes:v1:{kind}", "it", old, new, **more)
+
+
+# What can be read.
+
+
+def test_a_preview_without_a_change_is_safe_and_says_so() -> None:
+    found = reviewed(step("same", "pulumi:pulumi:Stack", "platform-prod"))
+    assert (found.verdict, found.exit_code, found.sentence) == ("safe", 0, "Nothing changes.")
+    assert found.changes == ()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"steps": [{"urn": "x"}]}', '{"steps": 3}'])
+def test_what_is_no_preview_is_refused_with_the_command_that_makes_one(text: str) -> None:
+    with pytest.raises(PreviewError, match="pulumi preview --json --show-sames"):
+        Preview.of(text)
+
+
+def test_an_operation_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(PreviewError, match="unknown operation explode"):
+        reviewed(step("explode", VM, "node01", {}, {}))
+
+
+def test_every_operation_of_the_engine_is_read() -> None:
+    for op in OPERATIONS:
+        found = Preview.of(document(step(op, VM, "node01", {}, {})))
+        assert len(found.changes) + len(found.unchanged) == 1
+
+
+def test_a_file_that_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "missing.json"
+    assert main([str(missing)]) == 1
+    assert str(missing) in capsys.readouterr().err
+
+
+def test_the_command_writes_comment_and_json_and_ends_with_the_verdicts_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preview, comment, data = (tmp_path / name for name in ("p.json", "c.md", "d.json"))
+    preview.write_text(document(vm_update(memory=(16384, 8192))))
+    assert main([str(preview), "--markdown", str(comment), "--json", str(data)]) == 20
+    assert comment.read_text().startswith(MARKER)
+    assert json.loads(data.read_text())["verdict"] == "reboots machines"
+    assert "less memory" in capsys.readouterr().out
+
+
+def test_the_comment_is_the_same_for_the_same_preview() -> None:
+    text = document(vm_update(memory=(16384, 8192)), *configuration("node02", {}, {"A": {}}))
+    first, second = (markdown(review(Preview.of(text), TODAY)) for _ in range(2))
+    assert first == second
+
+
+# Nothing is left out.
+
+
+def test_a_type_without_a_rule_has_an_unknown_effect_and_is_not_safe() -> None:
+    found = reviewed(step("update", "random:index:Thing", "it", {"a": 1}, {"a": 2}))
+    assert (found.verdict, found.exit_code) == ("unknown effect", 50)
+    assert "random:index:Thing" in found.sentence
+
+
+def test_a_kind_without_a_rule_has_an_unknown_effect() -> None:
+    found = reviewed(kubernetes("update", "Gizmo", {"spec": 1}, {"spec": 2}))
+    assert found.verdict == "unknown effect"
+
+
+def test_a_harmless_change_does_not_hide_an_unknown_one() -> None:
+    found = reviewed(
+        vm_update(memory=(8192, 16384)), kubernetes("update", "Gizmo", {"spec": 1}, {"spec": 2})
+    )
+    assert found.verdict == "unknown effect"
+
+
+def test_a_worse_change_still_names_the_unknown_ones() -> None:
+    gone = kubernetes("delete", "PersistentVolumeClaim", {})
+    found = reviewed(gone, kubernetes("update", "Gizmo", {"spec": 1}, {"spec": 2}))
+    assert found.verdict == "loses data"
+    assert "1 more with unknown effect" in found.sentence
+
+
+def test_every_change_is_in_the_json_and_in_the_comment() -> None:
+    steps = [
+        vm_update(memory=(1, 2)),
+        *configuration("node02", {}, {}),
+        kubernetes("delete", "Role", {}),
+        step("create", "platform:kubernetes:Traefik", "traefik", None, {}),
+    ]
+    found = reviewed(*steps)
+    assert {one.urn for one in found.changes} == {one["urn"] for one in steps}
+    comment = markdown(found)
+    assert all(one["urn"].rsplit("::", 1)[1] in comment for one in steps)
+
+
+def test_a_replacement_of_several_steps_is_one_change() -> None:
+    old = {"disks": DISKS}
+    found = reviewed(
+        step("delete-replaced", VM, "node01", old, None),
+        step("replace", VM, "node01", old, old, replaceReasons=["datastoreId"]),
+        step("create-replacement", VM, "node01", old, old),
+    )
+    assert len(found.changes) == 1
+    assert found.verdict == "replaces machines"
+    assert "datastoreId" in found.sentence
+
+
+# Machines.
+
+
+def test_memory_grows_live_only_when_hot_add_is_on() -> None:
+    live = vm_update(memory=(8192, 16384))
+    cold = vm_update(memory=(8192, 16384), memoryHotAddEnabled=(False, False))
+    cold["detailedDiff"].pop("memoryHotAddEnabled")
+    assert reviewed(live).verdict == "safe"
+    assert reviewed(cold).verdict == "reboots machines"
+
+
+def test_a_field_of_a_machine_without_a_rule_has_an_unknown_effect() -> None:
+    assert reviewed(vm_update(brandNewField=(1, 2))).verdict == "unknown effect"
+
+
+def test_a_disk_that_goes_loses_data_and_one_that_comes_does_not() -> None:
+    more = [*DISKS, {"label": "data", "size": 50}]
+    assert reviewed(vm_update(disks=(more, DISKS))).verdict == "loses data"
+    assert reviewed(vm_update(disks=(DISKS, more))).verdict == "safe"
+
+
+def test_a_machine_with_data_disks_that_is_replaced_loses_data() -> None:
+    old = {"disks": [*DISKS, {"label": "data", "size": 50}]}
+    assert reviewed(step("delete", VM, "node01", old, None)).verdict == "loses data"
+
+
+def test_the_only_control_plane_loses_its_quorum_while_it_reboots() -> None:
+    found = reviewed(vm_update(memory=(16384, 8192)), machines=MACHINES[:1])
+    assert "IS LOST" in found.quorum
+
+
+def test_three_control_planes_keep_their_quorum_one_after_the_other() -> None:
+    found = reviewed(*(vm_update(f"node0{n}", memory=(16384, 8192)) for n in (3, 1, 2)))
+    assert found.order == ("node01", "node02", "node03")
+    assert "quorum holds: node01 then node02 then node03" in found.quorum
+    assert found.rows[0].who == "node01-03"
+
+
+def test_control_planes_that_go_leave_etcd_first() -> None:
+    five = [*MACHINES, {"name": "node04", "role": "controlplane"}]
+    five.append({"name": "node05", "role": "controlplane"})
+    members = {one["name"]: "address" for one in five}
+    left = {one["name"]: "address" for one in MACHINES}
+    found = reviewed(
+        *(step("delete", VM, f"node0{n}", {"disks": DISKS}, None) for n in (4, 5)),
+        step("update", GATE, "etcd-members", {"controlPlanes": members}, {"controlPlanes": left}),
+    )
+    assert found.verdict == "replaces machines"
+    assert "5 members become 3" in found.quorum
+
+
+# Configurations.
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ({}, {"nodeLabels": {"a": "b"}}, "safe"),
+        ({}, {"sysctls": {"a": "1"}}, "safe"),
+        ({}, {"udev": {"rules": ["x"]}}, "reboots machines"),
+        ({}, {"files": [{"path": "/etc/x"}]}, "reboots machines"),
+        ({}, {"features": {"rbac": False}}, "reboots machines"),
+        ({}, {"features": {"kubePrism": {"port": 7446}}}, "safe"),
+        ({}, {"nodeTaints": {"a": "b:NoExecute"}}, "restarts workloads"),
+        ({}, {"nodeTaints": {"a": "b:NoSchedule"}}, "safe"),
+        ({}, {"network": {"interfaces": []}}, "unknown effect"),
+        ({"install": {"image": "a"}}, {"install": {"image": "b"}}, "safe"),
+        ({}, {"somethingNew": 1}, "reboots machines"),
+    ],
+)
+def test_a_field_of_the_machine_section_has_its_class(old: Any, new: Any, verdict: str) -> None:
+    found = reviewed(*configuration("node01", main_document(old), main_document(new)))
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("section", "verdict"),
+    [
+        ("apiServer", "restarts workloads"),
+        ("etcd", "restarts workloads"),
+        ("secret", "loses data"),
+        ("extraManifests", "safe"),
+    ],
+)
+def test_a_field_of_the_cluster_section_has_its_class(section: str, verdict: str) -> None:
+    old, new = ({"v1alpha1": {"cluster": {section: value}}} for value in ("a", "b"))
+    assert reviewed(*configuration("node01", old, new)).verdict == verdict
+
+
+def test_a_configuration_whose_fields_are_not_known_has_an_unknown_effect() -> None:
+    apply, _ = configuration("node01", {}, {})
+    assert reviewed(apply).verdict == "unknown effect"
+
+
+def test_equal_fields_of_several_machines_are_one_line() -> None:
+    old, new = main_document({}), main_document({"sysctls": {"a": "1"}})
+    steps = [one for n in (1, 2, 3) for one in configuration(f"node0{n}", old, new)]
+    found = reviewed(*steps)
+    assert [one.machines for one in found.configuration] == ["node01-03"]
+
+
+def test_a_changed_secret_is_shown_as_such_and_its_mark_is_not() -> None:
+    old, new = (main_document({"token": f"(secret {mark})"}) for mark in ("aaaaaaaa", "bbbbbbbb"))
+    comment = markdown(reviewed(*configuration("node01", old, new)))
+    assert "(secret, changed)" in comment
+    assert "aaaaaaaa" not in comment
+    assert "bbbbbbbb" not in comment
+
+
+def test_the_cluster_keys_that_go_lose_data_even_when_the_engine_refuses() -> None:
+    found = reviewed(
+        step("delete", SECRETS, "prod", {}, None, protect=True),
+        diagnostics=[{"severity": "error", "message": "cannot be deleted because it is protected"}],
+    )
+    assert found.verdict == "loses data"
+    assert "The engine refuses it" in found.sentence
+    assert found.changes[0].protected
+
+
+# Kubernetes.
+
+
+@pytest.mark.parametrize(
+    ("op", "kind", "old", "new", "verdict"),
+    [
+        ("delete", "Namespace", {}, None, "loses data"),
+        ("update", "Namespace", {"a": 1}, {"a": 2}, "safe"),
+        ("delete", "CustomResourceDefinition", {}, None, "loses data"),
+        (
+            "update",
+            "CustomResourceDefinition",
+            {"spec": {"versions": [{"name": "v1"}, {"name": "v1beta1"}]}},
+            {"spec": {"versions": [{"name": "v1"}]}},
+            "unknown effect",
+        ),
+        ("delete", "PersistentVolumeClaim", {}, None, "loses data"),
+        ("update", "Deployment", {"spec": {"replicas": 1}}, {"spec": {"replicas": 2}}, "safe"),
+        (
+            "update",
+            "Deployment",
+            {"spec": {"template": {"a": 1}}},
+            {"spec": {"template": {"a": 2}}},
+            "restarts workloads",
+        ),
+        ("delete", "Deployment", {}, None, "restarts workloads"),
+        ("update", "NetworkPolicy", {"spec": 1}, {"spec": 2}, "unknown effect"),
+        ("create", "NetworkPolicy", None, {}, "safe"),
+        ("update", "Secret", {"a": 1}, {"a": 2}, "safe"),
+        ("delete", "IngressRoute", {}, None, "restarts workloads"),
+        (
+            "update",
+            "Service",
+            {"metadata": {"annotations": {"metallb.io/loadBalancerIPs": "172.16.20.100"}}},
+            {"metadata": {"annotations": {"metallb.io/loadBalancerIPs": "172.16.20.101"}}},
+            "restarts workloads",
+        ),
+        (
+            "update",
+            "IPAddressPool",
+            {"spec": {"addresses": ["172.16.20.100-172.16.20.150"]}},
+            {"spec": {"addresses": ["172.16.20.96/27", "172.16.20.128/26"]}},
+            "safe",
+        ),
+    ],
+)
+def test_an_object_of_the_cluster_has_its_class(
+    op: str, kind: str, old: Any, new: Any, verdict: str
+) -> None:
+    assert reviewed(kubernetes(op, kind, old, new)).verdict == verdict
+
+
+def test_a_layer_that_goes_takes_its_policies_along() -> None:
+    layer = "platform:kubernetes:MetricsServer"
+    parent = f"urn:pulumi:prod::platform::{layer}::metrics-server"
+    found = reviewed(
+        kubernetes("delete", "NetworkPolicy", {}, within=layer, parent=parent),
+        kubernetes("delete", "Namespace", {}, within=layer, parent=parent),
+        step("delete", layer, "metrics-server", {}, None),
+    )
+    assert found.verdict == "restarts workloads"
+
+
+def test_a_release_that_cannot_be_rendered_has_an_unknown_effect() -> None:
+    old = {"chart": "nobody-has-it", "version": "1.0.0", "namespace": "x", "values": {"a": 1}}
+    new = old | {"values": {"a": 2}}
+    found = reviewed(step("update", RELEASE, "nobody-has-it", old, new))
+    assert found.verdict == "unknown effect"
+    assert found.charts[0].values == (("a", "1", "2"),)
+    assert "nobody-has-it-1.0.0.tgz" in found.charts[0].problem
+
+
+# What to watch.
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        ("2026-12-01T00:00:00+00:00", "kubeconfig ends in 7 days"),
+        ("2026-11-01T00:00:00+00:00", "kubeconfig ended 23 days ago"),
+        ("2027-06-01T00:00:00+00:00", ""),
+    ],
+)
+def test_credentials_that_end_within_sixty_days_are_watched(end: str, says: str) -> None:
+    stack = step("same", "pulumi:pulumi:Stack", "platform-prod", {}, {})
+    stack["oldState"]["outputs"] = {"expires": {"kubeconfig": end}}
+    found = reviewed(stack)
+    assert says in " ".join(found.watch)
+    assert bool(found.watch) == bool(says)
+
+
+def test_machine_secrets_without_protection_are_watched() -> None:
+    open_, closed = (step("same", SECRETS, "prod", {}, {}, protect=one) for one in (False, True))
+    assert "not protected" in reviewed(open_).watch[0]
+    assert reviewed(closed).watch == ()
+
+
+def test_an_old_backup_is_watched_and_a_fresh_one_is_not() -> None:
+    for newest, watched in (("2026-11-20T01:00:00Z", True), ("2026-11-24T01:00:00Z", False)):
+        job = step("same", "kubernetes:batch/v1:CronJob", "etcd-backup", {}, {})
+        job["oldState"]["outputs"] = {"status": {"lastSuccessfulTime": newest}}
+        assert bool(reviewed(job).watch) == watched
+
+
+# How it is written.
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["node01", "node02", "node03"], "node01-03"),
+        (["node01", "node03"], "node01, node03"),
+        (["node01", "node02"], "node01, node02"),
+        (["node09", "node10", "node11"], "node09-11"),
+        (["a", "b"], "a, b"),
+        (["a", "b", "c", "d", "e"], "a, b, c and 2 more"),
+        (["node01", "node01"], "node01"),
+        ([], ""),
+    ],
+)
+def test_names_are_folded(names: list[str], text: str) -> None:
+    assert fold(names) == text
+
+
+def test_every_verdict_has_a_sign_and_a_code_of_its_own() -> None:
+    assert set(SIGNS) == {one.words for one in Verdict}
+    assert len({one.exit_code for one in Verdict}) == len(Verdict)
+    assert len({one.rank for one in Verdict}) == len(Verdict)
+
+
+def test_a_table_survives_what_the_cluster_is_full_of() -> None:
+    old, new = main_document({}), main_document({"sysctls": {"a|b": "`1`\n2"}})
+    comment = markdown(reviewed(*configuration("node01", old, new)))
+    row = next(
+        line for line in comment.splitlines() if "sysctls" in line and line.startswith("| n")
+    )
+    assert row.replace("\\|", "").count("|") == 6
