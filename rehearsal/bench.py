@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 
 from rehearsal.recorder import Recorder
-from rehearsal.timeline import Timeline
+from rehearsal.timeline import GATE, Timeline
 from rehearsal.world import LAB, PROJECT, World
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def python(code: str) -> Callable[[], object]:
 
 def import_time() -> float:
     """Measure what importing the program's layers adds to a bare interpreter."""
-    return median(python("import config, components.machines, components.cluster")) - median(
+    return median(python("import config, components.layers, components.machines")) - median(
         python("pass")
     )
 
@@ -166,12 +166,25 @@ def life_of_prod() -> dict[str, Any]:
         "up_seconds": wall,
         "up_critical_path_seconds": timeline.critical_seconds,
         "up_to_critical_path_ratio": wall / timeline.critical_seconds,
+        "up_seconds_by_layer": seconds_by_layer(timeline),
         "noop_preview_seconds": noop,
         "empty_program_preview_seconds": empty,
         "noop_to_empty_ratio": noop / empty,
         "destroy_seconds": destroy,
         "peak_memory_mib": memory.peak,
     }
+
+
+def seconds_by_layer(timeline: Timeline) -> dict[str, float]:
+    """Give the time from the first step of a layer to its last, by the layer's component."""
+    spans: dict[str, tuple[float, float]] = {}
+    for step in timeline.steps:
+        layers = [one for one in step.urn.split("::")[2].split("$") if one.startswith("platform:")]
+        if layers and layers[0] != GATE:
+            name = layers[0].rsplit(":", 1)[-1]
+            start, end = spans.get(name, (step.start, step.end))
+            spans[name] = min(start, step.start), max(end, step.end)
+    return {name: round(end - start, 1) for name, (start, end) in spans.items()}
 
 
 def lab_start() -> float:
