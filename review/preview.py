@@ -41,6 +41,10 @@ OPERATIONS: Mapping[str, Operation] = {
 """Every operation of the engine (pulumi/pkg, resource/deploy/step.go)."""
 
 
+NOISE = ("an unhandled error occurred: Program exited", "preview failed", "error: preview failed")
+"""Lines that the engine adds to every failure."""
+
+
 class PreviewError(Exception):
     """The document is not a preview."""
 
@@ -247,8 +251,14 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def _messages(diagnostics: Sequence[Diagnostic], severity: str) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(
-            one.message.strip().removeprefix(f"{severity}: ")
+            text
             for one in diagnostics
-            if one.severity.startswith(severity) and one.message.strip()
+            if one.severity.startswith(severity) and (text := _useful(one.message, severity))
         )
     )
+
+
+def _useful(message: str, severity: str) -> str:
+    """Leave out what the engine adds to every failure."""
+    lines = [one.rstrip() for one in message.removeprefix(f"{severity}: ").splitlines()]
+    return "\n".join(one for one in lines if one.strip() and not one.startswith(NOISE)).strip()

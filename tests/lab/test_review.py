@@ -25,7 +25,7 @@ from tests.lab.secret_values import secret_values
 WITH_SERVICES = True
 CHANGES = sorted((PROJECT / "tests" / "fixtures" / "reviews").glob("*.yaml"))
 TODAY = dt.datetime.now(tz=dt.UTC).date()
-NEXT_MAJOR = "40.0.0"
+NEXT_MAJOR = "4.0.0"
 KEEP = os.environ.get("REVIEWS_TO")
 """A folder to keep the comments in, for whoever wants to look at them."""
 
@@ -97,15 +97,15 @@ def charts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("charts")
     for package in packages.CACHE.glob("*.tgz"):
         shutil.copy(package, folder)
-    chart = folder / "traefik"
-    shutil.copytree(PROJECT / "lab" / "charts" / "traefik", chart)
+    chart = folder / "metrics-server"
+    shutil.copytree(PROJECT / "lab" / "charts" / "metrics-server", chart)
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
     (chart / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": NEXT_MAJOR}))
     (chart / "templates" / "new-in-the-major-version.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: new-in-the-major-version }\n"
     )
-    with tarfile.open(folder / f"traefik-{NEXT_MAJOR}.tgz", "w:gz") as archive:
-        archive.add(chart, "traefik")
+    with tarfile.open(folder / f"metrics-server-{NEXT_MAJOR}.tgz", "w:gz") as archive:
+        archive.add(chart, "metrics-server")
     shutil.rmtree(chart)
     return folder
 
