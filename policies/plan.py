@@ -170,9 +170,10 @@ def check_count(resource: Resource, _: Known) -> Iterator[str]:
     if resource.type == GATE and resource.name == MEMBERS:
         count = len(_members(resource))
         if count % 2 == 0:
+            fewer, more = (count - 1, count + 1) if count else (1, 3)
             yield (
-                f"{count} control planes survive no more failures than {max(count - 1, 0)} would; "
-                f"make it {count - 1 if count else 1} or {count + 1} in platform:machines"
+                f"{count} control planes, which is not odd: etcd survives no more failures than "
+                f"with one fewer; make it {fewer} or {more} in platform:machines"
             )
 
 

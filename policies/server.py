@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING
 
-import grpc
-from google.protobuf import empty_pb2, json_format
+import grpc  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 
 from policies.catalogue import RULES
@@ -22,7 +22,7 @@ from policies.known import Known
 from policies.model import Level, Resource, Rule, decode
 
 if TYPE_CHECKING:
-    from google.protobuf.struct_pb2 import Struct
+    from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
 
 NAME = "platform"
 VERSION = "1.0.0"
