@@ -84,7 +84,7 @@ def asking(address: str) -> Resource:
 
 
 def release(**inputs: object) -> Resource:
-    given: dict[str, object] = {"chart": "web", "version": "1.2.3", "timeout": 600, "values": {}}
+    given: dict[str, Any] = {"chart": "web", "version": "1.2.3", "timeout": 600, "values": {}}
     return resource(RELEASE, **(given | inputs))
 
 
