@@ -14,9 +14,10 @@ from typing import Any
 from policies.keeping import MACHINE, MACHINE_SECRETS
 from policies.model import Level, mapping
 from policies.plan import GATE, MEMBERS
+from review.preview import OPERATIONS
 
-REPLACES = frozenset({"replace", "create-replacement", "delete-replaced", "discard-replaced"})
-REMOVES = frozenset({"delete", "discard"})
+REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
+REMOVES = frozenset(op for op, change in OPERATIONS.items() if change == "delete")
 GOES = REPLACES | REMOVES
 SAFE_AMOUNT = 20
 """More than all that a layer on the cluster makes: a plan that takes away more is worth a look."""
