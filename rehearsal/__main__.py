@@ -12,7 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rehearsal import report
+from rehearsal import judgement, report
 from rehearsal.recorder import Recorder
 from rehearsal.timeline import Timeline
 from rehearsal.tools import PROJECT, Engine, ToolError, world, write_credentials
@@ -44,6 +44,7 @@ def rehearse() -> None:
         print(report.look_around())
     with chapter("pulumi preview must be empty", times):
         engine.preview_expecting_no_changes()
+        judged = judgement.of(events, engine.plan())
     state = engine.state()
     with chapter("pulumi destroy --exclude-protected", times):
         engine.destroy()
@@ -55,6 +56,7 @@ def rehearse() -> None:
     print("\n=== summary")
     for title, seconds in times.items():
         print(f"{title:40} {seconds:7.1f} s")
+    print(f"\n{judged}")
     print(f"\ntimeline of the deployment: {picture.relative_to(PROJECT)}")
     print(f"\n{report.real_and_simulated()}")
 

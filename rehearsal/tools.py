@@ -59,6 +59,10 @@ def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
     return "".join(lines)
 
 
+POLICIES = ("--policy-pack", "policies")
+"""What the engine is given with all that changes or previews: a mandatory violation ends it."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """The Pulumi engine on the world's stack."""
@@ -71,11 +75,16 @@ class Engine:
     def up(self, events: Path | None = None) -> str:
         """Build what the stack file says; `events` takes the engine's event log."""
         log = ["--event-log", str(events)] if events else []
-        return self._run("up", "--yes", "--skip-preview", *log)
+        return self._run("up", "--yes", "--skip-preview", *POLICIES, *log)
 
     def preview_expecting_no_changes(self) -> str:
         """Fail unless nothing would change."""
-        return self._run("preview", "--expect-no-changes")
+        return self._run("preview", "--expect-no-changes", *POLICIES)
+
+    def plan(self) -> dict[str, Any]:
+        """Give the steps of a preview, for the rules on plans."""
+        result: dict[str, Any] = json.loads(run("pulumi", "preview", "--json", "--non-interactive"))
+        return result
 
     def destroy(self) -> str:
         """Delete all but what is protected."""

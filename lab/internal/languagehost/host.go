@@ -279,39 +279,55 @@ func (h *host) GetProgramDependencies(ctx context.Context, r *pulumirpc.GetProgr
 	return out, nil
 }
 
-// RunPlugin starts a plugin written in Python; a policy pack is an "analyzer".
+// RunPlugin runs a plugin written in Python until the engine hangs up; its first line on stdout is
+// the port that the engine calls.
 func (h *host) RunPlugin(r *pulumirpc.RunPluginRequest, s pulumirpc.LanguageRuntime_RunPluginServer) error {
 	closer, stdout, stderr, err := rpcutil.MakeRunPluginStreams(s, false)
 	if err != nil {
 		return err
 	}
 	defer closer.Close()
-	tc, err := toolchainOf(r.GetInfo())
+	cmd, err := pluginCommand(s.Context(), r)
 	if err != nil {
 		return err
+	}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	code, err := exitCode(cmd.Run())
+	if err != nil {
+		return fmt.Errorf("the Python plugin in %s could not be started: %w", r.GetInfo().GetProgramDirectory(), err)
+	}
+	return s.Send(&pulumirpc.RunPluginResponse{Output: &pulumirpc.RunPluginResponse_Exitcode{Exitcode: int32(code)}})
+}
+
+// analyzer is the kind of a policy pack: its folder is run by a module of the SDK, which takes the
+// engine's address first.
+const analyzer = "analyzer"
+
+func pluginCommand(ctx context.Context, r *pulumirpc.RunPluginRequest) (*exec.Cmd, error) {
+	tc, err := toolchainOf(r.GetInfo())
+	if err != nil {
+		return nil, err
 	}
 	program := r.GetInfo().GetProgramDirectory()
 	argv := append([]string{"-u", program}, r.GetArgs()...)
-	if r.GetKind() == "analyzer" {
+	if r.GetKind() == analyzer {
 		argv = append(append([]string{"-u", "-m", "pulumi.policy"}, r.GetArgs()...), program)
 	}
-	cmd, err := tc.Command(s.Context(), argv...)
+	cmd, err := tc.Command(ctx, argv...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(r.GetEnv()) > 0 {
-		venv, err := tc.VirtualEnvPath(s.Context())
+		venv, err := tc.VirtualEnvPath(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		cmd.Env = toolchain.ActivateVirtualEnv(r.GetEnv(), venv)
 	}
-	cmd.Dir, cmd.Stdout, cmd.Stderr = r.GetPwd(), stdout, stderr
-	code, err := exitCode(cmd.Run())
-	if err != nil {
-		return err
-	}
-	return s.Send(&pulumirpc.RunPluginResponse{Output: &pulumirpc.RunPluginResponse_Exitcode{Exitcode: int32(code)}})
+	cmd.Dir = r.GetPwd()
+	// A pipe that a child of the plugin keeps open must not keep the engine waiting.
+	cmd.WaitDelay = time.Second
+	return cmd, nil
 }
 
 func (h *host) RuntimeOptionsPrompts(context.Context, *pulumirpc.RuntimeOptionsRequest) (*pulumirpc.RuntimeOptionsResponse, error) {
