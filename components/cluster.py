@@ -286,7 +286,12 @@ class Cluster(pulumi.ComponentResource):
         )
         gate = Gate(
             "kubernetes-api",
-            {"endpoint": settings.endpoint, "version": settings.kubernetes.version},
+            {
+                "endpoint": settings.endpoint,
+                "version": settings.kubernetes.version,
+                # One that leaves etcd cannot hand the VIP over: its session has to expire first.
+                "controlPlanes": [str(one.address) for one in settings.control_planes],
+            },
             after=credentials,
             on_create=api_answers(self.kubeconfig),
             on_update=api_answers(self.kubeconfig),

@@ -139,9 +139,12 @@ class Observer:
 
         With its quorum lost etcd lists nobody, and there is nothing left to guard.
         """
+        self._refuse_while_ill(member, lambda: self.others(member))
+
+    def _refuse_while_ill(self, member: Member, others: Callable[[], Sequence[Member]]) -> None:
         deadline = self.clock.now() + GUARD_SECONDS
         while True:
-            found = {str(one): self.missing(one) for one in self.others(member)}
+            found = {str(one): self.missing(one) for one in others()}
             if all(found.values()):  # no other node is Ready: the cluster has no CNI yet
                 found = {name: _without_node(lacks) for name, lacks in found.items()}
             ill = {name: lacks for name, lacks in found.items() if lacks}
@@ -229,7 +232,8 @@ class Observer:
 
         Takes the earlier control planes as name -> address. Their machines still run: they leave
         by themselves, or are removed by another one when they do not answer. A member that the
-        platform never had is left alone.
+        platform never had is left alone. None leaves while one that stays is unhealthy: those have
+        the quorum alone afterwards.
         """
         staying = {one.name for one in self.control_planes}
         going = {name: address for name, address in old.items() if name not in staying}
@@ -237,10 +241,12 @@ class Observer:
         for name, address in going.items():
             if name not in present:
                 continue
+            leaving = Member(name, address, control_plane=True)
+            self._refuse_while_ill(leaving, lambda: self.control_planes)
             try:
                 self.talos.leave_etcd(address)
             except TalosctlError:
-                self._remove_member(Member(name, address, control_plane=True), present[name])
+                self._remove_member(leaving, present[name])
 
     def _remove_member(self, member: Member, identity: str) -> None:
         errors = []

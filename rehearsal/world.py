@@ -26,10 +26,17 @@ class WorldError(Exception):
 
 
 class World:
-    """One world of its own in `state`, on the stack file `stack_file`."""
+    """One world of its own in `state`, on the stack file `stack_file`.
 
-    def __init__(self, state: Path, stack_file: Path, *options: str) -> None:
+    `project` is the working tree that the program and the lab are run from.
+    """
+
+    def __init__(
+        self, state: Path, stack_file: Path, *options: str, project: Path = PROJECT
+    ) -> None:
         self.state = state
+        self.project = project
+        self._lab = project / LAB.relative_to(PROJECT)
         self.stack_file = stack_file
         self.options = options
         self.output: list[str] = []
@@ -37,9 +44,10 @@ class World:
 
     def start(self) -> World:
         """Start it and wait until it can be entered."""
+        where = ["--state", self.state, "--stack-file", self.stack_file]
         self._process = subprocess.Popen(
-            [LAB, "up", "--state", self.state, "--stack-file", self.stack_file, *self.options],
-            cwd=PROJECT,
+            [self._lab, "up", *where, *self.options],
+            cwd=self.project,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -80,13 +88,13 @@ class World:
 
     def command(self, *argv: str) -> list[str]:
         """Give the command line that runs a command inside."""
-        return [str(LAB), "run", "--state", str(self.state), "--", *argv]
+        return [str(self._lab), "run", "--state", str(self.state), "--", *argv]
 
     def run(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
         """Run a command inside; `code` is the exit code that is expected, None for any."""
         result = subprocess.run(
             self.command(*argv),
-            cwd=PROJECT,
+            cwd=self.project,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -104,7 +112,7 @@ class World:
         """Start a command inside, in a process group of its own."""
         return subprocess.Popen(
             self.command(*argv),
-            cwd=PROJECT,
+            cwd=self.project,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -170,7 +178,7 @@ class World:
     def machines(self) -> list[dict[str, Any]]:
         """Give what the simulated machines say of themselves."""
         result = subprocess.run(
-            [LAB, "status", "--state", self.state], capture_output=True, text=True, check=True
+            [self._lab, "status", "--state", self.state], capture_output=True, text=True, check=True
         )
         machines: list[dict[str, Any]] = json.loads(result.stdout)
         return machines

@@ -343,6 +343,16 @@ def test_a_removed_control_plane_that_does_not_answer_is_removed_by_another() ->
     assert not fake.machines[2].etcd
 
 
+def test_no_control_plane_leaves_etcd_while_one_that_stays_is_ill() -> None:
+    fake = FakeTalos(nodes(3))
+    fake.machines[0].pods = False
+    settings = [member(fake.machines[0])]
+    refusal = r"node02 .*not touched.*node01 .*lacks static pods"
+    with observer(fake, settings) as cluster, pytest.raises(HealthError, match=refusal):
+        cluster.retire({one.name: one.address for one in fake.machines})
+    assert all(one.etcd for one in fake.machines)
+
+
 def test_a_member_that_the_platform_never_had_is_left_alone() -> None:
     fake = FakeTalos(nodes(4))
     settings = [member(one) for one in fake.machines[:3]]

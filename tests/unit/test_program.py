@@ -145,6 +145,15 @@ def test_the_kubernetes_provider_comes_after_the_api_answers_and_is_never_replac
     assert order.index(platform.one(GATE, "kubernetes-api").urn) < order.index(provider.urn)
 
 
+def test_the_api_is_awaited_again_when_control_planes_come_or_go() -> None:
+    before = run(settings()).one(GATE, "kubernetes-api")
+    after = run(single()).one(GATE, "kubernetes-api")
+    assert before.inputs["controlPlanes"] != after.inputs["controlPlanes"]
+    assert after.hooks("before_update") == ["kubernetes-api-again"]
+    workers = run(three_and_two()).one(GATE, "kubernetes-api")
+    assert workers.inputs["controlPlanes"] == before.inputs["controlPlanes"]
+
+
 def test_every_resource_names_its_provider() -> None:
     for one in run_production().resources + run(three_and_two()).resources:
         if one.request.custom and not one.type.startswith("pulumi:"):

@@ -102,6 +102,45 @@ func Copy(from, to, namespace string, secrets *Secrets) error {
 	return writeAtomically(to, out)
 }
 
+// Learn takes over the secrets that a copy holds now: `pulumi config set --secret` wrote them there.
+func (s *Secrets) Learn(copied, namespace string) error {
+	text, err := os.ReadFile(copied)
+	if err != nil {
+		return err
+	}
+	var file struct {
+		Config map[string]yaml.Node `yaml:"config"`
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return fmt.Errorf("stack file %s: %w", copied, err)
+	}
+	salt, err := s.saltBytes()
+	if err != nil {
+		return err
+	}
+	crypter := config.NewSymmetricCrypterFromPassphrase(s.Passphrase, salt)
+	for key, value := range file.Config {
+		name, ours := strings.CutPrefix(key, namespace+":")
+		if !ours || !isEncrypted(&value) || s.Encrypted[name] == value.Content[1].Value {
+			continue
+		}
+		plain, err := crypter.DecryptValue(context.Background(), value.Content[1].Value)
+		if err != nil {
+			return fmt.Errorf("stack file %s: %s: %w", copied, key, err)
+		}
+		s.Values[name], s.Encrypted[name] = plain, value.Content[1].Value
+	}
+	return nil
+}
+
+func (s *Secrets) saltBytes() ([]byte, error) {
+	parts := strings.SplitN(s.Salt, ":", 3)
+	if len(parts) != 3 {
+		return nil, fmt.Errorf("the world's salt is not version:salt:check")
+	}
+	return base64.StdEncoding.DecodeString(parts[1])
+}
+
 func replaceSecrets(settings *yaml.Node, namespace string, secrets *Secrets) {
 	var kept []*yaml.Node
 	plain := map[string]bool{}

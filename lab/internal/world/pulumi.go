@@ -2,7 +2,9 @@ package world
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,7 +38,28 @@ func Pulumi(args []string) error {
 		args = append(slices.Clone(args), "--config-file", l.StackCopy())
 	}
 	real := filepath.Join(spec.Bin, "pulumi")
+	if setsSecret(args) {
+		return setSecret(l, spec, real, args)
+	}
 	return syscall.Exec(real, append([]string{"pulumi"}, args...), os.Environ())
+}
+
+// setSecret runs `pulumi config set --secret` and keeps the new value for all later copies: the
+// operator's own file is never written.
+func setSecret(l Layout, spec *Spec, real string, args []string) error {
+	cmd := exec.Command(real, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("config set: %w", err)
+	}
+	if err := spec.Secrets.Learn(l.StackCopy(), Namespace); err != nil {
+		return err
+	}
+	return writeSpec(l, spec)
+}
+
+func setsSecret(args []string) bool {
+	return slices.Contains(args, "config") && slices.Contains(args, "set") && slices.Contains(args, "--secret")
 }
 
 func needsConfigFile(args []string) bool {

@@ -1,0 +1,182 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// join adds the machine to the members as a learner and starts it; false while there is no cluster to join.
+func (e *etcd) join(provider config.Provider) (bool, error) {
+	peers := e.peers(provider)
+	if len(peers) == 0 {
+		return false, nil
+	}
+
+	address, err := e.advertised(provider)
+	if err != nil {
+		return false, err
+	}
+
+	client, err := e.client(peers...)
+	if err != nil {
+		return false, err
+	}
+
+	initial, id, err := e.addMember(client, etcdURL(address, etcdPeerPort))
+	if err != nil {
+		client.Close()
+
+		return false, err
+	}
+
+	if err := e.start(provider, map[string]string{"initial-cluster-state": "existing", "initial-cluster": initial}); err != nil {
+		client.Close()
+
+		return false, err
+	}
+
+	e.boot.goroutine(func() {
+		defer client.Close()
+
+		e.promote(client, id)
+	})
+
+	return true, nil
+}
+
+// peers are the other control planes whose etcd answers.
+func (e *etcd) peers(provider config.Provider) []netip.Addr {
+	own := e.boot.nodeAddresses()
+
+	var peers []netip.Addr
+
+	for _, address := range e.boot.machine.fleet.discovery.controlPlanes(provider.Cluster().ID()) {
+		if !slices.Contains(own, address) && e.boot.answers(address, etcdClientPort) {
+			peers = append(peers, address)
+		}
+	}
+
+	return peers
+}
+
+// addMember replaces a member of the machine's name by a new learner (services/etcd.go, addMember and
+// buildInitialCluster): a machine without etcd data that is a member has lost its disk.
+func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, id uint64, err error) {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.boot.ctx), memberTimeout)
+	defer cancel()
+
+	name := e.boot.hostname()
+
+	list, err := client.MemberList(ctx)
+	if err != nil {
+		return "", 0, fmt.Errorf("error getting etcd member list: %w", err)
+	}
+
+	for _, member := range list.Members {
+		if member.Name == name || slices.Contains(member.PeerURLs, peer) {
+			if _, err := client.MemberRemove(ctx, member.ID); err != nil {
+				return "", 0, fmt.Errorf("error removing self from the member list: %w", err)
+			}
+		}
+	}
+
+	added, err := client.MemberAddAsLearner(ctx, []string{peer})
+	if err != nil {
+		return "", 0, fmt.Errorf("error adding member: %w", err)
+	}
+
+	var urls []string
+
+	for _, member := range added.Members {
+		for _, url := range member.PeerURLs {
+			if member.ID == added.Member.ID {
+				member.Name = name
+			}
+
+			urls = append(urls, member.Name+"="+url)
+		}
+	}
+
+	return strings.Join(urls, ","), added.Member.ID, nil
+}
+
+// promote makes the learner a voter as soon as it has caught up.
+func (e *etcd) promote(client *clientv3.Client, id uint64) {
+	for !e.boot.isStopping() {
+		ctx, cancel := context.WithTimeout(e.boot.ctx, memberTimeout)
+		_, err := client.MemberPromote(ctx, id)
+
+		cancel()
+
+		if err == nil || errors.Is(err, rpctypes.ErrMemberNotLearner) || errors.Is(err, rpctypes.ErrMemberNotFound) {
+			e.boot.log.Info("etcd member is a voter")
+
+			return
+		}
+
+		if !e.boot.sleep(promoteInterval) {
+			return
+		}
+	}
+}
+
+// memberID is the number of the machine's own member.
+func (e *etcd) memberID(ctx context.Context) (uint64, error) {
+	client, err := e.local()
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+
+	status, err := client.Status(ctx, etcdURL(loopback4, etcdClientPort))
+	if err != nil {
+		return 0, err
+	}
+
+	return status.Header.MemberId, nil
+}
+
+// leave removes the machine from the members, stops its etcd and throws the data away.
+func (e *etcd) leave(ctx context.Context) error {
+	id, err := e.memberID(ctx)
+	if errors.Is(err, errNotBootstrapped) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+
+	// Another member is asked: one that removes itself may be gone before it answers.
+	others := e.peers(e.boot.provider())
+	if len(others) == 0 {
+		others = []netip.Addr{loopback4}
+	}
+
+	client, err := e.client(others...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+
+	if _, err := client.MemberRemove(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
+		return fmt.Errorf("failed to remove member %d: %w", id, err)
+	}
+
+	e.stop(podGrace)
+
+	return os.RemoveAll(e.data())
+}

@@ -1,0 +1,149 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"go.etcd.io/etcd/etcdutl/v3/snapshot"
+	"go.uber.org/zap"
+)
+
+// simulationFlags make etcd quick in the lab. They are not Talos': nothing is flushed to disk, and a member
+// may join while another one has just done so (else etcd makes it wait 5 s).
+var simulationFlags = map[string]string{"unsafe-no-fsync": "true", "strict-reconfig-check": "false"}
+
+// advertised is the machine's address among cluster.etcd.advertisedSubnets.
+func (e *etcd) advertised(provider config.Provider) (netip.Addr, error) {
+	subnets := provider.Cluster().Etcd().AdvertisedSubnets()
+
+	for _, address := range e.boot.nodeAddresses() {
+		if len(subnets) == 0 || slices.ContainsFunc(subnets, func(subnet string) bool {
+			prefix, err := netip.ParsePrefix(subnet)
+
+			return err == nil && prefix.Contains(address)
+		}) {
+			return address, nil
+		}
+	}
+
+	return netip.Addr{}, fmt.Errorf("no address of the machine %v lies in cluster.etcd.advertisedSubnets %v", e.boot.nodeAddresses(), subnets)
+}
+
+// start runs etcd; `initial` are flags for its first start.
+func (e *etcd) start(provider config.Provider, initial map[string]string) error {
+	address, err := e.advertised(provider)
+	if err != nil {
+		return err
+	}
+
+	list, err := e.arguments(provider, address, initial)
+	if err != nil {
+		return err
+	}
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+
+	if e.boot.isStopping() {
+		return nil
+	}
+
+	e.process = e.boot.startProcess("etcd", list, nil)
+	e.boot.services.set("etcd", stateRunning, "Started task etcd")
+	e.boot.services.health("etcd", errors.New("not checked yet"))
+
+	return nil
+}
+
+// arguments are Talos' flags (services/etcd.go, argsForControlPlane), the configuration's and the lab's.
+func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
+	secret := e.boot.secrets.path
+	own := flags(map[string]string{
+		"name":                               e.boot.hostname(),
+		"auto-tls":                           "false",
+		"peer-auto-tls":                      "false",
+		"data-dir":                           e.data(),
+		"listen-peer-urls":                   etcdURL(netip.IPv4Unspecified(), etcdPeerPort),
+		"listen-client-urls":                 etcdURL(netip.IPv4Unspecified(), etcdClientPort),
+		"client-cert-auth":                   "true",
+		"cert-file":                          secret("etcd/server.crt"),
+		"key-file":                           secret("etcd/server.key"),
+		"trusted-ca-file":                    secret("etcd/ca.crt"),
+		"peer-client-cert-auth":              "true",
+		"peer-cert-file":                     secret("etcd/peer.crt"),
+		"peer-key-file":                      secret("etcd/peer.key"),
+		"peer-trusted-ca-file":               secret("etcd/ca.crt"),
+		"experimental-initial-corrupt-check": "true",
+		"experimental-watch-progress-notify-interval": "5s",
+		"experimental-compact-hash-check-enabled":     "true",
+	})
+
+	notAllowed := map[string]mergePolicy{}
+	for key := range own {
+		notAllowed[key] = denied
+	}
+
+	for _, more := range []map[string]string{
+		{
+			"advertise-client-urls":       etcdURL(address, etcdClientPort),
+			"initial-advertise-peer-urls": etcdURL(address, etcdPeerPort),
+			"log-level":                   "warn",
+		}, initial, simulationFlags,
+	} {
+		for key, value := range more {
+			own[key] = []string{value}
+		}
+	}
+
+	if err := own.merge(provider.Cluster().Etcd().ExtraArgs(), notAllowed); err != nil {
+		return nil, err
+	}
+
+	return own.list(), nil
+}
+
+// bootstrap begins a new cluster of one member, from the uploaded snapshot when asked to.
+func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) error {
+	address, err := e.advertised(provider)
+	if err != nil {
+		return err
+	}
+
+	name, peer := e.boot.hostname(), etcdURL(address, etcdPeerPort)
+	initial := map[string]string{"initial-cluster-state": "new", "initial-cluster": name + "=" + peer}
+
+	if request.recover {
+		if err := e.restore(name, peer, request.skipHashCheck); err != nil {
+			return err
+		}
+
+		initial = nil
+	}
+
+	e.boot.log.Info("etcd bootstrap", "recover", request.recover)
+	e.boot.machine.fleet.kwok.restart(provider.Cluster().ID())
+
+	return e.start(provider, initial)
+}
+
+func (e *etcd) restore(name, peer string, skipHashCheck bool) error {
+	path := e.boot.machine.path(recoveryFile)
+	manager := snapshot.NewV3(zap.NewNop())
+
+	if _, err := manager.Status(path); err != nil {
+		return fmt.Errorf("error verifying snapshot: %w", err)
+	}
+
+	if err := manager.Restore(snapshot.RestoreConfig{
+		SnapshotPath: path, Name: name, OutputDataDir: e.data(), PeerURLs: []string{peer},
+		InitialCluster: name + "=" + peer, SkipHashCheck: skipHashCheck,
+	}); err != nil {
+		return fmt.Errorf("error recovering from the snapshot: %w", err)
+	}
+
+	return os.Remove(path)
+}

@@ -1,0 +1,171 @@
+"""Every page of docs/procedures, executed in the lab as an operator would type it.
+
+One test a page. Pages run in worlds that they share, on a copy of the repository that they edit.
+What goes on from another page runs that one first, when it has not run yet.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rehearsal import repository
+from rehearsal.procedures import Command, Edit, Procedure, Start, apply, read_all
+from rehearsal.world import Result, World
+from tests.lab.conftest import WORLDS
+
+PAGES = {page.name: page for page in read_all()}
+RUN = [page.name for page in PAGES.values() if page.start is not None]
+FOLLOWED = {page.after for page in PAGES.values()}
+UNTIL_SECONDS, POLL_SECONDS = 300.0, 2.0
+# One shell a command, with what the ones before have exported, and their umask.
+SHELL = """
+set -euo pipefail
+if [ -f "$0" ]; then . "$0"; fi
+eval "$1"
+{ export -p; umask -p; } > "$0"
+"""
+ASKS = "pulumi config set --secret"
+ANSWER = "python -c 'import secrets; print(secrets.token_hex(16))'"
+# `pulumi up` and its like ask; this is the engine's own way to say yes beforehand.
+YES = "PULUMI_SKIP_CONFIRMATIONS=true"
+NEWER = ("cert-manager", "v1.21.1", "v1.21.2")
+"""A chart, its version, and the number under which it is served a second time."""
+
+
+class Site:
+    """A world and the repository that it is run from, on which pages run one after the other."""
+
+    def __init__(self, name: str, *, services: bool) -> None:
+        self.repository = repository.copy(WORLDS / f"procedures-{name}.repository")
+        stack_file = self.repository / "Pulumi.prod.yaml"
+        if not services:
+            text, cut, _ = stack_file.read_text().partition("  # What runs on the cluster;")
+            assert cut
+            stack_file.write_text(text)
+            repository.keep(self.repository, "without what runs on the cluster")
+        serve_again(self.repository / ".lab" / "bin" / "charts", *NEWER)
+        self.world = World(WORLDS / f"procedures-{name}", stack_file, project=self.repository)
+        self.world.start()
+        self.done: list[str] = []
+        """The pages that have run, in their order."""
+        self.broken: str | None = None
+
+    def run(self, page: Procedure) -> None:
+        """Run a page, after those that it stands on; each only once."""
+        if page.name in self.done:
+            return
+        for earlier in self._before(page):
+            self.run(earlier)
+        if self.broken is not None:
+            pytest.fail(f"{page.name}: not run, since {self.broken} failed on the same platform")
+        self.broken = page.name
+        if page.start is not Start.EMPTY:
+            assert page.after or not repository.changes(self.repository)
+            self.world.write_credentials()
+        environment = self.world.state / "environment"
+        environment.unlink(missing_ok=True)
+        for step in page.steps:
+            if isinstance(step, Edit):
+                apply(step, self.repository)
+            else:
+                self._run(step, environment)
+        self.world.expect_no_changes()
+        left = "" if page.path.name in FOLLOWED else repository.changes(self.repository)
+        assert not left, f"{page.name} leaves the repository changed:\n{left}"
+        self.broken = None
+        self.done.append(page.name)
+
+    def _before(self, page: Procedure) -> Iterator[Procedure]:
+        if page.after is not None:
+            yield PAGES[page.after.removesuffix(".md")]
+        elif page.start is Start.PLATFORM:
+            yield from (one for one in PAGES.values() if one.start is Start.EMPTY)
+        elif page.start is Start.MACHINES and not self.done:
+            self.world.up()
+
+    def _run(self, command: Command, environment: Path) -> None:
+        begin = time.monotonic()
+        typed = f"{ANSWER} | {command.text}" if command.text.startswith(ASKS) else command.text
+        shell = ("env", YES, "bash", "-c", SHELL, str(environment), typed)
+        while True:
+            result = self.world.run(*shell, code=None)
+            problem = wrong(command, result)
+            patient = command.until and time.monotonic() - begin < UNTIL_SECONDS
+            if problem is None or not patient:
+                break
+            time.sleep(POLL_SECONDS)
+        shown = f"{command.where}: {command.text}"
+        print(f"{time.monotonic() - begin:6.1f} s  {shown}")
+        assert problem is None, f"{shown}\n{problem}\n{result.stdout}\n{result.stderr}"
+
+
+def wrong(command: Command, result: Result) -> str | None:
+    """Say what of a command's result is not as its page says; None when all is."""
+    if (result.returncode != 0) is not command.fails:
+        return f"exit code {result.returncode}"
+    said = result.stdout + result.stderr
+    missing = [one.pattern for one in command.expected if not one.search(said)]
+    return f"it does not say {', '.join(missing)}" if missing else None
+
+
+def serve_again(charts: Path, name: str, version: str, newer: str) -> None:
+    """Let the world's repository have a chart under a second number: the lab has one of each.
+
+    The folder of packages is a link to the lab's own, so a folder takes its place.
+    """
+    packages = charts.resolve()
+    charts.unlink()
+    charts.mkdir()
+    for one in packages.iterdir():
+        (charts / one.name).symlink_to(one)
+    index = json.loads((packages / "index.json").read_text())
+    entry = next(one for one in index if one["name"] == name and one["version"] == version)
+    index.append(entry | {"version": newer})
+    (charts / "index.json").unlink()
+    (charts / "index.json").write_text(json.dumps(index))
+    with (
+        tarfile.open(packages / f"{name}-{version}.tgz") as old,
+        tarfile.open(charts / f"{name}-{newer}.tgz", "w:gz") as new,
+    ):
+        for member in old:
+            content = old.extractfile(member)
+            data = content.read() if content else b""
+            if member.name == f"{name}/Chart.yaml":
+                data = data.replace(version.encode(), newer.encode())
+                assert newer.encode() in data
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Callable[[Start], Site]]:
+    """Give the site of a start; each is made when it is first asked for."""
+    sites: dict[bool, Site] = {}
+
+    def give(start: Start) -> Site:
+        services = start is not Start.MACHINES
+        if services not in sites:
+            for other in sites.values():  # two platforms at once are slower than one after another
+                other.world.stop()
+            sites[services] = Site("platform" if services else "machines", services=services)
+        return sites[services]
+
+    yield give
+    for one in sites.values():
+        one.world.stop()
+
+
+@pytest.mark.parametrize("name", sorted(RUN, key=lambda name: PAGES[name].start is Start.MACHINES))
+def test_the_procedure_works_as_its_page_says(site: Callable[[Start], Site], name: str) -> None:
+    page = PAGES[name]
+    assert page.start is not None
+    place = site(page.start)
+    place.run(page)
+    assert name in place.done
