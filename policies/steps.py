@@ -14,7 +14,7 @@ from typing import Any
 from policies.keeping import MACHINE, MACHINE_SECRETS
 from policies.model import Level, mapping
 from policies.plan import GATE, MEMBERS
-from review.preview import OPERATIONS
+from review.operations import OPERATIONS
 
 REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
 REMOVES = frozenset(op for op, change in OPERATIONS.items() if change == "delete")

@@ -30,6 +30,7 @@ def markdown(review: Review) -> str:
         "",
         review.sentence,
         *_errors(review.errors),
+        *_policies(review),
         *_who(review),
         *_configuration(review),
         *_charts(review.charts),
@@ -42,6 +43,13 @@ def markdown(review: Review) -> str:
 def _errors(errors: Sequence[str]) -> Iterator[str]:
     if errors:
         yield from ("", "```text", *(line for one in errors for line in one.splitlines()), "```")
+
+
+def _policies(review: Review) -> Iterator[str]:
+    if review.forbidden or review.discouraged:
+        yield ""
+    yield from (f"- **forbidden** by the policies: {one}" for one in review.forbidden)
+    yield from (f"- policies advise: {one}" for one in review.discouraged)
 
 
 def _who(review: Review) -> Iterator[str]:

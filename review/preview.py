@@ -10,36 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from policies.model import Level
+from policies.steps import violations
+from review.operations import OPERATIONS, Operation
+
 SECRET = "[secret]"  # noqa: S105 the engine's word for one
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """The engine's mark of a value that is known only after the deployment (sdk, plugin/rpc.go)."""
-
-Operation = Literal["create", "update", "replace", "delete", "same"]
-OPERATIONS: Mapping[str, Operation] = {
-    "create": "create",
-    "import": "create",
-    "update": "update",
-    "refresh": "same",
-    "same": "same",
-    "read": "same",
-    "delete": "delete",
-    "discard": "delete",
-    "replace": "replace",
-    "create-replacement": "replace",
-    "delete-replaced": "replace",
-    "import-replacement": "replace",
-    "read-replacement": "replace",
-    "read-discard": "delete",
-    "discard-replaced": "replace",
-    "remove-pending-replace": "delete",
-}
-"""Every operation of the engine (pulumi/pkg, resource/deploy/step.go)."""
-
 
 NOISE = ("an unhandled error occurred: Program exited", "preview failed", "error: preview failed")
 """Lines that the engine adds to every failure."""
@@ -153,6 +135,10 @@ class Preview(BaseModel):
     errors: tuple[str, ...]
     """Why the engine refuses; then nothing can be deployed."""
     warnings: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    """What the mandatory rules on plans refuse (policies/steps.py)."""
+    discouraged: tuple[str, ...] = ()
+    """What the advisory ones say."""
 
     @classmethod
     def read(cls, file: Path) -> Preview:
@@ -177,12 +163,15 @@ class Preview(BaseModel):
                 "`pulumi preview --json --show-sames > preview.json`"
             ) from None
         folded = _fold(document.steps)
+        found = violations(json.loads(text)) if document.steps else []
         return cls(
             settings=_settings(document.config),
             changes=tuple(one for one in folded if one.operation != "same"),
             unchanged=tuple(one for one in folded if one.operation == "same"),
             errors=_messages(document.diagnostics, "error"),
             warnings=_messages(document.diagnostics, "warning"),
+            forbidden=tuple(one.text for one in found if one.level is Level.MANDATORY),
+            discouraged=tuple(one.text for one in found if one.level is Level.ADVISORY),
         )
 
     @property

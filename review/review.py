@@ -79,6 +79,9 @@ class Review(BaseModel):
     watch: tuple[str, ...]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
+    forbidden: tuple[str, ...]
+    discouraged: tuple[str, ...]
+    """What the policies refuse, and what they advise against."""
     changes: tuple[Entry, ...]
 
 
@@ -100,6 +103,8 @@ def review(preview: Preview, today: dt.date) -> Review:
         watch=tuple(watch.watch(preview, today)),
         errors=preview.errors,
         warnings=preview.warnings,
+        forbidden=preview.forbidden,
+        discouraged=preview.discouraged,
         changes=tuple(_entry(one) for one in judged),
     )
 
@@ -108,15 +113,15 @@ def _verdict(preview: Preview, acting: Sequence[Judged]) -> Verdict:
     found = [one.effect for one in acting]
     if found and worst(found).verdict is Verdict.LOSES:
         return Verdict.LOSES  # also where the engine refuses: somebody asked for it
-    if preview.errors:
+    if preview.errors or preview.forbidden:
         return Verdict.REFUSED
     return worst(found).verdict if found else Verdict.SAFE
 
 
 def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> str:
     """Say why in one sentence."""
-    if verdict is Verdict.REFUSED and preview.errors:
-        return f"Nothing can be deployed: {_first_line(preview.errors[0])}"
+    if verdict is Verdict.REFUSED and (reasons := [*preview.errors, *preview.forbidden]):
+        return f"Nothing can be deployed: {_first_line(reasons[0])}."
     if not acting:
         return "Nothing changes."
     reasons = [one for one in acting if one.effect.verdict is verdict]

@@ -11,7 +11,8 @@ import pytest
 
 from review.__main__ import main
 from review.markdown import MARKER, SIGNS, markdown
-from review.preview import OPERATIONS, SECRET, Preview, PreviewError
+from review.operations import OPERATIONS
+from review.preview import SECRET, Preview, PreviewError
 from review.review import Review, fold, review
 from review.verdict import Verdict
 
@@ -448,3 +449,29 @@ def test_a_table_survives_what_the_cluster_is_full_of() -> None:
         line for line in comment.splitlines() if "sysctls" in line and line.startswith("| n")
     )
     assert row.replace("\\|", "").count("|") == 6
+
+
+# Policies.
+
+
+def test_two_control_planes_made_anew_at_once_are_refused_by_the_policies() -> None:
+    steps = [
+        step("replace", VM, name, {"disks": DISKS}, {"disks": DISKS})
+        for name in ("node01", "node02")
+    ]
+    found = reviewed(*steps)
+    assert (found.verdict, found.exit_code) == ("refused", 60)
+    assert "quorum" in found.forbidden[0]
+    assert "**forbidden** by the policies" in markdown(found)
+
+
+def test_a_plan_that_takes_much_away_is_advised_against() -> None:
+    found = reviewed(
+        *(
+            kubernetes("delete", "Role", {})
+            | {"urn": f"urn:pulumi:prod::platform::kubernetes:v1:Role::r{n}"}
+            for n in range(21)
+        )
+    )
+    assert found.verdict == "safe"
+    assert "21 resources" in found.discouraged[0]
