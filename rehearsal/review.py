@@ -1,27 +1,24 @@
 """`python -m rehearsal.review BASE`: what this tree would do to the platform that BASE built.
 
-In a world of the lab: BASE's program builds the platform, this tree's program previews, the review
-says what that means. No credentials, no network. Leaves preview.json, review.md and review.json in
-`.lab/out`; ends with 0 whatever the verdict is.
+In a world of the lab: BASE's program builds the platform (with this tree's Python packages and
+programs), this tree's program previews, the review says what that means. No credentials, no
+network. Leaves preview.json, review.md and review.json in `.lab/out`; ends with 0 whatever the
+verdict is.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import shutil
-import subprocess
 import sys
-import tarfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
+from rehearsal import repository
 from rehearsal.world import PROJECT, World, WorldError
-from render import packages
+from render import rendering
 from review.markdown import markdown
 from review.preview import Preview, PreviewError
 from review.review import review
@@ -29,91 +26,42 @@ from review.review import review
 OUT = PROJECT / ".lab" / "out"
 STATE = PROJECT / ".lab" / "worlds" / "review"
 STACK_FILE = "Pulumi.prod.yaml"
-SHARED = (".venv", ".lab")
-"""What BASE's program runs with is this tree's: its Python packages and the lab."""
 
 
 class ReviewError(Exception):
     """BASE cannot be built."""
 
 
-def unpack(base: str, folder: Path) -> str:
-    """Write BASE's files into a folder and give its commit. Raises `ReviewError`."""
-    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
-    if not commit:
-        raise ReviewError(f"BASE={base} is no commit here; `git fetch`, or name one that is")
-    archive = subprocess.run(
-        ["git", "archive", "--format=tar", commit],
-        cwd=PROJECT, check=True, stdout=subprocess.PIPE,
-    ).stdout  # fmt: skip
-    file = folder.parent / "base.tar"
-    file.write_bytes(archive)
-    with tarfile.open(file) as tar:
-        tar.extractall(folder, filter="data")
-    file.unlink()
-    for name in SHARED:
-        (folder / name).symlink_to(PROJECT / name)
-    return commit
-
-
-def _git(*arguments: str) -> str:
-    result = subprocess.run(
-        ["git", *arguments],
-        cwd=PROJECT, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    return result.stdout.strip()
-
-
-def charts_of(base: Path, folder: Path) -> Path:
-    """Put every chart that both programs may ask for into a folder, for LAB_CHARTS.
-
-    Real packages as they are; of BASE's stand-ins those whose version this tree no longer has.
-    """
-    folder.mkdir()
-    if packages.CACHE.is_dir():
-        for package in packages.CACHE.glob("*.tgz"):
-            shutil.copy(package, folder)
+def serve_charts_of(base: Path) -> None:
+    """Let BASE's worlds serve those of its stand-ins whose version this tree no longer has."""
     for about in sorted((base / "lab" / "charts").glob("*/Chart.yaml")):
         chart = yaml.safe_load(about.read_text(encoding="utf-8"))
-        name, version = str(chart["name"]), str(chart["version"])
-        if packages.find(name, version, cache=folder) is None:
-            with tarfile.open(folder / f"{name}-{version}.tgz", "w:gz") as archive:
-                archive.add(about.parent, name)
-    return folder
-
-
-@contextmanager
-def _environment(extra: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(extra)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        if not repository.has_chart(base, str(chart["name"]), str(chart["version"])):
+            repository.serve_chart(base, about.parent)
 
 
 def preview_on(base: str, scratch: Path) -> str:
     """Build BASE, preview this tree, and give the preview as JSON. Raises `ReviewError`."""
     tree = scratch / "base"
-    commit = unpack(base, tree)
+    try:
+        commit = repository.unpack(base, tree)
+    except repository.RevisionError as error:
+        raise ReviewError(str(error)) from None
+    serve_charts_of(tree)
+    # The review renders both sides from the same packages.
+    rendering.use(tree / ".lab" / "bin")
     stack_file = scratch / STACK_FILE
     shutil.copy(tree / STACK_FILE, stack_file)
-    charts = charts_of(tree, scratch / "charts")
-    # The review renders from the same packages.
-    packages.CACHE = charts
     print(f"building the platform of {base} ({commit[:12]}) in the lab", flush=True)
-    with _environment({"LAB_CHARTS": str(charts)}):
-        world = World(STATE, stack_file).start()
+    world = World(STATE, stack_file, project=tree).start()
     try:
-        world.run(
-            "pulumi", "--cwd", str(tree), "up", "--yes", "--skip-preview", "--non-interactive"
-        )
+        world.up()
         shutil.copy(PROJECT / STACK_FILE, stack_file)
         print("previewing this tree", flush=True)
         return world.run(
-            "pulumi", "preview", "--json", "--show-sames", "--non-interactive", code=None
-        ).stdout
+            "pulumi", "--cwd", str(PROJECT), "preview", "--json", "--show-sames",
+            "--non-interactive", code=None,
+        ).stdout  # fmt: skip
     except WorldError as error:
         raise ReviewError(f"{base} could not be built in the lab: {error}") from None
     finally:

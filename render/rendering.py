@@ -25,6 +25,13 @@ SERVED = (GATEWAY, *(f"{GATEWAY}/{kind}" for kind in ("GatewayClass", "Gateway",
 Object = dict[str, Any]
 
 
+def use(programs: Path) -> None:
+    """Take the lab and its packages from another folder of programs."""
+    global LAB  # noqa: PLW0603 a command has one lab
+    LAB = programs / "lab"
+    packages.BUILT = programs / "charts"
+
+
 class RenderError(Exception):
     """A chart does not render."""
 

@@ -120,8 +120,8 @@ def _verdict(preview: Preview, acting: Sequence[Judged]) -> Verdict:
 
 def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> str:
     """Say why in one sentence."""
-    if verdict is Verdict.REFUSED and (reasons := [*preview.errors, *preview.forbidden]):
-        return f"Nothing can be deployed: {_first_line(reasons[0])}."
+    if verdict is Verdict.REFUSED and (refusals := [*preview.errors, *preview.forbidden]):
+        return f"Nothing can be deployed: {_first_line(refusals[0])}."
     if not acting:
         return "Nothing changes."
     reasons = [one for one in acting if one.effect.verdict is verdict]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-import subprocess
-import tarfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,15 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from rehearsal import repository
 from rehearsal.world import PROJECT, World
-from render import packages
+from render import packages, rendering
 from review.markdown import markdown
 from review.preview import Preview
 from review.review import Review, review
+from tests.lab.conftest import WORLDS
 from tests.lab.secret_values import secret_values
 
-WITH_SERVICES = True
 CHANGES = sorted((PROJECT / "tests" / "fixtures" / "reviews").glob("*.yaml"))
 TODAY = dt.datetime.now(tz=dt.UTC).date()
 NEXT_MAJOR = "4.0.0"
@@ -92,48 +91,24 @@ def merged(old: Any, new: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def charts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a next major version of a chart out of its stand-in, in a folder for LAB_CHARTS."""
-    folder = tmp_path_factory.mktemp("charts")
-    for package in packages.CACHE.glob("*.tgz"):
-        shutil.copy(package, folder)
-    chart = folder / "metrics-server"
-    shutil.copytree(PROJECT / "lab" / "charts" / "metrics-server", chart)
-    about = yaml.safe_load((chart / "Chart.yaml").read_text())
-    (chart / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": NEXT_MAJOR}))
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the program, for changes of its files; a chart's next major version is served too."""
+    tree = repository.copy(WORLDS / "review.repository")
+    chart = tmp_path_factory.mktemp("chart") / "metrics-server"
+    shutil.copytree(tree / "lab" / "charts" / "metrics-server", chart)
     (chart / "templates" / "new-in-the-major-version.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: new-in-the-major-version }\n"
     )
-    with tarfile.open(folder / f"metrics-server-{NEXT_MAJOR}.tgz", "w:gz") as archive:
-        archive.add(chart, "metrics-server")
-    shutil.rmtree(chart)
-    return folder
+    repository.serve_chart(tree, chart, NEXT_MAJOR)
+    return tree
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the program, for changes of its files."""
-    folder = tmp_path_factory.mktemp("program")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
-        cwd=PROJECT, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in listed.split("\0"):
-        if name and not name.startswith(("lab/", "tests/")) and (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, folder / name)
-    for name in (".venv", ".lab"):
-        (folder / name).symlink_to(PROJECT / name)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World], charts: Path) -> World:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_CHARTS", str(charts))
-        world = make_world()
+def world(tree: Path) -> Iterator[World]:
+    world = World(WORLDS / "review", tree / "Pulumi.prod.yaml", project=tree).start()
     world.up()
-    return world
+    yield world
+    world.stop()
 
 
 @pytest.fixture(scope="module")
@@ -141,44 +116,40 @@ def secrets(world: World) -> set[str]:
     return secret_values(world)
 
 
-def reviewed(world: World, case: Case, tree: Path, before: str) -> tuple[Review, str]:
-    """Make the change, preview, review; stack file and files are as before then."""
-    text = before
+def reviewed(world: World, case: Case) -> tuple[Review, str]:
+    """Make the change, preview, review; all files are as before then."""
+    stack_file = world.stack_file
+    files = [stack_file, *(world.project / name for name in (*case.patches, *case.files))]
+    before = {file: file.read_text() for file in files}
+    text = before[stack_file]
     for edit in case.edits:
         text = edit.apply(text)
-    written = {tree / name: (tree / name).read_text() for name in (*case.patches, *case.files)}
-    world.stack_file.write_text(text)
+    stack_file.write_text(text)
     for name, patch in case.patches.items():
-        (tree / name).write_text(
-            yaml.safe_dump(merged(yaml.safe_load(written[tree / name]), patch))
-        )
+        file = world.project / name
+        file.write_text(yaml.safe_dump(merged(yaml.safe_load(before[file]), patch)))
     for name, edits in case.files.items():
         for edit in edits:
-            (tree / name).write_text(edit.apply((tree / name).read_text()))
+            file = world.project / name
+            file.write_text(edit.apply(file.read_text()))
     try:
         result = world.run(
-            "pulumi", "--cwd", str(tree), "preview", "--json", "--show-sames", "--non-interactive",
-            code=None,
-        )  # fmt: skip
+            "pulumi", "preview", "--json", "--show-sames", "--non-interactive", code=None
+        )
     finally:
-        world.stack_file.write_text(before)
-        for file, content in written.items():
+        for file, content in before.items():
             file.write_text(content)
     return review(Preview.of(result.stdout), TODAY), result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("file", CHANGES, ids=lambda one: one.stem)
-def test_a_change_has_its_verdict(  # noqa: PLR0913, PLR0917 fixtures
-    world: World,
-    tree: Path,
-    charts: Path,
-    secrets: set[str],
-    file: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_change_has_its_verdict(
+    world: World, secrets: set[str], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "CACHE", charts)
+    monkeypatch.setattr(packages, "BUILT", world.project / ".lab" / "bin" / "charts")
+    monkeypatch.setattr(rendering, "LAB", world.project / ".lab" / "bin" / "lab")
     case = Case.model_validate(yaml.safe_load(file.read_text()))
-    found, output = reviewed(world, case, tree, world.stack_file.read_text())
+    found, output = reviewed(world, case)
     comment, expect = markdown(found), case.expect
     if KEEP:
         Path(KEEP, f"{file.stem}.md").write_text(comment)
