@@ -11,7 +11,7 @@ PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
 
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
-	render render-diff chart-facts review
+	render render-diff chart-facts review drift
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ BASE ?= origin/main
 
 review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
 	@$(PYTHON) -m rehearsal.review $(BASE)
+
+drift: setup ## what was changed behind the stack's back, and whose it is (exit code 3 when something was)
+	@mkdir -p .lab/out
+	$(PYTHON) -m drift --markdown .lab/out/drift.md --json .lab/out/drift.json
 
 lab-shell: build ## a shell in a world of its own, for work by hand
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}

@@ -134,6 +134,19 @@ def records(api: KubernetesApi, plan: ChartPlan) -> list[Record]:
     return sorted((_record(item) for item in items), key=lambda one: one.revision)
 
 
+def manifests(api: KubernetesApi) -> dict[tuple[str, str], str]:
+    """Give what each deployed release last rendered, by namespace and name.
+
+    Raises `ApiError`. A manifest may hold secrets.
+    """
+    items = api.get(f"/api/v1/secrets?labelSelector={quote('owner=helm,status=deployed')}")["items"]
+    newest = {
+        (one["metadata"]["namespace"], one["metadata"]["labels"]["name"]): one
+        for one in sorted(items, key=lambda each: int(each["metadata"]["labels"]["version"]))
+    }
+    return {key: str(_unpacked(one)["manifest"]) for key, one in newest.items()}
+
+
 def _secrets(plan: ChartPlan) -> str:
     return f"/api/v1/namespaces/{plan.namespace}/secrets"
 
@@ -141,12 +154,17 @@ def _secrets(plan: ChartPlan) -> str:
 def _record(item: dict[str, Any]) -> Record:
     """Read a record. Its text holds the values, secrets too: nothing else of it is kept."""
     labels = item["metadata"]["labels"]
-    # The Secret's own base64 is around Helm's.
-    packed = base64.b64decode(base64.b64decode(item["data"]["release"]))
-    release = json.loads(gzip.decompress(packed))
+    release = _unpacked(item)
     return Record(
         secret=item["metadata"]["name"],
         revision=int(labels["version"]),
         status=str(labels["status"]),
         chart=str(release["chart"]["metadata"]["name"]),
     )
+
+
+def _unpacked(item: dict[str, Any]) -> dict[str, Any]:
+    # The Secret's own base64 is around Helm's.
+    packed = base64.b64decode(base64.b64decode(item["data"]["release"]))
+    found: dict[str, Any] = json.loads(gzip.decompress(packed))
+    return found

@@ -50,6 +50,30 @@ class KubernetesApi:
         found: dict[str, Any] = json.loads(self._call("GET", path, HTTPStatus.OK))
         return found
 
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Read an object or a list; None when there is none. Raises `ApiError`."""
+        status, body = self._request("GET", path)
+        if status == HTTPStatus.NOT_FOUND:
+            return None
+        if status != HTTPStatus.OK:
+            raise ApiError(f"{path}: {_message(body) or f'it answers HTTP {status}'}")
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def would_apply(self, path: str, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
+        """Give an object as a server-side apply would leave it, without making it.
+
+        Raises `ApiError`.
+        """
+        query = f"dryRun=All&force=true&fieldManager={manager}"
+        status, answer = self._request(
+            "PATCH", f"{path}?{query}", json.dumps(body).encode(), "application/apply-patch+yaml"
+        )
+        if status != HTTPStatus.OK:
+            raise ApiError(f"{path}: {_message(answer) or f'it answers HTTP {status}'}")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone is as good. Raises `ApiError`."""
         self._call("DELETE", path, HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.NOT_FOUND)
@@ -82,13 +106,15 @@ class KubernetesApi:
             raise ApiError(message)
         return body
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, bytes]:
         url = urlsplit(self.server)
         connection = HTTPSConnection(
             url.hostname or "", url.port or 443, timeout=CALL_SECONDS, context=self._context
         )
         try:
-            headers = {"Content-Type": "application/json"} if body else {}
+            headers = {"Content-Type": kind} if body else {}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read()

@@ -21,6 +21,8 @@ SECRET_KEYS = re.compile(
     r"|\w+(Auth|Token|Secret|Password|Passphrase|PrivateKey|PresharedKey)|privateKey|presharedKey)$"
 )
 """Keys of Talos' schema below which a secret stands, whoever wrote it."""
+MARK = re.compile(r"\(secret [0-9a-f]{8}\)")
+"""What stands in place of a secret."""
 SHORTEST = 8
 """Machine secrets are longer; a shorter text could be part of anything."""
 

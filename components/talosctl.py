@@ -32,6 +32,9 @@ REBOOT_AHEAD = "Applied configuration with a reboot"
 
 RELEASES = "https://github.com/siderolabs/talos/releases"
 
+CONFIGURATION_ID = "v1alpha1"
+"""The id of the configuration that a machine runs on; another one is what it was given."""
+
 CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -137,6 +140,15 @@ class Talosctl:
         spec = status[0]["spec"]
         unmet = (spec.get("status") or {}).get("unmetConditions") or []
         return MachineStatus(spec["stage"], {one["name"]: one["reason"] for one in unmet})
+
+    def configuration(self, address: str) -> str:
+        """Read the machine's whole configuration as it is now; full of secrets."""
+        found = _documents(self._call(address, "get", "machineconfig", "--output", "json"))
+        texts = [one["spec"] for one in found if one["metadata"]["id"] == CONFIGURATION_ID]
+        if not texts:
+            message = f"{address} has no configuration"
+            raise TalosctlError(message)
+        return str(texts[0])
 
     def boot_id(self, address: str) -> str:
         """Read the kernel's boot id, another one after each boot."""

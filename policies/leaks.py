@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from components.redaction import MARK
 from config.problems import looks_secret, names_secret
 from config.secret_keys import SECRET_NAMES
 from policies.known import Known
@@ -57,7 +58,7 @@ def _suspicion(resource: Resource, leaf: Leaf, known: Known) -> str:
         return "holds one of the stack's own secrets in plain text"
     if looks_secret(leaf.value):
         return "looks like a private key, a token or a URL with a password in it"
-    if REFERENCE.fullmatch(leaf.value):
+    if REFERENCE.fullmatch(leaf.value) or MARK.fullmatch(leaf.value):
         return ""
     if resource.kind == "Secret" and leaf.path[0] in {"data", "stringData"}:
         return "is a Secret's content in plain text"

@@ -6,48 +6,21 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
 from config import load_file, versions
+from drift.finding import ARGOCD, PULUMI
+from drift.ownership import Thing, table
 from gitops.generated import folder
 from gitops.kustomize import Object, build, identity
 from gitops.root import root_application
 from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, run_production
 
-PULUMI, ARGOCD = "Pulumi", "Argo CD"
 SETTINGS = load_file(ROOT / "Pulumi.prod.yaml")
 CLUSTER_URL = "https://kubernetes.default.svc"
-
-
-class Thing(NamedTuple):
-    """An object, by what tells it from all others; the namespace is `-` where there is none."""
-
-    group: str
-    kind: str
-    namespace: str
-    name: str
-
-
-class Row(NamedTuple):
-    """A row of the table."""
-
-    kind: str
-    namespace: str
-    name: str
-    owner: str
-
-    def matches(self, one: Thing) -> bool:
-        return all(
-            fnmatchcase(value, pattern)
-            for value, pattern in (
-                (one.kind, self.kind),
-                (one.namespace, self.namespace),
-                (one.name, self.name),
-            )
-        )
 
 
 @pytest.fixture(autouse=True)
@@ -59,15 +32,6 @@ def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def thing(one: Object) -> Thing:
     group, kind, namespace, name = identity(one)
     return Thing(group, kind, namespace or "-", name)
-
-
-def table() -> list[Row]:
-    rows = re.findall(
-        r"^\| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \| (\w[\w ]*) \|",
-        (ROOT / "docs/ownership.md").read_text(),
-        re.MULTILINE,
-    )
-    return [Row(*row) for row in rows]
 
 
 def registered(platform: Platform) -> Iterator[Thing]:

@@ -18,6 +18,7 @@ import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
+from components import redaction
 from components.machines import guestinfo
 from config import parse
 from config.secret_keys import SECRET_KEYS
@@ -138,6 +139,11 @@ def deployment(resources: Mapping[str, object]) -> Resource:
     )
 
 
+def shown(configuration: Mapping[str, object]) -> dict[str, Any]:
+    """Give what a gate shows of a machine's configuration."""
+    return redaction.fields(json.dumps(configuration), "the machine secrets")
+
+
 LIMITED = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}}
 CLAIMS = {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
 
@@ -148,6 +154,7 @@ GOOD: list[tuple[str, list[Resource]]] = [
     ("no-plain-secret", [thing("Secret", type="Opaque", data={"auth": secret("YW55")})]),
     ("no-plain-secret", [thing("Middleware", spec={"basicAuth": {"secret": "dashboard-user"}})]),
     ("no-plain-secret", [release(values={"clientSecret": "$argocd-sso:client.secret"})]),
+    ("no-plain-secret", [resource(GATE, fields=shown({"token": "a-long-token"}))]),
     ("no-plain-secret", [thing("Pod", spec={"automountServiceAccountToken": False})]),
     (
         "no-secret-value-in-plain",

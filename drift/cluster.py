@@ -1,0 +1,138 @@
+"""Layer Drift: what Helm releases made, against what is there; and what Argo CD says of its own.
+
+A release's refresh compares its inputs, never its objects. Each object of the newest manifest is
+given to the API server as a server-side apply that is not made (`dryRun`): what would change is
+drift. So the server's defaults, and fields that nobody declared, are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from components.kubernetes_api import KubernetesApi
+from drift.finding import ARGOCD, PULUMI, Field, Finding
+from drift.ownership import Thing, owner_of
+from review.difference import leaves
+
+MANAGER = "platform-drift"
+NOISE = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
+APPLICATIONS = "/apis/argoproj.io/v1alpha1/applications"
+SELF_HEAL = "Argo CD puts it back; see why it has not: `kubectl -n argocd get applications`"
+
+Object = Mapping[str, Any]
+
+
+def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> Iterator[Finding]:
+    """Compare the manifests of releases, by namespace and name. Raises `ApiError`.
+
+    A release that was handed over is left out: its new owner renders it, and tells of it.
+    """
+    kinds = Kinds(api)
+    for (namespace, release), manifest in sorted(manifests.items()):
+        if owner_of(Thing("helm.sh", "Release", namespace, release)) != PULUMI:
+            continue
+        for one in yaml.safe_load_all(manifest):
+            if not isinstance(one, Mapping) or not one.get("kind"):
+                continue
+            if found := _compare(api, kinds, one, namespace):
+                what, fields, thing = found
+                yield Finding(
+                    place="cluster",
+                    who=f"{thing.kind} {thing.namespace}/{thing.name}",
+                    owner=PULUMI,
+                    what=f"{what} (release {release})",
+                    fields=fields,
+                    mend=_mend(namespace, release),
+                )
+
+
+def applications(api: KubernetesApi) -> Iterator[Finding]:
+    """Give what Argo CD calls out of sync; nothing where it is not installed. Raises `ApiError`."""
+    for one in (api.find(APPLICATIONS) or {}).get("items", ()):
+        status = (one.get("status") or {}).get("sync") or {}
+        if status.get("status") != "OutOfSync":
+            continue
+        fields = tuple(
+            Field(where=_resource(each), wanted="as in Git", found="OutOfSync")
+            for each in (one.get("status") or {}).get("resources") or ()
+            if each.get("status") == "OutOfSync"
+        )
+        yield Finding(
+            place="cluster",
+            who=f"Application {one['metadata']['namespace']}/{one['metadata']['name']}",
+            owner=ARGOCD,
+            what="is not what Git says",
+            fields=fields,
+            mend=f"{SELF_HEAL}, then `argocd app sync {one['metadata']['name']}`",
+        )
+
+
+def _resource(one: Object) -> str:
+    return f"{one.get('kind')} {one.get('namespace', '-')}/{one.get('name')}"
+
+
+def _mend(namespace: str, release: str) -> str:
+    return (
+        f"`make render CHART={release} | kubectl apply --server-side --force-conflicts "
+        f"--namespace {namespace} -f -`"
+    )
+
+
+class Kinds:
+    """Where the API serves each kind."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+        self._known: dict[str, dict[str, tuple[str, bool]]] = {}
+
+    def path(self, one: Object, namespace: str) -> str | None:
+        """Give the path of an object; None when the API does not serve its kind."""
+        version, kind = str(one["apiVersion"]), str(one["kind"])
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        if version not in self._known:
+            served = self._api.find(root) or {}
+            self._known[version] = {
+                each["kind"]: (each["name"], each["namespaced"])
+                for each in served.get("resources", ())
+                if "/" not in each["name"]
+            }
+        if kind not in self._known[version]:
+            return None
+        plural, namespaced = self._known[version][kind]
+        where = one["metadata"].get("namespace") or namespace
+        middle = f"/namespaces/{where}" if namespaced else ""
+        return f"{root}{middle}/{plural}/{one['metadata']['name']}"
+
+
+def _compare(
+    api: KubernetesApi, kinds: Kinds, one: Object, namespace: str
+) -> tuple[str, tuple[Field, ...], Thing] | None:
+    """Say what is not as the manifest declares; None when all is."""
+    path = kinds.path(one, namespace)
+    where = one["metadata"].get("namespace") or namespace
+    group = str(one["apiVersion"]).rpartition("/")[0]
+    thing = Thing(group, str(one["kind"]), where, str(one["metadata"]["name"]))
+    if path is None:
+        return "the cluster no longer knows its kind", (), thing
+    live = api.find(path)
+    if live is None:
+        return "gone", (), thing
+    wanted = api.would_apply(path, one, MANAGER)
+    fields = tuple(
+        _field(thing, leaf.where, leaf.texts()) for leaf in leaves(_plain(wanted), _plain(live))
+    )
+    return ("changed", fields, thing) if fields else None
+
+
+def _field(thing: Thing, where: str, texts: tuple[str, str]) -> Field:
+    wanted, found = ("(secret)", "(secret, changed)") if thing.kind == "Secret" else texts
+    return Field(where=where, wanted=wanted, found=found)
+
+
+def _plain(one: Object) -> dict[str, Any]:
+    """Leave out what the server keeps for itself."""
+    metadata = {key: value for key, value in one["metadata"].items() if key not in NOISE}
+    return {key: value for key, value in one.items() if key != "status"} | {"metadata": metadata}

@@ -1,0 +1,79 @@
+"""Layer Drift: each machine's configuration against the one that was applied.
+
+The Talos provider never reads a machine's configuration back (its Read does nothing), so a refresh
+cannot see a change there. What was applied is in the state without its secrets: the gate
+`NAME-healthy` holds it (components/cluster.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from components import redaction
+from components.talosctl import Talosctl, TalosctlError
+from drift.finding import PULUMI, Field, Finding
+from review.difference import leaves
+from review.judge import GATE, HEALTHY
+from review.talos import CONFIGURATION, SECRETS
+
+Resources = Sequence[Mapping[str, Any]]
+
+
+def findings(resources: Resources, secrets: Any, talos: Talosctl) -> Iterator[Finding]:  # noqa: ANN401
+    """Ask every machine; `resources` are the state's, `secrets` the machine secrets."""
+    applied = {one["urn"].rsplit("::", 1)[1]: one for one in resources if one["type"] == GATE}
+    for one in resources:
+        if one["type"] != CONFIGURATION:
+            continue
+        name, address = one["urn"].rsplit("::", 1)[1], str(one["inputs"]["node"])
+        wanted = (applied.get(f"{name}{HEALTHY}") or {}).get("inputs", {}).get("fields")
+        yield from _machine(str(one["urn"]), name, address, wanted, secrets, talos)
+
+
+def machine_secrets(resources: Resources) -> Any:  # noqa: ANN401 any nesting
+    """Give the machine secrets of an exported state with its secrets in plain text."""
+    for one in resources:
+        if one["type"] == SECRETS:
+            return one["outputs"]["machineSecrets"]
+    return {}
+
+
+def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
+    urn: str,
+    name: str,
+    address: str,
+    wanted: Any,  # noqa: ANN401 JSON
+    secrets: Any,  # noqa: ANN401 JSON
+    talos: Talosctl,
+) -> Iterator[Finding]:
+    def finding(what: str, mend: str, fields: Sequence[Field] = ()) -> Finding:
+        return Finding(
+            place="machine", who=f"{name} ({address})", owner=PULUMI, what=what,
+            fields=tuple(fields), mend=mend,
+        )  # fmt: skip
+
+    if talos.in_maintenance(address):
+        yield finding("has no configuration: it waits in maintenance mode", _apply_again(urn))
+        return
+    try:
+        text = talos.configuration(address)
+    except TalosctlError as error:
+        yield finding(f"does not answer: {error}", "see docs/procedures/replace-machine.md")
+        return
+    if not isinstance(wanted, Mapping):
+        yield finding(
+            "cannot be compared: the state does not know what was applied", "`pulumi up` notes it"
+        )
+        return
+    fields = [
+        Field(where=leaf.where, wanted=leaf.texts()[0], found=leaf.texts()[1])
+        for leaf in leaves(wanted, redaction.fields(text, secrets))
+    ]
+    if fields:
+        yield finding("changed", _apply_again(urn), fields)
+
+
+def _apply_again(urn: str) -> str:
+    """Give the command that sends a configuration again: the provider sees no reason to."""
+    return f"`pulumi up --target-replace '{urn}'` sends it again"

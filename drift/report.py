@@ -1,0 +1,65 @@
+"""Layer Drift: the report, for a tired person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from drift.finding import Finding
+
+MARKER = "<!-- platform-drift -->"
+"""The first line: whoever opens the issue finds the old one by it."""
+
+
+class Report(BaseModel):
+    """What a drift run found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    findings: tuple[Finding, ...]
+    watch: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Say it in a line."""
+        if not self.findings:
+            return "no drift: machines, vCenter and the cluster are as their owners want them"
+        owners = sorted({one.owner for one in self.findings})
+        counts = ", ".join(
+            f"{sum(one.owner == owner for one in self.findings)} of {owner}'s" for owner in owners
+        )
+        return f"drift: {len(self.findings)} things are not as their owner wants them ({counts})"
+
+
+def markdown(report: Report) -> str:
+    """Write the report."""
+    lines = [MARKER, f"## {report.summary[0].upper()}{report.summary[1:]}", ""]
+    if report.findings:
+        lines += ["| where | who | what | owner |", "|---|---|---|---|"]
+        lines += [
+            f"| {one.place} | **{_cell(one.who)}** | {_cell(one.what)} | {one.owner} |"
+            for one in report.findings
+        ]
+        for one in report.findings:
+            lines += ["", *_details(one)]
+    lines += _watch(report.watch)
+    return "\n".join(lines) + "\n"
+
+
+def _details(one: Finding) -> Iterator[str]:
+    yield f"**{one.who}**: {one.mend}"
+    for field in one.fields:
+        yield f"- {_code(field.where)}: wanted {_code(field.wanted)}, found {_code(field.found)}"
+
+
+def _watch(found: Sequence[str]) -> list[str]:
+    return ["", "### Watch", "", *(f"- {one}" for one in found)] if found else []
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _code(text: str) -> str:
+    return f"`{_cell(text).replace('`', chr(39))}`"

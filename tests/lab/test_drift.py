@@ -1,0 +1,109 @@
+"""Changes behind the stack's back, the one run that tells of them all, and its mends, executed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rehearsal.world import World
+from tests.lab.secret_values import secret_values
+
+WITH_SERVICES = True
+NODE02 = "172.16.20.52"
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    world = make_world()
+    world.up()
+    world.write_credentials()
+    return world
+
+
+def drift(world: World, code: int) -> tuple[dict[str, dict[str, Any]], str]:
+    """Run it; gives the findings by who, and all that was written anywhere."""
+    data, comment = world.state / "drift.json", world.state / "drift.md"
+    result = world.run(
+        "python", "-m", "drift", "--json", str(data), "--markdown", str(comment), code=code
+    )
+    report = json.loads(data.read_text())
+    text = f"{result.stdout}{result.stderr}{data.read_text()}{comment.read_text()}"
+    return {one["who"]: one for one in report["findings"]}, text
+
+
+def test_a_fresh_platform_has_no_drift(world: World) -> None:
+    found, text = drift(world, 0)
+    assert found == {}
+    assert "no drift" in text
+
+
+def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: World) -> None:
+    world.run("govc", "vm.change", "-vm", "node03", "-m", "20480")
+    world.run(
+        "talosctl", "--nodes", NODE02, "--endpoints", NODE02, "patch", "machineconfig",
+        "--patch", '{"machine": {"nodeLabels": {"example.com/by-hand": "yes"}}}',
+    )  # fmt: skip
+    # An object of Pulumi's own.
+    world.run(
+        "kubectl", "label", "namespace", "traefik", "--overwrite",
+        "pod-security.kubernetes.io/enforce=privileged",
+    )  # fmt: skip
+    # Objects that a release of Pulumi's made: one changed, one gone.
+    world.run("kubectl", "-n", "traefik", "set", "env", "deployment/traefik", "BY_HAND=yes")
+    world.run(
+        "kubectl", "-n", "traefik", "patch", "deployment", "traefik", "--type", "merge",
+        "--patch", '{"spec": {"minReadySeconds": 77}}',
+    )  # fmt: skip
+    world.run("kubectl", "-n", "metrics-server", "delete", "service", "metrics-server")
+    # What Argo CD says of an Application, as its controller would; in the lab it does not sync.
+    status = {
+        "sync": {
+            "status": "OutOfSync",
+            "comparedTo": {"source": {"repoURL": "x"}, "destination": {}},
+        },
+        "resources": [
+            {"kind": "Deployment", "namespace": "argocd", "name": "x", "status": "OutOfSync"}
+        ],
+    }
+    world.run(
+        "kubectl", "-n", "argocd", "patch", "application", "root", "--type", "merge",
+        "--patch", json.dumps({"status": status}),
+    )  # fmt: skip
+
+    found, text = drift(world, 3)
+    owners = {who: one["owner"] for who, one in found.items()}
+    assert owners == {
+        "VirtualMachine node03": "Pulumi",
+        f"node02 ({NODE02})": "Pulumi",
+        "Namespace -/traefik": "Pulumi",
+        "Deployment traefik/traefik": "Pulumi",
+        "Service metrics-server/metrics-server": "Pulumi",
+        "Application argocd/root": "Argo CD",
+    }
+    memory = {one["where"]: one for one in found["VirtualMachine node03"]["fields"]}["memory"]
+    assert (memory["wanted"], memory["found"]) == ("16384", "20480")
+    labels = found[f"node02 ({NODE02})"]["fields"]
+    assert any("nodeLabels" in one["where"] and "by-hand" in str(one) for one in labels)
+    assert found["Service metrics-server/metrics-server"]["what"].startswith("gone")
+    assert [one for one in secret_values(world) if one in text] == []
+    assert text.count("<!-- platform-drift -->") == 1
+
+
+def test_the_mends_that_the_report_names_put_everything_back(world: World) -> None:
+    found, _ = drift(world, 3)
+    world.run("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--non-interactive")
+    for who, one in found.items():
+        if one["owner"] == "Pulumi" and "pulumi up --refresh" not in one["mend"]:
+            command = one["mend"].split("`")[1]
+            assert command, who
+            shell = command.replace("pulumi up", "pulumi up --yes --skip-preview --non-interactive")
+            world.run("bash", "-euo", "pipefail", "-c", shell)
+    world.run(
+        "kubectl", "-n", "argocd", "patch", "application", "root", "--type", "merge",
+        "--patch", '{"status": {"sync": {"status": "Synced"}}}',
+    )  # fmt: skip
+    drift(world, 0)
+    world.expect_no_changes()
