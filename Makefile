@@ -10,8 +10,12 @@ BIN := .lab/bin
 PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
 
+# Where a run leaves its reports, its preview and its plan.
+OUT ?= .lab/out
+
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
-	render render-diff chart-facts review drift
+	render render-diff chart-facts review drift workflows-lint namespaces preview explain apply-plan \
+	unlock summary comment drift-report drift-issue
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,13 +48,20 @@ drift: setup ## what was changed behind the stack's back, and whose it is (exit 
 lab-shell: build ## a shell in a world of its own, for work by hand
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}
 
-test: lint types unit go-test lab-test ## everything: format, lint, types, unit, Go, and the lab end to end
+test: lint workflows-lint types unit go-test lab-test ## everything: format, lint, types, unit, Go, and the lab end to end
 
 lint: setup
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m config check Pulumi.prod.yaml
 	$(PYTHON) -m render check
+
+workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
+	@go=$$(tail -n 1 .lab/go-path)
+	"$$go" build -C lab/tools/actionlint -trimpath -o ../../../$(BIN)/actionlint \
+		github.com/rhysd/actionlint/cmd/actionlint
+	$(BIN)/actionlint
+	.venv/bin/zizmor --offline --persona=pedantic --strict-collection .github
 
 types: setup
 	@$(PYTHON) -m mypy .
@@ -81,6 +92,46 @@ render-diff: build ## what an upgrade would change: CHART=traefik TO=39.1.0
 
 chart-facts: build ## renew render/charts, what each chart accepts, from the real packages
 	@$(PYTHON) -m render --stack-file $(STACK_FILE) renew
+
+# What the workflows in .github/workflows run; each works in `make lab-shell` too. PULUMI_STACK
+# names the stack; docs/workflows.md says what else they need.
+
+preview: setup ## preview the stack and keep preview and plan in $(OUT)
+	@$(PYTHON) -m deploy preview --out $(OUT)
+
+explain: setup ## review that preview: what would happen, to whom
+	@code=0
+	$(PYTHON) -m review $(OUT)/preview.json --markdown $(OUT)/preview.md \
+		--json $(OUT)/preview-review.json || code=$$?
+	# 0 and the tens are verdicts; they are for people to judge.
+	case $$code in 0 | [1-9]0) ;; *) exit $$code ;; esac
+
+apply-plan: setup ## carry out exactly the plan in $(OUT); a stale one is refused
+	@exec $(PYTHON) -m deploy apply --out $(OUT)
+
+unlock: setup ## free the stack's lock, if the `make apply-plan` of this folder was lost and left it
+	@$(PYTHON) -m deploy unlock --out $(OUT)
+
+summary: setup ## append $(FILES) to the summary of the workflow's job
+	@$(PYTHON) -m github_report summary $(FILES)
+
+comment: setup ## make or update the one comment of the pull request
+	@$(PYTHON) -m github_report pull-request --lab $(OUT)/review.md --prod $(OUT)/prod/preview.md
+
+drift-report: setup ## look for drift, and keep report and exit code in $(OUT)
+	@mkdir -p $(OUT)
+	code=0
+	$(PYTHON) -m drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json || code=$$?
+	echo $$code > $(OUT)/drift.code
+	# Drift that is found is a report, not a failure.
+	case $$code in 0 | 3) ;; *) exit $$code ;; esac
+
+drift-issue: setup ## open, update or close the one issue about drift
+	@$(PYTHON) -m github_report drift --report $(OUT)/drift.md --code $(OUT)/drift.code
+
+namespaces: ## let everybody make namespaces, which the lab needs and Ubuntu forbids (asks for root)
+	@key=kernel.apparmor_restrict_unprivileged_userns
+	if [ "$$(sysctl -n $$key 2> /dev/null || echo 0)" = 1 ]; then sudo sysctl -w $$key=0; fi
 
 bench: build ## measure, and write .lab/bench.json
 	@$(PYTHON) -m rehearsal.bench .lab/bench.json

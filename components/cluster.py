@@ -167,7 +167,11 @@ class Nodes(pulumi.ComponentResource):
             examples=False,
             opts=pulumi.InvokeOutputOptions(parent=self, provider=self._provider),
         )
-        return pulumi.Output.secret(generated.machine_configuration)
+        # Named, since the SDK forgets what the call depends on as long as the keys are unknown: a
+        # plan of the first installation would be refused by what the deployment then adds.
+        keys = self._identity.secrets.machine_secrets
+        both = pulumi.Output.all(generated.machine_configuration, keys)
+        return pulumi.Output.secret(both.apply(lambda made: made[0]))
 
     def _apply(
         self,

@@ -1,0 +1,107 @@
+"""`python -m deploy`: preview with a plan, apply exactly that plan, free a lost run's lock."""
+
+# ruff: noqa: T201 - a command prints
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pydantic
+
+from deploy import lock
+from deploy.engine import EngineError, PreviewError, export, preview
+from deploy.plan import Origin, StaleError, origin, refuse_stale
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAN = "plan.json"
+ORIGIN = "plan-origin.json"
+PREVIEW = "preview.json"
+RUN = "run.json"
+STALE = 4
+"""The exit code of a refused plan."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives its exit code: 0, 1 for an error, 4 for a stale plan."""
+    options = _parser().parse_args(arguments)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        match options.command:
+            case "preview":
+                save(out)
+            case "apply":
+                apply(out)
+            case _:
+                print(lock.unlock(out / RUN))
+    except StaleError as error:
+        print(error, file=sys.stderr)
+        return STALE
+    except (EngineError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def save(out: Path) -> None:
+    """Preview into `out`: the preview, the plan, and what the plan was made from."""
+    (out / ORIGIN).unlink(missing_ok=True)
+    state = export()
+    try:
+        text = preview(out / PLAN)
+    except PreviewError as error:
+        # The review reads the refusal out of it.
+        (out / PREVIEW).write_text(error.document, encoding="utf-8")
+        raise
+    (out / PREVIEW).write_text(text, encoding="utf-8")
+    made = origin(out / PLAN, ROOT, state)
+    (out / ORIGIN).write_text(made.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    print(f"{out / PREVIEW}, {out / PLAN}")
+
+
+def apply(out: Path) -> None:
+    """Become the engine that carries out the plan in `out`, unless it is stale."""
+    plan = out / PLAN
+    kept = read_origin(out / ORIGIN)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / PLAN
+        state = export()
+        preview(again)
+        now = origin(again, ROOT, state)
+    # Two plans of the same differ in random numbers: the file is compared with itself.
+    now = now.model_copy(update={"plan": origin(plan, ROOT, state).plan})
+    refuse_stale(kept, now)
+    # The engine takes this process's place and number, so what is written down here holds the lock.
+    (out / RUN).write_text(lock.Run.this().model_dump_json() + "\n", encoding="utf-8")
+    command = ["up", "--yes", "--skip-preview", "--non-interactive", "--plan", str(plan)]
+    os.execvp("pulumi", ["pulumi", *command])  # noqa: S606, S607
+
+
+def read_origin(path: Path) -> Origin:
+    """Read what a plan was made from; without it, nobody can say that the plan is not stale."""
+    try:
+        return Origin.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StaleError(f"{path}: there is no plan; make one with `make preview`") from None
+    except pydantic.ValidationError as error:
+        names = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
+        raise StaleError(
+            f"{path}: not what `make preview` writes ({names}); make it anew"
+        ) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
+    parser.add_argument("command", choices=("preview", "apply", "unlock"))
+    parser.add_argument(
+        "--out", type=Path, default=Path(".lab/out"), help="where preview, plan and origin lie"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
