@@ -13,10 +13,9 @@ from pathlib import Path
 import pydantic
 
 from deploy import lock
-from deploy.engine import EngineError, PreviewError, export, preview
+from deploy.engine import POLICIES, ROOT, EngineError, PreviewError, export, preview
 from deploy.plan import Origin, StaleError, origin, refuse_stale
 
-ROOT = Path(__file__).resolve().parent.parent
 PLAN = "plan.json"
 ORIGIN = "plan-origin.json"
 PREVIEW = "preview.json"
@@ -77,7 +76,7 @@ def apply(out: Path) -> None:
     refuse_stale(kept, now)
     # The engine takes this process's place and number, so what is written down here holds the lock.
     (out / RUN).write_text(lock.Run.this().model_dump_json() + "\n", encoding="utf-8")
-    command = ["up", "--yes", "--skip-preview", "--non-interactive", "--plan", str(plan)]
+    command = ["up", "--yes", "--skip-preview", "--non-interactive", "--plan", str(plan), *POLICIES]
     os.execvp("pulumi", ["pulumi", *command])  # noqa: S606, S607
 
 

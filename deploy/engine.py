@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+POLICIES = ("--policy-pack", str(ROOT / "policies"))
 
 
 class EngineError(Exception):
@@ -55,8 +59,34 @@ def preview(plan: Path) -> str:
     A preview that fails says why in its JSON: PreviewError has it.
     """
     plan.unlink(missing_ok=True)
-    result = pulumi("preview", "--json", "--show-sames", "--save-plan", str(plan), codes=())
+    with TemporaryDirectory(prefix="preview-") as folder:
+        log = Path(folder, "events")
+        what = ("--json", "--show-sames", "--save-plan", str(plan), "--event-log", str(log))
+        result = pulumi("preview", *what, *POLICIES, codes=())
+        document = with_violations(result.stdout, log)
     if result.returncode != 0 or not plan.exists():
-        raise PreviewError(result.stdout, result.stderr)
+        raise PreviewError(document, result.stderr)
     plan.chmod(0o600)
-    return result.stdout
+    return document
+
+
+def with_violations(document: str, log: Path) -> str:
+    """Add what the policies said to a preview's diagnostics: its JSON leaves that out."""
+    if not log.exists():
+        return document
+    events = (json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+    violations = [one["policyEvent"] for one in events if "policyEvent" in one]
+    if not violations:
+        return document
+    found = json.loads(document)
+    found["diagnostics"] = [
+        *(found.get("diagnostics") or []),
+        *(
+            {
+                "severity": "error" if one["enforcementLevel"] == "mandatory" else "warning",
+                "message": f"policy {one['policyName']}: {one['message'].strip()}",
+            }
+            for one in violations
+        ),
+    ]
+    return json.dumps(found)

@@ -17,6 +17,7 @@ import pytest
 
 from deploy import lock
 from deploy.__main__ import main
+from deploy.engine import with_violations
 from deploy.plan import SECRET, Origin, StaleError, origin, program, refuse_stale
 
 URN = "urn:pulumi:prod::platform::vsphere:index/virtualMachine:VirtualMachine::node02"
@@ -293,3 +294,26 @@ def test_a_backend_that_names_nobody_is_left_alone(
         lock.unlock(run)
     assert "cancel" not in calls.read_text()
     assert run.exists()
+
+
+def test_what_the_policies_said_is_among_the_previews_diagnostics(tmp_path: Path) -> None:
+    log = tmp_path / "events"
+    said = [("mandatory", "no-node-port", "use ClusterIP"), ("advisory", "plan-is-small", "split")]
+    lines = [
+        {"policyEvent": {"enforcementLevel": level, "policyName": name, "message": f"{text}\n"}}
+        for level, name, text in said
+    ]
+    log.write_text("\n".join(json.dumps(one) for one in [{"preludeEvent": {}}, *lines]))
+    found = json.loads(with_violations('{"steps": [], "diagnostics": [{"message": "a"}]}', log))
+    assert found["diagnostics"] == [
+        {"message": "a"},
+        {"severity": "error", "message": "policy no-node-port: use ClusterIP"},
+        {"severity": "warning", "message": "policy plan-is-small: split"},
+    ]
+
+
+def test_a_preview_without_violations_stays_as_the_engine_wrote_it(tmp_path: Path) -> None:
+    log = tmp_path / "events"
+    assert with_violations("{}", log) == "{}"
+    log.write_text('{"preludeEvent": {}}\n')
+    assert with_violations("{}", log) == "{}"
