@@ -1,0 +1,259 @@
+"""What counts as drift, and whose it is, without a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from components import redaction
+from components.talosctl import TalosctlError
+from drift import cluster, machines, state
+from drift.finding import DriftError, Field, Finding
+from drift.ownership import Thing, owner_of
+from drift.report import MARKER, Report, markdown
+from review.preview import Preview
+
+VM = "vsphere:index/virtualMachine:VirtualMachine"
+APPLY = "talos:machine/configurationApply:ConfigurationApply"
+GATE = "platform:index:Gate"
+URN = f"urn:pulumi:prod::platform::{APPLY}::node01"
+
+
+def refreshed(op: str, kind: str, old: Any, new: Any, paths: tuple[str, ...] = ()) -> list[Finding]:
+    step = {
+        "op": op,
+        "urn": f"urn:pulumi:prod::platform::{kind}::it",
+        "oldState": {"type": kind, **old},
+        "newState": {"type": kind, **new} if new else None,
+        "detailedDiff": {path: {"kind": "update"} for path in paths},
+    }
+    return list(state.findings(Preview.of(json.dumps({"config": {}, "steps": [step]}))))
+
+
+# What a refresh sees.
+
+
+def test_a_changed_input_is_told_with_both_values() -> None:
+    (found,) = refreshed("update", VM, {"inputs": {"memory": 1}}, {"inputs": {"memory": 2}})
+    assert found.fields == (Field(where="memory", wanted="1", found="2"),)
+    assert (found.place, found.owner) == ("vCenter", "Pulumi")
+
+
+def test_how_a_machine_is_at_the_moment_is_no_drift() -> None:
+    old, new = ({"outputs": {"powerState": one, "changeVersion": one}} for one in ("a", "b"))
+    assert refreshed("update", VM, old, new) == []
+
+
+def test_a_thing_that_is_gone_is_told() -> None:
+    (found,) = refreshed("delete", VM, {"inputs": {}}, None)
+    assert found.what == "gone"
+
+
+def test_what_only_the_server_counts_is_no_drift() -> None:
+    kind = "kubernetes:core/v1:ConfigMap"
+    old, new = (
+        {"inputs": {"metadata": {"name": "a", "namespace": "traefik", "resourceVersion": one}}}
+        for one in ("1", "2")
+    )
+    assert refreshed("update", kind, old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("thing", "owner"),
+    [
+        (Thing("", "Namespace", "-", "traefik"), "Pulumi"),
+        (Thing("", "Namespace", "-", "app-podinfo"), "Argo CD"),
+        (Thing("apps", "Deployment", "app-podinfo", "podinfo"), "Argo CD"),
+        (Thing("helm.sh", "Release", "argocd", "argo-cd"), "Argo CD"),
+        (Thing("helm.sh", "Release", "traefik", "traefik"), "Pulumi"),
+        (Thing("argoproj.io", "Application", "argocd", "root"), "Pulumi"),
+    ],
+)
+def test_the_owner_is_the_one_of_the_table(thing: Thing, owner: str) -> None:
+    assert owner_of(thing) == owner
+
+
+def test_an_object_that_the_table_does_not_know_is_refused() -> None:
+    with pytest.raises(DriftError, match="Gizmo default/it"):
+        owner_of(Thing("example.com", "Gizmo", "default", "it"))
+
+
+# Machines.
+
+
+class Machine:
+    """A machine that answers as it is told to."""
+
+    def __init__(self, text: str | None, *, maintenance: bool = False) -> None:
+        self.text, self.maintenance = text, maintenance
+
+    def in_maintenance(self, _: str) -> bool:
+        return self.maintenance
+
+    def configuration(self, address: str) -> str:
+        if self.text is None:
+            raise TalosctlError(f"{address}:50000: connection refused")
+        return self.text
+
+
+SECRETS = {"token": "a-machine-token"}
+APPLIED = "machine: {token: a-machine-token, nodeLabels: {a: b}}"
+
+
+def asked(machine: Machine, fields: Any = None) -> list[Finding]:
+    wanted = redaction.fields(APPLIED, SECRETS) if fields is None else fields
+    resources = [
+        {"urn": URN, "type": APPLY, "inputs": {"node": "172.16.20.51"}},
+        {"urn": f"u::{GATE}::node01-healthy", "type": GATE, "inputs": {"fields": wanted}},
+    ]
+    return list(machines.findings(resources, SECRETS, machine))  # type: ignore[arg-type]
+
+
+def test_a_machine_as_it_was_configured_has_no_drift() -> None:
+    assert asked(Machine(APPLIED)) == []
+
+
+def test_a_label_set_by_hand_is_told_with_the_command_that_mends_it() -> None:
+    (found,) = asked(Machine(APPLIED.replace("a: b", "a: c")))
+    assert [(one.wanted, one.found) for one in found.fields] == [("b", "c")]
+    assert f"pulumi up --target-replace '{URN}'" in found.mend
+
+
+def test_a_changed_token_is_told_and_never_shown() -> None:
+    (found,) = asked(Machine(APPLIED.replace("a-machine-token", "another-token")))
+    text = found.model_dump_json()
+    assert "(secret, changed)" in text
+    assert "another-token" not in text
+    assert "a-machine-token" not in text
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        (Machine(None), "does not answer: 172.16.20.51:50000: connection refused"),
+        (Machine(None, maintenance=True), "waits in maintenance mode"),
+    ],
+)
+def test_a_machine_that_cannot_be_compared_is_told(machine: Machine, says: str) -> None:
+    (found,) = asked(machine)
+    assert says in found.what
+
+
+def test_a_state_that_does_not_know_what_was_applied_is_told() -> None:
+    (found,) = asked(Machine(APPLIED), fields="unknown")
+    assert "cannot be compared" in found.what
+
+
+# The cluster.
+
+
+class Api:
+    """An API server with some objects; an apply leaves what `wanted` says."""
+
+    def __init__(self, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        self.live, self.wanted = live, wanted
+
+    def find(self, path: str) -> Any:
+        return self.live.get(path)
+
+    def would_apply(self, path: str, body: Any, manager: str) -> Any:
+        assert manager == cluster.MANAGER
+        return self.wanted[path] if path in self.wanted else {**self.live[path], **body}
+
+
+KINDS = {
+    "/apis/apps/v1": {
+        "resources": [{"kind": "Deployment", "name": "deployments", "namespaced": True}]
+    },
+    "/api/v1": {"resources": [{"kind": "Secret", "name": "secrets", "namespaced": True}]},
+}
+PATH = "/apis/apps/v1/namespaces/traefik/deployments/traefik"
+MANIFEST = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: traefik}
+spec: {minReadySeconds: 0}
+"""
+
+
+def deployment(seconds: int, **metadata: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "traefik", **metadata},
+        "spec": {"minReadySeconds": seconds},
+    }
+
+
+def released(
+    live: Mapping[str, Any], wanted: Mapping[str, Any], name: str = "traefik"
+) -> list[Finding]:
+    manifests = {("traefik", name): MANIFEST}
+    return list(cluster.findings(Api({**KINDS, **live}, wanted), manifests))  # type: ignore[arg-type]
+
+
+def test_an_object_as_its_release_made_it_has_no_drift() -> None:
+    same = deployment(0, resourceVersion="1"), deployment(0, resourceVersion="2")
+    assert released({PATH: same[0]}, {PATH: same[1]}) == []
+
+
+def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() -> None:
+    (found,) = released({PATH: deployment(77)}, {PATH: deployment(0)})
+    assert found.fields == (Field(where="spec.minReadySeconds", wanted="0", found="77"),)
+    assert "make render CHART=traefik | kubectl apply --server-side" in found.mend
+
+
+def test_an_object_of_a_release_that_is_gone_is_told() -> None:
+    (found,) = released({}, {})
+    assert found.what == "gone (release traefik)"
+
+
+def test_a_release_that_was_handed_over_is_its_new_owners_business() -> None:
+    api = Api(KINDS, {})
+    assert list(cluster.findings(api, {("argocd", "argo-cd"): MANIFEST})) == []  # type: ignore[arg-type]
+
+
+def test_a_rendered_secret_is_told_and_never_shown() -> None:
+    path = "/api/v1/namespaces/traefik/secrets/s"
+    manifest = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: b2xk}\n"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+    api = Api(
+        {**KINDS, path: {**secret, "data": {"a": "bmV3"}}},
+        {path: {**secret, "data": {"a": "b2xk"}}},
+    )
+    (found,) = cluster.findings(api, {("traefik", "traefik"): manifest})  # type: ignore[arg-type]
+    assert found.fields == (Field(where="data.a", wanted="(secret)", found="(secret, changed)"),)
+
+
+def test_what_argo_cd_calls_out_of_sync_is_argo_cds() -> None:
+    def application(name: str, status: str) -> dict[str, Any]:
+        each = {"kind": "Deployment", "namespace": "app-x", "name": "x", "status": status}
+        return {
+            "metadata": {"namespace": "argocd", "name": name},
+            "status": {"sync": {"status": status}, "resources": [each]},
+        }
+
+    items = {"items": [application("a", "Synced"), application("b", "OutOfSync")]}
+    (found,) = cluster.applications(Api({cluster.APPLICATIONS: items}, {}))  # type: ignore[arg-type]
+    assert (found.who, found.owner) == ("Application argocd/b", "Argo CD")
+    assert found.fields[0].where == "Deployment app-x/x"
+
+
+# The report.
+
+
+def test_the_report_begins_with_its_marker_and_says_when_there_is_nothing() -> None:
+    text = markdown(Report(findings=()))
+    assert text.startswith(f"{MARKER}\n## No drift")
+
+
+def test_the_report_counts_by_owner_and_survives_what_is_in_a_field() -> None:
+    field = Field(where="a|b", wanted="`1`", found="2\n3")
+    mine = Finding(place="cluster", who="x", owner="Pulumi", what="y", fields=(field,), mend="z")
+    other = mine.model_copy(update={"owner": "Argo CD"})
+    text = markdown(Report(findings=(mine, other)))
+    assert "1 of Argo CD's, 1 of Pulumi's" in text
+    assert "wanted `'1'`, found `2 3`" in text
