@@ -45,7 +45,7 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
                     owner=PULUMI,
                     what=f"{what} (release {release})",
                     fields=fields,
-                    mend=_mend(namespace, release),
+                    mend=_mend(release),
                 )
 
 
@@ -74,10 +74,10 @@ def _resource(one: Object) -> str:
     return f"{one.get('kind')} {one.get('namespace', '-')}/{one.get('name')}"
 
 
-def _mend(namespace: str, release: str) -> str:
+def _mend(release: str) -> str:
     return (
-        f"`make render CHART={release} | kubectl apply --server-side --force-conflicts "
-        f"--namespace {namespace} -f -`"
+        f"`python -m render objects {release} | "
+        "kubectl apply --server-side --force-conflicts -f -` makes it as it was"
     )
 
 

@@ -8,6 +8,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import yaml
+
 import config
 from components.layers import plans
 from render import difference, facts, packages, rendering
@@ -48,6 +50,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
                     f"# chart {plan.chart} {plan.version} from {found.path.name} ({found.source})"
                 )
                 print(rendering.text(plan, settings.kubernetes.version))
+        case "objects":
+            plan = _one(planned, options.chart)
+            found = rendering.objects(rendering.text(plan, settings.kubernetes.version))
+            named = rendering.in_namespace(found, plan.namespace)
+            print(yaml.safe_dump_all(named, sort_keys=False))
         case "diff":
             print(_difference(_one(planned, options.chart), options.to, settings))
         case "check":
@@ -97,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print what a chart renders, or all of them")
     show.add_argument("chart", nargs="?", metavar="CHART")
+    objects = commands.add_parser(
+        "objects", help="print a chart's objects, each with its namespace: for `kubectl apply`"
+    )
+    objects.add_argument("chart", metavar="CHART")
     diff = commands.add_parser("diff", help="what another version of a chart would change")
     diff.add_argument("chart", metavar="CHART")
     diff.add_argument("to", metavar="VERSION", help="its package must be in .lab/charts")

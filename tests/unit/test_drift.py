@@ -203,7 +203,7 @@ def test_an_object_as_its_release_made_it_has_no_drift() -> None:
 def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() -> None:
     (found,) = released({PATH: deployment(77)}, {PATH: deployment(0)})
     assert found.fields == (Field(where="spec.minReadySeconds", wanted="0", found="77"),)
-    assert "make render CHART=traefik | kubectl apply --server-side" in found.mend
+    assert "python -m render objects traefik | kubectl apply --server-side" in found.mend
 
 
 def test_an_object_of_a_release_that_is_gone_is_told() -> None:
