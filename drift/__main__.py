@@ -94,7 +94,7 @@ def _revealed(value: Any) -> Any:  # noqa: ANN401 JSON
 
 def _output(name: str) -> str | None:
     """Give one output of the stack in plain text; None when it has none yet."""
-    outputs = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
+    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
     return outputs.get(name)
 
 

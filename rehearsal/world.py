@@ -44,7 +44,7 @@ class World:
 
     def start(self) -> World:
         """Start it and wait until it can be entered."""
-        where = ["--state", self.state, "--stack-file", self.stack_file]
+        where: list[str | Path] = ["--state", self.state, "--stack-file", self.stack_file]
         self._process = subprocess.Popen(
             [self._lab, "up", *where, *self.options],
             cwd=self.project,

@@ -52,8 +52,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
                 print(rendering.text(plan, settings.kubernetes.version))
         case "objects":
             plan = _one(planned, options.chart)
-            found = rendering.objects(rendering.text(plan, settings.kubernetes.version))
-            named = rendering.in_namespace(found, plan.namespace)
+            made = rendering.objects(rendering.text(plan, settings.kubernetes.version))
+            named = rendering.in_namespace(made, plan.namespace)
             print(yaml.safe_dump_all(named, sort_keys=False))
         case "diff":
             print(_difference(_one(planned, options.chart), options.to, settings))

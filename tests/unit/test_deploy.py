@@ -17,7 +17,7 @@ import pytest
 
 from deploy import lock
 from deploy.__main__ import main
-from deploy.engine import with_violations
+from deploy.engine import EngineError, with_violations
 from deploy.plan import SECRET, Origin, StaleError, origin, program, refuse_stale
 
 URN = "urn:pulumi:prod::platform::vsphere:index/virtualMachine:VirtualMachine::node02"
@@ -260,7 +260,7 @@ def test_a_lock_of_somebody_else_stays(
 ) -> None:
     run = record(tmp_path / "run.json", "deploy-1", 77)
     calls = engine(refresh=(255, said), cancel=(0, ""))
-    with pytest.raises(lock.EngineError) as refused:
+    with pytest.raises(EngineError) as refused:
         lock.unlock(run)
     assert all(name in str(refused.value) for name in names)
     assert "cancel" not in calls.read_text()
@@ -270,7 +270,7 @@ def test_a_lock_of_somebody_else_stays(
 def test_the_lock_of_a_run_that_is_alive_stays(tmp_path: Path, engine: Engine) -> None:
     run = record(tmp_path / "run.json", socket.gethostname(), os.getpid())
     calls = engine(refresh=(255, refusal(socket.gethostname(), os.getpid())), cancel=(0, ""))
-    with pytest.raises(lock.EngineError, match="is still alive"):
+    with pytest.raises(EngineError, match="is still alive"):
         lock.unlock(run)
     assert "cancel" not in calls.read_text()
 
@@ -290,7 +290,7 @@ def test_a_backend_that_names_nobody_is_left_alone(
 ) -> None:
     run = record(tmp_path / "run.json", "deploy-1", 77)
     calls = engine(refresh=(code, "error: [409] Conflict: Another update is in progress"))
-    with pytest.raises(lock.EngineError, match="cannot be told here"):
+    with pytest.raises(EngineError, match="cannot be told here"):
         lock.unlock(run)
     assert "cancel" not in calls.read_text()
     assert run.exists()
