@@ -18,8 +18,12 @@ SIGNS = {
     "loses data": "⛔ LOSES DATA",
     "refused": "⛔ Refused",
 }
-ROWS = 12
+ROWS = 5
 """So many lines stand open; the rest is folded."""
+
+
+WIDE = 120
+"""Lines of the engine that are longer do not fit beside a pull request."""
 
 
 def markdown(review: Review) -> str:
@@ -41,8 +45,14 @@ def markdown(review: Review) -> str:
 
 
 def _errors(errors: Sequence[str]) -> Iterator[str]:
-    if errors:
-        yield from ("", "```text", *(line for one in errors for line in one.splitlines()), "```")
+    if not errors:
+        return
+    lines = [line for one in errors for line in one.splitlines()]
+    block = ["```text", *lines, "```"]
+    if len(lines) > ROWS or max(len(line) for line in lines) > WIDE:
+        yield from _folded("what the engine says", block)
+    else:
+        yield from ("", *block)
 
 
 def _policies(review: Review) -> Iterator[str]:
@@ -81,6 +91,10 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _code(text: str) -> str:
     """Write a value as code, in a cell of a table."""
     return f"`{_cell(text).replace('`', chr(39))}`"
@@ -113,7 +127,7 @@ def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:
             continue
         plain = [entry for entry in one.objects if not entry.definition]
         definitions = [entry for entry in one.objects if entry.definition]
-        yield f"- {len(plain)} objects change, and {len(definitions)} definitions"
+        yield f"- {_count(len(plain), 'object')} and {_count(len(definitions), 'definition')} change"
         if one.objects:
             lines = [line for entry in (*plain, *definitions) for line in _object(entry)]
             yield from _folded(f"the objects of {one.release}", lines)
@@ -141,7 +155,7 @@ def _everything(changes: Sequence[Entry]) -> Iterator[str]:
         note = " (protected)" if one.protected else ""
         lines.append(f"- {one.operation} `{kind}` **{name}**{note}: {one.why}")
         lines += [f"  - {_code(w)}: {_code(b)} → {_code(a)}" for w, b, a in one.properties]
-    yield from _folded(f"all {len(changes)} changes of the preview", lines)
+    yield from _folded(f"the preview: {_count(len(changes), 'change')}", lines)
 
 
 def _folded(title: str, lines: Sequence[str] | Iterator[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from pydantic import BaseModel, ConfigDict
 
+from components.redaction import MAIN
 from review import talos, vsphere, watch
 from review.charts import ChartChange
 from review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
@@ -295,7 +296,8 @@ def _configuration(acting: Sequence[Judged], machines: Sequence[str]) -> list[Ma
     for one in acting:
         for leaf in one.fields:
             effect = talos.field(leaf)
-            key = (leaf.where, *leaf.texts(), f"{effect.verdict.words}: {effect.why}")
+            where = leaf.where.removeprefix(f"{MAIN}.")
+            key = (where, *leaf.texts(), f"{effect.verdict.words}: {effect.why}")
             groups.setdefault(key, []).append(one.machine)
     order = {name: index for index, name in enumerate(machines)}
     return [
