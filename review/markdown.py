@@ -127,7 +127,8 @@ def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:
             continue
         plain = [entry for entry in one.objects if not entry.definition]
         definitions = [entry for entry in one.objects if entry.definition]
-        yield f"- {_count(len(plain), 'object')} and {_count(len(definitions), 'definition')} change"
+        counts = f"{_count(len(plain), 'object')}, {_count(len(definitions), 'definition')}"
+        yield f"- it changes {counts}"
         if one.objects:
             lines = [line for entry in (*plain, *definitions) for line in _object(entry)]
             yield from _folded(f"the objects of {one.release}", lines)
