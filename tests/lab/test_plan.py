@@ -110,7 +110,7 @@ def test_exactly_the_plan_is_carried_out_and_then_it_is_stale(
     steps = json.loads((world.state / "out" / "preview.json").read_text())["steps"]
     planned = {one["urn"].rsplit("::", 1)[1] for one in steps if one["op"] != "same"}
     done = make(world, "apply-plan")
-    updated = set(re.findall(r"~ +\S+ (\S+) updated", done.stdout))
+    updated = set(re.findall(r"~ +\S+ (\S+) updat(?:ing|ed)", done.stdout))
     assert updated == planned, done.stdout
     assert memory_of(world, "node02") == 20480
     world.expect_no_changes()
