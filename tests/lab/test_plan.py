@@ -129,7 +129,7 @@ def test_a_killed_run_leaves_a_lock_that_unlock_frees(world: World) -> None:
         assert process.poll() is None
     finally:
         kill_tree(process.pid)
-        process.wait()
+        process.communicate()  # closes its pipe too
     locked = world.up(code=None)
     assert "the stack is currently locked" in locked.stdout + locked.stderr
     freed = make(world, "unlock").stdout
