@@ -291,10 +291,16 @@ def test_python_s_own_platform_is_not_shadowed() -> None:
     assert not str(platform.__file__).startswith(str(ROOT / "platform"))
 
 
-def test_the_branch_s_rules_ask_for_signatures_and_reviews() -> None:
+def test_the_branch_s_rules_ask_for_signatures_reviews_and_checks() -> None:
     rules = json.loads((ROOT / ".github/rulesets/main.json").read_text())
     assert rules["enforcement"] == "active"
     assert rules["bypass_actors"] == []
     kinds = {one["type"]: one.get("parameters", {}) for one in rules["rules"]}
-    assert set(kinds) == {"deletion", "non_fast_forward", "required_signatures", "pull_request"}
+    assert set(kinds) == {
+        "deletion",
+        "non_fast_forward",
+        "pull_request",
+        "required_signatures",
+        "required_status_checks",
+    }
     assert kinds["pull_request"]["required_approving_review_count"] >= 1
