@@ -168,7 +168,7 @@ class Nodes(pulumi.ComponentResource):
             opts=pulumi.InvokeOutputOptions(parent=self, provider=self._provider),
         )
         # Named, since the SDK forgets what the call depends on as long as the keys are unknown: a
-        # plan of the first installation would be refused by what the deployment then adds.
+        # plan of new keys would be refused for the dependency that the deployment then adds.
         keys = self._identity.secrets.machine_secrets
         both = pulumi.Output.all(generated.machine_configuration, keys)
         return pulumi.Output.secret(both.apply(lambda made: made[0]))

@@ -43,11 +43,21 @@ def memory_of(world: World, name: str) -> int:
     return memory
 
 
+def written(folder: Path) -> dict[str, int]:
+    """Give when each file was written."""
+    found = {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert found
+    return found
+
+
 def test_what_a_pull_request_and_a_plan_leave_behind_holds_no_secret(
     world: World, edit: Callable[[str, str], None]
 ) -> None:
     edit(f"{MEMORY}16384", f"{MEMORY}20480")
+    before = written(world.state / "backend")
     made = make(world, "preview", "explain")
+    # So access to the state that can only read is enough.
+    assert written(world.state / "backend") == before
     out = world.state / "out"
     left = {path.name: path.read_text() for path in out.iterdir()}
     assert {"plan.json", "plan-origin.json", "preview.json", "preview.md"} <= set(left)
