@@ -150,6 +150,15 @@ class Talosctl:
             raise TalosctlError(message)
         return str(texts[0])
 
+    def version(self, address: str) -> str:
+        """Read the version of Talos that the machine runs, such as `v1.13.9`."""
+        text = self._call(address, "version")
+        found = re.search(r"^Server:$.*?^\s+Tag:\s+(\S+)$", text, re.MULTILINE | re.DOTALL)
+        if found is None:
+            message = f"{address} does not say which Talos it runs"
+            raise TalosctlError(message)
+        return found[1]
+
     def boot_id(self, address: str) -> str:
         """Read the kernel's boot id, another one after each boot."""
         return self._call(address, "read", "/proc/sys/kernel/random/boot_id").strip()

@@ -7,17 +7,22 @@ cannot see a change there. What was applied is in the state without its secrets:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components import redaction
 from components.talosctl import Talosctl, TalosctlError
-from drift.finding import PULUMI, Field, Finding
+from drift.finding import PULUMI, DriftError, Field, Finding
 from review.difference import leaves
 from review.judge import GATE, HEALTHY
 from review.talos import CONFIGURATION, SECRETS
 
 Resources = Sequence[Mapping[str, Any]]
+
+IMAGE_VERSION = re.compile(r":(v\d+\.\d+\.\d+[^@]*)(@.*)?$")
+"""The version in the name of an installer image; one by digest alone has none."""
+UPGRADE = "see docs/procedures/upgrade-talos.md: `pulumi up` upgrades no machine that runs"
 
 
 def findings(resources: Resources, secrets: Any, talos: Talosctl) -> Iterator[Finding]:  # noqa: ANN401
@@ -32,11 +37,14 @@ def findings(resources: Resources, secrets: Any, talos: Talosctl) -> Iterator[Fi
 
 
 def machine_secrets(resources: Resources) -> Any:  # noqa: ANN401 any nesting
-    """Give the machine secrets of an exported state with its secrets in plain text."""
+    """Give the machine secrets of an exported state with its secrets in plain text.
+
+    Raises `DriftError` when there are none: without them nothing tells a secret from other text.
+    """
     for one in resources:
         if one["type"] == SECRETS:
             return one["outputs"]["machineSecrets"]
-    return {}
+    raise DriftError(f"the state holds no {SECRETS}: `pulumi stack ls`, is it the right stack?")
 
 
 def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
@@ -56,8 +64,10 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     if talos.in_maintenance(address):
         yield finding("has no configuration: it waits in maintenance mode", _apply_again(urn))
         return
+    image = _image(wanted)
     try:
         text = talos.configuration(address)
+        runs = talos.version(address) if image else ""
     except TalosctlError as error:
         yield finding(f"does not answer: {error}", "see docs/procedures/replace-machine.md")
         return
@@ -72,6 +82,17 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     ]
     if fields:
         yield finding("changed", _apply_again(urn), fields)
+    if image and runs != image:
+        yield finding("another Talos", UPGRADE, [Field(where="Talos", wanted=image, found=runs)])
+
+
+def _image(wanted: Any) -> str | None:  # noqa: ANN401 JSON
+    """Give the version of Talos in an applied configuration; None when its image names none."""
+    if not isinstance(wanted, Mapping):
+        return None
+    machine = (wanted.get(redaction.MAIN) or {}).get("machine") or {}
+    found = IMAGE_VERSION.search(str((machine.get("install") or {}).get("image", "")))
+    return found[1] if found else None
 
 
 def _apply_again(urn: str) -> str:
