@@ -8,18 +8,18 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components import helm_records
 from components.kubernetes_api import ApiError, KubernetesApi
 from components.talosctl import TalosctlError, connect
-from drift import cluster, machines, state
+from drift import backups, cluster, machines, state
 from drift.finding import DriftError, Finding
 from drift.report import Report, markdown
 from review.preview import Preview, PreviewError
-from review.watch import watch
+from review.watch import expiry, unprotected
 
 DRIFT, FAILED = 3, 1
 
@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Look; gives 0 without drift, 3 with, 1 when something could not be looked at."""
     options = _parser().parse_args(arguments)
     try:
-        report = look(dt.datetime.now(tz=dt.UTC).date())
-    except (DriftError, ApiError, TalosctlError, PreviewError) as error:
+        report = look(dt.datetime.now(tz=dt.UTC))
+    except (DriftError, PreviewError) as error:
         print(f"could not look: {error}", file=sys.stderr)
         return FAILED
     if options.json:
@@ -42,8 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     return DRIFT if report.findings else 0
 
 
-def look(today: dt.date) -> Report:
-    """Compare everything that the stack made with what is there."""
+def look(now: dt.datetime) -> Report:
+    """Compare everything that the stack made with what is there.
+
+    Raises `DriftError` and `PreviewError`: no drift is said only when all was looked at.
+    """
     # Not before the others: it says in its own words what is wrong with the access to the stack.
     preview = Preview.of(
         _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
@@ -53,25 +56,38 @@ def look(today: dt.date) -> Report:
     resources = _state()
     if not resources:
         raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
-    found = [*state.findings(preview), *_machines(resources), *_cluster()]
-    return Report(findings=tuple(found), watch=tuple(watch(preview, today)))
+    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
+    in_cluster, backup = _cluster(_output(outputs, "kubeconfig"), now)
+    on_machines = _machines(resources, _output(outputs, "talosconfig"))
+    return Report(
+        findings=(*state.findings(preview), *on_machines, *in_cluster),
+        watch=(
+            *expiry(preview, now.date()),
+            *backup,
+            *unprotected([*preview.unchanged, *preview.changes]),
+        ),
+    )
 
 
-def _machines(resources: machines.Resources) -> Iterator[Finding]:
-    text = _output("talosconfig")
-    if text is None:
-        return
-    with connect(text) as talos:
-        yield from machines.findings(resources, machines.machine_secrets(resources), talos)
+def _machines(resources: machines.Resources, talosconfig: str) -> list[Finding]:
+    try:
+        with connect(talosconfig) as talos:
+            secrets = machines.machine_secrets(resources)
+            return list(machines.findings(resources, secrets, talos))
+    except TalosctlError as error:
+        raise DriftError(f"{error}; install the talosctl of the platform's Talos") from None
 
 
-def _cluster() -> Iterator[Finding]:
-    kubeconfig = _output("kubeconfig")
-    if kubeconfig is None:
-        return
+def _cluster(kubeconfig: str, now: dt.datetime) -> tuple[list[Finding], list[str]]:
+    """Give what differs, and what to watch."""
     api = KubernetesApi(kubeconfig)
-    yield from cluster.findings(api, helm_records.manifests(api))
-    yield from cluster.applications(api)
+    try:
+        releases = cluster.findings(api, helm_records.manifests(api))
+        return [*releases, *cluster.applications(api)], list(backups.watch(api, now))
+    except ApiError as error:
+        raise DriftError(
+            f"{api.server}: {error}; see whether it is well: `kubectl get --raw /readyz?verbose`"
+        ) from None
 
 
 def _state() -> list[dict[str, Any]]:
@@ -92,10 +108,12 @@ def _revealed(value: Any) -> Any:  # noqa: ANN401 JSON
     return value
 
 
-def _output(name: str) -> str | None:
-    """Give one output of the stack in plain text; None when it has none yet."""
-    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
-    return outputs.get(name)
+def _output(outputs: Mapping[str, str], name: str) -> str:
+    if name not in outputs:
+        raise DriftError(
+            f"the stack has no output {name}: an `up` has not ended well; run `pulumi up` first"
+        )
+    return outputs[name]
 
 
 def _pulumi(*arguments: str) -> str:

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from components.kubernetes_api import KubernetesApi
 from drift.finding import ARGOCD, PULUMI, Field, Finding
 from drift.ownership import Thing, owner_of
+from render import rendering
 from review.difference import leaves
 
 MANAGER = "platform-drift"
@@ -34,9 +33,7 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
     for (namespace, release), manifest in sorted(manifests.items()):
         if owner_of(Thing("helm.sh", "Release", namespace, release)) != PULUMI:
             continue
-        for one in yaml.safe_load_all(manifest):
-            if not isinstance(one, Mapping) or not one.get("kind"):
-                continue
+        for one in rendering.objects(manifest):
             if found := _compare(api, kinds, one, namespace):
                 what, fields, thing = found
                 yield Finding(
@@ -50,10 +47,15 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
 
 
 def applications(api: KubernetesApi) -> Iterator[Finding]:
-    """Give what Argo CD calls out of sync; nothing where it is not installed. Raises `ApiError`."""
+    """Give what Argo CD calls out of sync, and what it cannot compare; nothing where it is not.
+
+    One that Argo CD has not looked at yet has no status. Raises `ApiError`.
+    """
     for one in (api.find(APPLICATIONS) or {}).get("items", ()):
-        status = (one.get("status") or {}).get("sync") or {}
-        if status.get("status") != "OutOfSync":
+        status = ((one.get("status") or {}).get("sync") or {}).get("status")
+        if status == "Unknown":
+            yield _unknown(one["metadata"])
+        if status != "OutOfSync":
             continue
         fields = tuple(
             Field(where=_resource(each), wanted="as in Git", found="OutOfSync")
@@ -68,6 +70,17 @@ def applications(api: KubernetesApi) -> Iterator[Finding]:
             fields=fields,
             mend=f"{SELF_HEAL}, then `argocd app sync {one['metadata']['name']}`",
         )
+
+
+def _unknown(metadata: Object) -> Finding:
+    namespace, name = metadata["namespace"], metadata["name"]
+    return Finding(
+        place="cluster",
+        who=f"Application {namespace}/{name}",
+        owner=ARGOCD,
+        what="Argo CD cannot compare it with Git, so nobody sees its drift",
+        mend=f"`kubectl -n {namespace} describe application {name}` says why",
+    )
 
 
 def _resource(one: Object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from review import vsphere
@@ -20,13 +20,15 @@ MENDS = {
 
 def watch(preview: Preview, today: dt.date) -> Iterator[str]:
     """Give what to watch, the most urgent first."""
-    yield from _expiry(preview.stack_outputs.get(EXPIRES), today)
+    yield from expiry(preview, today)
     resources = [*preview.unchanged, *preview.changes]
     yield from _backups(resources, today)
-    yield from _unprotected(resources)
+    yield from unprotected(resources)
 
 
-def _expiry(ends: Any, today: dt.date) -> Iterator[str]:  # noqa: ANN401 JSON
+def expiry(preview: Preview, today: dt.date) -> Iterator[str]:
+    """Give the credentials that end within 60 days, or have ended."""
+    ends: Any = preview.stack_outputs.get(EXPIRES)
     if not isinstance(ends, Mapping):
         return
     dated = sorted((dt.date.fromisoformat(str(text)[:10]), name) for name, text in ends.items())
@@ -54,7 +56,8 @@ def _backups(resources: list[Change], today: dt.date) -> Iterator[str]:
             yield f"{one.name}: the newest backup that the state knows is of {newest}"
 
 
-def _unprotected(resources: list[Change]) -> Iterator[str]:
+def unprotected(resources: Sequence[Change]) -> Iterator[str]:
+    """Give what holds data and may be deleted."""
     for one in resources:
         state = one.new or one.old
         if state is None or state.protect or one.operation == "delete":
