@@ -41,7 +41,7 @@ BASE ?= origin/main
 review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
 	@$(PYTHON) -m rehearsal.review $(BASE)
 
-drift: setup ## what was changed behind the stack's back, and whose it is (exit code 3 when something was)
+drift: setup ## what was changed behind the stack's back, and whose it is (`Error 3` when something was)
 	@mkdir -p .lab/out
 	$(PYTHON) -m drift --markdown .lab/out/drift.md --json .lab/out/drift.json
 

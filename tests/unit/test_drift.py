@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components import redaction
-from components.talosctl import TalosctlError
-from drift import cluster, machines, state
+from components.talosctl import Result, Talosctl, TalosctlError
+from drift import backups, cluster, machines, state
+from drift.__main__ import main
 from drift.finding import DriftError, Field, Finding
 from drift.ownership import Thing, owner_of
 from drift.report import MARKER, Report, markdown
@@ -87,8 +91,13 @@ def test_an_object_that_the_table_does_not_know_is_refused() -> None:
 class Machine:
     """A machine that answers as it is told to."""
 
-    def __init__(self, text: str | None, *, maintenance: bool = False) -> None:
-        self.text, self.maintenance = text, maintenance
+    def __init__(
+        self, text: str | None, *, maintenance: bool = False, runs: str = "v1.13.9"
+    ) -> None:
+        self.text, self.maintenance, self.runs = text, maintenance, runs
+
+    def version(self, _: str) -> str:
+        return self.runs
 
     def in_maintenance(self, _: str) -> bool:
         return self.maintenance
@@ -103,8 +112,11 @@ SECRETS = {"token": "a-machine-token"}
 APPLIED = "machine: {token: a-machine-token, nodeLabels: {a: b}}"
 
 
-def asked(machine: Machine, fields: Any = None) -> list[Finding]:
-    wanted = redaction.fields(APPLIED, SECRETS) if fields is None else fields
+INSTALLED = "machine: {install: {image: factory.talos.dev/vmware-installer/abc:v1.13.9}}"
+
+
+def asked(machine: Machine, fields: Any = None, applied: str = APPLIED) -> list[Finding]:
+    wanted = redaction.fields(applied, SECRETS) if fields is None else fields
     resources = [
         {"urn": URN, "type": APPLY, "inputs": {"node": "172.16.20.51"}},
         {"urn": f"u::{GATE}::node01-healthy", "type": GATE, "inputs": {"fields": wanted}},
@@ -145,6 +157,55 @@ def test_a_machine_that_cannot_be_compared_is_told(machine: Machine, says: str) 
 def test_a_state_that_does_not_know_what_was_applied_is_told() -> None:
     (found,) = asked(Machine(APPLIED), fields="unknown")
     assert "cannot be compared" in found.what
+
+
+def test_a_machine_that_runs_another_talos_than_it_was_configured_for_is_told() -> None:
+    (found,) = asked(Machine(INSTALLED, runs="v1.13.8"), applied=INSTALLED)
+    assert found.fields == (Field(where="Talos", wanted="v1.13.9", found="v1.13.8"),)
+    assert "docs/procedures/upgrade-talos.md" in found.mend
+
+
+def test_a_machine_that_runs_the_talos_it_was_configured_for_has_no_drift() -> None:
+    assert asked(Machine(INSTALLED), applied=INSTALLED) == []
+
+
+@pytest.mark.parametrize(
+    ("tail", "told"), [(":v1.13.9@sha256:00ff", 1), ("@sha256:00ff", 0), (":latest", 0)]
+)
+def test_the_version_is_the_one_in_the_image_s_name_if_it_has_one(tail: str, told: int) -> None:
+    applied = f"machine: {{install: {{image: 'factory.talos.dev/installer/abc{tail}'}}}}"
+    assert len(asked(Machine(applied, runs="v1.13.8"), applied=applied)) == told
+
+
+def test_a_state_without_machine_secrets_is_refused_since_nothing_would_be_hidden() -> None:
+    with pytest.raises(DriftError, match="is it the right stack"):
+        machines.machine_secrets([{"urn": URN, "type": APPLY, "inputs": {}}])
+
+
+VERSION = """Client:
+\tTag:         v1.13.7
+Server:
+\tNODE:        172.16.20.51
+\tTag:         v1.13.9
+\tSHA:         abcdef
+"""
+
+
+def said(text: str) -> str:
+    def run(arguments: Sequence[str], _: float) -> Result:
+        assert arguments[0] == "version"
+        return Result(0, text, "")
+
+    return Talosctl(Path("talosconfig"), run, lambda _: None).version("172.16.20.51")
+
+
+def test_the_version_is_the_machine_s_and_not_the_client_s() -> None:
+    assert said(VERSION) == "v1.13.9"
+
+
+def test_a_machine_that_does_not_say_its_version_is_an_error() -> None:
+    with pytest.raises(TalosctlError, match=r"172\.16\.20\.51 does not say which Talos"):
+        said(VERSION.partition("Server:")[0])
 
 
 # The cluster.
@@ -211,6 +272,13 @@ def test_an_object_of_a_release_that_is_gone_is_told() -> None:
     assert found.what == "gone (release traefik)"
 
 
+def test_objects_in_a_list_are_compared_one_by_one() -> None:
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment(0)]})
+    api = Api({**KINDS, PATH: deployment(77)}, {PATH: deployment(0)})
+    (found,) = cluster.findings(api, {("traefik", "traefik"): listed})  # type: ignore[arg-type]
+    assert found.who == "Deployment traefik/traefik"
+
+
 def test_a_release_that_was_handed_over_is_its_new_owners_business() -> None:
     api = Api(KINDS, {})
     assert list(cluster.findings(api, {("argocd", "argo-cd"): MANIFEST})) == []  # type: ignore[arg-type]
@@ -240,6 +308,118 @@ def test_what_argo_cd_calls_out_of_sync_is_argo_cds() -> None:
     (found,) = cluster.applications(Api({cluster.APPLICATIONS: items}, {}))  # type: ignore[arg-type]
     assert (found.who, found.owner) == ("Application argocd/b", "Argo CD")
     assert found.fields[0].where == "Deployment app-x/x"
+
+
+def test_an_application_that_argo_cd_cannot_compare_is_told() -> None:
+    item = {
+        "metadata": {"namespace": "argocd", "name": "a"},
+        "status": {"sync": {"status": "Unknown"}},
+    }
+    (found,) = cluster.applications(Api({cluster.APPLICATIONS: {"items": [item]}}, {}))  # type: ignore[arg-type]
+    assert found.owner == "Argo CD"
+    assert "cannot compare" in found.what
+
+
+def test_an_application_that_argo_cd_has_not_looked_at_yet_is_no_drift() -> None:
+    item = {"metadata": {"namespace": "argocd", "name": "a"}}
+    api = Api({cluster.APPLICATIONS: {"items": [item]}}, {})
+    assert list(cluster.applications(api)) == []  # type: ignore[arg-type]
+
+
+# Backups.
+
+
+NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
+
+
+def backup(newest: str | None, created: str = "2026-01-01T00:00:00Z") -> list[str]:
+    status = {"lastSuccessfulTime": newest} if newest else {}
+    job = {"metadata": {"creationTimestamp": created}, "status": status}
+    return list(backups.watch(Api({backups.CRONJOB: job}, {}), NOW))  # type: ignore[arg-type]
+
+
+def test_a_backup_of_the_last_two_hours_is_well() -> None:
+    assert backup("2026-01-02T10:00:00Z") == []
+
+
+def test_an_older_backup_is_told_with_its_age() -> None:
+    (line,) = backup("2026-01-02T08:59:00Z")
+    assert "the newest backup is 3 hours old (2026-01-02T08:59:00Z)" in line
+
+
+def test_a_job_that_never_made_a_backup_is_told_once_it_should_have() -> None:
+    assert backup(None, created="2026-01-02T11:00:00Z") == []
+    (line,) = backup(None)
+    assert "no backup has succeeded in the 36 hours" in line
+
+
+def test_without_backups_there_is_nothing_to_tell_of_them() -> None:
+    assert list(backups.watch(Api({}, {}), NOW)) == []  # type: ignore[arg-type]
+
+
+# The command.
+
+
+def run_with(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: Mapping[str, str]) -> int:
+    """Run it with a pulumi that gives these answers, by its first word."""
+    cases = "".join(f"{word}) echo {shlex.quote(text)};;\n" for word, text in answers.items())
+    refusal = "*) echo 'error: no such stack' >&2; exit 255;;"
+    pulumi = folder / "pulumi"
+    pulumi.write_text(f"#!/bin/sh\ncase $1-$2 in\n{cases}{refusal}\nesac\n")
+    pulumi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return main([])
+
+
+REFRESH = json.dumps({"config": {}, "steps": []})
+STATE = json.dumps(
+    {"deployment": {"resources": [{"urn": "u::x::stack", "type": "pulumi:pulumi:Stack"}]}}
+)
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({}, "--show-sames --non-interactive` failed: error: no such stack"),
+        ({"refresh-*": "{}", "stack-export": '{"deployment": {}}'}, "is it the right one?"),
+        ({"refresh-*": REFRESH, "stack-export": STATE, "stack-output": "{}"},
+         "the stack has no output kubeconfig: an `up` has not ended well; run `pulumi up` first"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_looked_at_is_named_with_its_mend_and_is_never_no_drift(
+    answers: Mapping[str, str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_with(tmp_path, monkeypatch, answers) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("could not look: ")
+    assert says in printed.err
+    assert printed.out == ""
+
+
+def test_without_pulumi_the_error_says_where_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main([]) == 1
+    assert "pulumi is not on PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("findings", "code"), [((), 0), (("one",), 3)])
+def test_the_exit_code_says_whether_there_is_drift(
+    findings: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = tuple(
+        Finding(place="cluster", who=who, owner="Pulumi", what="gone", mend="m") for who in findings
+    )
+    monkeypatch.setattr("drift.__main__.look", lambda _: Report(findings=found))
+    data, comment = tmp_path / "drift.json", tmp_path / "drift.md"
+    assert main(["--json", str(data), "--markdown", str(comment)]) == code
+    assert [one["who"] for one in json.loads(data.read_text())["findings"]] == list(findings)
+    assert comment.read_text().startswith(MARKER)
 
 
 # The report.
