@@ -37,6 +37,10 @@ class ApiError(Exception):
     """The Kubernetes API does not answer, or refuses."""
 
 
+class InvalidError(ApiError):
+    """The API calls an object invalid, as it does when a field that cannot change would."""
+
+
 class KubernetesApi:
     """The API of one cluster, with a kubeconfig's own credentials."""
 
@@ -63,12 +67,14 @@ class KubernetesApi:
     def would_apply(self, path: str, body: Mapping[str, Any], manager: str) -> dict[str, Any]:
         """Give an object as a server-side apply would leave it, without making it.
 
-        Raises `ApiError`.
+        Raises `InvalidError` where the object would be invalid, else `ApiError`.
         """
         query = f"dryRun=All&force=true&fieldManager={manager}"
         status, answer = self._request(
             "PATCH", f"{path}?{query}", json.dumps(body).encode(), "application/apply-patch+yaml"
         )
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise InvalidError(_message(answer) or f"{path}: it answers HTTP {status}")
         if status != HTTPStatus.OK:
             raise ApiError(f"{path}: {_message(answer) or f'it answers HTTP {status}'}")
         found: dict[str, Any] = json.loads(answer)

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.kubernetes_api import KubernetesApi
-from drift.finding import ARGOCD, PULUMI, Field, Finding
+from components.kubernetes_api import InvalidError, KubernetesApi
+from drift.finding import ARGOCD, Field, Finding
 from drift.ownership import Thing, owner_of
 from render import rendering
-from review.difference import leaves
+from review.difference import leaves, shown
 
 MANAGER = "platform-drift"
 NOISE = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
 APPLICATIONS = "/apis/argoproj.io/v1alpha1/applications"
+WORKLOADS = ("DaemonSet", "Deployment", "Job", "StatefulSet")
+"""What can be deleted and made again, and loses nothing but its pods."""
+FIXED = "changed in a field that cannot be put back in place"
 SELF_HEAL = "Argo CD puts it back; see why it has not: `kubectl -n argocd get applications`"
 
 Object = Mapping[str, Any]
@@ -27,23 +30,26 @@ Object = Mapping[str, Any]
 def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> Iterator[Finding]:
     """Compare the manifests of releases, by namespace and name. Raises `ApiError`.
 
-    A release that was handed over is left out: its new owner renders it, and tells of it.
+    Once Argo CD syncs a release that was handed over, it renders it and tells of it, and Helm's
+    record is old. Until then the record says what its objects should be.
     """
     kinds = Kinds(api)
     for (namespace, release), manifest in sorted(manifests.items()):
-        if owner_of(Thing("helm.sh", "Release", namespace, release)) != PULUMI:
+        owner = owner_of(Thing("helm.sh", "Release", namespace, release))
+        if owner == ARGOCD and _syncs(api, namespace, release):
             continue
-        for one in rendering.objects(manifest):
-            if found := _compare(api, kinds, one, namespace):
-                what, fields, thing = found
-                yield Finding(
-                    place="cluster",
-                    who=f"{thing.kind} {thing.namespace}/{thing.name}",
-                    owner=PULUMI,
-                    what=f"{what} (release {release})",
-                    fields=fields,
-                    mend=_mend(release),
-                )
+        objects = rendering.objects(manifest)
+        found = [one for each in objects if (one := _compare(api, kinds, each, namespace))]
+        # Until these are made anew, the others' mend stops at them.
+        for what, fields, thing in sorted(found, key=lambda one: not one[0].startswith(FIXED)):
+            yield Finding(
+                place="cluster",
+                who=f"{thing.kind} {thing.namespace}/{thing.name}",
+                owner=owner,
+                what=f"{what} (release {release})",
+                fields=fields,
+                mend=_anew(thing, release) if what.startswith(FIXED) else _mend(release),
+            )
 
 
 def applications(api: KubernetesApi) -> Iterator[Finding]:
@@ -72,6 +78,13 @@ def applications(api: KubernetesApi) -> Iterator[Finding]:
         )
 
 
+def _syncs(api: KubernetesApi, namespace: str, release: str) -> bool:
+    """Say whether Argo CD has an Application of the release, and has looked at it."""
+    path = f"/apis/argoproj.io/v1alpha1/namespaces/{namespace}/applications/{release}"
+    status = (api.find(path) or {}).get("status") or {}
+    return bool((status.get("sync") or {}).get("status"))
+
+
 def _unknown(metadata: Object) -> Finding:
     namespace, name = metadata["namespace"], metadata["name"]
     return Finding(
@@ -92,6 +105,13 @@ def _mend(release: str) -> str:
         f"`python -m render objects {release} | "
         "kubectl apply --server-side --force-conflicts -f -` makes it as it was"
     )
+
+
+def _anew(thing: Thing, release: str) -> str:
+    if thing.kind not in WORKLOADS:
+        return "only made anew it is as it was, and what it holds is lost: find out who changed it"
+    delete = f"kubectl -n {thing.namespace} delete {thing.kind.lower()}/{thing.name}"
+    return f"`{delete} && {_mend(release)[1:]}; its pods are away until then"
 
 
 class Kinds:
@@ -133,7 +153,12 @@ def _compare(
     live = api.find(path)
     if live is None:
         return "gone", (), thing
-    wanted = api.would_apply(path, one, MANAGER)
+    try:
+        wanted = api.would_apply(path, one, MANAGER)
+    except InvalidError as error:
+        # The message quotes values.
+        why = "" if thing.kind == "Secret" else f": {shown(str(error))}"
+        return f"{FIXED}{why}", (), thing
     fields = tuple(
         _field(thing, leaf.where, leaf.texts()) for leaf in leaves(_plain(wanted), _plain(live))
     )

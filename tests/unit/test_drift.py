@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from components import redaction
+from components.kubernetes_api import InvalidError
 from components.talosctl import Result, Talosctl, TalosctlError
 from drift import backups, cluster, machines, state
 from drift.__main__ import main
@@ -267,6 +268,38 @@ def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() 
     assert "python -m render objects traefik | kubectl apply --server-side" in found.mend
 
 
+class Fixed(Api):
+    """An API server that takes no change."""
+
+    def would_apply(self, path: str, body: Any, manager: str) -> Any:
+        raise InvalidError(f"{path}: {body['kind']} of {manager}: a-value: field is immutable")
+
+
+@pytest.mark.parametrize(
+    ("kind", "plural", "what", "mend"),
+    [
+        ("Deployment", "deployments", "a-value: field is immutable", (
+            "`kubectl -n traefik delete deployment/it && python -m render objects traefik | "
+            "kubectl apply --server-side --force-conflicts -f -` makes it as it was; its pods are"
+        )),
+        ("Secret", "secrets", cluster.FIXED, "what it holds is lost"),
+    ],
+)  # fmt: skip
+def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_mended_first(
+    kind: str, plural: str, what: str, mend: str
+) -> None:
+    served = {"resources": [{"kind": kind, "name": plural, "namespaced": True}]}
+    one = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "it"}}
+    other = {**one, "metadata": {"name": "other"}}
+    api = Fixed({"/api/v1": served, f"/api/v1/namespaces/traefik/{plural}/it": one}, {})
+    manifest = f"{json.dumps(other)}\n---\n{json.dumps(one)}"
+    changed, gone = cluster.findings(api, {("traefik", "traefik"): manifest})  # type: ignore[arg-type]
+    assert what in changed.what
+    assert mend in changed.mend
+    assert ("a-value" in changed.model_dump_json()) == (kind != "Secret")
+    assert gone.what == "gone (release traefik)"
+
+
 def test_an_object_of_a_release_that_is_gone_is_told() -> None:
     (found,) = released({}, {})
     assert found.what == "gone (release traefik)"
@@ -279,9 +312,21 @@ def test_objects_in_a_list_are_compared_one_by_one() -> None:
     assert found.who == "Deployment traefik/traefik"
 
 
-def test_a_release_that_was_handed_over_is_its_new_owners_business() -> None:
-    api = Api(KINDS, {})
+ARGO_CD = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/argo-cd"
+
+
+def test_a_release_that_argo_cd_syncs_is_argo_cd_s_to_tell_of() -> None:
+    api = Api({**KINDS, ARGO_CD: {"status": {"sync": {"status": "Synced"}}}}, {})
     assert list(cluster.findings(api, {("argocd", "argo-cd"): MANIFEST})) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("application", [{}, {ARGO_CD: {"spec": {}}}])
+def test_until_argo_cd_syncs_its_own_release_a_change_of_it_is_told_as_argo_cd_s(
+    application: Mapping[str, Any],
+) -> None:
+    api = Api({**KINDS, **application}, {})
+    (found,) = cluster.findings(api, {("argocd", "argo-cd"): MANIFEST})  # type: ignore[arg-type]
+    assert (found.owner, found.what) == ("Argo CD", "gone (release argo-cd)")
 
 
 def test_a_rendered_secret_is_told_and_never_shown() -> None:
