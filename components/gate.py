@@ -14,6 +14,8 @@ from typing import Any
 
 import pulumi
 
+from components.tokens import GATE
+
 Hook = Callable[[pulumi.ResourceHookArgs], Awaitable[None]]
 
 
@@ -41,6 +43,6 @@ class Gate(pulumi.ComponentResource):
         )
         own = pulumi.ResourceOptions(depends_on=[after], hooks=hooks)
         merged = pulumi.ResourceOptions.merge(opts, own)
-        super().__init__("platform:index:Gate", name, dict(seen), merged)
+        super().__init__(GATE, name, dict(seen), merged)
         self.opened = pulumi.Output.all(self.urn, after).apply(lambda both: both[1])
         self.register_outputs({})

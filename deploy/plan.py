@@ -16,7 +16,7 @@ from typing import Any
 
 import pydantic
 
-SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 the engine's mark of a secret (sdk/go/common/resource/sig)
+from policies.model import SIGNATURE
 
 
 class StaleError(Exception):
@@ -77,7 +77,7 @@ def _operation(planned: Mapping[str, Any]) -> Any:  # noqa: ANN401 any JSON
 def _comparable(value: Any) -> Any:  # noqa: ANN401 any JSON
     """Leave out ciphertexts: each has a random number of its own."""
     if isinstance(value, Mapping):
-        if SECRET in value:
+        if SIGNATURE in value:
             return "secret"
         return {name: _comparable(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -160,14 +160,11 @@ def _compare(
         why = "" if thing.kind == "Secret" else f": {shown(str(error))}"
         return f"{FIXED}{why}", (), thing
     fields = tuple(
-        _field(thing, leaf.where, leaf.texts()) for leaf in leaves(_plain(wanted), _plain(live))
+        Field(where=leaf.where, wanted=was, found=is_)
+        for leaf in leaves(_plain(wanted), _plain(live))
+        for was, is_ in [leaf.texts(hidden=thing.kind == "Secret")]
     )
     return ("changed", fields, thing) if fields else None
-
-
-def _field(thing: Thing, where: str, texts: tuple[str, str]) -> Field:
-    wanted, found = ("(secret)", "(secret, changed)") if thing.kind == "Secret" else texts
-    return Field(where=where, wanted=wanted, found=found)
 
 
 def _plain(one: Object) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from components import redaction
 from components.talosctl import Talosctl, TalosctlError
+from components.tokens import CONFIGURATION, GATE, MACHINE_SECRETS
 from drift.finding import PULUMI, DriftError, Field, Finding
 from review.difference import leaves
-from review.judge import GATE, HEALTHY
-from review.talos import CONFIGURATION, SECRETS
+from review.judge import HEALTHY
 
 Resources = Sequence[Mapping[str, Any]]
 
@@ -42,9 +42,11 @@ def machine_secrets(resources: Resources) -> Any:  # noqa: ANN401 any nesting
     Raises `DriftError` when there are none: without them nothing tells a secret from other text.
     """
     for one in resources:
-        if one["type"] == SECRETS:
+        if one["type"] == MACHINE_SECRETS:
             return one["outputs"]["machineSecrets"]
-    raise DriftError(f"the state holds no {SECRETS}: `pulumi stack ls`, is it the right stack?")
+    raise DriftError(
+        f"the state holds no {MACHINE_SECRETS}: `pulumi stack ls`, is it the right stack?"
+    )
 
 
 def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look

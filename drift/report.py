@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from drift.finding import Finding
+from review.cells import cell, code
 
 MARKER = "<!-- platform-drift -->"
 """The first line: whoever opens the issue finds the old one by it."""
@@ -38,7 +39,7 @@ def markdown(report: Report) -> str:
     if report.findings:
         lines += ["| where | who | what | owner |", "|---|---|---|---|"]
         lines += [
-            f"| {one.place} | **{_cell(one.who)}** | {_cell(one.what)} | {one.owner} |"
+            f"| {one.place} | **{cell(one.who)}** | {cell(one.what)} | {one.owner} |"
             for one in report.findings
         ]
         for one in report.findings:
@@ -50,16 +51,8 @@ def markdown(report: Report) -> str:
 def _details(one: Finding) -> Iterator[str]:
     yield f"**{one.who}**: {one.mend}"
     for field in one.fields:
-        yield f"- {_code(field.where)}: wanted {_code(field.wanted)}, found {_code(field.found)}"
+        yield f"- {code(field.where)}: wanted {code(field.wanted)}, found {code(field.found)}"
 
 
 def _watch(found: Sequence[str]) -> list[str]:
     return ["", "### Watch", "", *(f"- {one}" for one in found)] if found else []
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _code(text: str) -> str:
-    return f"`{_cell(text).replace('`', chr(39))}`"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from components.tokens import GATE, RELEASE
 from drift.finding import PULUMI, Field, Finding
 from drift.ownership import Thing, owner_of
 from review import kubernetes, vsphere
 from review.difference import Leaf, leaves
-from review.judge import GATE
 from review.preview import Change, Preview
 
 MOST = 20
@@ -60,7 +60,7 @@ def _finding(change: Change, what: str, fields: tuple[Field, ...]) -> Finding:
 def _thing(change: Change) -> Thing:
     state = change.old or change.new
     inputs: Mapping[str, Any] = state.inputs if state else {}
-    metadata = inputs if change.type == kubernetes.RELEASE else inputs.get("metadata") or {}
+    metadata = inputs if change.type == RELEASE else inputs.get("metadata") or {}
     group = change.type.split(":")[1].partition("/")[0]
     return Thing(
         "" if group == "core" else group,

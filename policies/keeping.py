@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from components.tokens import MACHINE, MACHINE_SECRETS
 from policies.known import Known
 from policies.model import Level, Resource, Rule, mapping
 
-MACHINE_SECRETS = "talos:machine/secrets:Secrets"
-MACHINE = "vsphere:index/virtualMachine:VirtualMachine"
 HOLD_DATA = {"vsphere:index/virtualDisk:VirtualDisk"}
 KINDS_OF_DATA = {"PersistentVolume", "PersistentVolumeClaim"}
 REPLACES_KEYS = ("talosVersion",)

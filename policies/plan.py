@@ -13,18 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from components.tokens import CONFIGURATION, GATE, KUBECONFIG, MACHINE, RELEASE
 from config.values import as_address
-from policies.keeping import MACHINE
 from policies.known import Known
 from policies.model import Leaf, Level, Resource, Rule, leaves, mapping, sequence
-from policies.workloads import RELEASE
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
-APPLY = "talos:machine/configurationApply:ConfigurationApply"
-KUBECONFIG = "talos:cluster/kubeconfig:Kubeconfig"
-GATE = "platform:index:Gate"
 MEMBERS = "etcd-members"
 API = "kubernetes-api"
 ASKED = ("metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs")
@@ -158,7 +154,13 @@ def _pool(resource: Resource, settings: Settings) -> Iterator[str]:
             yield f"its addresses {text} are no pool of the plan ({there}); {mend}"
 
 
-LOOKS = {MACHINE: _machine, APPLY: _apply, KUBECONFIG: _kubeconfig, GATE: _gate, RELEASE: _release}
+LOOKS = {
+    MACHINE: _machine,
+    CONFIGURATION: _apply,
+    KUBECONFIG: _kubeconfig,
+    GATE: _gate,
+    RELEASE: _release,
+}
 LOOKS_OF_KINDS = {"Service": _service, "IPAddressPool": _pool}
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policies.keeping import MACHINE, MACHINE_SECRETS
+from components.tokens import GATE, MACHINE, MACHINE_SECRETS
 from policies.model import Level, mapping
-from policies.plan import GATE, MEMBERS
+from policies.plan import MEMBERS
 from review.operations import OPERATIONS
 
 REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from components.tokens import RELEASE
 from policies.known import Known
 from policies.model import UNKNOWN, Level, Resource, Rule, Secret, mapping, sequence, written
 from render.exceptions import EXCEPTIONS, PROGRAM
 from render.policies import findings
 
-RELEASE = "kubernetes:helm.sh/v3:Release"
 POD_SECURITY = "pod-security.kubernetes.io"
 MODES = ("enforce", "audit", "warn")
 LEVELS = ("restricted", "baseline", "privileged")

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from components.tokens import GATE
 from rehearsal.recorder import Recorder
-from rehearsal.timeline import GATE, Timeline
+from rehearsal.timeline import Timeline
 from rehearsal.world import LAB, PROJECT, World
 
 if TYPE_CHECKING:

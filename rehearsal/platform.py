@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.tokens import RELEASE
 from rehearsal.tools import PROJECT, ToolError, run
 
 INDEX = PROJECT / ".lab" / "bin" / "charts" / "index.json"
-RELEASE = "meta.helm.sh/release-name"
+RELEASE_NAME = "meta.helm.sh/release-name"
 SECONDS = 10.0
 OURS = {
     "kubelet-serving-cert-approver": "kubelet-serving-cert-approver",
@@ -113,7 +114,7 @@ def _releases() -> list[dict[str, str]]:
     return [
         {"name": one["inputs"]["name"], "version": str(one["inputs"]["version"])}
         for one in export["deployment"]["resources"]
-        if one["type"] == "kubernetes:helm.sh/v3:Release"
+        if one["type"] == RELEASE
     ]
 
 
@@ -124,7 +125,7 @@ def _get(kinds: str) -> list[dict[str, Any]]:
 
 
 def _layer_of(metadata: Mapping[str, Any]) -> str:
-    release = str(metadata.get("annotations", {}).get(RELEASE, ""))
+    release = str(metadata.get("annotations", {}).get(RELEASE_NAME, ""))
     return release or OURS.get(str(metadata["namespace"]), "")
 
 

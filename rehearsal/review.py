@@ -8,7 +8,6 @@ verdict is.
 
 from __future__ import annotations
 
-import datetime as dt
 import shutil
 import sys
 from pathlib import Path
@@ -19,9 +18,7 @@ import yaml
 from rehearsal import repository
 from rehearsal.world import PROJECT, World, WorldError
 from render import rendering
-from review.markdown import markdown
-from review.preview import Preview, PreviewError
-from review.review import review
+from review import __main__ as command
 
 OUT = PROJECT / ".lab" / "out"
 STATE = PROJECT / ".lab" / "worlds" / "review"
@@ -71,18 +68,18 @@ def preview_on(base: str, scratch: Path) -> str:
 def main(base: str) -> int:
     """Review this tree on BASE; gives the exit status."""
     OUT.mkdir(parents=True, exist_ok=True)
+    preview, comment = OUT / "preview.json", OUT / "review.md"
     with TemporaryDirectory(prefix="review-") as scratch:
         try:
-            text = preview_on(base, Path(scratch))
-            (OUT / "preview.json").write_text(text, encoding="utf-8")
-            found = review(Preview.of(text), dt.datetime.now(tz=dt.UTC).date())
-        except (ReviewError, WorldError, PreviewError) as error:
+            preview.write_text(preview_on(base, Path(scratch)), encoding="utf-8")
+        except (ReviewError, WorldError) as error:
             print(error, file=sys.stderr)
             return 1
-    (OUT / "review.md").write_text(markdown(found), encoding="utf-8")
-    (OUT / "review.json").write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    print(f"{found.verdict}: {found.sentence}\n\nthe comment: {OUT.name}/review.md")
-    return 0
+        code = command.main(
+            [str(preview), "--markdown", str(comment), "--json", str(OUT / "review.json")]
+        )
+    print(f"\nthe comment: {comment.relative_to(PROJECT)}")
+    return 1 if code == command.UNREADABLE else 0
 
 
 if __name__ == "__main__":

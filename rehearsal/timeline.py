@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from components.tokens import GATE
 from rehearsal import timeline_page
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Json = dict[str, Any]
 
 STACK = "pulumi:pulumi:Stack"
 PROVIDER = "pulumi:providers:"
-GATE = "platform:index:Gate"
 LOGICAL = {"replace", "remove-pending-replace"}
 """Steps of the engine's bookkeeping: the work is in `create-replacement` and `delete-replaced`."""
 

@@ -13,6 +13,8 @@ from review.preview import Preview, PreviewError
 from review.review import review
 from review.verdict import Verdict
 
+UNREADABLE = 1
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Review a preview; gives the exit code of its verdict, or 1 when it cannot be read."""
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = review(Preview.read(options.preview), options.today)
     except PreviewError as error:
         print(error, file=sys.stderr)
-        return 1
+        return UNREADABLE
     text = markdown(found)
     if options.json:
         options.json.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -18,6 +18,8 @@ from review.difference import leaves
 from review.preview import Change, State
 from review.verdict import Effect, Verdict, worst
 
+SECRET_KIND = "Secret"  # noqa: S105 a kind
+"""Nothing is shown of what a rendered one holds."""
 LONGEST = 40
 """Fields of one object that are listed."""
 
@@ -91,7 +93,7 @@ def _effect(change: Change, old: ChartPlan, new: ChartPlan, effects: list[Effect
     what = (
         f"goes from {old.version} to {new.version}"
         if old.version != new.version
-        else ("gets other values")
+        else "gets other values"
     )
     if change.operation == "replace":
         reasons = ", ".join(change.replacing)
@@ -153,13 +155,9 @@ def _rendered(old: ChartPlan, new: ChartPlan, version: str) -> list[tuple[Object
 
 def _object(name: Name, operation: str, old: Any, new: Any) -> tuple[ObjectChange, Effect]:  # noqa: ANN401 YAML
     effect = kubernetes.judge(_as_change(name, operation, old, new))
-    fields = (
-        ()
-        if operation != "update" or name[0] == DEFINITION
-        else tuple(
-            (leaf.where, *_hidden(name, leaf.texts())) for leaf in list(leaves(old, new))[:LONGEST]
-        )
-    )
+    hidden, shown = name[0] == SECRET_KIND, operation == "update" and name[0] != DEFINITION
+    found = list(leaves(old, new))[:LONGEST] if shown else []
+    fields = tuple((leaf.where, *leaf.texts(hidden=hidden)) for leaf in found)
     entry = ObjectChange(
         name=written(name),
         operation=operation,
@@ -171,11 +169,6 @@ def _object(name: Name, operation: str, old: Any, new: Any) -> tuple[ObjectChang
     return entry, Effect(
         effect.verdict, f"{written(name)}: {effect.why}", effect.away, effect.source
     )
-
-
-def _hidden(name: Name, texts: tuple[str, str]) -> tuple[str, str]:
-    """Show nothing of what a rendered Secret holds."""
-    return ("(secret)", "(secret, changed)") if name[0] == "Secret" else texts
 
 
 def _as_change(name: Name, operation: str, old: Any, new: Any) -> Change:  # noqa: ANN401 YAML

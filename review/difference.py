@@ -44,15 +44,18 @@ class Leaf:
                 text += f".{part}" if text else part
         return text
 
-    def texts(self) -> tuple[str, str]:
-        """Both values as short texts."""
+    def texts(self, *, hidden: bool = False) -> tuple[str, str]:
+        """Both values as short texts; a hidden one says only that it changed."""
+        if hidden:
+            return SECRET_TEXT, CHANGED_TEXT
         old, new = shown(self.old), shown(self.new)
         if SECRET_TEXT in (old, new):
-            return tuple("(secret, changed)" if one == SECRET_TEXT else one for one in (old, new))  # type: ignore[return-value]
+            return tuple(CHANGED_TEXT if one == SECRET_TEXT else one for one in (old, new))  # type: ignore[return-value]
         return old, new
 
 
 SECRET_TEXT = "(secret)"  # noqa: S105 what is shown of one
+CHANGED_TEXT = "(secret, changed)"
 
 
 def leaves(old: Any, new: Any, path: Path = ()) -> Iterator[Leaf]:  # noqa: ANN401 any JSON

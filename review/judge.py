@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.tokens import CONFIGURATION, GATE, MACHINE, RELEASE
 from review import charts, kubernetes, talos, vsphere
 from review.charts import ChartChange
 from review.difference import Leaf, leaves
 from review.preview import Change, Preview
 from review.verdict import Effect, Verdict
 
-GATE = "platform:index:Gate"
 HEALTHY = "-healthy"
 LAYERS: Mapping[str, str] = {
     "platform:vsphere:Machines": "machines",
@@ -32,6 +32,7 @@ LAYERS: Mapping[str, str] = {
 """Layers by the type of their component, in the order in which they stand on each other."""
 STACK = "stack"
 LAYER_ORDER = (STACK, *LAYERS.values(), "unknown layer")
+RULES = {**vsphere.RULES, **talos.RULES}
 GOES_ALONG = frozenset(("NetworkPolicy", "Secret", "Service", "CronJob", "Job", "Certificate"))
 """Kinds that nobody misses once the layer which they belong to is gone."""
 
@@ -69,7 +70,7 @@ def machine_names(preview: Preview) -> list[str]:
     seen = [
         one.name
         for one in (*preview.changes, *preview.unchanged)
-        if one.type in (vsphere.MACHINE, talos.CONFIGURATION)
+        if one.type in (MACHINE, CONFIGURATION)
     ]
     return list(dict.fromkeys([*named, *seen]))
 
@@ -96,18 +97,18 @@ def _judge(
     if change.type == GATE or change.type.startswith(("platform:", "pulumi:pulumi:")):
         words = "waits until it is seen" if change.type == GATE else "groups others"
         return Judged(change, layer, machine, Effect(Verdict.SAFE, words), waits=True)
-    if change.type == talos.CONFIGURATION:
+    if change.type == CONFIGURATION:
         fields = talos.machine_fields(gates.get(f"{change.name}{HEALTHY}"))
         effect = talos.configuration(change, fields)
         return Judged(change, layer, machine, effect, fields=fields)
-    if change.type == kubernetes.RELEASE:
+    if change.type == RELEASE:
         effect, chart = charts.judge(change, version)
         return Judged(change, layer, "", effect, chart=chart)
     return Judged(change, layer, machine, _effect(change, gone))
 
 
 def _effect(change: Change, gone: set[str]) -> Effect:
-    if rule := {**vsphere.RULES, **talos.RULES}.get(change.type):
+    if rule := RULES.get(change.type):
         return rule(change)
     if change.type == kubernetes.PROVIDER:
         return kubernetes.provider(change)

@@ -15,7 +15,6 @@ from review.preview import Change
 from review.verdict import Effect, Verdict
 
 PREFIX = "kubernetes:"
-RELEASE = "kubernetes:helm.sh/v3:Release"
 PROVIDER = "pulumi:providers:kubernetes"
 
 STATELESS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from review.cells import cell, code
 from review.charts import ChartChange, ObjectChange
 from review.review import Entry, Review, Row
 
@@ -80,24 +81,15 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         sign = SIGNS[one.verdict].split(" ")[0]
         cells = (
             one.layer,
-            f"**{_cell(one.who)}**",
+            f"**{cell(one.who)}**",
             f"{one.operation}: {one.what}",
             one.away or "-",
         )
-        yield f"| {sign} | {' | '.join(_cell(cell) for cell in cells)} |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+        yield f"| {sign} | {' | '.join(cell(one) for one in cells)} |"
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _code(text: str) -> str:
-    """Write a value as code, in a cell of a table."""
-    return f"`{_cell(text).replace('`', chr(39))}`"
 
 
 def _configuration(review: Review) -> Iterator[str]:
@@ -108,8 +100,8 @@ def _configuration(review: Review) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for one in review.configuration:
         yield (
-            f"| {one.machines} | {_code(one.field)} | {_code(one.before)} | {_code(one.after)} "
-            f"| {_cell(one.effect)} |"
+            f"| {one.machines} | {code(one.field)} | {code(one.before)} | {code(one.after)} "
+            f"| {cell(one.effect)} |"
         )
 
 
@@ -121,7 +113,7 @@ def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:
         title = one.after if one.before == one.after else f"{one.before} → {one.after}"
         yield f"**{one.release}** {title}"
         for where, before, after in one.values[:ROWS]:
-            yield f"- value {_code(where)}: {_code(before)} → {_code(after)}"
+            yield f"- value {code(where)}: {code(before)} → {code(after)}"
         if one.problem:
             yield f"- {one.problem}"
             continue
@@ -137,7 +129,7 @@ def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:
 def _object(entry: ObjectChange) -> Iterator[str]:
     yield f"- {entry.operation} **{entry.name}**: {entry.why}"
     for where, before, after in entry.fields:
-        yield f"  - {_code(where)}: {_code(before)} → {_code(after)}"
+        yield f"  - {code(where)}: {code(before)} → {code(after)}"
 
 
 def _watch(review: Review) -> Iterator[str]:
@@ -155,7 +147,7 @@ def _everything(changes: Sequence[Entry]) -> Iterator[str]:
         kind = one.urn.split("::")[2].split("$")[-1]
         note = " (protected)" if one.protected else ""
         lines.append(f"- {one.operation} `{kind}` **{name}**{note}: {one.why}")
-        lines += [f"  - {_code(w)}: {_code(b)} → {_code(a)}" for w, b, a in one.properties]
+        lines += [f"  - {code(w)}: {code(b)} → {code(a)}" for w, b, a in one.properties]
     yield from _folded(f"the preview: {_count(len(changes), 'change')}", lines)
 
 

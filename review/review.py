@@ -9,7 +9,8 @@ from itertools import groupby
 from pydantic import BaseModel, ConfigDict
 
 from components.redaction import MAIN
-from review import talos, vsphere, watch
+from components.tokens import MACHINE
+from review import talos, watch
 from review.charts import ChartChange
 from review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
 from review.preview import Change, Preview
@@ -18,7 +19,8 @@ from review.verdict import Effect, Verdict, worst
 NAMES = 4
 FEW = 6
 """So many lines need no folding."""
-TOUCHES = {Verdict.REBOOTS, Verdict.REPLACES, Verdict.RESTARTS}
+UNTOUCHED = (Verdict.SAFE, Verdict.REFUSED)
+"""Whatever else happens to a machine, its turn comes in the order of changes."""
 
 
 class Row(BaseModel):
@@ -226,12 +228,7 @@ def _loud(acting: Sequence[Judged], machines: Sequence[str]) -> list[Row]:
 
 
 def _touched(acting: Sequence[Judged], machines: Sequence[str]) -> list[str]:
-    touched = {one.machine for one in acting if one.machine and one.effect.verdict in TOUCHES}
-    touched |= {
-        one.machine
-        for one in acting
-        if one.machine and one.effect.verdict in (Verdict.LOSES, Verdict.UNKNOWN)
-    }
+    touched = {one.machine for one in acting if one.effect.verdict not in UNTOUCHED}
     return [name for name in machines if name in touched]
 
 
@@ -246,7 +243,7 @@ def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str])
         {
             one.change.name
             for one in acting
-            if one.change.type == vsphere.MACHINE
+            if one.change.type == MACHINE
             and one.change.operation == operation
             and one.change.name in machines
             and _is_control_plane(preview, one.change, planes)

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.redaction import MAIN
+from components.tokens import KUBECONFIG, MACHINE_SECRETS
 from review.difference import NOTHING, Leaf, leaves
 from review.preview import Change
 from review.verdict import Effect, Verdict, worst
 
 SOURCE = "Talos 1.13, CanApplyImmediate"
-PREFIX = "talos:"
-CONFIGURATION = "talos:machine/configurationApply:ConfigurationApply"
-SECRETS = "talos:machine/secrets:Secrets"
 REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
 RESTART = "its parts of the control plane, seconds; the others answer meanwhile"
 
@@ -228,7 +226,7 @@ def _harmless(what: str) -> Callable[[Change], Effect]:
 
 
 RULES: Mapping[str, Callable[[Change], Effect]] = {
-    SECRETS: secrets,
-    "talos:cluster/kubeconfig:Kubeconfig": _harmless("the administrator's kubeconfig"),
+    MACHINE_SECRETS: secrets,
+    KUBECONFIG: _harmless("the administrator's kubeconfig"),
     "talos:imageFactory/schematic:Schematic": _harmless("the schematic at the image factory"),
 }

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from components.tokens import MACHINE
 from review.preview import Change
 from review.verdict import Effect, Verdict, worst
 
 SOURCE = "terraform-provider-vsphere, resource virtual_machine"
 PREFIX = "vsphere:index/"
-MACHINE = f"{PREFIX}virtualMachine:VirtualMachine"
 CYCLE = "is off while it is stopped and started, 1-2 minutes"
 
 LIVE = frozenset(

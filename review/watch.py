@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from review import vsphere
+from components.tokens import MACHINE, MACHINE_SECRETS
 from review.preview import Change, Preview
 
 EXPIRY_DAYS = 60
@@ -62,9 +62,9 @@ def unprotected(resources: Sequence[Change]) -> Iterator[str]:
         state = one.new or one.old
         if state is None or state.protect or one.operation == "delete":
             continue
-        if one.type == vsphere.MACHINE and len(state.inputs.get("disks") or ()) > 1:
+        if one.type == MACHINE and len(state.inputs.get("disks") or ()) > 1:
             yield f"{one.name} has data disks and is not protected"
         if one.type.endswith((":PersistentVolumeClaim", ":PersistentVolume")):
             yield f"{one.name} holds data and is not protected"
-        if one.type == "talos:machine/secrets:Secrets":
+        if one.type == MACHINE_SECRETS:
             yield f"{one.name}: the machine secrets are not protected; every backup depends on them"

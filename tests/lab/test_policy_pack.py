@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +10,9 @@ import pytest
 
 from policies.catalogue import RULES
 from policies.model import Level
-from rehearsal import judgement
+from rehearsal import judgement, repository
 from rehearsal.world import PROJECT, World
+from tests.lab.conftest import WORLDS
 
 WITH_SERVICES = True
 PACK = ("--policy-pack", str(PROJECT / "policies"))
@@ -46,21 +45,9 @@ def world(make_world: Callable[..., World]) -> World:
 
 
 @pytest.fixture(scope="module")
-def careless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def careless() -> Path:
     """Give a copy of the program with changes that nobody should make."""
-    copy = tmp_path_factory.mktemp("careless") / "platform"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],  # noqa: S607
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in listed.splitlines():
-        if not name.startswith(("lab/", "tests/", "docs/")):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, copy / name)
-    (copy / ".venv").symlink_to(PROJECT / ".venv")
+    copy = repository.copy(WORLDS / "careless.repository")
     for file, said, says, _ in BREACHES.values():
         text = (copy / file).read_text()
         assert text.count(said) == 1, file

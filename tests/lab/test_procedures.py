@@ -50,7 +50,7 @@ class Site:
             assert cut
             stack_file.write_text(text)
             repository.keep(self.repository, "without what runs on the cluster")
-        serve_again(self.repository / ".lab" / "bin" / "charts", *NEWER)
+        serve_again(repository.own_charts(self.repository), *NEWER)
         self.world = World(WORLDS / f"procedures-{name}", stack_file, project=self.repository)
         self.world.start()
         self.done: list[str] = []
@@ -118,22 +118,13 @@ def wrong(command: Command, result: Result) -> str | None:
 
 
 def serve_again(charts: Path, name: str, version: str, newer: str) -> None:
-    """Let the world's repository have a chart under a second number: the lab has one of each.
-
-    The folder of packages is a link to the lab's own, so a folder takes its place.
-    """
-    packages = charts.resolve()
-    charts.unlink()
-    charts.mkdir()
-    for one in packages.iterdir():
-        (charts / one.name).symlink_to(one)
-    index = json.loads((packages / "index.json").read_text())
+    """Let the world's repository have a chart under a second number: the lab has one of each."""
+    index = json.loads((charts / repository.INDEX).read_text())
     entry = next(one for one in index if one["name"] == name and one["version"] == version)
     index.append(entry | {"version": newer})
-    (charts / "index.json").unlink()
-    (charts / "index.json").write_text(json.dumps(index))
+    (charts / repository.INDEX).write_text(json.dumps(index))
     with (
-        tarfile.open(packages / f"{name}-{version}.tgz") as old,
+        tarfile.open(charts / f"{name}-{version}.tgz") as old,
         tarfile.open(charts / f"{name}-{newer}.tgz", "w:gz") as new,
     ):
         for member in old:

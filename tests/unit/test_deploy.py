@@ -18,7 +18,8 @@ import pytest
 from deploy import lock
 from deploy.__main__ import main
 from deploy.engine import EngineError, with_violations
-from deploy.plan import SECRET, Origin, StaleError, origin, program, refuse_stale
+from deploy.plan import Origin, StaleError, origin, program, refuse_stale
+from policies.model import SIGNATURE
 
 URN = "urn:pulumi:prod::platform::vsphere:index/virtualMachine:VirtualMachine::node02"
 SAME = Origin(plan="a", program="b", state="c", settings="d", operations="e")
@@ -66,7 +67,7 @@ def plan_of(path: Path, **changes: Any) -> Path:
             "inputDiff": {"updates": {"memory": 20480}},
             "dependencies": ["urn:a", "urn:b"],
             "propertyDependencies": {"memory": ["urn:a", "urn:b"]},
-            "secret": {SECRET: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:one"},
+            "secret": {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:one"},
         },
         "steps": ["update"],
         "seed": "one",
@@ -126,7 +127,7 @@ def test_a_plan_of_the_same_is_not_stale() -> None:
         {"seed": "two"},
         {"dependencies": ["urn:b", "urn:a"]},
         {"propertyDependencies": {"memory": ["urn:b", "urn:a"]}},
-        {"secret": {SECRET: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:two"}},
+        {"secret": {SIGNATURE: "1b47061264138c4ac30d75fd1eb44270", "ciphertext": "v1:two"}},
     ],
 )
 def test_random_numbers_and_the_order_of_sets_make_no_other_plan(

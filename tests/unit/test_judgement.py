@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from components.tokens import MACHINE_SECRETS
 from policies.catalogue import RULES
-from policies.keeping import MACHINE_SECRETS
 from policies.steps import PLAN_RULES
 from rehearsal import judgement
 from rehearsal.tools import ToolError

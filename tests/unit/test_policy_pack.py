@@ -20,16 +20,14 @@ from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
 from components import redaction
 from components.machines import guestinfo
+from components.tokens import CONFIGURATION, GATE, KUBECONFIG, MACHINE, MACHINE_SECRETS, RELEASE
 from config import parse
 from config.secret_keys import SECRET_KEYS
 from policies import server
 from policies.catalogue import RULES
-from policies.keeping import MACHINE, MACHINE_SECRETS
 from policies.known import Known
 from policies.model import OUTPUT, REFERENCE, SECRET, SIGNATURE, Level, Resource, Rule, decode
-from policies.plan import APPLY, GATE, KUBECONFIG
 from policies.server import Pack
-from policies.workloads import RELEASE
 from tests.unit.recorder import (
     KEY,
     PASSWORD,
@@ -177,7 +175,10 @@ GOOD: list[tuple[str, list[Resource]]] = [
     ("data-is-protected", [thing("StatefulSet", spec=CLAIMS)]),
     ("data-is-protected", [replace(thing("PersistentVolumeClaim"), protect=True)]),
     ("addresses-are-planned", chain((), (), ())),
-    ("addresses-are-planned", [resource(APPLY, "node02", node=THREE["node02"], endpoint=UNKNOWN)]),
+    (
+        "addresses-are-planned",
+        [resource(CONFIGURATION, "node02", node=THREE["node02"], endpoint=UNKNOWN)],
+    ),
     ("addresses-are-planned", [resource(KUBECONFIG, node="172.16.20.51", endpoint="172.16.20.53")]),
     ("addresses-are-planned", [resource(GATE, "kubernetes-api", endpoint=SETTINGS.endpoint)]),
     ("addresses-are-planned", [members(**THREE)]),
@@ -256,7 +257,7 @@ BAD: list[tuple[str, str, list[Resource]]] = [
     (
         "addresses-are-planned",
         r"node is 172\.16\.20\.53, and the plan has 172\.16\.20\.52",
-        [resource(APPLY, "node02", node="172.16.20.53")],
+        [resource(CONFIGURATION, "node02", node="172.16.20.53")],
     ),
     ("addresses-are-planned", "endpoint is 10.", [resource(KUBECONFIG, endpoint="10.0.0.9")]),
     (

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from policies.keeping import MACHINE, MACHINE_SECRETS
+from components.tokens import GATE, MACHINE, MACHINE_SECRETS
 from policies.model import Level
-from policies.plan import GATE
 from policies.steps import PLAN_RULES, SAFE_AMOUNT, PlanError, violations
 
 ROOT = Path(__file__).parents[2]
