@@ -17,7 +17,7 @@ import pulumiverse_talos as talos
 
 from components import redaction
 from components.configuration import patches
-from components.expiry import ends
+from components.expiry import ends, told_ends
 from components.gate import Gate
 from components.health import Member
 from components.kubernetes_api import api_answers
@@ -255,7 +255,8 @@ class Cluster(pulumi.ComponentResource):
     kubeconfig: pulumi.Output[str]
     """The administrator's access to the Kubernetes API; a secret."""
     expires: pulumi.Output[dict[str, str]]
-    """When each of the administrator's accesses ends: by name, ISO 8601."""
+    """When each of the administrator's accesses, and of the secrets whose end the settings
+    tell, ends: by name, ISO 8601."""
     provider: kubernetes.Provider
 
     def __init__(  # noqa: PLR0913 one argument for each lower layer
@@ -286,7 +287,7 @@ class Cluster(pulumi.ComponentResource):
             pulumi.Output.all(
                 talosconfig=identity.secrets.client_configuration.client_certificate,
                 kubeconfig=credentials.kubernetes_client_configuration.client_certificate,
-            ).apply(ends)
+            ).apply(lambda certificates: ends(certificates) | told_ends(settings))
         )
         gate = Gate(
             "kubernetes-api",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+
+if TYPE_CHECKING:
+    from config.settings import Settings
 
 
 def end(certificate: str) -> str:
@@ -17,3 +20,8 @@ def end(certificate: str) -> str:
 def ends(certificates: dict[str, Any]) -> dict[str, str]:
     """Give the end of each certificate, by name."""
     return {name: end(str(one)) for name, one in certificates.items()}
+
+
+def told_ends(settings: Settings) -> dict[str, str]:
+    """Give the end of each secret that no program can read it from, by name; ISO 8601."""
+    return {one.name: one.ends.isoformat() for one in settings.cluster.expiries}

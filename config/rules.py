@@ -104,12 +104,14 @@ def _sizes(draft: Draft) -> Iterator[Problem]:
                 )
 
 
-def _repeated(named: Iterable[tuple[Path, str]], what: str) -> Iterator[Problem]:
+def _repeated(
+    named: Iterable[tuple[Path, str]], what: str, mend: str = "give each its own name"
+) -> Iterator[Problem]:
     """Find names that are given twice; `named` holds each name with its path."""
     seen: set[str] = set()
     for path, name in named:
         if name in seen:
-            yield problem(path, name, f"the name of another {what}", "give each its own name")
+            yield problem(path, name, f"the name of another {what}", mend)
         seen.add(name)
 
 
@@ -120,6 +122,13 @@ def _names(draft: Draft) -> Iterator[Problem]:
         disks = enumerate(machine.data_disks)
         path: Path = ("machines", index, "dataDisks")
         yield from _repeated((((*path, i, "name"), disk.name) for i, disk in disks), "data disk")
+    if draft.cluster is not None:
+        expiries = enumerate(draft.cluster.expiries)
+        yield from _repeated(
+            ((("cluster", "expiries", i, "name"), one.name) for i, one in expiries),
+            "expiry",
+            "keep one of the two",
+        )
     if draft.network is not None:
         pools = enumerate(draft.network.pools)
         yield from _repeated(

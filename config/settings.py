@@ -19,6 +19,7 @@ from config.values import (
     Address,
     AgePublicKey,
     Cron,
+    Date,
     Device,
     Domain,
     Email,
@@ -34,6 +35,7 @@ from config.values import (
     Network,
     Range,
     Schematic,
+    SecretName,
     Text,
     Version,
     parse_network,
@@ -52,6 +54,13 @@ class Model(BaseModel):
 # --- The platform, its site and its machines ---------------------------------------------------
 
 
+class Expiry(Model):
+    """An entry of `platform:cluster.expiries`: the day on which a secret ends at its issuer."""
+
+    name: SecretName = Field(description="the secret, by its key in the stack file")
+    ends: Date = Field(description="the last day on which its issuer accepts it")
+
+
 class Cluster(Model):
     """`platform:cluster`: the cluster as a whole."""
 
@@ -62,6 +71,9 @@ class Cluster(Model):
     drill: bool = Field(
         default=False,
         description="whether this is a rehearsal, which must not use up what production needs",
+    )
+    expiries: tuple[Expiry, ...] = Field(
+        default=(), description="when secrets end at their issuers; reviews warn 60 days before"
     )
 
 

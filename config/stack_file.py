@@ -1,11 +1,12 @@
 """Configuration: read a Pulumi stack file without the engine.
 
-Scalars are read as the engine's YAML library reads them, not as PyYAML would: `no`, `on`,
-`12:30` and dates are texts, and a repeated key is an error.
+Scalars are read as the engine's YAML library reads them, not as PyYAML would: `no`, `on` and
+`12:30` are texts, a date is the text of a time, and a repeated key is an error.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 
 from config.problems import Problem, SettingsError
 from config.reading import PROJECT, Raw, gather, resolve
+from config.values import MIDNIGHT
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -52,6 +54,19 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), list(_first)
     )
+
+
+def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
+    text = loader.construct_scalar(node)
+    try:
+        return f"{dt.date(*map(int, text.split('-')))}{MIDNIGHT}"
+    except ValueError:  # no day of the calendar
+        return text
+
+
+_DATE = "!date"
+_Loader.add_implicit_resolver(_DATE, re.compile(r"^\d{4}-\d{1,2}-\d{1,2}$"), list("0123456789"))
+_Loader.add_constructor(_DATE, _date)
 
 
 def load_file(path: str | Path) -> Settings:

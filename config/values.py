@@ -6,6 +6,7 @@ What values mean to each other is in `config.rules` and `config.addresses`.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from config.secret_keys import SECRET_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,12 +127,30 @@ def parse_range(value: object) -> AddressRange:
     return found
 
 
+MIDNIGHT = " 00:00:00 +0000 UTC"
+"""What the engine adds to a date that is not quoted: its YAML library takes it for a time."""
+
+
+def parse_date(value: object) -> dt.date:
+    """Read a day, written as ISO 8601 has it."""
+    text = _text(value).removesuffix(MIDNIGHT)
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError:
+        day = None
+    # Python also reads 20270331 and 2027-W13-3.
+    if day is None or day.isoformat() != text:
+        refuse("not a date", "write year, month and day, as in 2027-03-31")
+    return day
+
+
 Address = Annotated[
     IPv4Address, PlainValidator(parse_address), PlainSerializer(str, return_type=str)
 ]
 Network = Annotated[
     IPv4Network, PlainValidator(parse_network), PlainSerializer(str, return_type=str)
 ]
+Date = Annotated[dt.date, PlainValidator(parse_date), PlainSerializer(str, return_type=str)]
 Range = Annotated[AddressRange, PlainValidator(parse_range), PlainSerializer(str, return_type=str)]
 
 # --- Names and texts ---------------------------------------------------------------------------
@@ -309,6 +330,14 @@ KubernetesValue = Annotated[
         _KUBERNETES_VALUE.fullmatch,
         "not a valid value of a label or taint",
         "use at most 63 letters, digits, `-`, `_` and `.`",
+    ),
+]
+SecretName = Annotated[
+    str,
+    _checked(
+        SECRET_NAMES.__contains__,
+        "not one of the stack's secrets",
+        f"give one of {', '.join(sorted(SECRET_NAMES))}",
     ),
 ]
 AgePublicKey = Annotated[

@@ -43,8 +43,7 @@ def rehearse() -> None:
         write_credentials(engine)
         print(report.look_around())
     with chapter("pulumi preview must be empty", times):
-        engine.preview_expecting_no_changes()
-        judged = judgement.of(events, engine.plan())
+        judged = judgement.of(events, engine.preview_expecting_no_changes())
     state = engine.state()
     with chapter("pulumi destroy --exclude-protected", times):
         engine.destroy()

@@ -23,6 +23,7 @@ import yaml
 from components.tokens import GATE
 from rehearsal.recorder import Recorder
 from rehearsal.timeline import Timeline
+from rehearsal.tools import POLICIES
 from rehearsal.world import LAB, PROJECT, World
 
 if TYPE_CHECKING:
@@ -161,6 +162,7 @@ def life_of_prod() -> dict[str, Any]:
         state = json.loads(world.run("pulumi", "stack", "export").stdout)
         timeline = Timeline.from_events(events, state)
         noop = median(world.expect_no_changes)
+        judged = median(lambda: world.expect_no_changes(*POLICIES))
         empty = empty_preview(world)
         destroy = seconds(world.destroy)
     return {
@@ -169,6 +171,7 @@ def life_of_prod() -> dict[str, Any]:
         "up_to_critical_path_ratio": wall / timeline.critical_seconds,
         "up_seconds_by_layer": seconds_by_layer(timeline),
         "noop_preview_seconds": noop,
+        "noop_preview_with_policies_seconds": judged,
         "empty_program_preview_seconds": empty,
         "noop_to_empty_ratio": noop / empty,
         "destroy_seconds": destroy,

@@ -109,7 +109,7 @@ def ask(address: str, host: str, path: str = "/") -> tuple[int, str]:
 
 
 def _releases() -> list[dict[str, str]]:
-    """Read Helm's newest record of each release from its labels; the version from the workloads."""
+    """Read each release's name and version from the stack's state."""
     export = json.loads(run("pulumi", "stack", "export"))
     return [
         {"name": one["inputs"]["name"], "version": str(one["inputs"]["version"])}

@@ -77,14 +77,18 @@ class Engine:
         log = ["--event-log", str(events)] if events else []
         return self._run("up", "--yes", "--skip-preview", *POLICIES, *log)
 
-    def preview_expecting_no_changes(self) -> str:
-        """Fail unless nothing would change."""
-        return self._run("preview", "--expect-no-changes", *POLICIES)
-
-    def plan(self) -> dict[str, Any]:
-        """Give the steps of a preview, for the rules on plans."""
-        result: dict[str, Any] = json.loads(run("pulumi", "preview", "--json", "--non-interactive"))
-        return result
+    def preview_expecting_no_changes(self) -> dict[str, Any]:
+        """Fail unless nothing would change; gives the preview, for the rules on plans."""
+        only = ("preview", "--expect-no-changes", "--non-interactive", *POLICIES)
+        try:
+            preview: dict[str, Any] = json.loads(run("pulumi", *only, "--json"))
+        except ToolError:
+            # Once more, as people read it: this fails, and says what would change.
+            run("pulumi", *only, "--diff", show=self.show)
+            raise
+        if self.show:
+            print(f"nothing changes: {preview['changeSummary']['same']} resources")
+        return preview
 
     def destroy(self) -> str:
         """Delete all but what is protected."""

@@ -139,9 +139,11 @@ class World:
             "--exclude-protected",
         )
 
-    def expect_no_changes(self) -> Result:
+    def expect_no_changes(self, *argv: str) -> Result:
         """Fail unless a preview is empty."""
-        return self.run("pulumi", "preview", "--expect-no-changes", "--non-interactive", "--diff")
+        return self.run(
+            "pulumi", "preview", "--expect-no-changes", "--non-interactive", "--diff", *argv
+        )
 
     def preview(self) -> dict[str, dict[str, Any]]:
         """Give the steps of a preview that change something, by resource name."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.tokens import MACHINE, MACHINE_SECRETS
+from config.secret_keys import SECRET_NAMES
 from review.preview import Change, Preview
 
 EXPIRY_DAYS = 60
@@ -15,7 +16,7 @@ EXPIRES = "expires"
 MENDS = {
     "talosconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
     "kubeconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
-}
+} | dict.fromkeys(SECRET_NAMES, "docs/procedures/rotate-secret.md says how to renew it")
 
 
 def watch(preview: Preview, today: dt.date) -> Iterator[str]:

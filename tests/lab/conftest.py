@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,35 @@ def make_world(request: pytest.FixtureRequest, stack_file: Path) -> Iterator[Cal
     yield make
     for world in worlds:
         world.stop()
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """Build the module's stack file once; a module that begins otherwise overrides this."""
+    world = make_world()
+    world.up()
+    world.write_credentials()
+    return world
+
+
+@contextmanager
+def editing(world: World) -> Iterator[Callable[[str, str], None]]:
+    """Give what replaces a text of the operator's stack file by another; the end restores it."""
+    before = world.stack_file.read_text()
+
+    def replace(old: str, new: str) -> None:
+        text = world.stack_file.read_text()
+        assert old in text
+        world.stack_file.write_text(text.replace(old, new, 1))
+
+    try:
+        yield replace
+    finally:
+        world.stack_file.write_text(before)
+
+
+@pytest.fixture
+def edit(world: World) -> Iterator[Callable[[str, str], None]]:
+    """Edit the operator's stack file; the test's end restores the file."""
+    with editing(world) as replace:
+        yield replace

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from rehearsal.world import World
 from tests.lab.secret_values import secret_values
 
 WITH_SERVICES = True
 NODE02 = "172.16.20.52"
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
 
 
 def drift(world: World, code: int) -> tuple[dict[str, dict[str, Any]], str]:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from rehearsal.world import World, wait_until
+from tests.lab.conftest import editing
+from tests.lab.test_plan import make
 
 WITH_SERVICES = True
 INGRESS = "172.16.20.100"
@@ -27,26 +29,11 @@ with socket.create_connection(({address!r}, 443), 10) as plain:
 """
 
 
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
-
-
 @pytest.fixture
 def edit(world: World) -> Iterator[Callable[[str, str], None]]:
     """Edit the operator's stack file; the test's end restores it and the platform."""
-    before = world.stack_file.read_text()
-
-    def replace(old: str, new: str) -> None:
-        text = world.stack_file.read_text()
-        assert old in text
-        world.stack_file.write_text(text.replace(old, new, 1))
-
-    yield replace
-    world.stack_file.write_text(before)
+    with editing(world) as replace:
+        yield replace
     world.up()
 
 
@@ -228,12 +215,23 @@ def test_one_value_of_traefik_shows_and_changes_exactly_one_resource(
     world.expect_no_changes()
 
 
+def test_a_layer_is_changed_by_the_reviewed_plan(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    edit(TRAEFIK, f"{TRAEFIK}\n      replicas: 2")
+    make(world, "preview")
+    done = make(world, "apply-plan").stdout
+    assert re.findall(r"~ +\S+ (\S+) updated", done) == ["traefik"], done
+    assert workloads(world)["traefik/traefik"] == (2, 2)
+    world.expect_no_changes()
+
+
 def test_removing_one_layer_takes_it_away_cleanly_while_the_rest_runs(
     world: World, edit: Callable[[str, str], None]
 ) -> None:
     before = workloads(world)
     edit("    metricsServer: {}\n", "")
-    world.up()
+    make(world, "preview", "apply-plan")
     left = workloads(world)
     gone = {name for name in before if name not in left}
     assert gone == {

@@ -10,23 +10,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from rehearsal.world import Result, World, wait_until
 from tests.lab.secret_values import secret_values
 from tests.lab.test_interruption import kill_tree
-from tests.lab.test_platform import edit
 
-__all__ = ["edit"]
 MEMORY = "name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: "
 LABEL = "name: node01, address: 172.16.20.51, role: controlplane, "
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    return world
 
 
 def make(world: World, *targets: str, code: int | None = 0) -> Result:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import pytest
 import yaml
 
 from rehearsal.world import PROJECT, World, wait_until
@@ -19,28 +18,6 @@ from tests.lab.secret_values import secret_values
 
 ADDRESSES = {"node01": "172.16.20.51", "node02": "172.16.20.52", "node03": "172.16.20.53"}
 VIP = "172.16.20.250"
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
-
-
-@pytest.fixture
-def edit(world: World) -> Iterator[Callable[[str, str], None]]:
-    """Edit the operator's stack file; the test's end restores the file."""
-    before = world.stack_file.read_text()
-
-    def replace(old: str, new: str) -> None:
-        text = world.stack_file.read_text()
-        assert old in text
-        world.stack_file.write_text(text.replace(old, new, 1))
-
-    yield replace
-    world.stack_file.write_text(before)
 
 
 def test_the_api_answers_through_the_vip_with_the_pinned_version(world: World) -> None:

@@ -6,23 +6,13 @@ The tests run in this order in one world; the last ones take the cluster apart a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
-import pytest
 import yaml
 
 from rehearsal.world import Result, World, wait_until
 
 NODE01, NODE02, NODE03 = "172.16.20.51", "172.16.20.52", "172.16.20.53"
 ALL = (NODE01, NODE02, NODE03)
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
 
 
 def talosctl(world: World, node: str, *argv: str, code: int | None = 0) -> Result:

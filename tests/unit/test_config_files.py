@@ -33,6 +33,17 @@ PROD = ROOT / "Pulumi.prod.yaml"
 NOT_FOR_ENGINE = {"empty", "no-config", "not-yaml", "repeated-key"}
 
 
+class EngineLoader(yaml.SafeLoader):
+    """Reads a date as the engine hands it to the program (seen in the lab)."""
+
+
+def as_time(loader: EngineLoader, node: yaml.ScalarNode) -> str:
+    return f"{loader.construct_scalar(node)} 00:00:00 +0000 UTC"
+
+
+EngineLoader.add_constructor("tag:yaml.org,2002:timestamp", as_time)
+
+
 def named(paths: list[Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
 
@@ -54,7 +65,7 @@ def decrypted(value: object) -> object:
 
 def give_to_engine(path: Path, secrets: dict[str, str]) -> None:
     """Set the program's configuration as the engine does: texts, JSON for anything deeper."""
-    stack = yaml.safe_load(path.read_text())["config"]
+    stack = yaml.load(path.read_text(), EngineLoader)["config"]  # noqa: S506 - a safe loader
     encrypted = [key for key, value in stack.items() if "secure" in json.dumps(value)]
     values = {
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
@@ -205,7 +216,7 @@ def test_scalars_are_read_as_the_engine_reads_them(tmp_path: Path) -> None:
             "a": "no",
             "b": 1000,
             "c": "12:30:10",
-            "d": "2024-01-02",
+            "d": "2024-01-02 00:00:00 +0000 UTC",
             "e": 1.5,
             "f": True,
             "g": None,

@@ -273,3 +273,8 @@ def test_the_stack_says_when_the_operators_credentials_end() -> None:
     end = CREDENTIALS_END.isoformat()
     assert platform.values["expires"] == {"talosconfig": end, "kubeconfig": end}
     assert "expires" not in platform.secret_outputs
+
+
+def test_the_stack_says_when_secrets_end_whose_end_the_settings_tell() -> None:
+    told = {"name": "prod", "expiries": [{"name": "dnsToken", "ends": "2027-03-31"}]}
+    assert run(settings(cluster=told)).values["expires"]["dnsToken"] == "2027-03-31"

@@ -403,6 +403,14 @@ def test_credentials_that_end_within_sixty_days_are_watched(end: str, says: str)
     assert bool(found.watch) == bool(says)
 
 
+def test_a_secret_that_ends_is_watched_with_the_page_that_renews_it() -> None:
+    stack = step("same", "pulumi:pulumi:Stack", "platform-prod", {}, {})
+    stack["oldState"]["outputs"] = {"expires": {"dnsToken": "2026-12-01"}}
+    (watch,) = reviewed(stack).watch
+    assert watch.startswith("dnsToken ends in 7 days (2026-12-01): ")
+    assert "docs/procedures/rotate-secret.md" in watch
+
+
 def test_machine_secrets_without_protection_are_watched() -> None:
     open_, closed = (step("same", SECRETS, "prod", {}, {}, protect=one) for one in (False, True))
     assert "not protected" in reviewed(open_).watch[0]

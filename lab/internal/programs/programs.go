@@ -3,6 +3,7 @@
 package programs
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"platform.lab/lab/internal/progress"
 )
@@ -76,19 +78,44 @@ func (b *Builder) Build(wanted []Program) error {
 	if err := os.MkdirAll(b.Bin, 0o755); err != nil {
 		return err
 	}
+	type task struct {
+		Program
+		recipe recipe
+	}
+	var missing []task
 	for _, p := range wanted {
 		recipe, err := b.recipe(p)
 		if err != nil {
 			return err
 		}
-		if b.upToDate(p.Name, recipe.hash) {
-			continue
+		if !b.upToDate(p.Name, recipe.hash) {
+			missing = append(missing, task{p, recipe})
 		}
-		if err := b.Display.Step("build "+p.Name+" "+recipe.version, func() error { return b.build(p, recipe) }); err != nil {
+	}
+	// What the later ones are made from comes while the first ones are compiled.
+	var ahead sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	defer ahead.Wait()
+	defer cancel()
+	ahead.Go(func() {
+		for _, t := range missing {
+			b.prefetch(ctx, t.Program)
+		}
+	})
+	for _, t := range missing {
+		if err := b.Display.Step("build "+t.Name+" "+t.recipe.version, func() error { return b.build(t.Program, t.recipe) }); err != nil {
 			return err
 		}
 	}
 	return b.dataFiles()
+}
+
+// prefetch downloads the modules of a program. What goes wrong is not told: the build finds it again.
+func (b *Builder) prefetch(ctx context.Context, p Program) {
+	cmd := exec.CommandContext(ctx, b.Go, "list", "-deps", "-tags", p.Tags, p.Package)
+	cmd.Dir = filepath.Join(b.Lab, p.Folder)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	_ = cmd.Run()
 }
 
 // dataFiles takes what programs read at run time out of the modules' own folders.
