@@ -9,8 +9,6 @@ STACK_FILE ?= Pulumi.prod.yaml
 BIN := .lab/bin
 PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
-# The compiler's processes are short: collecting their garbage costs a fifth of the time.
-COMPILER_GOGC := 400
 
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
@@ -29,7 +27,7 @@ setup: ## uv, the virtual environment and Go, from the package registries
 build: setup ## the lab and the real programs it runs (cached)
 	@go=$$(tail -n 1 .lab/go-path)
 	echo "building the lab" >&2
-	GOGC=$(COMPILER_GOGC) "$$go" build -C lab -o ../$(BIN)/lab ./cmd/lab
+	"$$go" build -C lab -o ../$(BIN)/lab ./cmd/lab
 	GO=$$go $(BIN)/lab build
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
@@ -60,7 +58,7 @@ lint: setup
 
 workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
 	@go=$$(tail -n 1 .lab/go-path)
-	GOGC=$(COMPILER_GOGC) "$$go" build -C lab/tools/actionlint -trimpath -o ../../../$(BIN)/actionlint \
+	"$$go" build -C lab/tools/actionlint -trimpath -o ../../../$(BIN)/actionlint \
 		github.com/rhysd/actionlint/cmd/actionlint
 	$(BIN)/actionlint
 	.venv/bin/zizmor --offline --persona=pedantic --strict-collection .github
@@ -76,8 +74,8 @@ go-test: build ## vet and test the lab's Go code
 	test -z "$$(gofmt -l lab | tee /dev/stderr)"
 	bin=$$PWD/$(BIN)
 	cd lab
-	GOGC=$(COMPILER_GOGC) "$$go" vet -tags lab ./...
-	GOGC=$(COMPILER_GOGC) "$$go" test ./...
+	"$$go" vet -tags lab ./...
+	"$$go" test ./...
 	# What needs the real programs: each test in namespaces of its own.
 	"$$go" test -tags lab ./internal/machine -args -bin "$$bin" -stages "$$bin/kwok-stages/pod/fast"
 	LAB_BIN=$$bin "$$go" test -tags lab ./internal/kubernetesplugin

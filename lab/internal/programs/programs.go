@@ -112,10 +112,7 @@ func (b *Builder) Build(wanted []Program) error {
 
 // prefetch downloads the modules of a program. What goes wrong is not told: the build finds it again.
 func (b *Builder) prefetch(ctx context.Context, p Program) {
-	cmd := exec.CommandContext(ctx, b.Go, "list", "-deps", "-tags", p.Tags, p.Package)
-	cmd.Dir = filepath.Join(b.Lab, p.Folder)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	_ = cmd.Run()
+	_ = b.command(ctx, filepath.Join(b.Lab, p.Folder), "list", "-deps", "-tags", p.Tags, p.Package).Run()
 }
 
 // dataFiles takes what programs read at run time out of the modules' own folders.
@@ -236,13 +233,16 @@ func (b *Builder) Module(folder, module string) (dir, version string, err error)
 	return answer.Dir, answer.Version, nil
 }
 
+func (b *Builder) command(ctx context.Context, folder string, argv ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, b.Go, argv...)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return cmd
+}
+
 // goCommand runs the toolchain and answers with its output; a failure carries what it said.
 func (b *Builder) goCommand(folder string, argv ...string) (string, error) {
-	cmd := exec.Command(b.Go, argv...)
-	cmd.Dir = folder
-	// The compiler spends a fifth of its time collecting garbage that need not be collected.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")
-	out, err := cmd.Output()
+	out, err := b.command(context.Background(), folder, argv...).Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {
 		return "", fmt.Errorf("go %s in %s: %w\n%s", argv[0], folder, err, failed.Stderr)
