@@ -93,6 +93,12 @@ func (w *world) bootstrap(number int, arguments ...string) {
 
 		return w.apiAnswers()
 	})
+	// The API server makes the system's namespaces a moment after its first answer.
+	w.until("kube-system is there", 30*time.Second, func() bool {
+		_, err := w.try("kubectl", "get", "namespace", "kube-system")
+
+		return err == nil
+	})
 }
 
 func (w *world) apiAnswers() bool {
