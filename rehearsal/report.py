@@ -68,6 +68,8 @@ REAL = (
     ("kubectl", "kubectl"),
 )
 
+PLUGINS = ("kubernetes", "talos", "vsphere")
+
 SIMULATED = (
     ("vCenter", "vcsim of govmomi; no hypervisor, no disks"),
     ("image factory", "serves an image without an operating system"),
@@ -83,13 +85,12 @@ def real_and_simulated() -> str:
     this = spec()
     lines = ["real:"]
     lines += [f"  {name} {this['versions'].get(program, '')}" for name, program in REAL]
-    published = this["options"]["plugins"] == "published"
-    plugins = "provider plugins for vSphere, Talos and Kubernetes"
-    if published:
-        lines.append(f"  {plugins}: the published ones")
+    published = this["options"]["publishedPlugins"]
+    lines += [f"  provider plugin {name}: the published one" for name in published]
     lines.append("stood in (simulated):")
-    if not published:
-        lines.append(f"  {plugins}: the lab's stand-ins")
+    lines += [
+        f"  provider plugin {name}: the lab's stand-in" for name in PLUGINS if name not in published
+    ]
     lines += [f"  {name}: {how}" for name, how in SIMULATED]
     lines.append("on the cluster:")
     lines += [f"  {one}" for one in platform.workloads_in_lab(world())]

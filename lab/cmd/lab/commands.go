@@ -18,7 +18,7 @@ import (
 // options are the flags that several commands share.
 type options struct {
 	project, state, stackFile string
-	charts                    string
+	charts, plugins           string
 	simulation                world.Options
 }
 
@@ -101,7 +101,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.BootDelay, "boot-delay", time.Second, "a machine's time from power on to its API")
 	f.DurationVar(&o.simulation.InstallDelay, "install-delay", 0, "a machine's time to install after its first configuration; the OVA is installed already")
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone")
-	f.StringVar(&o.simulation.Plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in or published")
+	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
 }
 
@@ -113,8 +113,8 @@ func (o *options) prepare() (world.Layout, error) {
 	if err := world.CheckFaults(o.simulation.Faults); err != nil {
 		return l, err
 	}
-	if p := o.simulation.Plugins; p != "stand-in" && p != "published" {
-		return l, fmt.Errorf("--plugins %s: must be stand-in or published", p)
+	if o.simulation.PublishedPlugins, err = world.PublishedPlugins(o.plugins); err != nil {
+		return l, err
 	}
 	project, err := filepath.Abs(o.project)
 	if err != nil {

@@ -6,7 +6,32 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
+
+// standIns are the provider packages that the lab can stand in for.
+var standIns = []string{"kubernetes", "talos", "vsphere"}
+
+// PublishedPlugins says for which provider packages the published plugin runs. The choice is "stand-in" for none,
+// "published" for all of them, or their names with commas between.
+func PublishedPlugins(choice string) ([]string, error) {
+	switch choice {
+	case "stand-in":
+		return []string{}, nil
+	case "published":
+		return standIns, nil
+	}
+	names := strings.Split(choice, ",")
+	for _, name := range names {
+		if !slices.Contains(standIns, name) {
+			return nil, fmt.Errorf("plugins %q: must be stand-in, published, or some of %s with commas between",
+				choice, strings.Join(standIns, ", "))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
 
 // pluginInfo is a wheel's pulumi-plugin.json.
 type pluginInfo struct {
@@ -17,7 +42,7 @@ type pluginInfo struct {
 }
 
 // linkPlugins fills the world's plugin folder for every provider package of the virtual
-// environment: with the published plugins when those were asked for, else with the stand-ins.
+// environment: with the published plugin where that was asked for, else with the stand-in.
 func linkPlugins(l Layout, s *Spec) error {
 	files, err := filepath.Glob(filepath.Join(s.Project, ".venv", "lib", "python3*", "site-packages", "*", "pulumi-plugin.json"))
 	if err != nil {
@@ -45,20 +70,35 @@ func linkPlugins(l Layout, s *Spec) error {
 func linkPlugin(l Layout, s *Spec, p pluginInfo) error {
 	folder := filepath.Join("plugins", fmt.Sprintf("resource-%s-v%s", p.Name, p.Version))
 	target := filepath.Join(l.PulumiHome(), folder)
-	if s.Options.Plugins == "published" {
+	if slices.Contains(s.Options.PublishedPlugins, p.Name) {
 		store := filepath.Join(s.Bin, "published")
 		if err := installPublished(s, store, p); err != nil {
 			return err
 		}
-		if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
-			return err
-		}
-		return os.Symlink(filepath.Join(store, folder), target)
+		return linkFiles(filepath.Join(store, folder), target)
 	}
 	if err := os.MkdirAll(target, 0o700); err != nil {
 		return err
 	}
 	return os.Symlink(filepath.Join(s.Bin, "lab"), filepath.Join(target, "pulumi-resource-"+p.Name))
+}
+
+// linkFiles makes target a folder with a link to each file of source. The folder itself cannot be a
+// link: the engine overlooks such a plugin.
+func linkFiles(source, target string) error {
+	files, err := os.ReadDir(source)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	for _, file := range files {
+		if err := os.Symlink(filepath.Join(source, file.Name()), filepath.Join(target, file.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // installPublished lets the engine fetch a plugin from its publisher; it needs internet.
@@ -70,8 +110,8 @@ func installPublished(s *Spec, store string, p pluginInfo) error {
 	cmd := exec.Command(filepath.Join(s.Bin, "pulumi"), argv...)
 	cmd.Env = append(os.Environ(), "PULUMI_HOME="+store, "PULUMI_SKIP_UPDATE_CHECK=true")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("LAB_PLUGINS=published: plugin %s %s cannot be had here (%w); "+
-			"unset LAB_PLUGINS to use the lab's stand-ins\n%s", p.Name, p.Version, err, out)
+		return fmt.Errorf("the published plugin %s %s cannot be had here (%w); "+
+			"unset LAB_PLUGINS to use the lab's stand-in\n%s", p.Name, p.Version, err, out)
 	}
 	return nil
 }

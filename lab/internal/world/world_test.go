@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -88,5 +89,38 @@ func TestTheRepositorysHostIsOneOfTheWorldsNames(t *testing.T) {
 	got := names(s)
 	if len(got) != len(without)+1 || !servers.Contains(got["git.example.com"]) {
 		t.Errorf("got %v", got)
+	}
+}
+
+func TestThePublishedPluginsAreNoneAllOrThoseThatAreNamed(t *testing.T) {
+	for choice, wanted := range map[string]string{
+		"stand-in": "", "published": "kubernetes,talos,vsphere", "vsphere,talos,vsphere": "talos,vsphere",
+	} {
+		if got, err := PublishedPlugins(choice); err != nil || strings.Join(got, ",") != wanted {
+			t.Errorf("%s: %v, %v", choice, got, err)
+		}
+	}
+	for _, choice := range []string{"", "aws", "vsphere, talos", "vsphere,"} {
+		if got, err := PublishedPlugins(choice); err == nil || !strings.Contains(err.Error(), strconv.Quote(choice)) {
+			t.Errorf("%q: %v, %v", choice, got, err)
+		}
+	}
+}
+
+// The engine looks at entries of its plugin folder that are folders, not at links to one.
+func TestAPublishedPluginIsAFolderOfItsOwnWithLinksToTheFiles(t *testing.T) {
+	source, target := t.TempDir(), filepath.Join(t.TempDir(), "plugins", "resource-vsphere-v4.18.2")
+	if err := os.WriteFile(filepath.Join(source, "pulumi-resource-vsphere"), []byte("program"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := linkFiles(source, target); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(target)
+	if err != nil || !info.IsDir() {
+		t.Errorf("%v, %v", info, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(target, "pulumi-resource-vsphere")); err != nil || string(text) != "program" {
+		t.Errorf("%s, %v", text, err)
 	}
 }
