@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from components import manifests
 from components.charts import CRITICAL
@@ -50,10 +51,11 @@ class Foundation(pulumi.ComponentResource):
                 one["metadata"]["name"],
                 api_version=one["apiVersion"],
                 kind=one["kind"],
-                metadata={
-                    "name": one["metadata"]["name"],
-                    "annotations": one["metadata"].get("annotations", {}),
-                },
+                metadata=ObjectMetaArgs(
+                    name=one["metadata"]["name"],
+                    annotations=one["metadata"].get("annotations"),
+                    labels=one["metadata"].get("labels"),
+                ),
                 spec=one["spec"],
                 opts=child,
             )

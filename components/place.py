@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pulumi
 import pulumi_kubernetes as kubernetes
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 Level = Literal["restricted", "baseline", "privileged"]
 Rule = dict[str, Any]
@@ -82,12 +83,15 @@ class Place:
         kind: str = "Opaque",
         labels: Mapping[str, str] | None = None,
     ) -> kubernetes.core.v1.Secret:
-        """Make a Secret of texts."""
+        """Make a Secret of texts.
+
+        What is empty is left out: the API server drops it, and every preview would put it back.
+        """
         return kubernetes.core.v1.Secret(
             f"{self.name}/{name}",
-            metadata={"name": name, "namespace": self.name, "labels": labels or {}},
+            metadata=ObjectMetaArgs(name=name, namespace=self.name, labels=labels),
             type=kind,
-            string_data=texts,
+            string_data=texts or None,
             opts=self.options(),
         )
 

@@ -255,8 +255,16 @@ def test_secrets_reach_the_engine_only_as_secrets() -> None:
         used |= {secret for secret in given if secret in str(one.inputs)}
     assert used == set(given) - {"vspherePassword-of-the-test"}
     for one in platform.all(SECRET):
-        data = one.inputs["stringData"]
-        assert is_secret(data) or any(is_secret(value) for value in data.values())
+        data = one.inputs.get("stringData", {})
+        assert is_secret(data) or all(map(is_secret, data.values()))
+
+
+def test_no_object_declares_an_empty_map_that_the_api_server_drops() -> None:
+    objects = [one for one in run_production().resources if "metadata" in one.inputs]
+    assert objects
+    for one in objects:
+        parts = {name: one.inputs.get(name, "absent") for name in ("data", "stringData")}
+        assert {} not in [*parts.values(), *one.inputs["metadata"].values()], one.urn
 
 
 @pytest.mark.parametrize("name", ["cilium", "metallb", "certManager", "traefik"])

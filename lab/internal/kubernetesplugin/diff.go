@@ -95,7 +95,8 @@ func pruneValue(live, shape any) any {
 	return live
 }
 
-// compare writes to changes every path at which the new value differs from the old.
+// compare writes to changes every path at which the new value differs from the old. An empty map that the server
+// dropped differs, as with the published plugin: who declares one never sees an empty preview.
 func compare(path string, old, now any, changes map[string]p.PropertyDiff) {
 	oldMap, isOldMap := old.(map[string]any)
 	newMap, isNewMap := now.(map[string]any)
@@ -112,7 +113,6 @@ func compare(path string, old, now any, changes map[string]p.PropertyDiff) {
 		for i := range max(len(oldList), len(newList)) {
 			compare(path+"["+strconv.Itoa(i)+"]", at(oldList, i), at(newList, i), changes)
 		}
-	case empty(old) && empty(now):
 	case old == nil:
 		changes[path] = p.PropertyDiff{Kind: p.Add, InputDiff: true}
 	case now == nil:
@@ -129,13 +129,6 @@ func number(value any) any {
 	}
 
 	return value
-}
-
-// empty tells whether a value is absent or an empty map: the server drops the latter.
-func empty(value any) bool {
-	m, isMap := value.(map[string]any)
-
-	return value == nil || isMap && len(m) == 0
 }
 
 func at(list []any, i int) any {

@@ -116,6 +116,16 @@ func TestFieldsThatTheServerFillsInAreNoDifference(t *testing.T) {
 	}
 }
 
+// Seen with the published plugin: the server drops what is empty, and every preview wants to put it back.
+func TestAnEmptyMapThatTheServerDroppedIsADifference(t *testing.T) {
+	inputs := values(map[string]any{"metadata": map[string]any{"name": "a", "labels": map[string]any{}}})
+	live := values(map[string]any{"metadata": map[string]any{"name": "a"}})
+
+	if diff := diffOf(t, offline(t, namespaceToken), live, inputs, inputs); diff.DetailedDiff["metadata.labels"].Kind != p.Add {
+		t.Errorf("diff: %v", diff)
+	}
+}
+
 func TestDriftOfADeclaredFieldIsADifference(t *testing.T) {
 	inputs := values(map[string]any{"metadata": map[string]any{"name": "a", "labels": map[string]any{"pod-security.kubernetes.io/enforce": "privileged"}}})
 	live := values(map[string]any{"metadata": map[string]any{"name": "a", "labels": map[string]any{"pod-security.kubernetes.io/enforce": "baseline"}}})

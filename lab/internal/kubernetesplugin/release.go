@@ -372,8 +372,15 @@ func compareThreeWay(path string, original, current, wanted map[string]any, chan
 		if isWasMap && isNowMap {
 			originalMap, _ := original[name].(map[string]any)
 			compareThreeWay(key, originalMap, wasMap, nowMap, changes)
-		} else {
+		} else if !empty(was) || !empty(now) {
 			compare(key, was, now, changes)
 		}
 	}
+}
+
+// empty tells whether a value is absent or an empty map: Helm's record makes no difference.
+func empty(value any) bool {
+	m, isMap := value.(map[string]any)
+
+	return value == nil || isMap && len(m) == 0
 }
