@@ -152,6 +152,7 @@ def test_a_change_has_its_verdict(
     found, output = reviewed(world, case)
     comment, expect = markdown(found), case.expect
     if KEEP:
+        Path(KEEP).mkdir(parents=True, exist_ok=True)
         Path(KEEP, f"{file.stem}.md").write_text(comment)
     assert found.verdict == expect.verdict, comment
     assert expect.says in comment, comment
