@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from review.cells import cell, code
 from review.charts import ChartChange, ObjectChange
-from review.review import Entry, Review, Row
+from review.review import Entry, MachineField, Review, Row
 
 MARKER = "<!-- platform-review -->"
 """The first line: whoever posts the comment finds the old one by it."""
@@ -96,13 +96,17 @@ def _configuration(review: Review) -> Iterator[str]:
     if not review.configuration:
         return
     yield from ("", "### Machine configuration", "")
-    yield "| machines | field | before | after | effect |"
-    yield "|---|---|---|---|---|"
-    for one in review.configuration:
-        yield (
-            f"| {one.machines} | {code(one.field)} | {code(one.before)} | {code(one.after)} "
-            f"| {cell(one.effect)} |"
-        )
+    yield from _fields(review.configuration[:ROWS])
+    if rest := review.configuration[ROWS:]:
+        yield from _folded(f"{len(rest)} more lines", _fields(rest))
+
+
+def _fields(fields: Sequence[MachineField]) -> Iterator[str]:
+    yield "| machines | field | change | effect |"
+    yield "|---|---|---|---|"
+    for one in fields:
+        change = f"{code(one.before)} → {code(one.after)}"
+        yield f"| {one.machines} | {code(one.field)} | {change} | {cell(one.effect)} |"
 
 
 def _charts(charts: Sequence[ChartChange]) -> Iterator[str]:

@@ -130,7 +130,7 @@ def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> s
     reasons = [one for one in acting if one.effect.verdict is verdict]
     groups = sorted(_grouped(reasons), key=lambda found: LAYER_ORDER.index(found[0].layer))
     first, others = groups[0], sum(len(one) for one in groups[1:])
-    names = fold([one.machine or one.change.name for one in first])
+    names = fold([_name(one) for one in first])
     text = (
         f"{names} {first[0].effect.why}"
         if _speaks(first[0])
@@ -148,13 +148,20 @@ def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> s
 
 def _first_line(text: str) -> str:
     """Give the first line, and what it announces."""
-    lines = [one.strip() for one in text.splitlines() if one.strip()] or [""]
+    lines = [one.strip().removeprefix("- ") for one in text.splitlines() if one.strip()] or [""]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
 
 
 def _speaks(one: Judged) -> bool:
     """Whether the rule's words follow the name as a sentence."""
     return one.effect.why.split(" ")[0] in {"is", "gets", "loses", "goes"}
+
+
+def _name(one: Judged) -> str:
+    """Give the machine or the resource; a definition without its group, which is long."""
+    if one.change.type.endswith(":CustomResourceDefinition"):
+        return one.change.name.partition(".")[0]
+    return one.machine or one.change.name
 
 
 def _grouped(found: Iterable[Judged]) -> list[list[Judged]]:
@@ -213,7 +220,7 @@ def _loud(acting: Sequence[Judged], machines: Sequence[str]) -> list[Row]:
             layer=group[0].layer,
             who=fold(
                 sorted(
-                    (one.machine or one.change.name for one in group),
+                    (_name(one) for one in group),
                     key=lambda name: order.get(name, len(order)),
                 )
             ),
@@ -261,8 +268,9 @@ def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str])
     if stay := [one for one in touched if one not in removed]:
         left = before - 1
         answer = "holds" if left >= needed else "IS LOST while it is away"
+        turns = f"{' then '.join(stay)}, each seen healthy before the next"
         parts.append(
-            f"quorum {answer}: {' then '.join(stay)}, each seen healthy before the next; "
+            f"quorum {answer}: {turns if len(stay) > 1 else f'{stay[0]} alone is touched'}; "
             f"{left} of {before} etcd members stay, {needed} are needed"
         )
     if removed:

@@ -231,6 +231,11 @@ def test_three_control_planes_keep_their_quorum_one_after_the_other() -> None:
     assert found.rows[0].who == "node01-03"
 
 
+def test_a_single_control_plane_that_is_touched_has_no_next_one() -> None:
+    found = reviewed(vm_update("node02", memory=(16384, 8192)))
+    assert "quorum holds: node02 alone is touched; 2 of 3" in found.quorum
+
+
 def test_control_planes_that_go_leave_etcd_first() -> None:
     five = [*MACHINES, {"name": "node04", "role": "controlplane"}]
     five.append({"name": "node05", "role": "controlplane"})
@@ -312,6 +317,15 @@ def test_the_cluster_keys_that_go_lose_data_even_when_the_engine_refuses() -> No
     assert found.changes[0].protected
 
 
+def test_a_single_problem_is_said_in_one_sentence() -> None:
+    text = "1 problem in the settings:\n  - platform:machines: 2 control planes; make it 1 or 3\n"
+    found = reviewed(diagnostics=[{"severity": "error", "message": text}])
+    assert found.sentence == (
+        "Nothing can be deployed: 1 problem in the settings: "
+        "platform:machines: 2 control planes; make it 1 or 3."
+    )
+
+
 # Kubernetes.
 
 
@@ -362,6 +376,22 @@ def test_an_object_of_the_cluster_has_its_class(
     op: str, kind: str, old: Any, new: Any, verdict: str
 ) -> None:
     assert reviewed(kubernetes(op, kind, old, new)).verdict == verdict
+
+
+def test_a_definition_is_named_without_its_group() -> None:
+    kind, name = "CustomResourceDefinition", "gatewayclasses.gateway.networking.k8s.io"
+    found = reviewed(step("delete", f"kubernetes:apiextensions.k8s.io/v1:{kind}", name, {}, None))
+    assert found.rows[0].who == "gatewayclasses"
+    assert name in markdown(found)
+
+
+def test_a_long_list_of_fields_is_folded() -> None:
+    new = main_document({"sysctls": {f"net.{n}": str(n) for n in range(9)}})
+    comment = markdown(reviewed(*configuration("node01", main_document({}), new)))
+    open_part, _, folded = comment.partition("<details><summary>4 more lines</summary>")
+    assert "net.4" in open_part
+    assert "net.5" not in open_part
+    assert "net.8" in folded
 
 
 def test_a_layer_that_goes_takes_its_policies_along() -> None:
@@ -456,7 +486,7 @@ def test_a_table_survives_what_the_cluster_is_full_of() -> None:
     row = next(
         line for line in comment.splitlines() if "sysctls" in line and line.startswith("| n")
     )
-    assert row.replace("\\|", "").count("|") == 6
+    assert row.replace("\\|", "").count("|") == 5
 
 
 # Policies.
