@@ -13,9 +13,10 @@ from typing import Any
 from components.redaction import MAIN
 from components.tokens import KUBECONFIG, MACHINE_SECRETS
 from review.difference import NOTHING, Leaf, leaves
-from review.preview import Change
+from review.preview import UNKNOWN, Change
 from review.verdict import Effect, Verdict, worst
 
+CONFIGURATION_INPUT = "machineConfigurationInput"
 SOURCE = "Talos 1.13, CanApplyImmediate"
 REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
 RESTART = "its parts of the control plane, seconds; the others answer meanwhile"
@@ -190,7 +191,8 @@ def configuration(change: Change, fields: list[Leaf]) -> Effect:
             "; ".join(one for one in away if one),
             effect.source,
         )
-    if set(change.paths) - {"machineConfigurationInput", "machineConfiguration"}:
+    known = change.new is not None and change.new.inputs.get(CONFIGURATION_INPUT) != UNKNOWN
+    if known and set(change.paths) - {CONFIGURATION_INPUT, "machineConfiguration"}:
         return Effect(
             Verdict.SAFE,
             f"gets the same configuration again ({', '.join(change.paths)})",

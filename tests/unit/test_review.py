@@ -12,7 +12,7 @@ import pytest
 from review.__main__ import main
 from review.markdown import MARKER, SIGNS, markdown
 from review.operations import OPERATIONS
-from review.preview import SECRET, Preview, PreviewError
+from review.preview import SECRET, UNKNOWN, Preview, PreviewError
 from review.review import Review, fold, review
 from review.verdict import Verdict
 
@@ -290,6 +290,15 @@ def test_a_field_of_the_cluster_section_has_its_class(section: str, verdict: str
 def test_a_configuration_whose_fields_are_not_known_has_an_unknown_effect() -> None:
     apply, _ = configuration("node01", {}, {})
     assert reviewed(apply).verdict == "unknown effect"
+
+
+def test_a_configuration_that_only_the_deployment_knows_is_not_the_same_again() -> None:
+    old = {"machineConfigurationInput": SECRET, "clientConfiguration": SECRET}
+    detail = {key: {"kind": "update", "inputDiff": False} for key in old}
+    for value, verdict in ((SECRET, "safe"), (UNKNOWN, "unknown effect")):
+        new = old | {"machineConfigurationInput": value}
+        found = reviewed(step("update", APPLY, "node01", old, new, detailedDiff=detail))
+        assert found.verdict == verdict
 
 
 def test_equal_fields_of_several_machines_are_one_line() -> None:
