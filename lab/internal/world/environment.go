@@ -26,7 +26,7 @@ func environment(l Layout, s *Spec) []string {
 		"GIT_SSL_CAINFO":     l.Authority(), // Git is built with an authority of the system's own
 
 		"PULUMI_HOME":              l.PulumiHome(),
-		"PULUMI_BACKEND_URL":       "file://" + l.Backend(),
+		"PULUMI_BACKEND_URL":       l.BackendURL(),
 		"PULUMI_STACK":             s.Stack,
 		"PULUMI_CONFIG_PASSPHRASE": s.Secrets.Passphrase,
 		// The engine must not look for anything outside.

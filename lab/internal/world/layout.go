@@ -39,6 +39,10 @@ func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 
+// BackendURL is the state's. Without metadata=skip each file has another beside it, which a run that is killed while
+// it writes leaves empty; then no command can read the state (gocloud.dev/blob/fileblob).
+func (l Layout) BackendURL() string { return "file://" + l.Backend() + "?metadata=skip" }
+
 // Spec is all that a world is made from.
 type Spec struct {
 	Project   string             `json:"project"`   // folder of Pulumi.yaml
