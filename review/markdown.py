@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from review.cells import cell, code
 from review.charts import ChartChange, ObjectChange
 from review.review import Entry, MachineField, Review, Row
+
+T = TypeVar("T")
 
 MARKER = "<!-- platform-review -->"
 """The first line: whoever posts the comment finds the old one by it."""
@@ -67,9 +70,7 @@ def _who(review: Review) -> Iterator[str]:
     if not review.rows:
         return
     yield from ("", "### What happens to whom", "")
-    yield from _table(review.rows[:ROWS])
-    if rest := review.rows[ROWS:]:
-        yield from _folded(f"{len(rest)} more lines", _table(rest))
+    yield from _first_rows(review.rows, _table)
     if review.quorum:
         yield from ("", f"**etcd:** {review.quorum}.")
 
@@ -88,6 +89,13 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {sign} | {' | '.join(cell(one) for one in cells)} |"
 
 
+def _first_rows(rows: Sequence[T], table: Callable[[Sequence[T]], Iterator[str]]) -> Iterator[str]:
+    """Write a table of the first rows, and one of the others that is folded."""
+    yield from table(rows[:ROWS])
+    if rest := rows[ROWS:]:
+        yield from _folded(f"{len(rest)} more lines", table(rest))
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
@@ -96,9 +104,7 @@ def _configuration(review: Review) -> Iterator[str]:
     if not review.configuration:
         return
     yield from ("", "### Machine configuration", "")
-    yield from _fields(review.configuration[:ROWS])
-    if rest := review.configuration[ROWS:]:
-        yield from _folded(f"{len(rest)} more lines", _fields(rest))
+    yield from _first_rows(review.configuration, _fields)
 
 
 def _fields(fields: Sequence[MachineField]) -> Iterator[str]:

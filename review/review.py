@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from components.redaction import MAIN
 from components.tokens import MACHINE
-from review import talos, watch
+from render.difference import DEFINITION
+from review import kubernetes, talos, watch
 from review.charts import ChartChange
 from review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
 from review.preview import Change, Preview
@@ -159,7 +160,7 @@ def _speaks(one: Judged) -> bool:
 
 def _name(one: Judged) -> str:
     """Give the machine or the resource; a definition without its group, which is long."""
-    if one.change.type.endswith(":CustomResourceDefinition"):
+    if kubernetes.kind_of(one.change) == DEFINITION:
         return one.change.name.partition(".")[0]
     return one.machine or one.change.name
 

@@ -25,7 +25,7 @@ func PublishedPlugins(choice string) ([]string, error) {
 	names := strings.Split(choice, ",")
 	for _, name := range names {
 		if !slices.Contains(standIns, name) {
-			return nil, fmt.Errorf("plugins %q: must be stand-in, published, or some of %s with commas between",
+			return nil, fmt.Errorf("--plugins %q: must be stand-in, published, or some of %s with commas between",
 				choice, strings.Join(standIns, ", "))
 		}
 	}
