@@ -96,14 +96,14 @@ func NewFleet(options Options) *Fleet {
 // PowerOn starts the machine, or takes over its hardware when it is on already.
 func (f *Fleet) PowerOn(hardware Hardware) {
 	if m := f.machine(hardware); m != nil {
-		m.do(func() { m.powerOn() })
+		m.do(m.powerOn)
 	}
 }
 
-// PowerOff cuts the machine's power: its programs are killed at once.
+// PowerOff cuts the machine's power, and returns when none of its programs is left.
 func (f *Fleet) PowerOff(id string) {
 	if m := f.find(id); m != nil {
-		m.do(func() { m.powerOff() })
+		m.finish(m.powerOff)
 	}
 }
 
@@ -112,14 +112,14 @@ func (f *Fleet) Reconfigure(hardware Hardware) {
 	f.machine(hardware)
 }
 
-// Destroy cuts the machine's power and throws its disk away.
+// Destroy cuts the machine's power and throws its disk away, and returns when both are gone.
 func (f *Fleet) Destroy(id string) {
 	m := f.find(id)
 	if m == nil {
 		return
 	}
 
-	m.do(func() {
+	m.finish(func() {
 		m.powerOff()
 
 		if err := os.RemoveAll(m.dir); err != nil {
@@ -144,15 +144,7 @@ func (f *Fleet) Close() {
 
 	var wait sync.WaitGroup
 	for _, m := range all {
-		wait.Go(func() {
-			done := make(chan struct{})
-
-			m.do(func() {
-				m.powerOff()
-				close(done)
-			})
-			<-done
-		})
+		wait.Go(func() { m.finish(m.powerOff) })
 	}
 
 	wait.Wait()

@@ -38,6 +38,18 @@ func (m *machine) do(job func()) {
 	}
 }
 
+// finish runs a job like do, and returns when it is done. A job of the same machine must not call it.
+func (m *machine) finish(job func()) {
+	done := make(chan struct{})
+
+	m.do(func() {
+		defer close(done)
+
+		job()
+	})
+	<-done
+}
+
 func (m *machine) work() {
 	for {
 		m.mu.Lock()

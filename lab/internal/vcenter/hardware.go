@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25/mo"
@@ -37,8 +38,9 @@ type Image struct {
 }
 
 // Machines run behind the VMs. Calls come one after the other in the order of the events, from a
-// goroutine of their own: a call may use the VCenter, and should return when the machine has reached
-// the state (PowerOff: stopped) or started on its way (PowerOn: booting). A reset is PowerOff, PowerOn.
+// goroutine of their own: a call may use the VCenter, and returns when the machine has reached the
+// state (PowerOff: stopped) or started on its way (PowerOn: booting), which ends the task that asked
+// for it. A reset is PowerOff, PowerOn.
 type Machines interface {
 	PowerOn(hardware Hardware)
 	PowerOff(id string)
@@ -135,6 +137,21 @@ func (q *queue) run() {
 		q.work = q.work[1:]
 		q.mu.Unlock()
 		next()
+	}
+}
+
+// settle returns when all that was added before is done, or the queue is closed, or after at most
+// `longest`. Who calls it must hold no lock of a VM.
+func (q *queue) settle(longest time.Duration) (settled bool) {
+	reached := make(chan struct{})
+	q.add(func() { close(reached) })
+	select {
+	case <-reached:
+		return true
+	case <-q.done:
+		return true
+	case <-time.After(longest):
+		return false
 	}
 }
 

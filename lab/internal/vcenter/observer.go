@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/simulator/esx"
@@ -100,12 +101,31 @@ func (*observer) PutObject(_ *simulator.Context, added mo.Reference) {
 
 // UpdateObject implements simulator.RegisterObject.
 func (o *observer) UpdateObject(_ *simulator.Context, changed mo.Reference, changes []types.PropertyChange) {
-	vm, ok := changed.(*mo.VirtualMachine)
-	if !ok || !slices.ContainsFunc(changes, completes) {
+	switch changed := changed.(type) {
+	case *mo.VirtualMachine:
+		if slices.ContainsFunc(changes, completes) {
+			setDefaults(changed)
+			o.v.observe(changed)
+		}
+	case *mo.Task:
+		o.v.follow(changed)
+	}
+}
+
+// followed is the longest that a task is kept from its end, should a machine not follow.
+const followed = 30 * time.Second
+
+// follow keeps the task of a VM from its end until the machine has done what the task was about: when
+// vCenter says that a VM is off or destroyed, nothing of it runs any more. The task is locked, and a
+// client that asks for it waits; its VM is not.
+func (v *VCenter) follow(task *mo.Task) {
+	ended := task.Info.State == types.TaskInfoStateSuccess || task.Info.State == types.TaskInfoStateError
+	if !ended || task.Info.Entity == nil || task.Info.Entity.Type != "VirtualMachine" {
 		return
 	}
-	setDefaults(vm)
-	o.v.observe(vm)
+	if !v.events.settle(followed) {
+		v.options.Log.Warn("a machine has not followed its VM", "task", task.Info.Name, "seconds", followed.Seconds())
+	}
 }
 
 // setDefaults fills in what vCenter always says of a VM: without the first the provider sees a

@@ -427,6 +427,34 @@ func TestAMachineRunsFromItsPowerOnToItsDestruction(t *testing.T) {
 	}
 }
 
+// slow is a Machines that stops and goes a while after it was told to.
+type slow struct{ recorded }
+
+func (r slow) PowerOff(id string) { time.Sleep(300 * time.Millisecond); r.recorded.PowerOff(id) }
+func (r slow) Destroy(id string)  { time.Sleep(300 * time.Millisecond); r.recorded.Destroy(id) }
+
+func TestATaskEndsWhenTheMachineHasFollowed(t *testing.T) {
+	s := start(t, func(o *Options) { o.Machines = slow{o.Machines.(recorded)} })
+	vm := s.deploy(s.item(), "node01")
+	has := func(want string) {
+		t.Helper()
+		select {
+		case call := <-s.machines.calls:
+			if !strings.HasPrefix(call, want) {
+				t.Errorf("machines: got %q, want %q", call, want)
+			}
+		default:
+			t.Errorf("the task ended before %q", want)
+		}
+	}
+	s.wait(vm.PowerOn(s.ctx))
+	has("on node01")
+	s.wait(vm.PowerOff(s.ctx))
+	has("off")
+	s.wait(vm.Destroy(s.ctx))
+	has("destroy")
+}
+
 func TestAVMIsAsTheProviderExpectsIt(t *testing.T) {
 	s := start(t, nil)
 	vm := s.deploy(s.item(), "node01")
