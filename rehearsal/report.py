@@ -68,8 +68,6 @@ REAL = (
     ("kubectl", "kubectl"),
 )
 
-PLUGINS = ("kubernetes", "talos", "vsphere")
-
 SIMULATED = (
     ("vCenter", "vcsim of govmomi; no hypervisor, no disks"),
     ("image factory", "serves an image without an operating system"),
@@ -85,11 +83,13 @@ def real_and_simulated() -> str:
     this = spec()
     lines = ["real:"]
     lines += [f"  {name} {this['versions'].get(program, '')}" for name, program in REAL]
-    published = this["options"]["publishedPlugins"]
-    lines += [f"  provider plugin {name}: the published one" for name in published]
+    published: dict[str, bool] = this["options"]["publishedPlugins"]
+    lines += [
+        f"  provider plugin {name}: the published one" for name, it in published.items() if it
+    ]
     lines.append("stood in (simulated):")
     lines += [
-        f"  provider plugin {name}: the lab's stand-in" for name in PLUGINS if name not in published
+        f"  provider plugin {name}: the lab's stand-in" for name, it in published.items() if not it
     ]
     lines += [f"  {name}: {how}" for name, how in SIMULATED]
     lines.append("on the cluster:")

@@ -57,11 +57,11 @@ type Spec struct {
 
 // Options are what a run may choose about its simulation.
 type Options struct {
-	BootDelay        time.Duration `json:"bootDelay"`        // from power on to maintenance mode or services
-	InstallDelay     time.Duration `json:"installDelay"`     // from the first configuration to the reboot
-	CloneDelay       time.Duration `json:"cloneDelay"`       // of each clone in vCenter
-	PublishedPlugins []string      `json:"publishedPlugins"` // packages; the lab stands in for the others
-	Faults           []string      `json:"faults"`           // see Faults
+	BootDelay        time.Duration   `json:"bootDelay"`        // from power on to maintenance mode or services
+	InstallDelay     time.Duration   `json:"installDelay"`     // from the first configuration to the reboot
+	CloneDelay       time.Duration   `json:"cloneDelay"`       // of each clone in vCenter
+	PublishedPlugins map[string]bool `json:"publishedPlugins"` // by package; if not, the lab stands in for it
+	Faults           []string        `json:"faults"`           // see Faults
 }
 
 // Settings are the parts of `python -m config show --json` that a world is built from.

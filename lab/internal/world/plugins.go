@@ -13,24 +13,24 @@ import (
 // standIns are the provider packages that the lab can stand in for.
 var standIns = []string{"kubernetes", "talos", "vsphere"}
 
-// PublishedPlugins says for which provider packages the published plugin runs. The choice is "stand-in" for none,
-// "published" for all of them, or their names with commas between.
-func PublishedPlugins(choice string) ([]string, error) {
-	switch choice {
-	case "stand-in":
-		return []string{}, nil
-	case "published":
-		return standIns, nil
+// PublishedPlugins says of each provider package whether the published plugin runs. The choice is "stand-in" for
+// none, "published" for all of them, or their names with commas between.
+func PublishedPlugins(choice string) (map[string]bool, error) {
+	published := map[string]bool{}
+	for _, name := range standIns {
+		published[name] = choice == "published"
 	}
-	names := strings.Split(choice, ",")
-	for _, name := range names {
+	if choice == "published" || choice == "stand-in" {
+		return published, nil
+	}
+	for name := range strings.SplitSeq(choice, ",") {
 		if !slices.Contains(standIns, name) {
 			return nil, fmt.Errorf("--plugins %q: must be stand-in, published, or some of %s with commas between",
 				choice, strings.Join(standIns, ", "))
 		}
+		published[name] = true
 	}
-	slices.Sort(names)
-	return slices.Compact(names), nil
+	return published, nil
 }
 
 // pluginInfo is a wheel's pulumi-plugin.json.
@@ -70,7 +70,7 @@ func linkPlugins(l Layout, s *Spec) error {
 func linkPlugin(l Layout, s *Spec, p pluginInfo) error {
 	folder := filepath.Join("plugins", fmt.Sprintf("resource-%s-v%s", p.Name, p.Version))
 	target := filepath.Join(l.PulumiHome(), folder)
-	if slices.Contains(s.Options.PublishedPlugins, p.Name) {
+	if s.Options.PublishedPlugins[p.Name] {
 		store := filepath.Join(s.Bin, "published")
 		if err := installPublished(s, store, p); err != nil {
 			return err
