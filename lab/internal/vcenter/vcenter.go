@@ -36,7 +36,7 @@ const (
 	build   = "24022515"
 )
 
-// Options describe a vCenter. All fields but the delays and Log are needed.
+// Options describe a vCenter. All fields but Dir, the delays and Log are needed.
 type Options struct {
 	Listener    net.Listener    // plain TCP; TLS is added
 	Certificate tls.Certificate // for the name by which clients know the server
@@ -44,6 +44,7 @@ type Options struct {
 	Password    string
 	Inventory   Inventory
 	Machines    Machines
+	Dir         string // where the datastore's folder is made, until Close; "" is the system's for such
 	// TaskDelay lengthens every task. CloneDelay is the time between a VM's appearance in the
 	// inventory and the end of the deployment that makes it, and lengthens clones. Task delays are
 	// process-wide in vcsim: use them in one VCenter at a time.
@@ -99,7 +100,7 @@ func Start(ctx context.Context, options Options) (*VCenter, error) {
 
 // create builds the model: an empty vCenter, the inventory, and the corrections.
 func (v *VCenter) create(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "datastore-")
+	dir, err := os.MkdirTemp(v.options.Dir, "datastore-")
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func Serve(l Layout, progress *os.File) error {
 		return err
 	}
 
-	center, err = startVcenter(authority, spec, addresses[s.Site.Vcenter], fleet, log)
+	center, err = startVcenter(l, authority, spec, addresses[s.Site.Vcenter], fleet, log)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say f
 	return nil
 }
 
-func startVcenter(authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
+func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
 	s, options := spec.Settings, spec.Options
 	certificate, err := authority.Server(s.Site.Vcenter, options.certificateEnd())
 	if err != nil {
@@ -213,7 +213,7 @@ func startVcenter(authority *pki.Authority, spec *Spec, address netip.Addr, flee
 			Datacenter: s.Site.Datacenter, Cluster: s.Site.Cluster, Datastore: datastore, Network: s.Site.Network,
 			Hosts: hosts(s),
 		},
-		Machines: machinesOf(fleet), CloneDelay: options.CloneDelay, Log: log,
+		Machines: machinesOf(fleet), Dir: l.Root, CloneDelay: options.CloneDelay, Log: log,
 	})
 }
 
