@@ -52,9 +52,8 @@ func (m *machines) PowerOff(string)                 { m.note("off") }
 func (m *machines) Reconfigure(vcentersim.Hardware) { m.note("reconfigure") }
 func (m *machines) Destroy(string)                  { m.note("destroy") }
 
-// since waits for the events to settle and returns those after the first n.
+// since returns the events after the first n. A VM's task ends with the events that it brings about.
 func (m *machines) since(n int) []string {
-	time.Sleep(100 * time.Millisecond)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.events[n:])
