@@ -11,6 +11,7 @@ from components import layers
 from components.cluster import Cluster, Identity, Image, Nodes
 from components.configuration import PatchError, check_patch_files
 from components.foundation import Definition, load_definitions
+from components.hooks import end_waits_on_interrupt
 from components.machines import Machines
 from components.manifests import ManifestError
 from components.talosctl import TalosctlError, check_talosctl
@@ -73,4 +74,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_waits_on_interrupt()
     main()

@@ -7,19 +7,18 @@ with "failed calling webhook". Asking with a dry run is the only check that goes
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.gate import Gate
-from components.health import Clock
+from components.hooks import in_thread, resolved
 from components.kubernetes_api import POLL_SECONDS, KubernetesApi
-from components.rollout import resolved
+from components.waiting import Clock
 
 if TYPE_CHECKING:
-    from components.gate import Hook
+    from components.hooks import Hook
 
 SECONDS = 180.0
 """Certificates are made within seconds; the API server may take a minute to see them."""
@@ -52,27 +51,34 @@ def once_taken(
 def accepts(kubeconfig: pulumi.Output[str], *probes: Mapping[str, Any]) -> Hook:
     """Make the hook that waits until the API takes objects like these, which are never made."""
 
-    async def accepts(_: pulumi.ResourceHookArgs) -> None:
+    async def accepts(args: pulumi.ResourceHookArgs) -> None:
         api = KubernetesApi(await resolved(kubeconfig))
-        for probe in probes:
-            await asyncio.to_thread(wait_accepted, api, probe, Clock())
+
+        def wait(clock: Clock) -> None:
+            for probe in probes:
+                wait_accepted(api, probe, clock)
+
+        await in_thread(args, wait)
 
     return accepts
 
 
 def wait_accepted(api: KubernetesApi, probe: Mapping[str, Any], clock: Clock) -> None:
     """Ask until there is an answer. Raises `AdmissionError`."""
-    deadline = clock.now() + SECONDS
     path = collection(probe)
-    while (reason := api.would_accept(path, probe)) is not None:
-        if clock.now() >= deadline:
-            kind, place = probe["kind"], probe["metadata"].get("namespace", "the cluster")
-            message = (
-                f"{kind} in {place}: the API server takes none after {SECONDS:.0f} s: {reason}; "
-                f"look at the pods in {place} that define or check it, then run `pulumi up` again"
-            )
-            raise AdmissionError(message)
-        clock.sleep(POLL_SECONDS)
+    kind, place = probe["kind"], probe["metadata"].get("namespace", "the cluster")
+    reason = clock.wait(
+        f"the API server to take a {kind} in {place}",
+        lambda: api.would_accept(path, probe) or "",
+        seconds=SECONDS,
+        poll=POLL_SECONDS,
+    )
+    if reason:
+        message = (
+            f"{kind} in {place}: the API server takes none after {SECONDS:.0f} s: {reason}; "
+            f"look at the pods in {place} that define or check it, then run `pulumi up` again"
+        )
+        raise AdmissionError(message)
 
 
 def collection(probe: Mapping[str, Any]) -> str:

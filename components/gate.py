@@ -9,14 +9,15 @@ again. Its inputs say what it has seen through; a change of theirs closes it unt
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from components.tokens import GATE
 
-Hook = Callable[[pulumi.ResourceHookArgs], Awaitable[None]]
+if TYPE_CHECKING:
+    from components.hooks import Hook
 
 
 class Gate(pulumi.ComponentResource):

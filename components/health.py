@@ -7,11 +7,11 @@ them to the deployment.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from components.talosctl import EtcdMember, Talosctl, TalosctlError
+from components.waiting import Clock
 
 POLL_SECONDS = 2.0
 REBOOT_SECONDS = 600.0
@@ -46,14 +46,6 @@ class Member:
 
 class HealthError(Exception):
     """A machine is not as it must be; the text names it, what was awaited and how to mend it."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, so that tests need none."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -142,42 +134,47 @@ class Observer:
         self._refuse_while_ill(member, lambda: self.others(member))
 
     def _refuse_while_ill(self, member: Member, others: Callable[[], Sequence[Member]]) -> None:
-        deadline = self.clock.now() + GUARD_SECONDS
-        while True:
+        def lacking() -> str:
             found = {str(one): self.missing(one) for one in others()}
             if all(found.values()):  # no other node is Ready: the cluster has no CNI yet
                 found = {name: _without_node(lacks) for name, lacks in found.items()}
             ill = {name: lacks for name, lacks in found.items() if lacks}
-            if not ill:
-                return
-            if self.clock.now() >= deadline:
-                raise HealthError(_refusal(member, ill))
-            self.clock.sleep(POLL_SECONDS)
+            return ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in ill.items())
+
+        what = f"the rest of etcd to be healthy, before {member} is touched"
+        if states := self.clock.wait(what, lacking, seconds=GUARD_SECONDS, poll=POLL_SECONDS):
+            raise HealthError(_refusal(member, states))
 
     def before_configuration(self, member: Member, configuration: str) -> Before | None:
         """Remember what the machine is like before a new configuration reaches it.
 
         None when it waits in maintenance mode: the configuration is its first.
         """
-        deadline = self.clock.now() + GUARD_SECONDS
-        while True:
+        found: list[Before | None] = []
+
+        def lacking() -> str:
             try:
-                return Before(
+                before = Before(
                     boot_id=self.talos.boot_id(member.address),
                     reboots=self.talos.needs_reboot(member.address, configuration),
                     node_ready=NODE_READY not in self.talos.machine_status(member.address).unmet,
                 )
             except TalosctlError as error:
-                if self.talos.in_maintenance(member.address):
-                    return None
-                if self.clock.now() >= deadline:
-                    message = (
-                        f"{member}: refuses or cannot take its new configuration: {error}. "
-                        f"Nothing was changed on it; see `talosctl -n {member.address} dmesg`, "
-                        "mend it, then run `pulumi up` again"
-                    )
-                    raise HealthError(message) from None
-                self.clock.sleep(POLL_SECONDS)
+                if not self.talos.in_maintenance(member.address):
+                    return str(error)
+                before = None
+            found.append(before)
+            return ""
+
+        what = f"{member} to say what its new configuration would do"
+        if error := self.clock.wait(what, lacking, seconds=GUARD_SECONDS, poll=POLL_SECONDS):
+            message = (
+                f"{member}: refuses or cannot take its new configuration: {error}. "
+                f"Nothing was changed on it; see `talosctl -n {member.address} dmesg`, "
+                "mend it, then run `pulumi up` again"
+            )
+            raise HealthError(message)
+        return found[0]
 
     def wait_rebooted(self, member: Member, before: Before) -> None:
         """Wait until the machine runs another boot than before."""
@@ -273,22 +270,20 @@ class Observer:
         lasting: float = 0.0,
     ) -> None:
         """Poll until nothing has been pending for `lasting` seconds; fail after `seconds`."""
-        start = self.clock.now()
-        since: float | None = None
-        while True:
-            lacks = pending()
-            now = self.clock.now()
-            since = None if lacks else (now if since is None else since)
-            if since is not None and now - since >= lasting:
-                return
-            if lacks and now - start >= seconds:
-                message = (
-                    f"{member}: not {state} after {seconds:.0f} s; last seen: {_listed(lacks)}. "
-                    f"See `talosctl -n {member.address} dmesg` and `talosctl -n {member.address} "
-                    "service`, mend it, then run `pulumi up` again: it goes on from here"
-                )
-                raise HealthError(message)
-            self.clock.sleep(POLL_SECONDS)
+        lacks = self.clock.wait(
+            f"{member} to be {state}",
+            lambda: _listed(pending()),
+            seconds=seconds,
+            poll=POLL_SECONDS,
+            lasting=lasting,
+        )
+        if lacks:
+            message = (
+                f"{member}: not {state} after {seconds:.0f} s; last seen: {lacks}. "
+                f"See `talosctl -n {member.address} dmesg` and `talosctl -n {member.address} "
+                "service`, mend it, then run `pulumi up` again: it goes on from here"
+            )
+            raise HealthError(message)
 
 
 def _without_node(lacks: Mapping[str, str]) -> dict[str, str]:
@@ -299,8 +294,7 @@ def _listed(lacks: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
 
 
-def _refusal(member: Member, ill: Mapping[str, Mapping[str, str]]) -> str:
-    states = ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in ill.items())
+def _refusal(member: Member, states: str) -> str:
     return (
         f"{member}: not touched, since etcd could lose its quorum. {states}. Bring that machine "
         "back (if it is gone for good: `talosctl etcd remove-member`), then run `pulumi up` again"

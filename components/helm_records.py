@@ -10,7 +10,6 @@ release's own annotations (helm/pkg/action/validate.go, existingResourceConflict
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import json
@@ -21,13 +20,13 @@ from urllib.parse import quote
 
 import pulumi
 
-from components.health import Clock
+from components.hooks import in_thread, resolved
 from components.kubernetes_api import KubernetesApi
-from components.rollout import resolved
+from components.waiting import Clock
 
 if TYPE_CHECKING:
     from components.charts import ChartPlan
-    from components.gate import Hook
+    from components.hooks import Hook
 
 PENDING = "pending-"
 PATIENCE_SECONDS = 15.0
@@ -78,9 +77,9 @@ def before_upgrade(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
 def _hook(
     kubeconfig: pulumi.Output[str], mend: Callable[[KubernetesApi, Clock], list[str]]
 ) -> Hook:
-    async def hook(_: pulumi.ResourceHookArgs) -> None:
+    async def hook(args: pulumi.ResourceHookArgs) -> None:
         document = await resolved(kubeconfig)
-        for message in await asyncio.to_thread(lambda: mend(KubernetesApi(document), Clock())):
+        for message in await in_thread(args, lambda clock: mend(KubernetesApi(document), clock)):
             pulumi.log.warn(message)
 
     return hook
@@ -111,12 +110,16 @@ def forget_pending(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[st
 
 def _settled(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[Record]:
     """Read the records, giving a pending operation a while to end by itself."""
-    deadline = clock.now() + PATIENCE_SECONDS
-    while True:
-        found = records(api, plan)
-        if not any(one.pending for one in found) or clock.now() >= deadline:
-            return found
-        clock.sleep(POLL_SECONDS)
+    found: list[Record] = []
+
+    def lacking() -> str:
+        found[:] = records(api, plan)
+        pending = [f"revision {one.revision} is {one.status}" for one in found if one.pending]
+        return ", ".join(pending)
+
+    what = f"the end of what a killed run began on the release {plan.namespace}/{plan.release}"
+    clock.wait(what, lacking, seconds=PATIENCE_SECONDS, poll=POLL_SECONDS)
+    return found
 
 
 def _forget(api: KubernetesApi, plan: ChartPlan, record: Record, why: str) -> str:

@@ -5,7 +5,6 @@ Only what hooks need, with the standard library: all else goes through the Kuber
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import ssl
@@ -20,12 +19,12 @@ from urllib.parse import urlsplit
 import pulumi
 import yaml
 
-from components.health import Clock
-from components.rollout import resolved
+from components.hooks import in_thread, resolved
 from components.talosctl import private_file
+from components.waiting import Clock
 
 if TYPE_CHECKING:
-    from components.gate import Hook
+    from components.hooks import Hook
 
 API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
@@ -141,27 +140,29 @@ def _message(answer: bytes) -> str | None:
 def api_answers(kubeconfig: pulumi.Output[str]) -> Hook:
     """Make the hook that waits until the API says that it is ready."""
 
-    async def api_answers(_: pulumi.ResourceHookArgs) -> None:
+    async def api_answers(args: pulumi.ResourceHookArgs) -> None:
         document = await resolved(kubeconfig)
-        await asyncio.to_thread(wait_ready, document)
+        await in_thread(args, lambda clock: wait_ready(document, clock))
 
     return api_answers
 
 
-def wait_ready(kubeconfig: str, clock: Clock | None = None) -> None:
+def wait_ready(kubeconfig: str, clock: Clock) -> None:
     """Ask /readyz with the kubeconfig's own credentials until the answer is yes."""
-    clock = clock or Clock()
     api = KubernetesApi(kubeconfig)
-    deadline = clock.now() + API_SECONDS
-    while (reason := api.not_ready()) is not None:
-        if clock.now() >= deadline:
-            message = (
-                f"{api.server}: the Kubernetes API is not ready after {API_SECONDS:.0f} s; last "
-                f"seen: {reason}. The address moves to a control plane once etcd has a leader: see "
-                "`talosctl etcd status` on the control planes, then run `pulumi up` again"
-            )
-            raise ApiError(message)
-        clock.sleep(POLL_SECONDS)
+    reason = clock.wait(
+        f"the Kubernetes API at {api.server} to be ready",
+        lambda: api.not_ready() or "",
+        seconds=API_SECONDS,
+        poll=POLL_SECONDS,
+    )
+    if reason:
+        message = (
+            f"{api.server}: the Kubernetes API is not ready after {API_SECONDS:.0f} s; last "
+            f"seen: {reason}. The address moves to a control plane once etcd has a leader: see "
+            "`talosctl etcd status` on the control planes, then run `pulumi up` again"
+        )
+        raise ApiError(message)
 
 
 def _tls(config: dict[str, Any]) -> ssl.SSLContext:

@@ -8,7 +8,6 @@ that the vSphere provider itself uses (govmomi, vapi/library).
 
 from __future__ import annotations
 
-import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.hooks import in_thread, resolved
 from components.orphans import OrphanError, VCenter
-from components.rollout import resolved
 
 if TYPE_CHECKING:
-    from components.gate import Hook
+    from components.hooks import Hook
 
 SESSION_PATH = "/rest/com/vmware/cis/session"
 ITEM_PATH = "/rest/com/vmware/content/library/item"
@@ -40,9 +39,9 @@ def no_leftover_item(
 ) -> Hook:
     """Make the hook that clears an item's place in the library (its id) before the item is made."""
 
-    async def no_leftover_item(_: pulumi.ResourceHookArgs) -> None:
+    async def no_leftover_item(args: pulumi.ResourceHookArgs) -> None:
         secret, identity = await resolved(password), await resolved(library)
-        await asyncio.to_thread(remove_items, vcenter, secret, identity, name)
+        await in_thread(args, lambda _: remove_items(vcenter, secret, identity, name))
 
     return no_leftover_item
 

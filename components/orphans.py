@@ -7,9 +7,7 @@ or its Talos waits for a configuration. Only then is it removed.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,13 +16,13 @@ import pulumi
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
-from components.health import Clock
-from components.rollout import resolved
+from components.hooks import in_thread, resolved
 from components.talosctl import Talosctl, TalosctlError, connect
+from components.waiting import Clock
 
 if TYPE_CHECKING:
-    from components.gate import Hook
     from components.health import Member
+    from components.hooks import Hook
     from config.settings import Site
 
 TASK_SECONDS = 300.0
@@ -83,46 +81,59 @@ def no_leftover(
 ) -> Hook:
     """Make the hook that clears a machine's place in vCenter before the machine is made."""
 
-    async def no_leftover(_: pulumi.ResourceHookArgs) -> None:
+    async def no_leftover(args: pulumi.ResourceHookArgs) -> None:
         secret, credentials = await resolved(password), await resolved(talosconfig)
 
-        def run() -> None:
+        def run(clock: Clock) -> None:
             with connect(credentials) as talos:
                 remove_orphan(
-                    vcenter, secret, member.name, lambda: unconfigured(talos, member.address)
+                    vcenter,
+                    secret,
+                    member.name,
+                    lambda: unconfigured(talos, member.address, clock),
+                    clock,
                 )
 
-        await asyncio.to_thread(run)
+        await in_thread(args, run)
 
     return no_leftover
 
 
-def unconfigured(talos: Talosctl, address: str, clock: Clock | None = None) -> bool:
+def unconfigured(talos: Talosctl, address: str, clock: Clock) -> bool:
     """Tell whether a machine that runs waits for its first configuration.
 
     It may have been switched on a moment ago: only after BOOT_SECONDS does silence mean no.
     """
-    clock = clock or Clock()
-    deadline = clock.now() + BOOT_SECONDS
-    while not talos.in_maintenance(address):
+    configured = False
+
+    def lacking() -> str:
+        nonlocal configured
+        if talos.in_maintenance(address):
+            return ""
         try:
             talos.boot_id(address)
-        except TalosctlError:
-            if clock.now() >= deadline:
-                return False
-        else:
-            return False  # it takes our credentials: it has a configuration of this cluster
-        clock.sleep(POLL_SECONDS)
-    return True
+        except TalosctlError as error:
+            return str(error)
+        configured = True  # it takes our credentials: it has a configuration of this cluster
+        return ""
+
+    what = f"the machine at {address}, which this stack does not know, to say what it is"
+    silent = clock.wait(what, lacking, seconds=BOOT_SECONDS, poll=POLL_SECONDS)
+    return not silent and not configured
 
 
 def remove_orphan(
-    vcenter: VCenter, password: str, name: str, is_unconfigured: Callable[[], bool]
+    vcenter: VCenter,
+    password: str,
+    name: str,
+    is_unconfigured: Callable[[], bool],
+    clock: Clock | None = None,
 ) -> bool:
     """Remove the leftover of this name; tell whether there was one.
 
     Fails with OrphanError when it runs and does not wait in maintenance mode.
     """
+    clock = clock or Clock()
     try:
         service = SmartConnect(  # type: ignore[no-untyped-call]
             host=vcenter.server, user=vcenter.user, pwd=password, sslContext=vcenter.tls()
@@ -138,13 +149,13 @@ def remove_orphan(
         if machine is None:
             return False
         for task in list(machine.recentTask):
-            _finish(task, fails=False)  # such as the killed run's own clone
+            _finish(task, clock, fails=False)  # such as the killed run's own clone
         running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
         if running and not is_unconfigured():
             raise OrphanError(_in_the_way(vcenter, name))
         if running:
-            _finish(machine.PowerOffVM_Task())
-        _finish(machine.Destroy_Task())
+            _finish(machine.PowerOffVM_Task(), clock)
+        _finish(machine.Destroy_Task(), clock)
         return True
     finally:
         Disconnect(service)  # type: ignore[no-untyped-call]
@@ -160,15 +171,20 @@ def _power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has
     return content.propertyCollector.RetrieveContents([wanted])[0].propSet[0].val
 
 
-def _finish(task: Any, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
+def _finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
     """Wait for a task of vCenter."""
     states = vim.TaskInfo.State
-    deadline = time.monotonic() + TASK_SECONDS
-    while task.info.state not in (states.success, states.error):
-        if time.monotonic() >= deadline:
-            message = f"vCenter: task {task.info.descriptionId} not done after {TASK_SECONDS:.0f} s"
-            raise OrphanError(message)
-        time.sleep(POLL_SECONDS)
+    ended = (states.success, states.error)
+    name = task.info.descriptionId
+    state = clock.wait(
+        f"vCenter's task {name}",
+        lambda: "" if (now := task.info.state) in ended else f"it is {now}",
+        seconds=TASK_SECONDS,
+        poll=POLL_SECONDS,
+    )
+    if state:
+        message = f"vCenter: task {name} not done after {TASK_SECONDS:.0f} s: {state}"
+        raise OrphanError(message)
     if fails and task.info.state == states.error:
         message = f"vCenter: task {task.info.descriptionId} failed: {task.info.error.msg}"
         raise OrphanError(message)

@@ -6,16 +6,16 @@ preview; each may run again after a failure or a kill, and does no harm then.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import pulumi
 
-from components.gate import Hook
-from components.health import Before, Clock, Member, Observer
+from components.health import Before, Member, Observer
+from components.hooks import Hook, in_thread, resolved
 from components.talosctl import Talosctl, connect
+from components.waiting import Clock
 
 T = TypeVar("T")
 Connect = Callable[[str], AbstractContextManager[Talosctl]]
@@ -32,32 +32,35 @@ class Rollout:
         connector: Connect = connect,
         clock: Clock | None = None,
     ) -> None:
-        """Take all machines, and the credentials for their Talos API (a secret)."""
+        """Take all machines, and the credentials for their Talos API (a secret).
+
+        `clock` is for tests: a hook has its own.
+        """
         self._members = tuple(members)
         self._talosconfig = talosconfig
         self._connect = connector
-        self._clock = clock or Clock()
+        self._clock = clock
         self._before: dict[str, Before] = {}
 
     def guard(self, member: Member) -> Hook:
         """Make the hook that refuses to touch the machine while another one is unhealthy."""
 
-        async def guard(_: pulumi.ResourceHookArgs) -> None:
-            await self._observe(lambda cluster: cluster.guard(member))
+        async def guard(args: pulumi.ResourceHookArgs) -> None:
+            await self._observe(args, lambda cluster: cluster.guard(member))
 
         return guard
 
     def before_configuration(self, member: Member, configuration: pulumi.Output[str]) -> Hook:
         """Make the hook that guards a new configuration and remembers the machine as it was."""
 
-        async def before_configuration(_: pulumi.ResourceHookArgs) -> None:
+        async def before_configuration(args: pulumi.ResourceHookArgs) -> None:
             wanted = await resolved(configuration)
 
             def look(cluster: Observer) -> Before | None:
                 cluster.guard(member)
                 return cluster.before_configuration(member, wanted)
 
-            before = await self._observe(look)
+            before = await self._observe(args, look)
             if before is not None:
                 self._before[member.name] = before
 
@@ -66,23 +69,23 @@ class Rollout:
     def bootstrap(self, member: Member) -> Hook:
         """Make the hook that starts etcd, on this machine, unless it runs somewhere."""
 
-        async def bootstrap(_: pulumi.ResourceHookArgs) -> None:
-            await self._observe(lambda cluster: cluster.bootstrap(member))
+        async def bootstrap(args: pulumi.ResourceHookArgs) -> None:
+            await self._observe(args, lambda cluster: cluster.bootstrap(member))
 
         return bootstrap
 
     def first_health(self, member: Member) -> Hook:
         """Make the hook that waits until a new machine is healthy."""
 
-        async def first_health(_: pulumi.ResourceHookArgs) -> None:
-            await self._observe(lambda one: one.wait_healthy(member, None, settle=False))
+        async def first_health(args: pulumi.ResourceHookArgs) -> None:
+            await self._observe(args, lambda one: one.wait_healthy(member, None, settle=False))
 
         return first_health
 
     def health_again(self, member: Member) -> Hook:
         """Make the hook that sees a changed machine go, if it has to, and come back healthy."""
 
-        async def health_again(_: pulumi.ResourceHookArgs) -> None:
+        async def health_again(args: pulumi.ResourceHookArgs) -> None:
             # None after a changed VM, and when an earlier run was killed between change and gate.
             before = self._before.pop(member.name, None)
 
@@ -92,7 +95,7 @@ class Rollout:
                     cluster.wait_rebooted(member, before)
                 cluster.wait_healthy(member, before, settle=not reboots)
 
-            await self._observe(wait)
+            await self._observe(args, wait)
 
         return health_again
 
@@ -101,25 +104,16 @@ class Rollout:
 
         async def retire(args: pulumi.ResourceHookArgs) -> None:
             old = (args.old_inputs or {}).get("controlPlanes") or {}
-            await self._observe(lambda cluster: cluster.retire(old))
+            await self._observe(args, lambda cluster: cluster.retire(old))
 
         return retire
 
-    async def _observe(self, look: Callable[[Observer], T]) -> T:
+    async def _observe(self, args: pulumi.ResourceHookArgs, look: Callable[[Observer], T]) -> T:
         """Look at the machines in a thread: the event loop serves the engine meanwhile."""
         talosconfig = await resolved(self._talosconfig)
 
-        def run() -> T:
+        def run(clock: Clock) -> T:
             with self._connect(talosconfig) as talos:
-                return look(Observer(talos, self._members, self._clock))
+                return look(Observer(talos, self._members, self._clock or clock))
 
-        return await asyncio.to_thread(run)
-
-
-async def resolved(output: pulumi.Output[T]) -> T:
-    """Wait for an output's value; in a hook, what the resource depends on is there."""
-    value = await output.future()
-    if value is None:
-        message = "a value that a hook needs is missing; this is a bug of the program"
-        raise RuntimeError(message)
-    return value
+        return await in_thread(args, run)

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
+
+from components.waiting import Result, run_program
 
 CALL_SECONDS = 20.0
 """A machine that answers does so in well under a second; one that hangs is given up after this."""
@@ -40,14 +41,6 @@ CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-schedul
 
 class TalosctlError(Exception):
     """A call of talosctl failed; the text is the end of what it wrote to stderr."""
-
-
-class Result(NamedTuple):
-    """What one run of talosctl left behind."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 Runner = Callable[[Sequence[str], float], Result]
@@ -79,20 +72,11 @@ class EtcdMember:
 
 def run_talosctl(arguments: Sequence[str], seconds: float) -> Result:
     """Run the real talosctl."""
-    try:
-        done = subprocess.run(
-            ["talosctl", *arguments],  # noqa: S607 the operator's PATH decides which talosctl
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=seconds,
-        )
+    try:  # the operator's PATH decides which talosctl
+        return run_program(["talosctl", *arguments], seconds)
     except FileNotFoundError:
         message = "talosctl: not found on PATH"
         raise TalosctlError(message) from None
-    except subprocess.TimeoutExpired:
-        return Result(124, "", f"no answer within {seconds:.0f} s")
-    return Result(done.returncode, done.stdout, done.stderr)
 
 
 def dial(address: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.talosctl import Result
+from components.waiting import Result
 
 DENIED = 'error: rpc error: code = Unavailable desc = "tls: certificate required"'
 NO_ETCD = "error getting members: rpc error: code = Unknown desc = etcd is not running"

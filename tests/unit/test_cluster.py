@@ -12,10 +12,11 @@ import pulumi
 import pytest
 
 from components import health, talosctl
-from components.gate import Hook
-from components.health import Clock, HealthError, Member, Observer
+from components.health import HealthError, Member, Observer
+from components.hooks import Hook
 from components.rollout import Rollout
-from components.talosctl import Result, Talosctl, TalosctlError, check_talosctl, parse_members
+from components.talosctl import Talosctl, TalosctlError, check_talosctl, parse_members
+from components.waiting import Clock, Result
 from tests.unit.fake_talos import NO_ETCD, FakeMachine, FakeTalos
 
 NO_CNI = {"nodeReady": 'node "x" is not ready'}

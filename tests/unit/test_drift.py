@@ -13,7 +13,8 @@ import pytest
 
 from components import redaction
 from components.kubernetes_api import InvalidError
-from components.talosctl import Result, Talosctl, TalosctlError
+from components.talosctl import Talosctl, TalosctlError
+from components.waiting import Result
 from drift import backups, cluster, machines, state
 from drift.__main__ import main
 from drift.finding import DriftError, Field, Finding

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from components.charts import ChartPlan
-from components.health import Clock
 from components.helm_records import (
     PATIENCE_SECONDS,
     RecordError,
@@ -17,6 +16,7 @@ from components.helm_records import (
     forget_unknown,
     records,
 )
+from components.waiting import Clock
 
 PLAN = ChartPlan("traefik", "https://charts.example.com", "1.2.3", "ingress", {})
 

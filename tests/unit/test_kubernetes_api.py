@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from components import kubernetes_api
-from components.health import Clock
 from components.kubernetes_api import ApiError, wait_ready
+from components.waiting import Clock
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import pytest
 from pyVmomi import vim
 
 from components import orphans, talosctl
-from components.health import Clock
 from components.orphans import OrphanError, VCenter, remove_orphan, unconfigured
+from components.waiting import Clock
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
 ON = vim.VirtualMachine.PowerState.poweredOn

@@ -35,9 +35,20 @@ const exitAlreadyShown = 32
 // host answers the engine for one run of the CLI.
 type host struct {
 	pulumirpc.UnimplementedLanguageRuntimeServer
-	version string
-	engine  string // address of the engine's gRPC server
+	version   string
+	engine    string          // address of the engine's gRPC server
+	cancelled context.Context // ends with the engine's call of Cancel
+	cancel    context.CancelFunc
 }
+
+func newHost(version, engine string) *host {
+	h := &host{version: version, engine: engine}
+	h.cancelled, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+// graceOfPrograms is what a program gets between the interrupt and the kill, as Pulumi's own host has it.
+const graceOfPrograms = 5 * time.Second
 
 // Main serves the host until the engine goes away; the port is the first line on stdout.
 func Main(version string, args []string) error {
@@ -54,7 +65,7 @@ func Main(version string, args []string) error {
 	handle, err := rpcutil.ServeWithOptions(rpcutil.ServeOptions{
 		Cancel: cancel,
 		Init: func(s *grpc.Server) error {
-			pulumirpc.RegisterLanguageRuntimeServer(s, &host{version: version, engine: engine})
+			pulumirpc.RegisterLanguageRuntimeServer(s, newHost(version, engine))
 			return nil
 		},
 		Options: rpcutil.TracingServerInterceptorOptions(nil),
@@ -167,10 +178,16 @@ func (h *host) Run(ctx context.Context, r *pulumirpc.RunRequest) (*pulumirpc.Run
 	if err != nil {
 		return nil, err
 	}
-	cmd, err := tc.Command(ctx, argv...)
+	// A Ctrl-C reaches the command line only, which tells its plugins: they are process groups of their own.
+	running, stop := context.WithCancel(h.cancelled)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	cmd, err := tc.Command(running, argv...)
 	if err != nil {
 		return nil, err
 	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = graceOfPrograms
 	values, err := json.Marshal(nonNil(r.GetConfig()))
 	if err != nil {
 		return nil, err
@@ -188,6 +205,8 @@ func (h *host) Run(ctx context.Context, r *pulumirpc.RunRequest) (*pulumirpc.Run
 
 	code, err := exitCode(cmd.Run())
 	switch {
+	case running.Err() != nil: // the engine asked for it, and knows
+		return &pulumirpc.RunResponse{Bail: true}, nil
 	case err != nil:
 		return nil, fmt.Errorf("the Python program could not be started: %w", err)
 	case code == exitAlreadyShown:
@@ -334,6 +353,8 @@ func (h *host) RuntimeOptionsPrompts(context.Context, *pulumirpc.RuntimeOptionsR
 	return &pulumirpc.RuntimeOptionsResponse{}, nil
 }
 
+// Cancel interrupts the program that runs; the engine calls it at the first Ctrl-C.
 func (h *host) Cancel(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {
+	h.cancel()
 	return &emptypb.Empty{}, nil
 }

@@ -140,3 +140,40 @@ func TestAPolicyPackThatCannotBeStartedSaysWhere(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// program makes a project whose Python is a shell script, and a host that has the script of the SDK beside it.
+func program(t *testing.T, script string) *pulumirpc.RunRequest {
+	t.Helper()
+	info := pack(t, script)
+	return &pulumirpc.RunRequest{Info: info, Project: "platform", Stack: "prod", Parallel: 1}
+}
+
+func TestACtrlCInterruptsTheProgramAndWaitsForItsEnd(t *testing.T) {
+	told := filepath.Join(t.TempDir(), "told")
+	request := program(t, `trap 'echo interrupted > `+told+`; exit 32' INT
+echo started > `+told+`
+while :; do sleep 0.05; done
+`)
+	h := newHost("v1", "")
+	answer := make(chan *pulumirpc.RunResponse, 1)
+	go func() {
+		response, err := h.Run(t.Context(), request)
+		if err != nil {
+			t.Error(err)
+		}
+		answer <- response
+	}()
+	for text := ""; text != "started\n"; {
+		read, _ := os.ReadFile(told)
+		text = string(read)
+	}
+	if _, err := h.Cancel(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if response := <-answer; !response.GetBail() {
+		t.Errorf("the response is %v: the engine knows that it asked for it", response)
+	}
+	if read, _ := os.ReadFile(told); string(read) != "interrupted\n" {
+		t.Errorf("the program was told %q", read)
+	}
+}

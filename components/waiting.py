@@ -1,0 +1,142 @@
+"""How everything here waits: it says what is lacking, ends in time, and stops when it is asked to.
+
+Plain and blocking, without Pulumi: hooks.py runs such work beside the engine, and shows what is
+told.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+FIRST_SECONDS = 5.0
+"""What ends sooner needs no words."""
+REPORT_SECONDS = 15.0
+"""A wait is told again after this, and not sooner."""
+STOP_POLL_SECONDS = 0.2
+"""How soon a program that runs is ended once the run is asked to stop."""
+
+
+class StoppedError(Exception):
+    """The run was asked to end while something waited; the text names why and what to do."""
+
+
+class Stop:
+    """Whether the run is asked to end. Every wait looks at it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._why = ""
+
+    def request(self, why: str) -> None:
+        """Ask all waits to end; `why` is told by each. The first reason stays."""
+        if not self._event.is_set():
+            self._why = why
+            self._event.set()
+
+    def requested(self) -> bool:
+        """Whether the run is asked to end."""
+        return self._event.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but raise `StoppedError` as soon as the run is asked to end."""
+        if self._event.wait(seconds):
+            raise self.error()
+
+    def error(self) -> StoppedError:
+        """Give the error that a wait ends with."""
+        return StoppedError(f"{self._why}; `pulumi up` goes on from here")
+
+
+STOP = Stop()
+"""Of this process: a run has one end."""
+
+
+def say_nothing(_: str) -> None:
+    """Tell nobody what is waited for."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time, and who is told what is waited for; tests need neither."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = STOP.sleep
+    tell: Callable[[str], None] = say_nothing
+
+    def wait(
+        self,
+        what: str,
+        lacking: Callable[[], str],
+        *,
+        seconds: float,
+        poll: float,
+        lasting: float = 0.0,
+    ) -> str:
+        """Poll until nothing has been lacking for `lasting` seconds, for `seconds` at most.
+
+        `what` names what is waited for, as in "node01: healthy". `lacking` says what is missing
+        now, "" when nothing is. Gives what was missing at the end, "" when all came. Raises
+        `StoppedError` when the run is asked to end.
+        """
+        start = self.now()
+        told = start - REPORT_SECONDS + FIRST_SECONDS
+        said = False
+        since: float | None = None
+        while True:
+            lacks, now = lacking(), self.now()
+            since = None if lacks else (now if since is None else since)
+            if since is not None and now - since >= lasting:
+                if said:
+                    self.tell(f"{what}: yes, after {now - start:.0f} s")
+                return ""
+            if lacks and now - start >= seconds:
+                return lacks
+            if now - told >= REPORT_SECONDS:
+                told, said = now, True
+                why = lacks or f"it is, and must stay so for {lasting:.0f} s"
+                self.tell(
+                    f"waiting for {what}, since {now - start:.0f} s, at most {seconds:.0f} s: {why}"
+                )
+            self.sleep(poll)
+
+
+class Result(NamedTuple):
+    """What one run of a program left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+TIMED_OUT = 124
+"""The exit code of a program that was given up, as `timeout` has it."""
+
+
+def run_program(argv: Sequence[str], seconds: float, stop: Stop = STOP) -> Result:
+    """Run a program for at most so many seconds.
+
+    Raises `StoppedError` when the run is asked to end meanwhile, `FileNotFoundError` when there is
+    no such program.
+    """
+    end = time.monotonic() + seconds
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while True:
+            left = end - time.monotonic()
+            try:
+                stdout, stderr = process.communicate(timeout=max(min(left, STOP_POLL_SECONDS), 0.0))
+            except subprocess.TimeoutExpired:
+                if not stop.requested() and left > 0:
+                    continue
+                process.kill()
+                process.communicate()
+                if stop.requested():
+                    raise stop.error() from None
+                return Result(TIMED_OUT, "", f"no answer within {seconds:.0f} s")
+            return Result(process.returncode, stdout, stderr)
