@@ -9,11 +9,11 @@ import pulumiverse_talos as talos
 
 from components import layers
 from components.cluster import Cluster, Identity, Image, Nodes
-from components.configuration import PatchError, check_patch_files
 from components.foundation import Definition, load_definitions
 from components.hooks import end_waits_on_interrupt
 from components.machines import Machines
 from components.manifests import ManifestError
+from components.patch_files import PatchError, check_patch_files
 from components.talosctl import TalosctlError, check_talosctl
 from config.engine import load_from_pulumi, require_secret
 from config.problems import SettingsError

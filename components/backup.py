@@ -16,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.admission import accepts
 from components.charts import CRITICAL, Values, resources
+from components.configuration import BACKUP_NAMESPACE, BACKUP_ROLE
 from components.gate import Gate
 from components.place import API_PORT, HTTPS_PORT, Place, anybody, metrics
 from components.workload import pod, probe, shape
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from config.settings import Backup as BackupSettings
     from config.settings import Settings
 
-NAMESPACE = "platform-backup"
+NAMESPACE = BACKUP_NAMESPACE
 NAME = "etcd-backup"
 IMAGE = f"ghcr.io/siderolabs/talos-backup:v{versions.TALOS_BACKUP}"
 METRICS_NAME = "backup-metrics"
@@ -38,7 +39,6 @@ TALOS_API = "talos.dev/v1alpha1"
 TALOS_PORT = 50000
 STORAGE_SECRET = "storage-credentials"  # noqa: S105 a name
 TALOS_CREDENTIALS = "talos-credentials"
-ROLE = "os:etcd:backup"
 DEADLINE_SECONDS = 900
 MISSED_SECONDS = 600
 """After the controller was away, a run that is this late is still made."""
@@ -88,7 +88,7 @@ class Backup(pulumi.ComponentResource):
             api_version=TALOS_API,
             kind="ServiceAccount",
             metadata=shape({"name": TALOS_CREDENTIALS, "namespace": NAMESPACE}),
-            spec=shape({"roles": [ROLE]}),
+            spec=shape({"roles": [BACKUP_ROLE]}),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
         account = _account(NAME, place)

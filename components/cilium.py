@@ -15,6 +15,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.admission import once_taken
 from components.charts import SECCOMP, ChartPlan, Values, resources, spread
+from components.configuration import KUBEPRISM_PORT
 from components.release import install
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 NAMESPACE = "kube-system"
 REPOSITORY = "https://helm.cilium.io"
-KUBEPRISM_PORT = 7445
+VXLAN_PORT = 8223
+"""Not Cilium's 8472: ESXi 7 and NSX lose TCP on it, as vmxnet3's offload takes it for its own."""
+ONE_AT_A_TIME = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 GATEWAY_CLASS = "cilium"
 CRITICAL = "system-cluster-critical"
 NODE_CRITICAL = "system-node-critical"
@@ -63,6 +66,7 @@ def values(settings: Settings) -> Values:
         "k8sServiceHost": "localhost",
         "k8sServicePort": str(KUBEPRISM_PORT),
         **_talos(),
+        **_routing(settings),
         "bpf": {"masquerade": True},
         # Two allocators would fight over the same Services.
         "enableLBIPAM": False,
@@ -72,6 +76,7 @@ def values(settings: Settings) -> Values:
         "gatewayAPI": {"enabled": True, "gatewayClass": {"create": "false"}},
         "priorityClassName": NODE_CRITICAL,
         "rollOutCiliumPods": True,
+        "updateStrategy": ONE_AT_A_TIME,
         "resources": resources("100m", "512Mi", "1Gi"),
         "initResources": resources("10m", "32Mi", "128Mi"),
         "prometheus": {"enabled": True, "metricsService": True},
@@ -80,6 +85,7 @@ def values(settings: Settings) -> Values:
         "envoy": {
             "enabled": True,
             "rollOutPods": True,
+            "updateStrategy": ONE_AT_A_TIME,
             "priorityClassName": NODE_CRITICAL,
             "resources": resources("50m", "128Mi", "512Mi"),
         },
@@ -97,6 +103,21 @@ def values(settings: Settings) -> Values:
         },
         "hubble": _hubble(settings),
     }
+
+
+def _routing(settings: Settings) -> Values:
+    """Say how packets between pods of two machines travel (docs/decisions/0014)."""
+    cilium = settings.services.cilium
+    routing = "native" if cilium is None else cilium.routing
+    if routing == "native":
+        return {
+            "routingMode": "native",
+            "ipv4NativeRoutingCIDR": str(settings.network.pods),
+            # All machines are in one layer 2 network (config/addresses.py holds them to it).
+            "autoDirectNodeRoutes": True,
+        }
+    tunnel: Values = {"routingMode": "tunnel", "tunnelProtocol": routing}
+    return tunnel | ({"tunnelPort": VXLAN_PORT} if routing == "vxlan" else {})
 
 
 def _talos() -> Values:

@@ -1,9 +1,10 @@
 """Layer Talos: the patches that make one machine's configuration, as YAML texts.
 
-First the files that an operator writes (`clusters/prod/`: common.yaml, then controlplane.yaml or
-worker.yaml, then NAME.yaml for a single machine, each where it exists), then what follows from the
-settings, so that no file can contradict them. Field names are those of Talos 1.13's schema
-(pkg/machinery/config/schemas/config.schema.json).
+First the defaults that an operator may change, then the files that an operator writes
+(`clusters/prod/`: common.yaml, then controlplane.yaml or worker.yaml, then NAME.yaml for a single
+machine, each where it exists), then what the layers above stand on and what follows from the
+settings. A file adds to these; one that contradicts them is refused (components/patch_files.py).
+Field names are those of Talos 1.13's schema (pkg/machinery/config/schemas/config.schema.json).
 """
 
 from __future__ import annotations
@@ -15,44 +16,48 @@ import yaml
 
 from config.settings import Machine, Settings
 
+KUBEPRISM_PORT = 7445
+"""Where the API is on every machine's localhost."""
+BACKUP_ROLE = "os:etcd:backup"
+BACKUP_NAMESPACE = "platform-backup"
 LINK = "eth0"
 """The only network interface; Talos' VMware image boots with net.ifnames=0."""
+EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Talos gives it to control planes."""
 COMMON = "common"
 GITOPS = "gitops"
 """A folder beside the patches: what Argo CD reads of this cluster (gitops/generated.py)."""
 
 
-class PatchError(Exception):
-    """The folder of patches is missing, or holds a file that no machine would get."""
-
-
-def check_patch_files(settings: Settings, root: Path) -> None:
-    """Fail on a patch file that is not for any machine, such as one with a misspelled name."""
-    folder = root / settings.talos.patches
-    if not folder.is_dir():
-        message = f"platform:talos.patches = {settings.talos.patches}: no such folder; create it"
-        raise PatchError(message)
-    names = {COMMON, "controlplane", "worker", *(one.name for one in settings.machines)}
-    strays = sorted(
-        one.name
-        for one in folder.iterdir()
-        if one.name != GITOPS and (one.suffix != ".yaml" or one.stem not in names)
-    )
-    if strays:
-        message = (
-            f"platform:talos.patches = {settings.talos.patches}: {', '.join(strays)} would be "
-            f"given to no machine; name it after one of {', '.join(sorted(names))}, as NAME.yaml"
-        )
-        raise PatchError(message)
-
-
 def patches(settings: Settings, machine: Machine, root: Path) -> list[str]:
     """List the patches of a machine, in the order in which Talos merges them."""
+    before = [written(document) for document in defaults(machine)]
+    own = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
+    return before + own + [written(document) for document in documents(settings, machine)]
+
+
+def files(settings: Settings, machine: Machine, root: Path) -> list[Path]:
+    """List the operator's files for a machine that exist, in the order of their merging."""
     folder = root / settings.talos.patches
-    files = [folder / f"{name}.yaml" for name in (COMMON, machine.role, machine.name)]
-    written = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
-    return written + [
-        yaml.safe_dump(document, sort_keys=False) for document in documents(settings, machine)
+    named = [folder / f"{name}.yaml" for name in (COMMON, machine.role, machine.name)]
+    return [file for file in named if file.is_file()]
+
+
+def written(document: dict[str, Any]) -> str:
+    """Write a document as YAML."""
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def defaults(machine: Machine) -> list[dict[str, Any]]:
+    """List what a machine has as long as no file says otherwise: control planes run workloads."""
+    if not machine.is_control_plane:
+        return []
+    return [
+        {
+            # MetalLB, and every load balancer in front of the machines, counts on them too.
+            "machine": {"nodeLabels": {EXCLUDE_LABEL: {"$patch": "delete"}}},
+            "cluster": {"allowSchedulingOnControlPlanes": True},
+        }
     ]
 
 
@@ -71,7 +76,13 @@ def _machine(settings: Settings, machine: Machine) -> dict[str, Any]:
         "install": {"disk": settings.talos.install_disk, "image": settings.installer_image},
         "certSANs": [own],
         # The machine's own address alone: the VIP lies in the same network, and moves.
-        "kubelet": {"nodeIP": {"validSubnets": [f"{own}/32"]}},
+        "kubelet": {
+            "nodeIP": {"validSubnets": [f"{own}/32"]},
+            # Serving certificates from the cluster's CA, so that metrics-server and `kubectl logs`
+            # can verify them; an approver in the cluster signs the requests.
+            "extraArgs": {"rotate-server-certificates": "true"},
+        },
+        "features": _features(settings, machine),
     }
     if machine.labels:
         section["nodeLabels"] = dict(machine.labels)
@@ -87,13 +98,35 @@ def _machine(settings: Settings, machine: Machine) -> dict[str, Any]:
     return section
 
 
+def _features(settings: Settings, machine: Machine) -> dict[str, Any]:
+    features: dict[str, Any] = {
+        # A load balancer on every machine's localhost: kubelet and Cilium reach the API without
+        # the VIP.
+        "kubePrism": {"enabled": True, "port": KUBEPRISM_PORT},
+        # The address that CoreDNS would forward to is the machine's own. With Cilium's masquerading
+        # and routing in eBPF its answers never reach the pod, and no name outside the cluster
+        # resolves (Cilium's page for Talos Linux, "Known issues"). CoreDNS asks the name servers.
+        "hostDNS": {"enabled": True, "forwardKubeDNSToHost": False},
+    }
+    if machine.is_control_plane and settings.services.backup is not None:
+        # The backup job reads etcd's snapshots through the Talos API, and can do nothing else.
+        features["kubernetesTalosAPIAccess"] = {
+            "enabled": True,
+            "allowedRoles": [BACKUP_ROLE],
+            "allowedKubernetesNamespaces": [BACKUP_NAMESPACE],
+        }
+    return features
+
+
 def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
     network = settings.network
     section: dict[str, Any] = {
         "network": {
             "podSubnets": [str(network.pods)],
             "serviceSubnets": [str(network.services)],
-        }
+            "cni": {"name": "none"},  # Cilium is installed by its chart
+        },
+        "proxy": {"disabled": True},  # Cilium's work
     }
     if machine.is_control_plane:
         names = [str(one.address) for one in settings.control_planes]

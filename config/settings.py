@@ -270,6 +270,10 @@ class Cilium(Model):
     gateway_api_version: Version = Field(
         default=versions.GATEWAY_API, description="the version of Gateway API's definitions"
     )
+    routing: Literal["native", "geneve", "vxlan"] = Field(
+        default="native",
+        description="how pods' packets go between machines: as they are, or in a tunnel",
+    )
     bgp: Bgp | None = Field(default=None, description="announce by BGP; off when missing")
 
 

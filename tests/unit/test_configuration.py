@@ -1,11 +1,15 @@
 """The configuration documents that follow from the settings, and the files before them."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from components.configuration import documents, patches
+from components.patch_files import PatchError, check_patch_files
 from config import Settings, parse
 from tests.unit.recorder import ROOT, machine, production, without_services
 
@@ -111,22 +115,164 @@ def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path)
     for name in ("common", "controlplane", "worker", "node01", "node02"):
         (folder / f"{name}.yaml").write_text(f"# {name}")
     found = patches(model, model.machines[0], tmp_path)
-    assert found[:3] == ["# common", "# controlplane", "# node01"]
-    assert yaml.safe_load(found[3])["machine"]["install"]["disk"] == "/dev/sda"
+    assert found[1:4] == ["# common", "# controlplane", "# node01"]
+    assert yaml.safe_load(found[4])["machine"]["install"]["disk"] == "/dev/sda"
     assert not any("# worker" in text or "# node02" in text for text in found)
 
 
 def test_the_production_files_harden_the_cluster() -> None:
-    model = settings()
-    texts = patches(model, model.machines[0], ROOT)
-    common, control_plane = (yaml.safe_load(text) for text in texts[:2])
-    assert common["cluster"]["proxy"]["disabled"] is True
-    assert common["cluster"]["network"]["cni"]["name"] == "none"
-    assert common["machine"]["features"]["kubePrism"] == {"enabled": True, "port": 7445}
-    assert common["machine"]["kubelet"]["extraArgs"]["rotate-server-certificates"] == "true"
-    api = control_plane["cluster"]["apiServer"]
+    text = (ROOT / "clusters" / "prod" / "controlplane.yaml").read_text(encoding="utf-8")
+    api = yaml.safe_load(text)["cluster"]["apiServer"]
     assert api["admissionControl"][0]["configuration"]["defaults"]["enforce"] == "baseline"
     levels = {rule["level"] for rule in api["auditPolicy"]["rules"]}
     assert levels == {"None", "Metadata"}, "contents of requests hold secrets"
-    access = control_plane["machine"]["features"]["kubernetesTalosAPIAccess"]
-    assert access["allowedRoles"] == ["os:etcd:backup"]
+
+
+# --- What the layers stand on --------------------------------------------------------------------
+
+
+def test_a_cluster_without_any_file_has_what_the_layers_stand_on() -> None:
+    model = parse(production())
+    main = by_kind(model, "node01")["main"]
+    assert main["cluster"]["network"]["cni"] == {"name": "none"}
+    assert main["cluster"]["proxy"] == {"disabled": True}
+    assert main["machine"]["kubelet"]["extraArgs"] == {"rotate-server-certificates": "true"}
+    features = main["machine"]["features"]
+    assert features["kubePrism"] == {"enabled": True, "port": 7445}
+    assert features["kubernetesTalosAPIAccess"] == {
+        "enabled": True,
+        "allowedRoles": ["os:etcd:backup"],
+        "allowedKubernetesNamespaces": ["platform-backup"],
+    }
+
+
+def test_names_outside_resolve_with_ciliums_masquerading_in_ebpf() -> None:
+    features = by_kind(settings(), "node01")["main"]["machine"]["features"]
+    assert features["hostDNS"] == {"enabled": True, "forwardKubeDNSToHost": False}
+
+
+def test_talos_can_be_asked_for_snapshots_only_where_there_are_backups() -> None:
+    model = parse(
+        production()
+        | {"machines": [*production()["machines"], machine("work01", "172.16.20.61", "worker")]}
+    )
+    access = "kubernetesTalosAPIAccess"
+    assert access not in by_kind(model, "work01")["main"]["machine"]["features"]
+    assert access not in by_kind(settings(), "node01")["main"]["machine"]["features"]
+
+
+def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Path) -> None:
+    model = settings(
+        machines=[*production()["machines"], machine("work01", "172.16.20.61", "worker")]
+    )
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    given = "cluster: {allowSchedulingOnControlPlanes: false}"
+    (folder / "controlplane.yaml").write_text(given)
+    check_patch_files(model, tmp_path)
+    first, second = patches(model, model.machines[0], tmp_path)[:2]
+    assert yaml.safe_load(first)["cluster"] == {"allowSchedulingOnControlPlanes": True}
+    assert second == given
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        (
+            "common",
+            "cluster: {network: {cni: {name: flannel}}}",
+            "cluster.network.cni.name = flannel: the platform sets none; remove it",
+        ),
+        (
+            "common",
+            "machine: {features: {hostDNS: {forwardKubeDNSToHost: true}}}",
+            "machine.features.hostDNS.forwardKubeDNSToHost = True: the platform sets False",
+        ),
+        ("controlplane", "cluster: {proxy: {disabled: false}}", "cluster.proxy.disabled = False"),
+        ("common", "cluster: {proxy: {$patch: delete}}", "cluster.proxy = {'$patch': 'delete'}"),
+        ("node02", "machine: {install: {disk: /dev/sdb}}", "set platform:talos.installDisk"),
+        (
+            "common",
+            "cluster: {network: {podSubnets: [10.1.0.0/16]}}",
+            (
+                "cluster.network.podSubnets = ['10.1.0.0/16']: the platform sets "
+                "['10.244.0.0/16']; remove it, and set platform:network.pods"
+            ),
+        ),
+        (
+            "common",
+            "apiVersion: v1alpha1\nkind: TimeSyncConfig\nntp: {servers: [ntp.example.com]}",
+            "remove it, and set platform:network.timeServers",
+        ),
+        (
+            "node01",
+            "machine: {network: {hostname: one}}",
+            "machine.network.hostname: clashes with the document",
+        ),
+        (
+            "controlplane",
+            (
+                "machine: {nodeLabels: {node.kubernetes.io/exclude-from-external-load-balancers: "
+                "{$patch: delete}}}"
+            ),
+            "the platform has removed it already",
+        ),
+        (
+            "controlplane",
+            "cluster: {allowSchedulingOnControlPlanes: false}",
+            "without workers nothing could run",
+        ),
+        ("common", "- {op: add, path: /machine/sysctls, value: {}}", "JSON patches"),
+        ("common", "machine: {a: 1}\n---\nmachine: {b: 1}", "two documents of machine and"),
+        ("common", "machine: [", "not YAML"),
+        ("common", "words", "'words' is no document"),
+    ],
+)
+def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
+    tmp_path: Path, file: str, text: str, fault: str
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / f"{file}.yaml").write_text(text)
+    with pytest.raises(PatchError) as caught:
+        check_patch_files(model, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"platform:talos.patches = clusters/prod: {file}.yaml: ")
+    assert fault in line
+
+
+def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "common.yaml").write_text("cluster: {proxy: {disabled: false}}")
+    (folder / "node01.yaml").write_text("machine: {install: {disk: /dev/sdb}}")
+    (folder / "wroker.yaml").write_text("machine: {}")
+    with pytest.raises(PatchError) as caught:
+        check_patch_files(model, tmp_path)
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only a comment",
+        "machine: {}",
+        "machine: {sysctls: {vm.max_map_count: '262144'}, certSANs: [api.example.com]}",
+        "machine: {features: {kubePrism: {enabled: true}}}",
+        "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth0\nmtu: 9000",
+        "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth1\naddresses: [{address: 10.0.0.1/24}]",
+    ],
+)
+def test_a_file_may_add_to_what_the_platform_sets(tmp_path: Path, text: str) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "node01.yaml").write_text(text)
+    check_patch_files(model, tmp_path)
+
+
+def test_the_production_files_contradict_nothing() -> None:
+    check_patch_files(parse(production()), ROOT)

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.configuration import PatchError, check_patch_files
+from components.patch_files import PatchError, check_patch_files
 from config import parse
 from tests.unit.recorder import (
     CREDENTIALS_END,

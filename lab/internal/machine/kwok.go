@@ -40,6 +40,9 @@ type Cluster struct {
 	Name string
 	// Kubeconfig is an administrator's, for the lab's own namespace; it reaches all API servers.
 	Kubeconfig []byte
+	// ForwardsDNS says whether a machine of the cluster has CoreDNS ask the machine's own name server now
+	// (machine.features.hostDNS.forwardKubeDNSToHost).
+	ForwardsDNS func() bool
 }
 
 // kwokRunner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
@@ -188,7 +191,10 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 		defer close(left)
 
 		if options.OnCluster != nil {
-			options.OnCluster(ctx, Cluster{ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials})
+			options.OnCluster(ctx, Cluster{
+				ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials,
+				ForwardsDNS: func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
+			})
 		}
 	}()
 
@@ -202,6 +208,19 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 		launch:      network.Start,
 		log:         options.Log,
 	})}, nil
+}
+
+func (k *kwokRunner) forwardsDNS(clusterID string) bool {
+	return slices.ContainsFunc(k.fleet.boots(), func(b *boot) bool {
+		provider := b.provider()
+		if provider == nil || provider.Machine() == nil || provider.Cluster() == nil || provider.Cluster().ID() != clusterID {
+			return false
+		}
+
+		dns := provider.Machine().Features().HostDNS()
+
+		return dns.Enabled() && dns.ForwardKubeDNSToHost()
+	})
 }
 
 func (k *kwokRunner) apiServers(provider config.Provider) []string {

@@ -36,6 +36,8 @@ type cluster struct {
 	definitions cache.SharedIndexInformer
 
 	addresses *addresses
+
+	forwardsDNS func() bool
 }
 
 var definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
@@ -49,7 +51,7 @@ func makeCluster(given Cluster, options Options, config *rest.Config, client kub
 			o.FieldSelector = "type!=helm.sh/release.v1"
 		})),
 		definitions: dynamicinformer.NewFilteredDynamicInformer(custom, definitionResource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer(),
-		addresses:   newAddresses(options.Links),
+		addresses:   newAddresses(options.Links), forwardsDNS: given.ForwardsDNS,
 	}
 
 	return c

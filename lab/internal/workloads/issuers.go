@@ -35,6 +35,7 @@ type issuerSpec struct {
 		SecretName string `json:"secretName"`
 	} `json:"ca"`
 	ACME *struct {
+		Server              string           `json:"server"`
 		PrivateKeySecretRef secretKey        `json:"privateKeySecretRef"`
 		Solvers             []map[string]any `json:"solvers"`
 	} `json:"acme"`
@@ -44,6 +45,8 @@ type issuerSpec struct {
 type issuer struct {
 	by        *signer
 	condition metav1.Condition
+	// retry is why an issuer that is not ready may be ready later though no object changes.
+	retry error
 }
 
 // readIssuer judges an Issuer or ClusterIssuer as the real controller does. One thing differs: an ACME issuer
@@ -104,6 +107,13 @@ func (m *certManager) readIssuer(ctx context.Context, object *unstructured.Unstr
 			if len(secret.Data[reference.Key]) == 0 {
 				return failed("ErrInitIssuer", fmt.Sprintf("a solver's Secret %s/%s has no key %q", namespace, reference.Name, reference.Key))
 			}
+		}
+
+		if err := m.resolves(ctx, spec.Spec.ACME.Server); err != nil {
+			failure, _ := failed("ErrRegisterACMEAccount", "Failed to register ACME account: "+err.Error())
+			failure.retry = err
+
+			return failure, nil
 		}
 
 		if err := m.accountKey(ctx, namespace, spec.Spec.ACME.PrivateKeySecretRef.Name); err != nil {
@@ -193,7 +203,8 @@ func (m *certManager) reconcileIssuers(ctx context.Context) error {
 
 			judged, err := m.readIssuer(ctx, object)
 			if err == nil {
-				err = m.setCondition(ctx, schema.ParseGroupResource(plural).WithVersion("v1"), object, judged.condition, nil)
+				err = errors.Join(judged.retry,
+					m.setCondition(ctx, schema.ParseGroupResource(plural).WithVersion("v1"), object, judged.condition, nil))
 			}
 
 			problems = append(problems, err)

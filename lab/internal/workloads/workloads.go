@@ -26,6 +26,8 @@ type Cluster struct {
 	ID, Name string
 	// Kubeconfig is an administrator's.
 	Kubeconfig []byte
+	// ForwardsDNS says whether CoreDNS asks the machines' own name servers now; nil is no.
+	ForwardsDNS func() bool
 }
 
 // Options say where the workloads find and leave their things.

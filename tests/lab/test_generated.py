@@ -1,0 +1,100 @@
+"""The configuration that Talos makes of our patches, held against what the charts render.
+
+Offline: the real talosctl generates, the lab renders; no world is needed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import config
+from components.configuration import patches
+from components.layers import plans
+from config import Settings
+from render import rendering
+from render.packages import PROJECT
+from tests.unit.recorder import machine, production
+
+TALOSCTL = PROJECT / ".lab" / "bin" / "talosctl"
+
+
+def with_a_worker() -> Settings:
+    worker = machine("work01", "172.16.20.61", "worker")
+    return config.parse(production() | {"machines": [*production()["machines"], worker]})
+
+
+def talosctl(*argv: str) -> None:
+    done = subprocess.run([TALOSCTL, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def generated(settings: Settings, name: str, folder: Path) -> list[dict[str, Any]]:
+    """Give the documents of a machine's configuration, which Talos has found valid."""
+    (one,) = (each for each in settings.machines if each.name == name)
+    found = folder / f"{name}.yaml"
+    given: list[str] = []
+    for number, text in enumerate(patches(settings, one, PROJECT)):
+        patch = folder / f"{name}-{number}.yaml"
+        patch.write_text(text)
+        given += ["--config-patch", f"@{patch}"]
+    talosctl(
+        *("gen", "config", settings.cluster.name, settings.endpoint, "--force"),
+        *("--output-types", one.role, "--output", str(found)),
+        *("--talos-version", settings.talos.tag, "--with-docs=false", "--with-examples=false"),
+        *("--kubernetes-version", settings.kubernetes.version, *given),
+    )
+    talosctl("validate", "--config", str(found), "--mode", "metal", "--strict")
+    return [one for one in yaml.safe_load_all(found.read_text()) if one]
+
+
+@cache
+def cilium_config() -> dict[str, str]:
+    settings = with_a_worker()
+    (plan,) = (one for one in plans(settings) if one.chart == "cilium")
+    objects = rendering.objects(rendering.text(plan, settings.kubernetes.version))
+    (found,) = (
+        one
+        for one in objects
+        if (one["kind"], one["metadata"]["name"]) == ("ConfigMap", "cilium-config")
+    )
+    data: dict[str, str] = found["data"]
+    return data
+
+
+@pytest.mark.parametrize("name", ["node01", "work01"])
+def test_dns_is_not_forwarded_to_machines_whose_packets_are_routed_in_ebpf(
+    tmp_path: Path, name: str
+) -> None:
+    main = generated(with_a_worker(), name, tmp_path)[0]
+    dns = main["machine"]["features"]["hostDNS"]
+    forwarded = dns["enabled"] and dns.get("forwardKubeDNSToHost", False)
+    in_ebpf = (
+        cilium_config()["enable-bpf-masquerade"] == "true"
+        and cilium_config().get("enable-host-legacy-routing", "false") != "true"
+    )
+    assert in_ebpf, "then this test has nothing to hold apart: see docs/decisions/0014"
+    assert not forwarded
+
+
+@pytest.mark.parametrize("name", ["node01", "work01"])
+def test_a_machine_has_what_cilium_is_told_of_it(tmp_path: Path, name: str) -> None:
+    main = generated(with_a_worker(), name, tmp_path)[0]
+    prism = main["machine"]["features"]["kubePrism"]
+    assert prism == {"enabled": True, "port": 7445}
+    assert main["cluster"]["network"]["cni"] == {"name": "none"}
+    assert main["cluster"]["proxy"]["disabled"] is True
+    assert cilium_config()["kube-proxy-replacement"] == "true"
+    assert [cilium_config()["ipv4-native-routing-cidr"]] == main["cluster"]["network"]["podSubnets"]
+
+
+def test_control_planes_run_workloads_and_take_load_balancers(tmp_path: Path) -> None:
+    main = generated(with_a_worker(), "node01", tmp_path)[0]
+    assert main["cluster"]["allowSchedulingOnControlPlanes"] is True
+    labels = main["machine"].get("nodeLabels") or {}
+    assert "node.kubernetes.io/exclude-from-external-load-balancers" not in labels
