@@ -209,7 +209,10 @@ def _pod(cluster: str, backup: BackupSettings) -> Values:
         "S3_PREFIX": cluster,
         "CLUSTER_NAME": cluster,
         "AGE_X25519_PUBLIC_KEY": backup.age_public_key,
-        "ENABLE_COMPRESSION": "true",
+        # Read the wrong way round until after 0.1.0-beta.3 (siderolabs/talos-backup, issue 59):
+        # "false" gives https://HOST/BUCKET, all else https://BUCKET.HOST, which storage that
+        # people run themselves seldom answers.
+        "USE_PATH_STYLE": "false" if backup.path_style else "true",
     }
     mounts: list[dict[str, Any]] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the pod's own

@@ -34,8 +34,6 @@ ACME_SERVERS = {
     "letsencrypt-production": "https://acme-v02.api.letsencrypt.org/directory",
     "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
 }
-RECURSIVE_NAME_SERVERS = "1.1.1.1:53,9.9.9.9:53"
-"""The site's own name servers may answer for the domain from inside, without the challenge."""
 TEN_YEARS = "87600h"
 DNS_TOKEN, DNS_KEY = "dns-token", "token"
 
@@ -57,11 +55,18 @@ def plan(settings: Settings) -> ChartPlan | None:
     cert_manager = settings.services.cert_manager
     if cert_manager is None:
         return None
-    return ChartPlan("cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values())
+    return ChartPlan(
+        "cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values(cert_manager)
+    )
 
 
-def values() -> Values:
+def values(cert_manager: CertManagerSettings) -> Values:
     """Give the chart's values."""
+    # The site's own name servers may answer for the domain from inside, without the challenge.
+    resolvers: Values = {}
+    if cert_manager.dns is not None:
+        asked = ",".join(f"{one}:{DNS_PORT}" for one in cert_manager.dns.resolvers)
+        resolvers = {"dns01RecursiveNameservers": asked, "dns01RecursiveNameserversOnly": True}
     budget = {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 1}}
 
     def labels(component: str) -> list[Values]:
@@ -75,8 +80,7 @@ def values() -> Values:
         **budget,
         "resources": resources("25m", "64Mi", "256Mi"),
         "topologySpreadConstraints": labels("controller"),
-        "dns01RecursiveNameservers": RECURSIVE_NAME_SERVERS,
-        "dns01RecursiveNameserversOnly": True,
+        **resolvers,
         "enableCertificateOwnerRef": False,
         "webhook": {
             "replicaCount": 2,
@@ -167,7 +171,10 @@ class CertManager(pulumi.ComponentResource):
         place: Place,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """Make Let's Encrypt's issuers; both, so that a trial needs no change of the platform."""
+        """Make Let's Encrypt's issuers; both, so that a trial needs no change of the platform.
+
+        Only the one of the settings is waited for: the other one's directory may be down.
+        """
         token = place.secret(DNS_TOKEN, {DNS_KEY: require_secret("dnsToken")})
         after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[token]))
         for name, server in ACME_SERVERS.items():
@@ -179,18 +186,19 @@ class CertManager(pulumi.ComponentResource):
                 "privateKeySecretRef": {"name": f"{name}-account"},
                 "solvers": [{"dns01": solver(cert_manager)}],
             }
-            issuer(name, {"acme": acme}, after)
+            issuer(name, {"acme": acme}, after, wait=name == cert_manager.issuer)
 
 
 def issuer(
-    name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions
+    name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions, *, wait: bool = True
 ) -> kubernetes.apiextensions.CustomResource:
-    """Make a ClusterIssuer and wait until it is ready."""
+    """Make a ClusterIssuer, and with `wait` wait until it is ready."""
+    waiting = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}} if wait else {}
     return kubernetes.apiextensions.CustomResource(
         f"issuer-{name}",
         api_version=API,
         kind="ClusterIssuer",
-        metadata={"name": name, "annotations": {"pulumi.com/waitFor": "condition=Ready"}},
+        metadata={"name": name, **waiting},
         spec=spec,
         opts=opts,
     )

@@ -102,6 +102,11 @@ def entries(
         found += _of_network(network)
     if site is not None and (address := as_address(site.vcenter)) is not None:
         found.append(_entry("vCenter", "", address, ("site", "vcenter"), Kind.HOST))
+    acme = services.cert_manager if services is not None else None
+    if acme is not None and acme.dns is not None and "resolvers" in acme.dns.model_fields_set:
+        for index, resolver in enumerate(acme.dns.resolvers):
+            path = ("services", "certManager", "dns", "resolvers", index)
+            found.append(_entry("resolver", "", resolver, path, Kind.HOST))
     if services is not None and services.cilium is not None and services.cilium.bgp is not None:
         for index, peer in enumerate(services.cilium.bgp.peers):
             path = ("services", "cilium", "bgp", "peers", index, "address")
@@ -153,6 +158,7 @@ def _blame(entry: Entry) -> tuple[int, Path]:
         "vCenter",
         "name server",
         "time server",
+        "resolver",
         "BGP router",
         "machine",
         "VIP",

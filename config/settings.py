@@ -38,6 +38,7 @@ from config.values import (
     SecretName,
     Text,
     Version,
+    parse_address,
     parse_network,
     refuse,
 )
@@ -295,6 +296,11 @@ class DnsChallenge(Model):
         default=None, description="rfc2136: the name server to update, with its port if not 53"
     )
     key_name: Text | None = Field(default=None, description="rfc2136: the TSIG key's name")
+    resolvers: tuple[Address, ...] = Field(
+        default=(parse_address("1.1.1.1"), parse_address("9.9.9.9")),
+        min_length=1,
+        description="name servers that see the domain as Let's Encrypt does",
+    )
 
     @model_validator(mode="after")
     def _settings_of_the_provider(self) -> DnsChallenge:
@@ -376,6 +382,10 @@ class Backup(Model):
     endpoint: HttpsUrl = Field(description="the S3 endpoint's URL")
     bucket: Label = Field(description="the bucket's name")
     region: Label = Field(default="us-east-1", description="the bucket's region")
+    path_style: bool = Field(
+        default=True,
+        description="whether the bucket is part of the URL's path, not of its host name",
+    )
     schedule: Cron = Field(default="0 * * * *", description="when to take a snapshot")
     age_public_key: AgePublicKey = Field(
         description="the age public key that snapshots are encrypted for"
