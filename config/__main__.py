@@ -4,36 +4,78 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import sys
+from collections.abc import Iterator
 
-from config.problems import SettingsError
-from config.reading import missing_secrets, resolve
+from config import versions
+from config.placeholders import in_lab, placeholders
+from config.problems import SettingsError, key_of
+from config.reading import Raw, missing_secrets, resolve
+from config.secret_keys import SECRET_NAMES
+from config.settings import Settings
 from config.show import as_json, as_text
+from config.shown import line_text
 from config.stack_file import read
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives its exit status: 0, or 1 with all problems on stderr."""
     options = _parser().parse_args(arguments)
+    file = line_text(options.file)
     try:
         raw = read(options.file)
         settings = resolve(raw)
+        if options.command == "check" and _is_for_production(options, raw):
+            _refuse_placeholders(settings)
     except SettingsError as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
+        print(f"{file}: {error}", file=sys.stderr)
         return 1
     if options.command == "show":
         text = json.dumps(as_json(settings), indent=2) if options.json else as_text(settings)
         print(text)
         return 0
     count = len(settings.machines)
-    print(f"{options.file}: good ({count} machine{'s' if count > 1 else ''})")
-    missing = missing_secrets(raw, settings.services)
-    if missing:
-        print("note: secrets that are not set yet; `pulumi up` will ask for them:")
-        for key in missing:
-            print(f"  {key.command}   # {key.description}")
+    print(f"{file}: good ({count} machine{'s' if count > 1 else ''})")
+    for note in _notes(raw, settings):
+        print(note)
     return 0
+
+
+def _is_for_production(options: argparse.Namespace, raw: Raw) -> bool:
+    """Say whether somebody means to install from this file: then placeholders are refused.
+
+    A file without one secret comes from the project and can build nothing.
+    """
+    return not in_lab() and (options.production or bool(raw.encrypted & SECRET_NAMES))
+
+
+def _refuse_placeholders(settings: Settings) -> None:
+    if found := placeholders(settings):
+        raise SettingsError(found)
+
+
+def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
+    """Say what is not wrong, but had better be known."""
+    if found := placeholders(settings):
+        count = f"{len(found)} placeholder{'s' if len(found) > 1 else ''}"
+        yield f"note: for the lab alone: `pulumi up` refuses {count}:"
+        for each in found:
+            yield f"  {each.key}" + ("" if each.value is None else f" = {each.value}")
+    version = settings.kubernetes.version
+    line = versions.minor(version)
+    ends = versions.KUBERNETES_ENDS.get(line)
+    if ends is not None and ends < dt.datetime.now(dt.UTC).date():
+        yield (
+            f"warning: platform:kubernetes.version = {version}: no fixes for {line} since "
+            f"{ends}; plan the upgrade (https://kubernetes.io/releases)"
+        )
+    for key in raw.elsewhere:
+        yield f"note: nothing reads {key_of((key,))}: the platform's settings are platform:..."
+    if missing := missing_secrets(raw, settings.services):
+        yield "note: secrets that are not set yet; `pulumi up` will ask for them:"
+        yield from (f"  {key.command}   # {key.description}" for key in missing)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="say everything that is wrong with the file")
+    check.add_argument(
+        "--production",
+        action="store_true",
+        help="refuse placeholders also while no secret is set, as `pulumi up` does",
+    )
     show = commands.add_parser("show", help="print the resolved settings and the address plan")
     show.add_argument("--json", action="store_true", help="as JSON, with what follows from them")
     for command in (check, show):

@@ -11,16 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
-from itertools import combinations
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from config.problems import Path, Problem, key_of, problem
-from config.values import AddressRange, as_address
+from config.values import AddressRange, as_address, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from config.settings import Machine, NetworkSettings, Services, Site
+    from config.settings import Machine, NetworkSettings, Services, Site, Talos
 
 MACHINE_PREFIXES = range(8, 30)
 """A /29 is the smallest network that holds a gateway, three machines and a VIP."""
@@ -28,6 +28,12 @@ NODE_POD_PREFIX = 24
 """Every node gets a /24 of the pods' network (kube-controller-manager's default)."""
 SERVICE_PREFIXES = range(12, 29)
 """The API server takes Services' networks of at most 2^20 addresses; 16 are the least useful."""
+
+
+MOST_OVERLAPS = 1000
+"""Pairs that are told: of the same address given to all machines there are very many."""
+LISTS = frozenset({"name server", "time server", "resolver", "BGP router"})
+"""Uses of hosts that are a list, in which none is named twice."""
 
 
 class Kind(Enum):
@@ -87,11 +93,45 @@ def _of_network(network: NetworkSettings) -> Iterator[Entry]:
         yield _entry("pool", pool.name, pool.addresses, path, Kind.OURS)
 
 
+def _host_in(where: str) -> IPv4Address | None:
+    """Give the address in a host, a host with a port, or a URL; `None` for a name."""
+    url = split_url(where)
+    return as_address(url.host if url is not None else where.partition(":")[0])
+
+
+def _of_hosts(
+    machines: dict[int, Machine], talos: Talos | None, site: Site | None, services: Services | None
+) -> Iterator[tuple[str, str | None, Path]]:
+    """Give every host that exists without us: its use, where it is, and the key that says so."""
+    if site is not None:
+        yield "vCenter", site.vcenter, ("site", "vcenter")
+        yield "image factory", site.image_factory, ("site", "imageFactory")
+    for index, machine in machines.items():
+        yield f"ESXi host of {machine.name}", machine.host, ("machines", index, "host")
+    if talos is not None:
+        logs = talos.log_destinations
+        for index, one in enumerate(logs.services):
+            yield "log destination", one, ("talos", "logDestinations", "services", index)
+        for index, one in enumerate(logs.kernel):
+            yield "log destination", one, ("talos", "logDestinations", "kernel", index)
+    if services is None:
+        return
+    if services.argocd is not None:
+        path: Path = ("services", "argocd", "repositoryUrl")
+        yield "Git repository", services.argocd.repository_url, path
+    if services.backup is not None:
+        yield "backup storage", services.backup.endpoint, ("services", "backup", "endpoint")
+    if services.cert_manager is not None and services.cert_manager.dns is not None:
+        path = ("services", "certManager", "dns", "nameServer")
+        yield "name server of the domain", services.cert_manager.dns.name_server, path
+
+
 def entries(
     machines: dict[int, Machine],
     network: NetworkSettings | None,
     site: Site | None = None,
     services: Services | None = None,
+    talos: Talos | None = None,
 ) -> tuple[Entry, ...]:
     """Collect the address plan from those sections that could be read, `machines` by position."""
     found = [
@@ -100,8 +140,9 @@ def entries(
     ]
     if network is not None:
         found += _of_network(network)
-    if site is not None and (address := as_address(site.vcenter)) is not None:
-        found.append(_entry("vCenter", "", address, ("site", "vcenter"), Kind.HOST))
+    for use, where, path in _of_hosts(machines, talos, site, services):
+        if where is not None and (address := _host_in(where)) is not None:
+            found.append(_entry(use, "", address, path, Kind.HOST))
     acme = services.cert_manager if services is not None else None
     if acme is not None and acme.dns is not None and "resolvers" in acme.dns.model_fields_set:
         for index, resolver in enumerate(acme.dns.resolvers):
@@ -120,13 +161,13 @@ def problems(plan: tuple[Entry, ...]) -> Iterator[Problem]:
     machine_network = next((each.network for each in plan if each.use == "machine network"), None)
     if machine_network is not None and machine_network.prefixlen in MACHINE_PREFIXES:
         for each in plan:
-            if each.kind is Kind.OURS or each.use == "gateway":
+            # Hosts may be anywhere, but not at the ends of the machines' own network.
+            near = each.kind is Kind.HOST and _in(each, machine_network)
+            if each.kind is Kind.OURS or each.use == "gateway" or near:
                 yield from _outside(each, machine_network)
     # Networks come first in a plan: an inner one over the machines' network is found at once.
     swallowed: set[Path] = set()
-    for one, other in combinations(plan, 2):
-        if not one.addresses.overlaps(other.addresses) or _may_share(one, other):
-            continue
+    for one, other in islice(_overlapping(plan), MOST_OVERLAPS):
         first, second = sorted((one, other), key=_blame)
         if first.use == "machine network":
             swallowed.add(second.path)
@@ -142,6 +183,23 @@ def problems(plan: tuple[Entry, ...]) -> Iterator[Problem]:
         )
 
 
+def _overlapping(plan: tuple[Entry, ...]) -> Iterator[tuple[Entry, Entry]]:
+    """Give the pairs that overlap and must not, in the plan's order."""
+    place = {id(each): number for number, each in enumerate(plan)}
+    found: list[tuple[int, int]] = []
+    near: list[Entry] = []
+    for each in sorted(plan, key=lambda one: one.addresses.first):
+        near = [one for one in near if one.addresses.last >= each.addresses.first]
+        for one in near:
+            if not _may_share(one, each):
+                pair = place[id(one)], place[id(each)]
+                found.append((min(pair), max(pair)))
+        if len(found) > MOST_OVERLAPS * 10:
+            break
+        near.append(each)
+    return ((plan[one], plan[other]) for one, other in sorted(found))
+
+
 def _in(entry: Entry, network: IPv4Network) -> bool:
     return entry.addresses.first in network and entry.addresses.last in network
 
@@ -150,7 +208,7 @@ def _title(entry: Entry) -> str:
     return f"{entry.use} {entry.name}" if entry.name and entry.use != "VIP" else entry.use
 
 
-def _blame(entry: Entry) -> tuple[int, Path]:
+def _blame(entry: Entry) -> tuple[int, tuple[str, ...]]:
     """Order a pair: the problem is reported at the one that is easier to change."""
     order = (
         "machine network",
@@ -160,19 +218,21 @@ def _blame(entry: Entry) -> tuple[int, Path]:
         "time server",
         "resolver",
         "BGP router",
+        "other host",
         "machine",
         "VIP",
         "pool",
         "pod network",
         "service network",
     )
-    return order.index(entry.use), entry.path
+    use = entry.use if entry.use in order else "other host"
+    return order.index(use), tuple(map(str, entry.path))
 
 
 def _may_share(one: Entry, other: Entry) -> bool:
     kinds = {one.kind, other.kind}
     if kinds == {Kind.HOST}:
-        return one.use != other.use
+        return one.use != other.use or one.use not in LISTS
     # Machines' own network holds hosts and ours; the cluster's inner networks hold nothing of them.
     return kinds != {Kind.NETWORK} and "machine network" in (one.use, other.use)
 

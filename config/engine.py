@@ -5,13 +5,19 @@ The only part of this package that imports Pulumi.
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
+from config.placeholders import IN_LAB, in_lab, placeholders
+from config.problems import Problem, SettingsError
 from config.reading import PROJECT, gather, resolve
 from config.secret_keys import SECRET_NAMES
+from config.stack_file import read
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -20,13 +26,42 @@ if TYPE_CHECKING:
 def load_from_pulumi() -> Settings:
     """Make settings of the stack's configuration.
 
-    Finds the same problems as `config.load_file`, and needed secrets that are not set.
-    Raises `SettingsError` with all of them.
+    Finds the same problems as `config.load_file`, needed secrets that are not set, and outside of
+    the lab placeholders. Raises `SettingsError` with all of them.
     """
     config = {**engine_config.get_config_env(), **engine_config.CONFIG.get()}
     encrypted = {key for key in config if engine_config.is_config_secret(key)}
     plain = {key: value for key, value in config.items() if key not in encrypted}
-    return resolve(gather(plain, encrypted), secrets_required=True)
+    settings = resolve(gather(plain, encrypted, _unseen()), secrets_required=True)
+    if not in_lab() and (found := placeholders(settings)):
+        raise SettingsError(found)
+    return settings
+
+
+def _unseen() -> tuple[Problem, ...]:
+    """Read the stack file for what the engine does not hand on.
+
+    Of two sections of the same name, of a second document, of `017` in a name's place the program
+    sees what the engine has made of it.
+    """
+    file = _stack_file()
+    if file is None or not file.is_file():
+        return ()  # `--config-file` names another one: `python -m config check` reads that
+    try:
+        return read(file).problems
+    except SettingsError as error:
+        return error.problems
+
+
+def _stack_file() -> Path | None:
+    """Find the file that the engine reads: the operator's, also in the lab."""
+    if not in_lab():
+        return Path(f"Pulumi.{pulumi.get_stack()}.yaml")
+    world = Path(os.environ[IN_LAB]) / "world.json"
+    try:
+        return Path(json.loads(world.read_text(encoding="utf-8"))["stackFile"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def require_secret(name: str) -> pulumi.Output[str]:

@@ -1,47 +1,32 @@
 """Configuration: a problem in the settings, and the error that carries all of them.
 
 A problem names the key, the value and the mend, and never shows a secret: values under keys that
-name a secret, values that look like one, and whole mappings or lists are left out.
+name a secret, values that may be one (`config.shown`), and whole mappings or lists are left out.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from config.shown import key_text, line_text, looks_secret, names_secret, value_text
+
+MOST_TOLD = 100
+"""Problems that are printed."""
 
 Path = tuple[str | int, ...]
 """Where a value stands: `("machines", 1, "address")`."""
 
-_SECRET_KEY = re.compile(
-    r"(pass(word|wd|phrase)|token|secret|(private|secret|access|api|encryption)[-_]?key)s?$",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"  # PEM
-    r"|AGE-SECRET-KEY-1"  # age
-    r"|\b(gh[opsur]_|github_pat_|glpat-)\w"  # GitHub, GitLab
-    r"|\bAKIA[0-9A-Z]{16}\b"  # S3 access keys
-    r"|://[^/@\s]+:[^/@\s]+@"  # user and password in a URL
-)
-
-
-def names_secret(key: str) -> bool:
-    """Say whether a key's name says that its value is a secret."""
-    return _SECRET_KEY.search(key) is not None
-
-
-def looks_secret(value: object) -> bool:
-    """Say whether a text looks like a private key, a token or a URL with a password in it."""
-    return isinstance(value, str) and _SECRET_VALUE.search(value) is not None
-
 
 def key_of(path: Path) -> str:
     """Write a path as a stack file's reader knows it: `platform:machines[1].address`."""
+    if not path:
+        return "the file"
     first, *rest = path
-    key = str(first) if ":" in str(first) else f"platform:{first}"
-    return key + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+    key = key_text(str(first) if ":" in str(first) else f"platform:{first}")
+    return key + "".join(
+        f"[{part}]" if isinstance(part, int) else f".{key_text(part)}" for part in rest
+    )
 
 
 @dataclass(frozen=True)
@@ -57,40 +42,41 @@ class Problem:
     def __str__(self) -> str:
         """Write the problem as one line."""
         given = "" if self.value is None else f" = {self.value}"
-        return f"{self.key}{given}: {self.fault}; {self.mend}"
+        return line_text(f"{self.key}{given}: {self.fault}; {self.mend}")
 
 
 def problem(path: Path, value: object, fault: str, mend: str) -> Problem:
     """Make a problem of the value at a path, leaving out what must not or need not be shown."""
-    hidden = (
-        value is None
-        or isinstance(value, Mapping | list | tuple)
-        or looks_secret(value)
-        or any(isinstance(part, str) and names_secret(part) for part in path)
-    )
-    if hidden:
-        return Problem(key_of(path), fault, mend)
-    plain = value if isinstance(value, str | int | float) else str(value)
-    return Problem(key_of(path), fault, mend, json.dumps(plain, ensure_ascii=False))
+    hidden = value is None or isinstance(value, Mapping | list | tuple) or is_named_secret(path)
+    return Problem(key_of(path), fault, mend, None if hidden else value_text(value))
 
 
 def secrets_in(value: object, path: Path) -> Iterator[Problem]:
-    """Find every secret written in plain text below a path."""
+    """Find every secret written in plain text below a path, also one that is a key."""
     if isinstance(value, Mapping):
         for key, item in value.items():
+            if looks_secret(key):
+                yield _plain_secret((*path, str(key)))
             yield from secrets_in(item, (*path, str(key)))
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for index, item in enumerate(value):
             yield from secrets_in(item, (*path, index))
-    elif value not in (None, ""):
-        named = any(isinstance(part, str) and names_secret(part) for part in path[-1:])
-        if named or looks_secret(value):
-            yield Problem(
-                key_of(path),
-                "a secret in plain text (not shown), where no secret belongs",
-                "remove it, change it at its issuer, and set it as one of the stack's own secrets: "
-                "`python -m config check` lists them",
-            )
+    elif value not in (None, "") and (is_named_secret(path) or looks_secret(value)):
+        yield _plain_secret(path)
+
+
+def is_named_secret(path: Path) -> bool:
+    """Say whether a key of a path says that what is below it is a secret."""
+    return any(isinstance(part, str) and names_secret(part) for part in path)
+
+
+def _plain_secret(path: Path) -> Problem:
+    return Problem(
+        key_of(path),
+        "a secret in plain text (not shown), where no secret belongs",
+        "remove it, change it at its issuer, and set it as one of the stack's own secrets: "
+        "`python -m config check` lists them",
+    )
 
 
 class SettingsError(Exception):
@@ -104,4 +90,7 @@ class SettingsError(Exception):
         """Write all problems, one a line."""
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        return "\n".join([f"{head} in the settings:", *(f"  - {each}" for each in self.problems)])
+        lines = [f"  - {each}" for each in self.problems[:MOST_TOLD]]
+        if count > MOST_TOLD:
+            lines.append(f"  - and {count - MOST_TOLD} more: fix these first")
+        return "\n".join([f"{head} in the settings:", *lines])

@@ -7,17 +7,28 @@ raw values into one shape, `Raw`, so that they find the same problems and give t
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+import unicodedata
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from config import rules, values
-from config.problems import Path, Problem, SettingsError, key_of, problem, secrets_in
+from config import rules, values, yaml_text
+from config.problems import (
+    Path,
+    Problem,
+    SettingsError,
+    is_named_secret,
+    key_of,
+    problem,
+    secrets_in,
+)
 from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey, needed
 from config.settings import Machine, Services, Settings
+from config.texts import unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +36,10 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PROJECT = "platform"
+ENGINE_NAMESPACE = "pulumi"
+DEFAULT_PROVIDERS = f"{ENGINE_NAMESPACE}:disable-default-providers"
+SHORTEST_SECRET = 4
+"""A shorter text is too likely to stand somewhere by chance."""
 SECTIONS = tuple(Settings.model_fields)
 
 
@@ -37,39 +52,114 @@ class Raw:
     encrypted: frozenset[str] = field(default_factory=frozenset)
     """The keys whose value is encrypted, or holds something encrypted."""
     problems: tuple[Problem, ...] = ()
-    """What was wrong with the keys."""
+    """What was wrong with the text and with the keys."""
+    elsewhere: tuple[str, ...] = ()
+    """The keys of other namespaces, which nothing reads."""
+    secrets: frozenset[str] = field(default_factory=frozenset)
+    """Secrets in plain text: no message may repeat one of them."""
 
 
-def gather(config: Mapping[str, Any], encrypted: Iterable[str]) -> Raw:
+def gather(
+    config: Mapping[str, Any], encrypted: Iterable[str], problems: Iterable[Problem] = ()
+) -> Raw:
     """Bring a stack's configuration, of all namespaces, into one shape.
 
-    `config` is by full key (`platform:site`), without the values of the keys in `encrypted`.
+    `config` is by full key (`platform:site`), without the values of the keys in `encrypted`;
+    `problems` are what was wrong with the text that it was read from.
     """
     values: dict[str, Any] = {}
-    problems: list[Problem] = []
+    found = list(problems)
     for key, value in config.items():
         namespace, _, name = key.replace(":config:", ":", 1).partition(":")
         if namespace == PROJECT:
-            values[name] = _decoded(value) if name in SECTIONS else value
+            if name in SECTIONS:
+                value, faults = _decoded(value, (name,))  # noqa: PLW2901 the same value, read
+                found += faults
+            values[name] = value
         else:
-            problems += secrets_in(value, (key,))
+            found += _of_another_namespace(namespace, key, value)
     hidden = frozenset(
         key.replace(":config:", ":", 1).removeprefix(f"{PROJECT}:")
         for key in encrypted
         if key.startswith(f"{PROJECT}:")
     )
-    return Raw(values, hidden, tuple(problems))
+    told = frozenset(_secret_texts({**config, **values}, ()))
+    elsewhere = tuple(
+        key for key in config if key.partition(":")[0] not in (PROJECT, ENGINE_NAMESPACE)
+    )
+    return Raw(values, hidden, tuple(found), elsewhere, told)
 
 
-def _decoded(value: object) -> object:
+def _secret_texts(value: object, path: Path) -> Iterator[str]:
+    """Give the texts below keys that name a secret: no message may repeat them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _secret_texts(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secret_texts(item, path)
+    elif value is not None and is_named_secret(path) and len(str(value)) >= SHORTEST_SECRET:
+        yield str(value)
+
+
+def _of_another_namespace(namespace: str, key: str, value: object) -> Iterator[Problem]:
+    yield from secrets_in({key: value}, ())
+    yield from unprintable({key: value}, ())
+    plain = unicodedata.normalize("NFKC", namespace).strip().lower()
+    if difflib.get_close_matches(plain, [PROJECT], cutoff=0.75):
+        yield Problem(key_of((key,)), "unknown key", f"did you mean `{PROJECT}:...`?")
+    if key == DEFAULT_PROVIDERS and _decoded(value, (key,))[0] != ["*"]:
+        yield problem(
+            (key,),
+            None,
+            "lets resources be made by a provider that nobody configured",
+            "remove it: Pulumi.yaml sets it for every stack",
+        )
+
+
+def _decoded(value: object, path: Path) -> tuple[object, list[Problem]]:
     """Read a section that was set on the command line, as JSON in a text."""
     if not isinstance(value, str):
-        return value
+        return value, []
+    twice: list[str] = []
+
+    def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice.extend(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        return dict(pairs)
+
     try:
-        found = json.loads(value)
+        if len(value) > yaml_text.SIZE or _depth(value) > yaml_text.DEPTH:
+            fault = "larger or nested deeper than any setting"
+            return None, [problem(path, None, fault, "remove what is not needed")]
+        found = json.loads(
+            value, parse_int=_whole, parse_constant=_no_number, object_pairs_hook=mapping
+        )
     except ValueError:
-        return value
-    return found if isinstance(found, dict | list) else value
+        return value, []
+    if not isinstance(found, dict | list):
+        return value, []
+    return found, [
+        problem((*path, key), None, "given twice", "keep one of the two") for key in twice[:1]
+    ]
+
+
+def _depth(text: str) -> int:
+    """Give at least how deep a JSON text is nested."""
+    depth = deepest = 0
+    for one in re.findall(r"[][{}]", text):
+        depth += 1 if one in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > yaml_text.DIGITS + 1:
+        raise ValueError
+    return int(digits)
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError
 
 
 def parse(values: Mapping[str, Any]) -> Settings:
@@ -87,17 +177,32 @@ def resolve(raw: Raw, *, secrets_required: bool = False) -> Settings:
     Raises `SettingsError` with all problems.
     """
     plain = [found for name in SECTIONS for found in secrets_in(raw.values.get(name), (name,))]
+    odd = [found for name in SECTIONS for found in unprintable(raw.values.get(name), (name,))]
     draft, problems = _read_sections(raw)
-    found = [*raw.problems, *_top_level(raw), *problems, *rules.check(draft)]
-    # What is wrong with a value matters no more when it is a secret, and might tell of it.
-    secret_paths = {each.key for each in plain}
-    found = plain + [each for each in found if each.key not in secret_paths]
+    # One problem a key: a secret first, then how the value is written, then what it means.
+    found: list[Problem] = []
+    told: set[str] = set()
+    for each in (
+        plain,
+        raw.problems,
+        odd,
+        [*_top_level(raw), *problems, *rules.check(draft)],
+    ):
+        found += (one for one in each if one.key not in told)
+        told |= {one.key for one in found}
+    found = [_without(each, raw.secrets) for each in found]
     if secrets_required:
         found += (_unset(key) for key in missing_secrets(raw, draft.services))
     if found:
         raise SettingsError(sorted(dict.fromkeys(found), key=_position))
     sections = {name: getattr(draft, name) for name in SECTIONS}
     return Settings.model_validate({**sections, "machines": tuple(draft.machines.values())})
+
+
+def _without(each: Problem, secrets: frozenset[str]) -> Problem:
+    """Leave a value out that repeats a secret."""
+    value = each.value
+    return replace(each, value=None) if value and any(map(value.__contains__, secrets)) else each
 
 
 def missing_secrets(raw: Raw, services: Services | None) -> tuple[SecretKey, ...]:
@@ -198,7 +303,14 @@ def _read_machines(draft: rules.Draft, value: object) -> list[Problem]:
 
 def _validate(kind: Any, value: object) -> Any:  # noqa: ANN401 - any section's model
     # By way of JSON: there pydantic is strict on scalars, and yet takes a list for a tuple.
-    return TypeAdapter(kind).validate_json(json.dumps(value))
+    # Half a surrogate pair is no JSON, and told as a wrong character already.
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+    return _adapter(kind).validate_json(text)
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any section's model
+    return TypeAdapter(kind)
 
 
 # --- pydantic's errors in our words ------------------------------------------------------------
@@ -250,6 +362,8 @@ def _fault(details: ErrorDetails) -> tuple[str, str]:
             return "not one of the choices", f"use {context['expected']}"
         case "greater_than_equal":
             return "too small", f"give at least {context['ge']}"
+        case "too_long":
+            return f"{context['actual_length']} entries", f"give at most {context['max_length']}"
         case "less_than_equal":
             return "too large", f"give at most {context['le']}"
         case kind:

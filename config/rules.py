@@ -24,10 +24,20 @@ if TYPE_CHECKING:
         Talos,
         Traefik,
     )
+    from config.values import AddressRange
 
 # Talos' system requirements (docs.siderolabs.com, "System Requirements", minimum):
 # role -> CPUs, memory in MiB, system disk in GiB.
 MINIMUM_SIZES = {"controlplane": (2, 2048, 10), "worker": (1, 1024, 10)}
+
+MOST_CONTROL_PLANES = 9
+"""etcd's own advice is 7 at most, its limit is a matter of speed (etcd.io, "FAQ")."""
+MOST_MACHINES = 500
+"""Each is asked about in every run, and each takes a /24 of the pods' network."""
+MEMORY_STEP_MIB = 4
+"""vCenter takes a virtual machine's memory in multiples of four MiB."""
+LONGEST_CILIUM_NAME = 32
+"""Of a cluster (Cilium's chart, templates/validate.yaml)."""
 
 
 @dataclass
@@ -77,6 +87,20 @@ def _control_planes(draft: Draft) -> Iterator[Problem]:
             f"{count} control planes, which survive no more failures than {count - 1} would",
             f"make it {count - 1} or {count + 1}",
         )
+    elif count > MOST_CONTROL_PLANES:
+        yield problem(
+            ("machines",),
+            None,
+            f"{count} control planes: etcd gets slower with each, and no safer",
+            f"make it 3 or 5, at most {MOST_CONTROL_PLANES}, and the others workers",
+        )
+    if len(draft.machines) > MOST_MACHINES:
+        yield problem(
+            ("machines",),
+            None,
+            f"{len(draft.machines)} machines",
+            f"give at most {MOST_MACHINES}; more are a second cluster",
+        )
     if count > 1 and draft.network is not None and draft.network.vip is None:
         yield problem(
             ("network", "vip"),
@@ -102,6 +126,192 @@ def _sizes(draft: Draft) -> Iterator[Problem]:
                     f"below Talos' minimum for a {role}",
                     f"give at least {least}{unit}",
                 )
+
+
+def _memory(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        if rest := machine.memory_mib % MEMORY_STEP_MIB:
+            lower = machine.memory_mib - rest
+            yield problem(
+                ("machines", index, "memoryMiB"),
+                machine.memory_mib,
+                f"not a multiple of {MEMORY_STEP_MIB} MiB, as vCenter takes memory",
+                f"give {lower} or {lower + MEMORY_STEP_MIB}",
+            )
+
+
+def _cluster_name(draft: Draft) -> Iterator[Problem]:
+    if draft.cluster is not None and len(draft.cluster.name) > LONGEST_CILIUM_NAME:
+        yield problem(
+            ("cluster", "name"),
+            draft.cluster.name,
+            f"longer than {LONGEST_CILIUM_NAME} characters, which Cilium refuses",
+            "shorten it: once the cluster is built, it stands in keys, tags and backups",
+        )
+
+
+RESERVED_NAMES = {
+    "common": "also the file of patches for every machine",
+    "controlplane": "also the file of patches for control planes",
+    "worker": "also the file of patches for workers",
+    "gitops": "also the folder beside the patches that Argo CD reads",
+    "image": "also the name of the image's own check before it is made",
+}
+"""What a machine must not be called, and why (components/configuration.py, machines.py)."""
+SYSTEM_DISK = "system"
+
+
+def _reserved_names(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        if machine.name in RESERVED_NAMES:
+            yield problem(
+                ("machines", index, "name"),
+                machine.name,
+                RESERVED_NAMES[machine.name],
+                "give the machine another name, as in node01",
+            )
+        for number, disk in enumerate(machine.data_disks):
+            if disk.name == SYSTEM_DISK:
+                yield problem(
+                    ("machines", index, "dataDisks", number, "name"),
+                    disk.name,
+                    "the name of the disk that Talos is installed to",
+                    "give the data disk another name",
+                )
+
+
+def _hosts(draft: Draft) -> Iterator[Problem]:
+    """Keep control planes on hosts of their own, as the anti-affinity rule does."""
+    seen: dict[str, str] = {}
+    for index, machine in draft.machines.items():
+        if not machine.is_control_plane or machine.host is None:
+            continue
+        if machine.host in seen:
+            yield problem(
+                ("machines", index, "host"),
+                machine.host,
+                f"also the host of control plane {seen[machine.host]}: the rule that keeps control "
+                "planes apart forbids it",
+                "give each control plane a host of its own, or leave `host` out",
+            )
+        seen.setdefault(machine.host, machine.name)
+
+
+# What the API lets a kubelet set on its own node, of labels below kubernetes.io and k8s.io
+# (kubernetes, staging/src/k8s.io/kubelet/pkg/apis/well_known_labels.go). On workers Talos sets
+# labels as the kubelet, and with one that is refused all of the machine's are lost.
+KUBELET_LABELS = frozenset(
+    {
+        "beta.kubernetes.io/instance-type",
+        "failure-domain.beta.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/region",
+        "topology.kubernetes.io/zone",
+    }
+)
+KUBELET_PREFIXES = ("kubelet.kubernetes.io", "node.kubernetes.io")
+# These the kubelet writes itself, on every machine.
+OWN_LABELS = frozenset(
+    {
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "kubernetes.io/arch",
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "node-role.kubernetes.io/control-plane",
+    }
+)
+
+
+def _is_kubernetes_domain(domain: str) -> bool:
+    return any(domain == one or domain.endswith(f".{one}") for one in ("kubernetes.io", "k8s.io"))
+
+
+def _may_set(label: str) -> bool:
+    """Say whether a kubelet may set a label on its node (the admission plugin NodeRestriction)."""
+    prefix = label.rpartition("/")[0]
+    allowed = any(prefix == one or prefix.endswith(f".{one}") for one in KUBELET_PREFIXES)
+    return not _is_kubernetes_domain(prefix) or label in KUBELET_LABELS or allowed
+
+
+def _labels(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        for label, value in machine.labels.items():
+            path = ("machines", index, "labels", label)
+            if label in OWN_LABELS:
+                yield problem(path, value, "a label that Kubernetes sets itself", "remove it")
+            elif not machine.is_control_plane and not _may_set(label):
+                yield problem(
+                    path,
+                    value,
+                    "a label that a worker may not set on its node: Kubernetes refuses it, and "
+                    "with it all labels and taints of the machine",
+                    "use a domain of your own, as in example.com/role; one below kubernetes.io can "
+                    "be set later with `kubectl label node`",
+                )
+
+
+CONDITIONS = ("node.kubernetes.io", "node.cloudprovider.kubernetes.io")
+KEEPS_PODS_AWAY = frozenset({"NoSchedule", "NoExecute"})
+
+
+def _taints(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        seen: set[str] = set()
+        for number, taint in enumerate(machine.taints):
+            path = ("machines", index, "taints", number, "key")
+            if taint.key in seen:
+                yield problem(
+                    path,
+                    taint.key,
+                    "a taint that the machine has already: Talos keeps one a key",
+                    "keep one of the two",
+                )
+            seen.add(taint.key)
+            if taint.key.rpartition("/")[0] in CONDITIONS:
+                fault = "a taint that Kubernetes itself sets and removes"
+                yield problem(path, taint.key, fault, "use a domain of your own")
+    everywhere = draft.all_machines and all(
+        machine.is_control_plane and any(one.effect in KEEPS_PODS_AWAY for one in machine.taints)
+        for machine in draft.machines.values()
+    )
+    if everywhere and draft.machines:
+        yield problem(
+            ("machines",),
+            None,
+            "all are control planes with taints that keep pods away: the platform's own services "
+            "find no place",
+            "remove the taints, or add a worker without one",
+        )
+
+
+def _domains(draft: Draft) -> Iterator[Problem]:
+    """Hold the names that are served against the certificate, and against each other."""
+    if draft.services is None or draft.services.cert_manager is None:
+        return
+    domain = draft.services.cert_manager.domain
+    traefik, argocd = draft.services.traefik, draft.services.argocd
+    seen: dict[str, str] = {}
+    for service, key, name in (
+        ("traefik", "dashboardDomain", None if traefik is None else traefik.dashboard_domain),
+        ("argocd", "domain", None if argocd is None else argocd.domain),
+    ):
+        if name is None:
+            continue
+        path: Path = ("services", service, key)
+        if name != domain and name.partition(".")[2] != domain:
+            yield problem(
+                path,
+                name,
+                f"not in the platform's certificate, which is for {domain} and *.{domain}",
+                f"use a name as {service}.{domain}, or change services.certManager.domain",
+            )
+        if name in seen:
+            yield problem(
+                path, name, f"also the name of {seen[name]}", "give each service its own name"
+            )
+        seen.setdefault(name, f"services.{service}.{key}")
 
 
 def _repeated(
@@ -142,7 +352,9 @@ def _names(draft: Draft) -> Iterator[Problem]:
 
 
 def _addresses(draft: Draft) -> Iterator[Problem]:
-    plan = addresses.entries(draft.machines, draft.network, draft.site, draft.services)
+    if len(draft.machines) > MOST_MACHINES:
+        return
+    plan = addresses.entries(draft.machines, draft.network, draft.site, draft.services, draft.talos)
     yield from addresses.problems(plan)
     if draft.network is not None:
         yield from addresses.network_sizes(draft.network, len(draft.machines))
@@ -261,7 +473,7 @@ def _pools(draft: Draft) -> Iterator[Problem]:
     if metallb is None:
         return
     claimed = metallb.spare_addresses + (traefik is not None)
-    size = sum(pool.addresses.size for pool in pools)
+    size = sum(_given(pool.addresses) for pool in pools)
     if not pools:
         yield problem(
             ("network", "pools"),
@@ -274,19 +486,32 @@ def _pools(draft: Draft) -> Iterator[Problem]:
             ("network", "pools"),
             None,
             f"too small: {size} addresses, where services claim {claimed} "
-            f"({claimed - metallb.spare_addresses} fixed, {metallb.spare_addresses} spare)",
+            f"({claimed - metallb.spare_addresses} fixed, {metallb.spare_addresses} spare)"
+            + ("" if size == sum(pool.addresses.size for pool in pools) else f"; {NEVER_GIVEN}"),
             "enlarge a pool, add one, or lower services.metallb.spareAddresses",
         )
 
 
+NEVER_GIVEN = "MetalLB gives no address that ends in .0 or .255 (avoidBuggyIPs)"
+
+
+def _given(addresses: AddressRange) -> int:
+    """Count the addresses of a pool that MetalLB gives (internal/allocator, avoidBuggyIPs)."""
+    first, last = int(addresses.first), int(addresses.last)
+    return addresses.size - sum((last - end) // 256 - (first - 1 - end) // 256 for end in (0, 255))
+
+
 def _traefik_address(traefik: Traefik, network: NetworkSettings) -> Iterator[Problem]:
+    path: Path = ("services", "traefik", "address")
     if network.pools and not any(traefik.address in pool.addresses for pool in network.pools):
         yield problem(
-            ("services", "traefik", "address"),
+            path,
             traefik.address,
             "in none of the pools",
-            "use one of " + ", ".join(str(pool.addresses) for pool in network.pools),
+            "use one of " + ", ".join(str(pool.addresses) for pool in network.pools[:10]),
         )
+    elif int(traefik.address) % 256 in (0, 255):
+        yield problem(path, traefik.address, NEVER_GIVEN, "use another address of the pool")
 
 
 def _drill(draft: Draft) -> Iterator[Problem]:
@@ -307,6 +532,13 @@ RULES: tuple[Rule, ...] = (
     _lifecycle,
     _control_planes,
     _sizes,
+    _memory,
+    _cluster_name,
+    _reserved_names,
+    _hosts,
+    _labels,
+    _taints,
+    _domains,
     _names,
     _addresses,
     _talos_and_kubernetes,

@@ -18,6 +18,8 @@ from config import versions
 from config.values import (
     Address,
     AgePublicKey,
+    Bucket,
+    ClientId,
     Cron,
     Date,
     Device,
@@ -25,18 +27,25 @@ from config.values import (
     Email,
     Extension,
     Folder,
+    GitHubName,
     Host,
     HostPort,
     HttpsUrl,
+    KeyName,
     KubernetesKey,
     KubernetesValue,
     Label,
     LogDestination,
     Network,
+    PortGroup,
     Range,
+    Region,
+    Revision,
     Schematic,
     SecretName,
+    Team,
     Text,
+    TreePath,
     Version,
     parse_address,
     parse_network,
@@ -44,6 +53,16 @@ from config.values import (
 )
 
 API_PORT = 6443
+
+# The maximums of a virtual machine in vSphere 8 (configmax.broadcom.com).
+MOST_CPUS = 768
+MOST_MEMORY_MIB = 24 * 1024 * 1024
+LARGEST_DISK_GIB = 62 * 1024
+MOST_DATA_DISKS = 14
+"""A SCSI controller has 15 places, the system disk takes one."""
+MOST_REPLICAS = 100
+MOST_ENTRIES = 100
+"""Entries of a list that nobody makes longer: name servers, pools, teams, taints."""
 
 
 class Model(BaseModel):
@@ -86,7 +105,7 @@ class Site(Model):
     datacenter: Text = Field(description="the vSphere datacenter's name")
     cluster: Text = Field(description="the vSphere cluster's name")
     datastore: Text = Field(description="the datastore for the machines' disks and the image")
-    network: Text = Field(description="the port group that the machines are joined to")
+    network: PortGroup = Field(description="the port group that the machines are joined to")
     folder: Folder = Field(description="the folder for the machines, made by the stack")
     content_library: Text = Field(
         description="the content library for the image, made by the stack"
@@ -103,7 +122,9 @@ class DataDisk(Model):
     """A disk beside the system disk."""
 
     name: Label = Field(description="the disk's name")
-    size_gib: int = Field(alias="sizeGiB", ge=1, description="the disk's size in GiB")
+    size_gib: int = Field(
+        alias="sizeGiB", ge=1, le=LARGEST_DISK_GIB, description="the disk's size in GiB"
+    )
 
 
 class Taint(Model):
@@ -122,10 +143,16 @@ class Machine(Model):
     name: Label = Field(description="the machine's name, also its host name")
     address: Address = Field(description="the machine's static IPv4 address")
     role: Literal["controlplane", "worker"] = Field(description="the machine's role")
-    cpus: int = Field(description="the number of virtual CPUs")
-    memory_mib: int = Field(alias="memoryMiB", description="the memory in MiB")
-    disk_gib: int = Field(alias="diskGiB", description="the system disk's size in GiB")
-    data_disks: tuple[DataDisk, ...] = Field(default=(), description="disks beside the system disk")
+    cpus: int = Field(le=MOST_CPUS, description="the number of virtual CPUs")
+    memory_mib: int = Field(
+        alias="memoryMiB", le=MOST_MEMORY_MIB, description="the memory in MiB, a multiple of 4"
+    )
+    disk_gib: int = Field(
+        alias="diskGiB", le=LARGEST_DISK_GIB, description="the system disk's size in GiB"
+    )
+    data_disks: tuple[DataDisk, ...] = Field(
+        default=(), max_length=MOST_DATA_DISKS, description="disks beside the system disk"
+    )
     host: Host | None = Field(default=None, description="the ESXi host to place the machine on")
     labels: dict[KubernetesKey, KubernetesValue] = Field(
         default_factory=dict, description="labels of the machine's node"
@@ -188,7 +215,7 @@ class Talos(Model):
         default=None, description="system extensions to make a schematic of"
     )
     install_disk: Device = Field(default="/dev/sda", description="the disk that Talos installs to")
-    patches: Folder = Field(
+    patches: TreePath = Field(
         default="clusters/prod", description="the folder of machine configuration patches"
     )
     log_destinations: LogDestinations = Field(
@@ -284,7 +311,7 @@ class MetalLB(Model):
     version: Version = Field(default=versions.METALLB, description="the chart's version")
     interface: Label = Field(default="eth0", description="the network interface to announce on")
     spare_addresses: int = Field(
-        default=1, ge=0, description="addresses to keep for applications' own Services"
+        default=1, ge=0, le=1 << 16, description="addresses to keep for applications' own Services"
     )
 
 
@@ -295,7 +322,7 @@ class DnsChallenge(Model):
     name_server: HostPort | None = Field(
         default=None, description="rfc2136: the name server to update, with its port if not 53"
     )
-    key_name: Text | None = Field(default=None, description="rfc2136: the TSIG key's name")
+    key_name: KeyName | None = Field(default=None, description="rfc2136: the TSIG key's name")
     resolvers: tuple[Address, ...] = Field(
         default=(parse_address("1.1.1.1"), parse_address("9.9.9.9")),
         min_length=1,
@@ -345,7 +372,7 @@ class Traefik(Model):
 
     version: Version = Field(default=versions.TRAEFIK, description="the chart's version")
     address: Address = Field(description="the fixed address from one of the pools")
-    replicas: int = Field(default=3, ge=2, description="the number of pods")
+    replicas: int = Field(default=3, ge=2, le=MOST_REPLICAS, description="the number of pods")
     dashboard_domain: Domain | None = Field(
         default=None, description="serve the dashboard there, behind a password"
     )
@@ -360,10 +387,10 @@ class MetricsServer(Model):
 class GitHubLogin(Model):
     """Single sign-on with GitHub (an OAuth application of the organization)."""
 
-    client_id: Text = Field(description="the OAuth application's client id")
-    organization: Text = Field(description="the GitHub organization")
-    admin_teams: tuple[Label, ...] = Field(min_length=1, description="teams that may do anything")
-    viewer_teams: tuple[Label, ...] = Field(default=(), description="teams that may look")
+    client_id: ClientId = Field(description="the OAuth application's client id")
+    organization: GitHubName = Field(description="the GitHub organization")
+    admin_teams: tuple[Team, ...] = Field(min_length=1, description="teams that may do anything")
+    viewer_teams: tuple[Team, ...] = Field(default=(), description="teams that may look")
 
 
 class ArgoCD(Model):
@@ -372,7 +399,7 @@ class ArgoCD(Model):
     version: Version = Field(default=versions.ARGO_CD, description="the chart's version")
     domain: Domain = Field(description="where Argo CD is served")
     repository_url: HttpsUrl = Field(description="the Git repository of platform/ and apps/")
-    revision: Text = Field(default="main", description="the branch or tag to follow")
+    revision: Revision = Field(default="main", description="the branch or tag to follow")
     github: GitHubLogin | None = Field(default=None, description="single sign-on with GitHub")
 
 
@@ -380,8 +407,8 @@ class Backup(Model):
     """Encrypted etcd snapshots to S3-compatible storage."""
 
     endpoint: HttpsUrl = Field(description="the S3 endpoint's URL")
-    bucket: Label = Field(description="the bucket's name")
-    region: Label = Field(default="us-east-1", description="the bucket's region")
+    bucket: Bucket = Field(description="the bucket's name")
+    region: Region = Field(default="us-east-1", description="the bucket's region")
     path_style: bool = Field(
         default=True,
         description="whether the bucket is part of the URL's path, not of its host name",

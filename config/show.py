@@ -54,7 +54,9 @@ def derived(settings: Settings) -> dict[str, Any]:
 def address_plan(settings: Settings) -> tuple[addresses.Entry, ...]:
     """Give the whole address plan: networks, then hosts, then ours, by address."""
     machines = dict(enumerate(settings.machines))
-    return addresses.entries(machines, settings.network, settings.site, settings.services)
+    return addresses.entries(
+        machines, settings.network, settings.site, settings.services, settings.talos
+    )
 
 
 def as_text(settings: Settings) -> str:

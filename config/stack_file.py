@@ -1,72 +1,29 @@
-"""Configuration: read a Pulumi stack file without the engine.
+"""Configuration: read a Pulumi stack file without the engine, and see in it what the engine sees.
 
-Scalars are read as the engine's YAML library reads them, not as PyYAML would: `no`, `on` and
-`12:30` are texts, a date is the text of a time, and a repeated key is an error.
+`config.yaml_text` reads the YAML. Here the keys are brought into the engine's one form: `cluster`,
+`platform:cluster` and `platform:config:cluster` are the same key to it, and of two that are the
+same it takes any (workspace/loaders.go and resource/config/key.go of Pulumi's sdk).
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import re
-from collections.abc import Hashable, Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from config.problems import Problem, SettingsError
+from config import yaml_text
+from config.problems import Problem, SettingsError, is_named_secret, key_of, problem, secrets_in
 from config.reading import PROJECT, Raw, gather, resolve
-from config.values import MIDNIGHT
+from config.shown import escaped, key_text, may_be_secret
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core types only."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        keys = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in keys:
-                    raise yaml.constructor.ConstructorError(
-                        problem="a key that is already there", problem_mark=key.start_mark
-                    )
-                keys.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_constructors = {
-    tag: construct
-    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None
-    or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq", "map"}
-}
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), list(_first)
-    )
-
-
-def _date(loader: _Loader, node: yaml.ScalarNode) -> str:
-    text = loader.construct_scalar(node)
-    try:
-        return f"{dt.date(*map(int, text.split('-')))}{MIDNIGHT}"
-    except ValueError:  # no day of the calendar
-        return text
-
-
-_DATE = "!date"
-_Loader.add_implicit_resolver(_DATE, re.compile(r"^\d{4}-\d{1,2}-\d{1,2}$"), list("0123456789"))
-_Loader.add_constructor(_DATE, _date)
+TOP_LEVEL = frozenset(
+    {"config", "encryptionsalt", "encryptedkey", "secretsprovider", "environment"}
+)
+"""What the engine reads in a stack file (ProjectStack in workspace/project.go)."""
 
 
 def load_file(path: str | Path) -> Settings:
@@ -76,41 +33,100 @@ def load_file(path: str | Path) -> Settings:
 
 def read(path: str | Path) -> Raw:
     """Read a stack file's configuration; raises `SettingsError` when it is no stack file."""
-    config = _config_of(path)
-    encrypted = {key for key, value in config.items() if _holds_encrypted(value)}
-    plain = {key: _as_engine(value) for key, value in config.items() if key not in encrypted}
-    return gather(plain, encrypted)
-
-
-def _config_of(path: str | Path) -> dict[str, Any]:
-    try:
-        # PyYAML's own messages quote the file, which may hold a secret in plain text.
-        document = yaml.load(Path(path).read_text("utf-8"), _Loader)  # noqa: S506 - a safe loader
-    except OSError as error:
-        raise _no_stack_file(path, f"cannot be read: {error.strerror}", "check the path") from None
-    except UnicodeDecodeError:
-        raise _no_stack_file(path, "not UTF-8 text", "give a Pulumi stack file") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        reason = re.sub(r"(alias|tag|handle) '.*", r"\1", error.problem or "")
-        fault = f"not valid YAML: {place}{reason}"
-        raise _no_stack_file(path, fault, "correct the file there") from None
-    except yaml.YAMLError:
-        fault = "not valid YAML: it holds a character that YAML does not allow"
-        raise _no_stack_file(path, fault, "remove control characters") from None
-    config = document.get("config") if isinstance(document, Mapping) else None
+    document = _document(path)
+    config = document.value.get("config") if isinstance(document.value, Mapping) else None
     if not isinstance(config, Mapping):
         fault = "holds no `config:` with keys below it"
         raise _no_stack_file(path, fault, "give a Pulumi stack file, as Pulumi.prod.yaml is")
-    # The engine, too, takes a key without a namespace for one of the project's.
-    return {
-        str(key) if ":" in str(key) else f"{PROJECT}:{key}": value for key, value in config.items()
-    }
+    found = [*map(_problem, document.findings), *_top_level(document.value)]
+    values, twins = _by_one_form(config)
+    encrypted = {key for key, value in values.items() if _holds_encrypted(value)}
+    plain = {key: _as_engine(value) for key, value in values.items() if key not in encrypted}
+    return gather(plain, encrypted, (*found, *twins))
+
+
+def _document(path: str | Path) -> yaml_text.Document:
+    try:
+        with Path(path).open("rb") as file:
+            # A byte more than what is read: the size of a device or a pipe is not known before.
+            return yaml_text.parse(yaml_text.decode(file.read(yaml_text.SIZE + 1)))
+    except OSError as error:
+        raise _no_stack_file(path, f"cannot be read: {error.strerror}", "check the path") from None
+    except ValueError:  # a NUL in the path
+        raise _no_stack_file(path, "is not the name of a file", "check the path") from None
+    except yaml_text.YamlError as error:
+        raise _no_stack_file(path, error.fault, error.mend) from None
 
 
 def _no_stack_file(path: str | Path, fault: str, mend: str) -> SettingsError:
     return SettingsError([Problem(str(path), fault, mend)])
+
+
+def _problem(found: yaml_text.Finding) -> Problem:
+    """Turn what is wrong at a place of the document into a problem of the key there."""
+    path = found.path
+    if path[:1] == ("config",) and len(path) > 1:
+        path = (_one_form(str(path[1])), *path[2:])
+        key = key_of(path)
+    else:
+        key = ".".join(key_text(str(part)) for part in path) or "the file"
+    written = found.written
+    if written is not None and (is_named_secret(path) or may_be_secret(written)):
+        written = None
+    if written is not None and len(written) > 40:  # noqa: PLR2004 enough to find it
+        written = f"{written[:40]}... ({len(written)} characters)"
+    return Problem(key, found.fault, found.mend, None if written is None else escaped(written))
+
+
+def _top_level(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check what stands beside `config`: the engine overlooks what it does not know there."""
+    if document.get("environment") is not None:
+        yield Problem(
+            "environment",
+            "brings settings from elsewhere, which no check sees",
+            "remove it, and write the settings below `config`",
+        )
+    for name in document.keys() - TOP_LEVEL:
+        close = difflib.get_close_matches(name.strip().lower(), TOP_LEVEL, n=1, cutoff=0.8)
+        if close:
+            yield Problem(key_text(name), "unknown key", f"did you mean `{close[0]}`?")
+        for each in secrets_in({name: document[name]}, ()):
+            yield Problem(key_text(name), each.fault, each.mend)
+
+
+def _one_form(key: str) -> str:
+    """Write a key as the engine does: `platform:cluster`."""
+    parts = key.split(":")
+    if len(parts) == 1:
+        return f"{PROJECT}:{key}"
+    if len(parts) == 3 and parts[1] == "config":  # noqa: PLR2004 namespace, config, name
+        return f"{parts[0]}:{parts[2]}"
+    return key
+
+
+def _by_one_form(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    values: dict[str, Any] = {}
+    written: dict[str, str] = {}
+    problems: list[Problem] = []
+    for key, value in config.items():
+        form = _one_form(key)
+        if form.count(":") != 1 or not all(form.split(":")):
+            fault = "not a key of a stack"
+            problems.append(problem((f"{form}:"[:-1],), None, fault, "write it as platform:NAME"))
+        elif form in values:
+            problems.append(
+                problem(
+                    (form,),
+                    None,
+                    f"given twice, as `{key_text(written[form])}` and as `{key_text(key)}`: "
+                    "the engine would take any of the two",
+                    "keep one of the two",
+                )
+            )
+            problems += secrets_in(value, (form,))
+        else:
+            values[form], written[form] = value, key
+    return values, problems
 
 
 def _holds_encrypted(value: object) -> bool:

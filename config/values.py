@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Annotated, NoReturn
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from config.secret_keys import SECRET_NAMES
+from config.yaml_text import MIDNIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,12 +26,19 @@ REFUSED = "refused"
 
 LABEL_LENGTH = 63
 HOST_LENGTH = 253
+TEXT_LENGTH = 255
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
-_KUBERNETES_KEY = re.compile(
-    r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}")
 _KUBERNETES_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+# Git's own rules for a reference (git-check-ref-format), without what a shell takes for its own.
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#=,-]{0,199}")
+_NO_REVISION = re.compile(r"\.\.|@\{|//|/\.|\./|\.lock(/|$)|[/.]$")
+_PATH = re.compile(r"(/[A-Za-z0-9._~!*()@+,=:-]*)*")
+_FOLDER_PART = re.compile(r"[\w. ()+,=@#&-]{1,80}")
+_DEVICE = re.compile(
+    r"/dev/((sd|vd|xvd)[a-z]{1,2}|nvme[0-9]{1,3}n[0-9]{1,3}|mmcblk[0-9]{1,3}"
+    r"|disk/by-(id|path|uuid|diskseq|dname)/[A-Za-z0-9][A-Za-z0-9._:+=@-]{0,199})"
+)
 
 
 def refuse(fault: str, mend: str) -> NoReturn:
@@ -48,8 +55,17 @@ def _text(value: object) -> str:
 # --- Addresses ---------------------------------------------------------------------------------
 
 
-def _usable(value: IPv4Address | IPv4Network) -> bool:
-    return not (value.is_loopback or value.is_link_local or value.is_multicast)
+_NO_HOSTS = tuple(
+    map(IPv4Network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"))
+)
+"""This network, loopback, link-local, multicast, reserved and broadcast (RFC 6890)."""
+
+
+def _is_usable(value: IPv4Address) -> bool:
+    return not any(value in each for each in _NO_HOSTS)
+
+
+_NO_HOST = "a loopback, link-local, multicast, broadcast or zero address"
 
 
 def parse_address(value: object) -> IPv4Address:
@@ -63,8 +79,8 @@ def parse_address(value: object) -> IPv4Address:
         if "/" in text:
             mend = "write the address alone, without the prefix length"
         refuse(fault, mend)
-    if not _usable(address) or address.is_unspecified:
-        refuse("a loopback, link-local, multicast or zero address", "give a unicast address")
+    if not _is_usable(address):
+        refuse(_NO_HOST, "give a unicast address")
     return address
 
 
@@ -83,8 +99,8 @@ def parse_network(value: object) -> IPv4Network:
             "host bits are set" if text.endswith(f"/{network.prefixlen}") else "not in CIDR form"
         )
         refuse(fault, f"did you mean {network}?")
-    if not _usable(network):
-        refuse("a loopback, link-local or multicast network", "give a unicast network")
+    if any(network.overlaps(each) for each in _NO_HOSTS):
+        refuse("a network of loopback, link-local, multicast or reserved addresses", "give another")
     return network
 
 
@@ -127,10 +143,6 @@ def parse_range(value: object) -> AddressRange:
     return found
 
 
-MIDNIGHT = " 00:00:00 +0000 UTC"
-"""What the engine adds to a date that is not quoted: its YAML library takes it for a time."""
-
-
 def parse_date(value: object) -> dt.date:
     """Read a day, written as ISO 8601 has it."""
     text = _text(value).removesuffix(MIDNIGHT)
@@ -168,12 +180,21 @@ def _is_label(text: str) -> bool:
     return len(text) <= LABEL_LENGTH and _LABEL.fullmatch(text) is not None
 
 
-def _is_host(text: str) -> bool:
-    if as_address(text) is not None:
-        return True
+def _is_name(text: str) -> bool:
+    """Say whether a text is a DNS name: no address, in no way that a program reads one."""
     labels = text.split(".")
-    # A last label of digits alone is a mistyped address (RFC 1123, section 2.1).
-    return len(text) <= HOST_LENGTH and all(map(_is_label, labels)) and not labels[-1].isdigit()
+    # A last label of digits, or of 0x and digits, is an address to many programs (RFC 1123,
+    # section 2.1; WHATWG URL, "ends in a number"). What is called localhost is the reader itself.
+    return (
+        len(text) <= HOST_LENGTH
+        and all(map(_is_label, labels))
+        and re.fullmatch(r"[0-9]+|0x[0-9a-f]*|localhost|localdomain", labels[-1]) is None
+    )
+
+
+def _is_host(text: str) -> bool:
+    address = as_address(text)
+    return _is_name(text) if address is None else _is_usable(address)
 
 
 def _checked(accept: Callable[[str], object], fault: str, mend: str) -> AfterValidator:
@@ -188,7 +209,7 @@ def _checked(accept: Callable[[str], object], fault: str, mend: str) -> AfterVal
 
 
 def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdigit() and 0 < int(text) < 1 << 16
+    return re.fullmatch(r"[1-9][0-9]{0,4}", text) is not None and int(text) < 1 << 16
 
 
 def _is_host_and_port(text: str) -> bool:
@@ -196,31 +217,178 @@ def _is_host_and_port(text: str) -> bool:
     return _is_host(host) and (not colon or _is_port(port))
 
 
-def _url_host_port(text: str, schemes: frozenset[str]) -> tuple[str, int | None] | None:
-    """Read a URL of a host and a port: `None` when it is not one, or carries a user."""
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError:
+@dataclass(frozen=True)
+class Url:
+    """The parts of a URL that settings know: no user, no query, no fragment."""
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+
+
+def split_url(text: str) -> Url | None:
+    """Read a URL; `None` for anything else, and for one with a user, a query or a fragment.
+
+    Stricter than `urlsplit`, which drops line breaks and takes any character for a path.
+    """
+    found = re.fullmatch(r"([a-z]+)://([a-z0-9.-]+)(?::([0-9]+))?(/.*)?", text)
+    if found is None:
         return None
-    host = url.hostname or ""
-    if url.scheme not in schemes or not _is_host(host) or "@" in url.netloc:
+    scheme, host, port, path = found.groups(default="")
+    good_path = _PATH.fullmatch(path) is not None and ".." not in path.split("/")
+    if not _is_host(host) or (port and not _is_port(port)) or not good_path:
         return None
-    return host, port
+    return Url(scheme, host, int(port) if port else None, path)
 
 
 def _is_log_destination(text: str) -> bool:
-    found = _url_host_port(text, frozenset({"tcp", "udp"}))
-    return found is not None and found[1] is not None
+    url = split_url(text)
+    return (
+        url is not None
+        and url.scheme in {"tcp", "udp"}
+        and url.port is not None
+        and url.path in {"", "/"}
+    )
 
 
 def _is_https(text: str) -> bool:
-    return _url_host_port(text, frozenset({"https"})) is not None
+    url = split_url(text)
+    return url is not None and url.scheme == "https"
 
 
 def _is_folder(text: str) -> bool:
+    """Say whether a text is a relative path that no shell and no tool takes for something else."""
+    return all(
+        _FOLDER_PART.fullmatch(part) is not None
+        and part not in (".", "..")
+        and part == part.strip()
+        and not part.startswith("-")
+        for part in text.split("/")
+    )
+
+
+def _is_tree_path(text: str) -> bool:
     parts = text.split("/")
-    return not text.startswith("/") and all(part not in ("", ".", "..") for part in parts)
+    return _is_folder(text) and all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) for part in parts)
+
+
+def _is_text(text: str) -> bool:
+    """Say whether a text is a name that can also stand in a command of a page, in quotes."""
+    return (
+        0 < len(text) <= TEXT_LENGTH
+        and text == text.strip()
+        and not text.startswith("-")
+        and re.search(r"[`\"<>|;*?]|\$[({]", text) is None
+    )
+
+
+def _is_revision(text: str) -> bool:
+    return _REVISION.fullmatch(text) is not None and _NO_REVISION.search(text) is None
+
+
+def _is_kubernetes_key(text: str) -> bool:
+    prefix, slash, name = text.rpartition("/")
+    labels = prefix.split(".")
+    good_prefix = len(prefix) <= HOST_LENGTH and all(map(_is_label, labels))
+    return (
+        bool(name)
+        and _KUBERNETES_VALUE.fullmatch(name) is not None
+        and (good_prefix if slash else True)
+    )
+
+
+def _is_bucket(text: str) -> bool:
+    """Say whether a text is a bucket's name (Amazon S3 User Guide, "Bucket naming rules")."""
+    labels = text.split(".")
+    return (
+        3 <= len(text) <= LABEL_LENGTH  # noqa: PLR2004 the guide's own
+        and all(map(_is_label, labels))
+        and as_address(text) is None
+        and not text.startswith(("xn--", "sthree-"))
+        and not text.endswith(("-s3alias", "--ol-s3"))
+    )
+
+
+_BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+
+
+def _is_age_key(text: str) -> bool:
+    """Say whether a text is an age public key, by its checksum (BIP 173, "Bech32")."""
+    if re.fullmatch(f"age1[{_BECH32}]{{58}}", text) is None:
+        return False
+    prefix = [ord(one) >> 5 for one in "age"] + [0] + [ord(one) & 31 for one in "age"]
+    checksum = 1
+    for value in (*prefix, *map(_BECH32.index, text[4:])):
+        top = checksum >> 25
+        checksum = (checksum & 0x1FFFFFF) << 5 ^ value
+        for bit, generator in enumerate(
+            (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+        ):
+            if top >> bit & 1:
+                checksum ^= generator
+    return checksum == 1
+
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_CRON = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 6, _DAYS),
+)
+_LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
+def parse_cron(text: str) -> str:
+    """Check a schedule as Kubernetes reads it (robfig/cron v3, ParseStandard), of five fields."""
+    fields = text.split(" ")
+    if len(fields) != len(_CRON):
+        refuse(
+            "not a schedule",
+            'write five fields as cron has them, as in "0 * * * *" for every hour',
+        )
+    found = []
+    for value, (name, first, last, names) in zip(fields, _CRON, strict=True):
+        numbers = _cron_field(value, first, last, names)
+        if not numbers:
+            refuse(
+                f"cron has no such {name}",
+                f"use numbers from {first} to {last}, `*`, lists `1,2`, ranges `1-5`, steps `*/15`",
+            )
+        found.append(numbers)
+    days, months = found[2], found[3]
+    if fields[4] in {"*", "?"} and all(min(days) > _LONGEST_MONTH[one - 1] for one in months):
+        refuse("a day that never comes", "give a day that the month has")
+    return text
+
+
+def _cron_field(text: str, first: int, last: int, names: tuple[str, ...]) -> set[int]:
+    """Give the numbers of a field; none when it is wrong."""
+    found: set[int] = set()
+    for part in text.lower().split(","):
+        match = re.fullmatch(
+            r"(\*|\?|([0-9]{1,2}|[a-z]{3})(-([0-9]{1,2}|[a-z]{3}))?)(/([0-9]{1,2}))?", part
+        )
+        if match is None:
+            return set()
+        _, low, _, high, stepped, step = match.groups()
+        start = first if low is None else _cron_number(low, first, names)
+        end = last if low is None or (stepped and high is None) else start
+        if high is not None:
+            end = _cron_number(high, first, names)
+        if not first <= start <= end <= last or (stepped and int(step) == 0):
+            return set()
+        found |= set(range(start, end + 1, int(step or 1)))
+    return found
+
+
+def _cron_number(text: str, first: int, names: tuple[str, ...]) -> int:
+    if text.isdigit():
+        return int(text)
+    return names.index(text) + first if text in names else -1
 
 
 def parse_version(value: object) -> str:
@@ -235,9 +403,10 @@ def parse_version(value: object) -> str:
 Text = Annotated[
     str,
     _checked(
-        lambda text: text and text == text.strip(),
-        "empty, or blanks at its ends",
-        "write the text without them",
+        _is_text,
+        "not a name: empty, too long, or with what a shell or a search takes for its own",
+        "write at most 255 characters, no blanks at the ends, no `-` at the beginning, and none of "
+        '` " < > | ; * ? $(',
     ),
 ]
 Label = Annotated[
@@ -267,7 +436,7 @@ HostPort = Annotated[
 Domain = Annotated[
     str,
     _checked(
-        lambda text: _is_host(text) and as_address(text) is None and "." in text,
+        lambda text: _is_name(text) and "." in text,
         "not a domain name",
         "write it in lower case with at least two parts, as in argocd.example.com",
     ),
@@ -291,7 +460,83 @@ HttpsUrl = Annotated[
 ]
 Folder = Annotated[
     str,
-    _checked(_is_folder, "not a relative path", "write it without leading or doubled `/` or `..`"),
+    _checked(
+        _is_folder,
+        "not a relative path",
+        "write it without leading or doubled `/` or `..`, of letters, digits, blanks and . _ - ( )",
+    ),
+]
+PortGroup = Annotated[
+    Text,
+    _checked(
+        lambda text: "/" not in text and "\\" not in text,
+        "not a port group's name as vCenter has it",
+        "write a `/` in the name as %2f and a `\\` as %5c, as vCenter itself does",
+    ),
+]
+TreePath = Annotated[
+    str,
+    _checked(
+        _is_tree_path,
+        "not a relative path",
+        "write it without leading or doubled `/` or `..`, of letters, digits, `.`, `_` and `-`",
+    ),
+]
+Revision = Annotated[
+    str,
+    _checked(
+        _is_revision,
+        "not a branch, tag or commit of Git",
+        "write it as in main or v1.2.0, without leading `-`, blanks or `..`",
+    ),
+]
+Bucket = Annotated[
+    str,
+    _checked(
+        _is_bucket,
+        "not a bucket's name",
+        "use 3 to 63 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit",
+    ),
+]
+Region = Annotated[
+    str,
+    _checked(
+        re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?").fullmatch,
+        "not a region's name",
+        "write it as your storage calls it, as in eu-central-1 or RegionOne",
+    ),
+]
+ClientId = Annotated[
+    str,
+    _checked(
+        re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}").fullmatch,
+        "not an OAuth application's client id",
+        "write the id that its page shows, of letters, digits, `.`, `_` and `-`",
+    ),
+]
+GitHubName = Annotated[
+    str,
+    _checked(
+        re.compile(r"[A-Za-z0-9](-?[A-Za-z0-9]){0,38}").fullmatch,
+        "not the name of a GitHub organization",
+        "write the name as its address has it, of letters, digits and `-`",
+    ),
+]
+Team = Annotated[
+    str,
+    _checked(
+        re.compile(r"[a-z0-9]([a-z0-9_-]{0,98}[a-z0-9])?").fullmatch,
+        "not a team's short name",
+        "write it as the team's address has it, of a-z, 0-9, `-` and `_`",
+    ),
+]
+KeyName = Annotated[
+    str,
+    _checked(
+        re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62}\.?)*").fullmatch,
+        "not the name of a TSIG key",
+        "write it as the name server has it, as in acme-key or acme-key.example.com.",
+    ),
 ]
 Schematic = Annotated[
     str,
@@ -313,13 +558,15 @@ Extension = Annotated[
 Device = Annotated[
     str,
     _checked(
-        re.compile(r"/dev/[-\w./:]+").fullmatch, "not a disk device", "write it as in /dev/sda"
+        _DEVICE.fullmatch,
+        "not a disk device",
+        "write it as in /dev/sda, /dev/nvme0n1 or /dev/disk/by-id/NAME",
     ),
 ]
 KubernetesKey = Annotated[
     str,
     _checked(
-        _KUBERNETES_KEY.fullmatch,
+        _is_kubernetes_key,
         "not a valid key of a label or taint",
         "write it as in topology.kubernetes.io/zone",
     ),
@@ -343,7 +590,7 @@ SecretName = Annotated[
 AgePublicKey = Annotated[
     str,
     _checked(
-        re.compile(r"age1[02-9ac-hj-np-z]{58}").fullmatch,
+        _is_age_key,
         "not an age public key",
         "give the line that `age-keygen` prints as `Public key`, beginning with age1",
     ),
@@ -351,16 +598,13 @@ AgePublicKey = Annotated[
 Email = Annotated[
     str,
     _checked(
-        re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+").fullmatch,
+        lambda text: (
+            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._%+&'=-]{0,63}@([^@]+)", text) is not None
+            and _is_name(text.rpartition("@")[2])
+            and "." in text.rpartition("@")[2]
+        ),
         "not an e-mail address",
         "write it as in platform@example.com",
     ),
 ]
-Cron = Annotated[
-    str,
-    _checked(
-        re.compile(r"[-\d*/,]+( [-\d*/,]+){4}").fullmatch,
-        "not a schedule",
-        'write five fields as cron has them, as in "0 * * * *" for every hour',
-    ),
-]
+Cron = Annotated[str, AfterValidator(parse_cron)]

@@ -1,11 +1,21 @@
 """What several unit tests need."""
 
 import ssl
+from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
 
 from components import kubernetes_api
+from config.placeholders import IN_LAB
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run as in a world of the lab: the project's own settings hold placeholders."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(IN_LAB, str(tmp_path_factory.mktemp("world")))
+        yield
 
 
 @pytest.fixture

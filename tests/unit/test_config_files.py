@@ -16,6 +16,7 @@ import yaml
 import config
 from config.__main__ import main
 from config.engine import load_from_pulumi, require_secret
+from config.placeholders import IN_LAB
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
 from config.stack_file import read
@@ -31,6 +32,16 @@ PROD = ROOT / "Pulumi.prod.yaml"
 
 # What never reaches a program: no stack file, or one that the engine itself refuses.
 NOT_FOR_ENGINE = {"empty", "no-config", "not-yaml", "repeated-key"}
+# What the engine makes something else of: the program finds these in the file itself.
+UNSEEN_BY_ENGINE = {
+    "alias-bomb",
+    "alias-in-itself",
+    "long-number",
+    "numbers-for-texts",
+    "section-twice",
+    "tags-and-keys",
+    "two-documents",
+}
 
 
 class EngineLoader(yaml.SafeLoader):
@@ -71,7 +82,7 @@ def give_to_engine(path: Path, secrets: dict[str, str]) -> None:
         key: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
         for key, value in ((key, decrypted(value)) for key, value in stack.items())
     }
-    values["pulumi:disable-default-providers"] = '["*"]'
+    values.setdefault("pulumi:disable-default-providers", '["*"]')
     for section in ("cluster", "site", "network", "talos", "kubernetes", "services"):
         values.setdefault(f"platform:{section}", "{}")
     values.setdefault("platform:machines", "[]")
@@ -124,7 +135,7 @@ def test_the_engine_gives_the_same_settings_as_the_file(
     assert load_from_pulumi() == config.load_file(path)
 
 
-@named([path for path in BAD if path.stem not in NOT_FOR_ENGINE])
+@named([path for path in BAD if path.stem not in NOT_FOR_ENGINE | UNSEEN_BY_ENGINE])
 def test_the_engine_gives_the_same_problems_as_the_file(
     path: Path, all_secrets: dict[str, str]
 ) -> None:
@@ -132,6 +143,34 @@ def test_the_engine_gives_the_same_problems_as_the_file(
     with pytest.raises(config.SettingsError) as caught:
         load_from_pulumi()
     assert [str(each) for each in caught.value.problems] == problems_of(path)
+
+
+@pytest.mark.parametrize("name", sorted(UNSEEN_BY_ENGINE))
+def test_the_program_finds_in_the_file_what_the_engine_does_not_hand_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_secrets: dict[str, str]
+) -> None:
+    monkeypatch.setenv(IN_LAB, str(tmp_path))
+    # The engine takes one of two, or the first document: the program gets good settings.
+    give_to_engine(FIXTURES / "good" / "three.yaml", all_secrets)
+    path = FIXTURES / "bad" / f"{name}.yaml"
+    (tmp_path / "world.json").write_text(json.dumps({"stackFile": str(path)}))
+    with pytest.raises(config.SettingsError) as caught:
+        load_from_pulumi()
+    told = [str(each).replace(f"{path}:", f"{path.name}:") for each in caught.value.problems]
+    assert told
+    assert set(told) <= set(problems_of(path))
+
+
+def test_outside_of_the_lab_the_program_reads_the_stacks_own_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_secrets: dict[str, str]
+) -> None:
+    give_to_engine(FIXTURES / "good" / "three.yaml", all_secrets)
+    monkeypatch.delenv(IN_LAB)
+    monkeypatch.chdir(tmp_path)
+    text = (FIXTURES / "bad" / "section-twice.yaml").read_text()
+    (tmp_path / f"Pulumi.{pulumi.get_stack()}.yaml").write_text(text)
+    with pytest.raises(config.SettingsError, match="platform:cluster: given twice"):
+        load_from_pulumi()
 
 
 def test_a_program_requires_the_secrets_that_the_services_need() -> None:
@@ -166,10 +205,7 @@ def test_a_problem_keeps_to_its_value_though_an_alias_hides_it(tmp_path: Path) -
     path = tmp_path / "Pulumi.x.yaml"
     path.write_text("config:\n  platform:vspherePassword: *correct-horse\n")
     assert problems_of(path) == [
-        (
-            "Pulumi.x.yaml: not valid YAML: line 2, column 29: found undefined alias; "
-            "correct the file there"
-        )
+        ("Pulumi.x.yaml: line 2 has an alias without its anchor; write the value itself")
     ]
 
 
@@ -178,9 +214,10 @@ def test_a_problem_keeps_to_its_value_though_an_alias_hides_it(tmp_path: Path) -
     [
         (b"config: [1]\n", "holds no `config:` with keys below it"),
         (b"- config\n", "holds no `config:` with keys below it"),
-        (b"config: {[a]: b}\n", "not valid YAML: line 1, column 10: found unhashable key"),
-        (b"config: {a: !!python/name:os.system x}\n", "could not determine a constructor"),
-        (b"config: \x00\n", "not valid YAML: it holds a character that YAML does not allow"),
+        (b"config: {[a]: b}\n", "line 1 has a key that is not a text"),
+        (b"config: {? {a: b} : c}\n", "line 1 has a key that is not a text"),
+        (b"config: \x00\n", "line 1 holds a control or invisible character (U+0000)"),
+        (b"config:\n  a: \xe2\x80\xae\n", "line 2 holds a control or invisible character (U+202E)"),
         (b"config: \xff\n", "not UTF-8 text"),
     ],
 )
@@ -234,6 +271,81 @@ def test_a_key_without_a_namespace_is_the_projects(tmp_path: Path) -> None:
     assert config.load_file(path) == config.load_file(PROD)
 
 
+# --- Placeholders ------------------------------------------------------------------------------
+
+
+def test_outside_of_the_lab_the_program_refuses_placeholders(
+    monkeypatch: pytest.MonkeyPatch, all_secrets: dict[str, str]
+) -> None:
+    give_to_engine(PROD, all_secrets)
+    monkeypatch.delenv(IN_LAB)
+    with pytest.raises(config.SettingsError) as caught:
+        load_from_pulumi()
+    told = [str(each) for each in caught.value.problems]
+    assert len(told) == 10
+    assert all(": a placeholder; " in each for each in told)
+    assert "age-keygen" in told[-1]
+
+
+def own(text: str) -> str:
+    """Put a site's own values in the placeholders' place."""
+    return (
+        text.replace("example.internal", "corp.lan")
+        .replace("example.com", "corp.net")
+        .replace("github.com/example", "github.com/corp")
+        .replace("organization: example", "organization: corp")
+        .replace("replace-with-the-oauth-client-id", "Ov23liCorp")
+        .replace(PLACEHOLDER_KEY, OWN_KEY)
+    )
+
+
+PLACEHOLDER_KEY = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+OWN_KEY = "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z"
+IS_INSTALLED = "  platform:vspherePassword:\n    secure: v1:AAAA:BBBB\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("vcenter.corp.lan", "vcenter.example.internal"),
+        ("vcenter.corp.lan", "vc.dc1.example.org"),
+        ("vcenter.corp.lan", "vcenter.example"),
+        ("vcenter.corp.lan", "192.0.2.10"),
+        ("172.16.20.1]", "198.51.100.53]"),
+        ("Ov23liCorp", "replace-with-the-oauth-client-id"),
+        ("Ov23liCorp", "your-client-id"),
+        ("Ov23liCorp", "changeme"),
+        ("organization: corp", "organization: example"),
+        ("github.com/corp", "github.com/example"),
+        ("platform@corp.net", "platform@example.net"),
+        ("s3.corp.net", "s3.example.com:9000"),
+        (OWN_KEY, PLACEHOLDER_KEY),
+    ],
+)
+def test_a_placeholder_is_refused_once_a_secret_is_set_and_the_lab_takes_it(
+    place: str,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = own(PROD.read_text())
+    assert place in text
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(text.replace(place, value))
+    assert main(["check", str(path)]) == 0
+    assert "note: for the lab alone: `pulumi up` refuses 1 placeholder" in capsys.readouterr().out
+    monkeypatch.delenv(IN_LAB)
+    assert main(["check", str(path)]) == 0
+    assert main(["check", "--production", str(path)]) == 1
+    assert ": a placeholder; " in capsys.readouterr().err
+    path.write_text(path.read_text() + IS_INSTALLED)
+    assert main(["check", str(path)]) == 1
+    path.write_text(text + IS_INSTALLED)
+    assert main(["check", str(path)]) == 0
+    assert "for the lab alone" not in capsys.readouterr().out
+
+
 # --- The command -------------------------------------------------------------------------------
 
 
@@ -244,8 +356,8 @@ def test_check_says_that_a_file_is_good_and_how_to_set_its_secrets(
     assert main(["check", path]) == 0
     told = capsys.readouterr()
     assert told.err == ""
-    assert told.out == (
-        f"{path}: good (1 machine)\n"
+    assert told.out.startswith(f"{path}: good (1 machine)\n")
+    assert told.out.endswith(
         "note: secrets that are not set yet; `pulumi up` will ask for them:\n"
         "  pulumi config set --secret platform:vspherePassword   # the vCenter user's password\n"
     )
@@ -258,7 +370,7 @@ def test_check_notes_no_secret_that_is_set(
     good = (FIXTURES / "good" / "one.yaml").read_text()
     path.write_text(good + "  platform:vspherePassword:\n    secure: v1:AAAA:BBBB\n")
     assert main(["check", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: good (1 machine)\n"
+    assert "secrets that are not set" not in capsys.readouterr().out
 
 
 def test_check_gives_all_problems_on_stderr_and_exit_status_1(

@@ -94,8 +94,11 @@ def test_labels_and_taints_of_the_settings_reach_the_node() -> None:
         {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"},
         {"key": "spot", "effect": "NoExecute"},
     ]
-    node = machine("node01", "172.16.20.51", labels={"zone": "a"}, taints=taints)
-    main = by_kind(settings(machines=[node]), "node01")["main"]["machine"]
+    nodes = [
+        machine("node01", "172.16.20.51", labels={"zone": "a"}, taints=taints),
+        {**machine("node02", "172.16.20.52"), "role": "worker"},
+    ]
+    main = by_kind(settings(machines=nodes), "node01")["main"]["machine"]
     assert main["nodeLabels"] == {"zone": "a"}
     assert main["nodeTaints"] == {"dedicated": "gpu:NoSchedule", "spot": ":NoExecute"}
 

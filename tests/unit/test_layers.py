@@ -186,7 +186,9 @@ def test_a_drill_has_no_production_issuer() -> None:
 
 def test_a_platform_without_a_public_domain_has_its_own_authority_and_no_token() -> None:
     private = {"issuer": "private-ca", "domain": "platform.internal"}
-    platform = run(changed(certManager=private, argocd=None))
+    settings = changed(certManager=private, argocd=None)
+    settings["services"]["traefik"]["dashboardDomain"] = "traefik.platform.internal"
+    platform = run(settings)
     assert sorted(specs(platform, ISSUER)) == ["private-ca", "self-signed"]
     assert "cert-manager/dns-token" not in platform.names(SECRET)
 
