@@ -21,7 +21,7 @@ from components.expiry import ends, told_ends
 from components.gate import Gate
 from components.health import Member
 from components.kubernetes_api import api_answers
-from components.orphans import VCenter, no_leftover
+from components.orphans import Owner, VCenter, no_leftover
 from components.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Nodes(pulumi.ComponentResource):
         self._identity = identity
         self._provider = provider
         self._password = vsphere_password
+        self._owner = Owner(machines.urn, machines.provider.urn)
         self._root = root
         everyone = settings.control_planes + settings.workers
         self._rollout = Rollout([as_member(one) for one in everyone], identity.talosconfig)
@@ -144,7 +145,9 @@ class Nodes(pulumi.ComponentResource):
         """Guard the changes of a virtual machine, and clear its place before it is made."""
         vcenter = VCenter.of(self._settings.site)
         member = as_member(machine)
-        leftover = no_leftover(vcenter, self._password, self._identity.talosconfig, member)
+        leftover = no_leftover(
+            vcenter, self._password, self._identity.talosconfig, member, self._owner
+        )
         guard = self._rollout.guard(member)
         return pulumi.ResourceHookBinding(
             before_create=[pulumi.ResourceHook(f"{machine.name}-leftover", leftover)],

@@ -63,6 +63,11 @@ class Machines(pulumi.ComponentResource):
         self._make_image(image, password)
         self._make_place()
 
+    @property
+    def provider(self) -> vsphere.Provider:
+        """The way to vCenter that all of them use."""
+        return self._provider
+
     def _look_up(self) -> None:
         """Find what the site has: names from the settings to vCenter's ids."""
         site = self._settings.site

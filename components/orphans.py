@@ -7,8 +7,10 @@ or its Talos waits for a configuration. Only then is it removed.
 
 from __future__ import annotations
 
+import shlex
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,20 @@ POLL_SECONDS = 1.0
 
 class OrphanError(Exception):
     """A virtual machine is in the way, and it may hold something."""
+
+
+class InTheWayError(OrphanError):
+    """It runs, and the stack does not know it."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Where the stack keeps its machines: what an import has to name."""
+
+    parent: pulumi.Output[str]
+    """URN of their component."""
+    provider: pulumi.Output[str]
+    """URN of their provider."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +94,16 @@ def no_leftover(
     password: pulumi.Output[str],
     talosconfig: pulumi.Output[str],
     member: Member,
+    owner: Owner,
 ) -> Hook:
     """Make the hook that clears a machine's place in vCenter before the machine is made."""
 
     async def no_leftover(args: pulumi.ResourceHookArgs) -> None:
         secret, credentials = await resolved(password), await resolved(talosconfig)
+        parent, provider = await resolved(owner.parent), await resolved(owner.provider)
 
         def run(clock: Clock) -> None:
-            with connect(credentials) as talos:
+            with connect(credentials) as talos, ways_out(vcenter, member.name, parent, provider):
                 remove_orphan(
                     vcenter,
                     secret,
@@ -97,6 +115,33 @@ def no_leftover(
         await in_thread(args, run)
 
     return no_leftover
+
+
+@contextmanager
+def ways_out(vcenter: VCenter, name: str, parent: str, provider: str) -> Iterator[None]:
+    """Say of a machine that is in the way what to do about it; parent and provider are URNs."""
+    try:
+        yield
+    except InTheWayError as error:
+        adopt = import_command(name, vcenter.path(name), parent=parent, provider=provider)
+        message = (
+            f"{error}. If it is this platform's, take it over with `{adopt}`; if not, rename or "
+            f"delete it; then run `pulumi up` again"
+        )
+        raise OrphanError(message) from None
+
+
+def import_command(name: str, path: str, *, parent: str, provider: str) -> str:
+    """Give the command that takes a machine of vCenter over into the state, for a shell.
+
+    With parent and provider the machine gets the URN that the program gives it; any other one
+    would be a second machine to the engine. The program has its code already, and protects none.
+    """
+    return (
+        f"pulumi import vsphere:index/virtualMachine:VirtualMachine {name} {shlex.quote(path)} "
+        f"--parent {shlex.quote(f'machines={parent}')} "
+        f"--provider {shlex.quote(f'vcenter={provider}')} --protect=false --generate-code=false"
+    )
 
 
 def unconfigured(talos: Talosctl, address: str, clock: Clock) -> bool:
@@ -131,7 +176,7 @@ def remove_orphan(
 ) -> bool:
     """Remove the leftover of this name; tell whether there was one.
 
-    Fails with OrphanError when it runs and does not wait in maintenance mode.
+    Fails with InTheWayError when it runs and does not wait in maintenance mode.
     """
     clock = clock or Clock()
     try:
@@ -152,7 +197,7 @@ def remove_orphan(
             _finish(task, clock, fails=False)  # such as the killed run's own clone
         running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
         if running and not is_unconfigured():
-            raise OrphanError(_in_the_way(vcenter, name))
+            raise InTheWayError(_in_the_way(vcenter, name))
         if running:
             _finish(machine.PowerOffVM_Task(), clock)
         _finish(machine.Destroy_Task(), clock)
@@ -191,9 +236,6 @@ def _finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: AN
 
 
 def _in_the_way(vcenter: VCenter, name: str) -> str:
-    path = vcenter.path(name)
     return (
-        f"{name}: vCenter has a running machine {path} that this stack does not know. If it is "
-        f"this platform's, take it over with `pulumi import vsphere:index/virtualMachine:"
-        f"VirtualMachine {name} {path}`; if not, rename or delete it; then run `pulumi up` again"
+        f"{name}: vCenter has a running machine {vcenter.path(name)} that this stack does not know"
     )

@@ -1,5 +1,6 @@
 """What an interrupted run left in vCenter: removed when it holds nothing, else left alone."""
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,7 +10,14 @@ import pytest
 from pyVmomi import vim
 
 from components import orphans, talosctl
-from components.orphans import OrphanError, VCenter, remove_orphan, unconfigured
+from components.orphans import (
+    OrphanError,
+    VCenter,
+    import_command,
+    remove_orphan,
+    unconfigured,
+    ways_out,
+)
 from components.waiting import Clock
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
@@ -17,6 +25,12 @@ ON = vim.VirtualMachine.PowerState.poweredOn
 OFF = vim.VirtualMachine.PowerState.poweredOff
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
+
+MACHINES = "urn:pulumi:prod::platform::platform:vsphere:Machines::machines"
+PROVIDER = (
+    "urn:pulumi:prod::platform::"
+    "platform:vsphere:Machines$pulumi:providers:vsphere::machines-vcenter"
+)
 
 
 @dataclass
@@ -115,14 +129,30 @@ def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = FakeVCenter(power=ON)
-    with pytest.raises(OrphanError) as caught:
+    with pytest.raises(OrphanError) as caught, ways_out(VCENTER, "node01", MACHINES, PROVIDER):
         remove(fake, monkeypatch, lambda: False)
     assert "destroy" not in fake.done
     assert fake.done[-1] == "disconnect"
-    assert (
-        "`pulumi import vsphere:index/virtualMachine:VirtualMachine node01 "
-        "/dc01/vm/platform-prod/node01`" in str(caught.value)
+    command = import_command(
+        "node01", "/dc01/vm/platform-prod/node01", parent=MACHINES, provider=PROVIDER
     )
+    assert f"this stack does not know. If it is this platform's, take it over with `{command}`" in (
+        str(caught.value)
+    )
+
+
+def test_the_import_names_parent_and_provider_as_the_program_has_them() -> None:
+    """A shell must not take the $ of a URN for a variable."""
+    command = import_command("node01", "/dc/vm/a b/node01", parent=MACHINES, provider=PROVIDER)
+    words = shlex.split(command)
+    assert words[:5] == [
+        "pulumi", "import", "vsphere:index/virtualMachine:VirtualMachine", "node01",
+        "/dc/vm/a b/node01",
+    ]  # fmt: skip
+    assert words[words.index("--parent") + 1] == f"machines={MACHINES}"
+    assert words[words.index("--provider") + 1] == f"vcenter={PROVIDER}"
+    assert f"'vcenter={PROVIDER}'" in command
+    assert "--protect=false" in words
 
 
 def test_vcenters_reason_is_told_when_the_removal_fails(monkeypatch: pytest.MonkeyPatch) -> None:
