@@ -53,7 +53,7 @@ func envOr(name, otherwise string) string {
 func buildCommand(o *options) *cobra.Command {
 	only := false
 	c := &cobra.Command{
-		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB) and the chart packages from their modules",
+		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			project, err := filepath.Abs(o.project)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"platform.lab/lab/internal/govc"
 	"platform.lab/lab/internal/kubernetesplugin"
 	"platform.lab/lab/internal/languagehost"
+	"platform.lab/lab/internal/simulated"
 	"platform.lab/lab/internal/talosplugin"
 	"platform.lab/lab/internal/vsphereplugin"
 	"platform.lab/lab/internal/world"
@@ -42,6 +44,9 @@ func dispatch(name string, args []string) (int, error) {
 	case "pulumi":
 		return 0, world.Pulumi(args)
 	default:
+		if sentence, ok := simulated.Tool(name); ok {
+			return 1, errors.New(sentence)
+		}
 		return lab(args)
 	}
 }

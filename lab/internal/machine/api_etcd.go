@@ -266,3 +266,60 @@ func (*machineService) EtcdAlarmList(ctx context.Context, _ *emptypb.Empty) (*ma
 
 	return &machineapi.EtcdAlarmListResponse{Messages: []*machineapi.EtcdAlarm{out}}, nil
 }
+
+// localEtcd calls the machine's own etcd for an operator.
+func localEtcd(ctx context.Context, call string, do func(context.Context, *clientv3.Client) error) error {
+	b := at(ctx)
+	if err := b.needControlPlane(call); err != nil {
+		return err
+	}
+
+	client, err := b.etcd.local()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+
+	if err := do(ctx, client); err != nil {
+		return fmt.Errorf("%s: %w", call, err)
+	}
+
+	return nil
+}
+
+func (*machineService) EtcdAlarmDisarm(ctx context.Context, _ *emptypb.Empty) (*machineapi.EtcdAlarmDisarmResponse, error) {
+	out := &machineapi.EtcdAlarmDisarm{}
+
+	err := localEtcd(ctx, "etcd alarm disarm", func(ctx context.Context, client *clientv3.Client) error {
+		answer, err := client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+		if err != nil {
+			return err
+		}
+
+		for _, alarm := range answer.Alarms {
+			out.MemberAlarms = append(out.MemberAlarms, &machineapi.EtcdMemberAlarm{
+				MemberId: alarm.MemberID, Alarm: machineapi.EtcdMemberAlarm_AlarmType(alarm.Alarm),
+			})
+		}
+
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	return &machineapi.EtcdAlarmDisarmResponse{Messages: []*machineapi.EtcdAlarmDisarm{out}}, nil
+}
+
+func (*machineService) EtcdDefragment(ctx context.Context, _ *emptypb.Empty) (*machineapi.EtcdDefragmentResponse, error) {
+	err := localEtcd(ctx, "etcd defragment", func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Defragment(ctx, etcdURL(loopback4, etcdClientPort))
+
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	return &machineapi.EtcdDefragmentResponse{Messages: []*machineapi.EtcdDefragment{{}}}, nil
+}

@@ -167,38 +167,8 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	return &machineapi.ServiceRestartResponse{Messages: []*machineapi.ServiceRestart{{Resp: fmt.Sprintf("Service %q restarted", in.Id)}}}, nil
 }
 
-func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineapi.MemoryResponse, error) {
-	total := uint64(at(ctx).hardware.MemoryMiB) << 10 //nolint:gosec // a size
-
-	return &machineapi.MemoryResponse{Messages: []*machineapi.Memory{{Meminfo: &machineapi.MemInfo{
-		Memtotal: total, Memfree: total / 2, Memavailable: total / 2,
-	}}}}, nil
-}
-
 func (*machineService) Hostname(ctx context.Context, _ *emptypb.Empty) (*machineapi.HostnameResponse, error) {
 	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).hostname()}}}, nil
-}
-
-const (
-	bootIDPath    = "/proc/sys/kernel/random/boot_id"
-	sysctlsFolder = "/proc/sys/"
-)
-
-// Read knows the boot ID and the sysctls of the configuration; the machine has no other files.
-func (*machineService) Read(in *machineapi.ReadRequest, stream machineapi.MachineService_ReadServer) error {
-	b := at(stream.Context())
-
-	if in.Path == bootIDPath {
-		return stream.Send(&common.Data{Bytes: []byte(b.id + "\n")})
-	}
-
-	if name, ok := strings.CutPrefix(in.Path, sysctlsFolder); ok && b.provider() != nil {
-		if value, ok := b.provider().Machine().Sysctls()[strings.ReplaceAll(name, "/", ".")]; ok {
-			return stream.Send(&common.Data{Bytes: []byte(value + "\n")})
-		}
-	}
-
-	return status.Errorf(codes.NotFound, "stat %s: no such file or directory", in.Path)
 }
 
 func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.MachineService_EventsServer) error {

@@ -62,6 +62,7 @@ func (b *boot) serve() {
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: api.tlsConfig, NextProtos: []string{"h2"}})),
 		grpc.UnaryInterceptor(api.unary),
 		grpc.StreamInterceptor(api.stream),
+		grpc.UnknownServiceHandler(unknownService),
 	)
 
 	machineapi.RegisterMachineServiceServer(api.server, &machineService{})
@@ -289,7 +290,9 @@ func (a *apiServer) unary(ctx context.Context, in any, info *grpc.UnaryServerInf
 			return nil, err
 		}
 
-		return handle(context.WithValue(ctx, targetKey{}, target), in)
+		out, err := handle(context.WithValue(ctx, targetKey{}, target), in)
+
+		return out, explained(info.FullMethod, err)
 	}
 
 	var merged merger
@@ -300,6 +303,7 @@ func (a *apiServer) unary(ctx context.Context, in any, info *grpc.UnaryServerInf
 		var out any
 		if err == nil {
 			out, err = handle(context.WithValue(ctx, targetKey{}, target), in)
+			err = explained(info.FullMethod, err)
 		}
 
 		if err != nil {
@@ -423,7 +427,7 @@ func (a *apiServer) stream(service any, stream grpc.ServerStream, info *grpc.Str
 			wrapped.name = name
 		}
 
-		return handle(service, wrapped)
+		return explained(info.FullMethod, handle(service, wrapped))
 	})
 }
 

@@ -46,6 +46,8 @@ type Options struct {
 	// OnCluster runs beside KWOK: it is called when a cluster's pods begin to run, and returns when the
 	// context ends, which it does with the cluster's last control plane or when the cluster begins anew.
 	OnCluster func(ctx context.Context, cluster Cluster)
+	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
+	PodLog func(cluster string, pod *corev1.Pod, container string) string
 	// GuestPoweredOff is told when a machine switched itself off (talosctl shutdown, reset without reboot).
 	GuestPoweredOff func(id string)
 	Log             *slog.Logger

@@ -136,7 +136,7 @@ func (n *node) sync(rotate bool) error {
 		return errors.Join(refused, err)
 	}
 
-	return errors.Join(refused, n.applyConfigured(ctx, client, provider, object))
+	return errors.Join(refused, n.playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
 }
 
 // connect takes the kubelet's client, or drops it.

@@ -72,13 +72,15 @@ func (n *node) serve() {
 	<-done
 }
 
-// handler is the part of the kubelet's API that something in the lab asks for.
+// handler is the part of the kubelet's API that something in the lab asks for; the rest says that it is simulated.
 func (n *node) handler() http.Handler {
 	routes := http.NewServeMux()
 	routes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
 	routes.HandleFunc("/pods", n.servePods)
+	routes.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", n.serveLogs)
 	routes.Handle("/metrics", metricsHandler(kubeletCollector{n}))
 	routes.Handle("/metrics/resource", metricsHandler(resourceCollector{n}))
+	routes.HandleFunc("/", n.refuse)
 
 	return n.guard(routes)
 }

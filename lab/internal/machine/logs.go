@@ -143,6 +143,21 @@ func (l logLine) kernelLine(begun time.Time, sequence int) logLine {
 	}}
 }
 
+// kernelText is the line as `talosctl dmesg` shows it: the message, and the rest as JSON.
+func (l logLine) kernelText() string {
+	text := "[talos] " + l.message
+	if len(l.fields) == 0 {
+		return text
+	}
+
+	rest, err := json.Marshal(l.fields)
+	if err != nil {
+		return text
+	}
+
+	return text + " " + string(rest)
+}
+
 // logTail gives the lines that are added to a file from now on.
 type logTail struct {
 	path   string

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -87,6 +88,8 @@ func (s *services) set(id, state, message string) {
 	entry.state, entry.message, entry.changed = state, message, time.Now()
 	entry.events = append(entry.events, &machineapi.ServiceEvent{State: state, Msg: message, Ts: timestamppb.Now()})
 	entry.events = entry.events[max(0, len(entry.events)-maxServiceEvents):]
+
+	s.boot.log.Info(fmt.Sprintf("service[%s](%s): %s", id, state, message))
 }
 
 // health records the result of a service's health check.
@@ -109,6 +112,8 @@ func (s *services) health(id string, err error) {
 	entry.checked, entry.healthy, entry.changed = true, healthy, time.Now()
 	entry.events = append(entry.events, &machineapi.ServiceEvent{State: entry.state, Msg: message, Ts: timestamppb.Now()})
 	entry.events = entry.events[max(0, len(entry.events)-maxServiceEvents):]
+
+	s.boot.log.Info(fmt.Sprintf("service[%s](%s): %s", id, entry.state, message))
 }
 
 func (s *services) state(id string) string {

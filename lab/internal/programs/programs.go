@@ -1,4 +1,4 @@
-// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, KWOK, MetalLB)
+// Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB)
 // from their Go modules. Their versions are those of the go.mod files, and of nothing else.
 package programs
 
@@ -60,6 +60,10 @@ func All() []Program {
 		{
 			Name: "talosctl", Folder: ".", Package: "github.com/siderolabs/talos/cmd/talosctl", Module: "github.com/siderolabs/talos",
 			Stamps: []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
+		},
+		{
+			Name: "helm", Folder: ".", Package: "helm.sh/helm/v3/cmd/helm", Module: "helm.sh/helm/v3",
+			Stamps: []string{"helm.sh/helm/v3/internal/version.version"},
 		},
 		{Name: "metallb-controller", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/controller", Module: "go.universe.tf/metallb"},
 		{Name: "kwok", Folder: ".", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok"},

@@ -26,6 +26,18 @@ const (
 	metallbContainer     = "controller"
 )
 
+var isMetalLB = labelled(metallbNamespace, labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "controller"})
+
+// LogOf is the log file of a pod's container whose program is real, in the folder that Options.Dir names; "" of
+// all others.
+func LogOf(dir, cluster string, pod *corev1.Pod, container string) string {
+	if !isMetalLB(pod) || container != metallbContainer {
+		return ""
+	}
+
+	return filepath.Join(dir, cluster, metallbProgram, metallbProgram+".log")
+}
+
 // runMetalLB runs the real controller for the newest ready pod of its Deployment, with the pod's arguments,
 // environment and ServiceAccount. It listens on all addresses of the lab's namespace, so one runs at a time;
 // an answer on the pod's address (webhooks on 9443) is the controller's own.
@@ -34,8 +46,6 @@ func runMetalLB(ctx context.Context, c *cluster) error {
 	if err != nil {
 		return err
 	}
-
-	selects := labelled(metallbNamespace, labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "controller"})
 
 	var (
 		current body
@@ -52,7 +62,7 @@ func runMetalLB(ctx context.Context, c *cluster) error {
 	defer stop()
 
 	c.sweep(ctx, metallbProgram, changed, func(ctx context.Context) error {
-		ready, err := c.readyPods(selects)
+		ready, err := c.readyPods(isMetalLB)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"platform.lab/lab/internal/simulated"
 )
 
 const (
@@ -129,7 +131,7 @@ func redirect(w http.ResponseWriter, r *http.Request) {
 
 func respond(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintf(w, "answered by the lab's responder, not by Traefik\nhost: %s\npath: %s\n", r.Host, r.URL.Path)
+	fmt.Fprintf(w, "%s\nhost: %s\npath: %s\n", simulated.Ingress(), r.Host, r.URL.Path)
 }
 
 func traefikMetrics(w http.ResponseWriter, _ *http.Request) {

@@ -93,9 +93,13 @@ type Settings struct {
 	} `json:"kubernetes"`
 	Services struct {
 		ArgoCD *struct {
+			Domain        string `json:"domain"`
 			RepositoryURL string `json:"repositoryUrl"`
 			Revision      string `json:"revision"`
 		} `json:"argocd"`
+		CertManager *struct {
+			Domain string `json:"domain"`
+		} `json:"certManager"`
 		Traefik *struct {
 			Address         netip.Addr `json:"address"`
 			DashboardDomain string     `json:"dashboardDomain"`

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"platform.lab/lab/internal/charts"
@@ -33,7 +34,26 @@ func names(s Settings) map[string]netip.Addr {
 	for _, name := range charts.Hosts() { // one server for all
 		out[name] = next
 	}
+	for _, name := range s.served() {
+		out[name] = s.Services.Traefik.Address
+	}
 	return out
+}
+
+// served are the names that the site's DNS would send to Traefik. The wildcard under the platform's domain is more than
+// a hosts file can say: the names of the platform's own parts stand for it.
+func (s Settings) served() []string {
+	if s.Services.Traefik == nil || !s.Services.Traefik.Address.IsValid() {
+		return nil
+	}
+	names := []string{s.Services.Traefik.DashboardDomain}
+	if s.Services.ArgoCD != nil {
+		names = append(names, s.Services.ArgoCD.Domain)
+	}
+	if s.Services.CertManager != nil {
+		names = append(names, s.Services.CertManager.Domain, "hubble."+s.Services.CertManager.Domain)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
 }
 
 // writeHosts makes the world's /etc/hosts: the lab's names and localhost, nothing else.

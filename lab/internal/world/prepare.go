@@ -11,6 +11,7 @@ import (
 
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/programs"
+	"platform.lab/lab/internal/simulated"
 	"platform.lab/lab/internal/stackfile"
 )
 
@@ -76,7 +77,7 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 }
 
 // required are the programs without which no world can be entered.
-var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "kubectl", "talosctl"}
+var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "kubectl", "talosctl", "helm"}
 
 func checkPrograms(bin string) error {
 	for _, name := range required {
@@ -122,15 +123,16 @@ func writeBackend(l Layout, s *Spec) error {
 	return os.WriteFile(filepath.Join(folder, s.Stack+".json"), []byte(checkpoint), 0o600)
 }
 
-// linkTools puts the names of the multi-call binary on the world's PATH. `pulumi` there gives the
-// lab's copy of the stack file to the real one.
+// linkTools puts the names of the multi-call binary on the world's PATH, and those of programs that people know and the
+// lab has not. `pulumi` there gives the lab's copy of the stack file to the real one.
 func linkTools(l Layout, s *Spec) error {
-	for _, name := range []string{"pulumi", "govc", "lab"} {
+	for _, name := range append([]string{"pulumi", "govc", "lab"}, simulated.Tools()...) {
 		if err := os.Symlink(filepath.Join(s.Bin, "lab"), filepath.Join(l.Tools(), name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	script := simulated.Talosctl(filepath.Join(s.Bin, "talosctl"))
+	return os.WriteFile(filepath.Join(l.Tools(), "talosctl"), []byte(script), 0o755)
 }
 
 func writeSpec(l Layout, s *Spec) error {

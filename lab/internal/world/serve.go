@@ -15,12 +15,15 @@ import (
 	"syscall"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/factory"
 	"platform.lab/lab/internal/machine"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/vcenter"
+	"platform.lab/lab/internal/workloads"
 )
 
 // readyLine on the progress pipe says that every server answers.
@@ -68,7 +71,10 @@ func Serve(l Layout, progress *os.File) error {
 			}
 		},
 		OnCluster: onCluster(l, spec, bridge, authority, log),
-		Bridge:    bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		PodLog: func(cluster string, pod *corev1.Pod, container string) string {
+			return workloads.LogOf(l.path("workloads"), cluster, pod, container)
+		},
+		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 	})
 	defer fleet.Close()

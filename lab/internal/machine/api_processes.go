@@ -1,0 +1,333 @@
+package machine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/procfs"
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	"github.com/siderolabs/talos/pkg/machinery/constants"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// playedNote is what stands where a container's process would: it is played by the lab's own program.
+const playedNote = "played by the lab"
+
+// containerOf is a container as `talosctl containers` and `stats` show it; pid is 0 when the lab plays it.
+type containerOf struct {
+	pod, name, image, status string
+	pid                      int
+	// seconds of CPU and bytes of memory.
+	seconds, bytes float64
+}
+
+// id is the container's name in Talos' listings.
+func (c containerOf) id() string {
+	if c.pod == "" {
+		return c.name
+	}
+
+	return c.pod + ":" + c.name
+}
+
+// containers are those of a containerd namespace: Talos' own services, or Kubernetes' pods.
+func (b *boot) containers(namespace string) []containerOf {
+	if namespace == constants.SystemContainerdNamespace {
+		return b.systemContainers()
+	}
+
+	real := map[string]staticPod{}
+	for _, pod := range b.plane.snapshot() {
+		real[pod.name+"-"+b.hostname()] = pod
+	}
+
+	used := b.node.usage.byContainer()
+
+	var list []containerOf
+
+	for _, pod := range b.node.podsNow() {
+		name := pod.Namespace + "/" + pod.Name
+		list = append(list, containerOf{pod: name, image: "pause", status: "SANDBOX_READY"})
+
+		for _, container := range pod.Status.ContainerStatuses {
+			one := containerOf{pod: name, name: container.Name, image: container.Image, status: containerStatus(container)}
+			sample := used[containerKey{pod.UID, container.Name}]
+			one.seconds, one.bytes = sample.seconds, sample.bytes
+
+			if static, ok := real[pod.Name]; ok && pod.Namespace == systemNamespace {
+				one.pid = static.process.pid()
+			}
+
+			list = append(list, one)
+		}
+	}
+
+	slices.SortFunc(list, func(a, b containerOf) int { return cmp.Or(cmp.Compare(a.pod, b.pod), cmp.Compare(a.name, b.name)) })
+
+	return list
+}
+
+func containerStatus(status corev1.ContainerStatus) string {
+	switch {
+	case status.State.Running != nil:
+		return "CONTAINER_RUNNING"
+	case status.State.Terminated != nil:
+		return "CONTAINER_EXITED"
+	default:
+		return "CONTAINER_CREATED"
+	}
+}
+
+// systemContainers are Talos' services that run in containers. etcd is real, the others are played.
+func (b *boot) systemContainers() []containerOf {
+	var list []containerOf
+
+	for _, entry := range b.services.snapshot() {
+		if entry.state != stateRunning || !slices.Contains([]string{"apid", "etcd", "kubelet", "trustd"}, entry.id) {
+			continue
+		}
+
+		one := containerOf{name: entry.id, image: playedNote, status: "RUNNING"}
+
+		if process := b.etcd.running(); entry.id == "etcd" && process != nil {
+			one.pid, one.image = process.pid(), "etcd"
+			one.seconds, one.bytes = processSeconds(one.pid), float64(residentKiB(one.pid))*1024
+		}
+
+		list = append(list, one)
+	}
+
+	return list
+}
+
+// byContainer are copies of what the containers use.
+func (u *usage) byContainer() map[containerKey]sample {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+
+	out := map[containerKey]sample{}
+	for key, one := range u.containers {
+		out[key] = *one
+	}
+
+	return out
+}
+
+func (*machineService) Containers(ctx context.Context, in *machineapi.ContainersRequest) (*machineapi.ContainersResponse, error) {
+	out := &machineapi.Container{}
+
+	for _, one := range at(ctx).containers(in.Namespace) {
+		id := one.id()
+		if one.pod != "" && one.name == "" {
+			id = one.pod
+		}
+
+		out.Containers = append(out.Containers, &machineapi.ContainerInfo{
+			Namespace: in.Namespace, Id: id, PodId: cmp.Or(one.pod, one.name), Name: cmp.Or(one.name, one.pod), Image: one.image,
+			Pid: uint32(one.pid), Status: one.status, //nolint:gosec // a process
+		})
+	}
+
+	return &machineapi.ContainersResponse{Messages: []*machineapi.Container{out}}, nil
+}
+
+func (*machineService) Stats(ctx context.Context, in *machineapi.StatsRequest) (*machineapi.StatsResponse, error) {
+	out := &machineapi.Stats{}
+
+	for _, one := range at(ctx).containers(in.Namespace) {
+		if one.pod != "" && one.name == "" {
+			continue
+		}
+
+		out.Stats = append(out.Stats, &machineapi.Stat{
+			Namespace: in.Namespace, Id: one.id(), PodId: cmp.Or(one.pod, one.name), Name: one.name,
+			MemoryUsage: uint64(one.bytes), CpuUsage: uint64(one.seconds * float64(time.Second)),
+		})
+	}
+
+	return &machineapi.StatsResponse{Messages: []*machineapi.Stats{out}}, nil
+}
+
+// pids are the real processes of the machine: etcd and the control plane.
+func (b *boot) pids() []int {
+	var list []int
+
+	if process := b.etcd.running(); process != nil {
+		list = append(list, process.pid())
+	}
+
+	for _, pod := range b.plane.snapshot() {
+		list = append(list, pod.process.pid())
+	}
+
+	return slices.DeleteFunc(list, func(pid int) bool { return pid == 0 })
+}
+
+// Processes are the real ones, and the lab's own program in the place of machined, apid, trustd and the kubelet.
+func (*machineService) Processes(ctx context.Context, _ *emptypb.Empty) (*machineapi.ProcessesResponse, error) {
+	out := &machineapi.Process{}
+
+	for _, pid := range append([]int{os.Getpid()}, at(ctx).pids()...) {
+		info, err := processInfo(pid)
+		if err != nil {
+			continue // it ended
+		}
+
+		if pid == os.Getpid() {
+			info.Args = "plays machined, apid, trustd and the kubelet of every machine of the lab"
+		}
+
+		out.Processes = append(out.Processes, info)
+	}
+
+	return &machineapi.ProcessesResponse{Messages: []*machineapi.Process{out}}, nil
+}
+
+func processInfo(pid int) (*machineapi.ProcessInfo, error) {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return nil, err
+	}
+
+	state, err := process.Stat()
+	if err != nil {
+		return nil, err
+	}
+
+	arguments, err := process.CmdLine()
+	if err != nil {
+		return nil, err
+	}
+
+	executable, err := process.Executable()
+	if err != nil {
+		return nil, err
+	}
+
+	return &machineapi.ProcessInfo{
+		Pid: int32(pid), Ppid: int32(state.PPID), State: state.State, Threads: int32(state.NumThreads), CpuTime: state.CPUTime(), //nolint:gosec // processes
+		VirtualMemory: uint64(state.VirtualMemory()), ResidentMemory: uint64(state.ResidentMemory()), //nolint:gosec // sizes
+		Command: state.Comm, Executable: filepath.Base(executable), Args: strings.Join(arguments, " "),
+	}, nil
+}
+
+// memory is the VM's; what is used is the real processes', the pods' played use, and the system's.
+func (b *boot) memory() *machineapi.MemInfo {
+	total := uint64(b.hardware.MemoryMiB) << 10 //nolint:gosec // a size
+	used := min(total, uint64(b.node.usage.total()/1024))
+
+	return &machineapi.MemInfo{Memtotal: total, Memfree: total - used, Memavailable: total - used}
+}
+
+// total is what the machine and its pods use, in bytes.
+func (u *usage) total() float64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+
+	return u.node.bytes
+}
+
+func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineapi.MemoryResponse, error) {
+	return &machineapi.MemoryResponse{Messages: []*machineapi.Memory{{Meminfo: at(ctx).memory()}}}, nil
+}
+
+// images are those that the machine's pods use, and of Talos' services.
+func (b *boot) images() []string {
+	var list []string
+
+	for _, pod := range b.node.podsNow() {
+		for _, container := range pod.Spec.Containers {
+			list = append(list, container.Image)
+		}
+	}
+
+	if provider := b.provider(); provider != nil && provider.Machine() != nil {
+		list = append(list, provider.Machine().Kubelet().Image())
+	}
+
+	slices.Sort(list)
+
+	return slices.Compact(list)
+}
+
+// List names the images that pods use. Simulated: nothing was pulled, so they have neither digest nor size.
+func (*imageService) List(_ *machineapi.ImageServiceListRequest, stream machineapi.ImageService_ListServer) error {
+	b := at(stream.Context())
+
+	for _, name := range b.images() {
+		if err := stream.Send(&machineapi.ImageServiceListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.begun)}); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+func (*machineService) ImageList(_ *machineapi.ImageListRequest, stream machineapi.MachineService_ImageListServer) error {
+	b := at(stream.Context())
+
+	for _, name := range b.images() {
+		if err := stream.Send(&machineapi.ImageListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.begun)}); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+func (*machineService) ImagePull(context.Context, *machineapi.ImagePullRequest) (*machineapi.ImagePullResponse, error) {
+	return &machineapi.ImagePullResponse{Messages: []*machineapi.ImagePull{{}}}, nil
+}
+
+// Dmesg is the kernel's log. Simulated: a machine has no kernel of its own, so it holds the lines that Talos itself writes
+// there, those of machined since the boot.
+func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.MachineService_DmesgServer) error {
+	b := at(stream.Context())
+	send := func(text string, at time.Time) error {
+		_, err := fmt.Fprintf(chunkWriter(stream.Send), "%s: %7s: [%s]: %s\n", "user", "warning", at.Format(time.RFC3339Nano), text)
+
+		return err
+	}
+
+	if !in.Tail {
+		if err := send("[lab] a simulated machine: no kernel of its own, only what Talos wrote since its boot", b.begun.UTC()); err != nil {
+			return err
+		}
+	}
+
+	log := &logTail{path: b.machine.path(logsFolder, "machined.log")}
+	if in.Tail {
+		log = newLogTail(log.path)
+	}
+
+	for {
+		lines := log.read()
+
+		for _, line := range lines {
+			parsed := parseLog(line, time.Now().UTC())
+			if parsed.at.Before(b.begun) {
+				continue // an earlier boot's
+			}
+
+			if err := send(parsed.kernelText(), parsed.at); err != nil {
+				return err
+			}
+		}
+
+		if len(lines) > 0 {
+			continue
+		}
+
+		if !in.Follow || stream.Context().Err() != nil || !b.sleep(tick) {
+			return nil
+		}
+	}
+}

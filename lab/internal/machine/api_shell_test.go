@@ -1,0 +1,169 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+
+	"platform.lab/lab/internal/simulated"
+)
+
+func TestAMethodThatNobodyWroteSaysSo(t *testing.T) {
+	_, err := machineapi.UnimplementedMachineServiceServer{}.MetaWrite(t.Context(), nil)
+	if err = explained("/machine.MachineService/MetaWrite", err); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), simulated.Mark) {
+		t.Error(err)
+	}
+
+	own := status.Error(codes.Unimplemented, "kubeconfig is only available on control plane nodes")
+	if got := explained("/machine.MachineService/Kubeconfig", own); !errors.Is(got, own) {
+		t.Error(got)
+	}
+
+	if got := explained("/machine.MachineService/Version", nil); got != nil {
+		t.Error(got)
+	}
+}
+
+func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
+	b := testBoot(t, "node01")
+	b.id = "the-boot"
+	b.hardware = Hardware{Name: "node01", MemoryMiB: 2048, DisksGiB: []int{10, 20}}
+
+	for name, content := range map[string]string{etcdFolder + "/member/wal": "12345", logsFolder + "/machined.log": "{}\n"} {
+		if err := writeFile(b.machine.path(name), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	all := b.files()
+
+	for name, wanted := range map[string]string{
+		bootIDPath: "the-boot\n", "/proc/sys/kernel/hostname": "node01\n", "/var/lib/etcd/member/wal": "12345", "/var/log/machined.log": "{}\n",
+		"/proc/meminfo": "MemTotal:        2097152 kB",
+	} {
+		data, err := all.all[name].read()
+		if err != nil || !strings.HasPrefix(string(data), wanted) {
+			t.Errorf("%s: %q %v", name, data, err)
+		}
+	}
+
+	for _, name := range []string{"/dev/sda", "/dev/sdb", "/etc/os-release", "/var/lib"} {
+		if _, ok := all.all[name]; !ok {
+			t.Errorf("%s is missing", name)
+		}
+	}
+
+	if _, err := all.under("/nowhere"); status.Code(err) != codes.NotFound {
+		t.Error(err)
+	}
+}
+
+func TestAFolderIsAsLargeAsWhatLiesInIt(t *testing.T) {
+	b := testBoot(t, "node01")
+	if err := writeFile(b.machine.path(etcdFolder, "member", "wal"), make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+
+	found, err := b.files().under("/var/lib/etcd")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	last := sized(found)[len(found)-1]
+	if last.path != "/var/lib/etcd" || last.size != 100 {
+		t.Errorf("%+v", last)
+	}
+}
+
+func TestALineOfTheKernelsLogKeepsItsFields(t *testing.T) {
+	line := parseLog([]byte(`{"time":"2026-07-01T12:00:00Z","level":"WARN","msg":"cable","plugged":false}`), time.Now())
+	if got := line.kernelText(); got != `[talos] cable {"plugged":false}` {
+		t.Error(got)
+	}
+}
+
+func TestTheKubeletHasLogsOfRealProgramsAndASentenceForTheOthers(t *testing.T) {
+	n := newTestNode(t, "proxy")
+
+	if code, body := ask(t, n, "/containerLogs/apps/web/large", "known"); code != http.StatusBadRequest || !strings.HasPrefix(body, simulated.Mark) {
+		t.Errorf("%d %s", code, body)
+	}
+
+	if code, _ := ask(t, n, "/containerLogs/apps/nothing/large", "known"); code != http.StatusNotFound {
+		t.Errorf("%d", code)
+	}
+
+	for _, path := range []string{"/exec/apps/web/large", "/attach/apps/web/large", "/portForward/apps/web", "/run/apps/web/large"} {
+		if code, body := ask(t, n, path, "known"); code != http.StatusNotImplemented || !strings.HasPrefix(body, simulated.Mark) {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+
+	if code, body := ask(t, n, "/configz", "known"); code != http.StatusNotFound || !strings.HasPrefix(body, simulated.Mark) {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestTheTailOfALogIsSent(t *testing.T) {
+	n := newTestNode(t, "proxy")
+	source := n.boot.machine.path("some.log")
+
+	if err := os.WriteFile(source, []byte("one\ntwo\nthree\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	for query, wanted := range map[string]string{"": "one\ntwo\nthree\n", "?tailLines=2": "two\nthree\n", "?tailLines=0": "", "?limitBytes=5": "one\nt"} {
+		if got := logged(t, n, source, query); got != wanted {
+			t.Errorf("%s: %q", query, got)
+		}
+	}
+}
+
+func logged(t *testing.T, n *node, source, query string) string {
+	t.Helper()
+
+	recorder := httptest.NewRecorder()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/containerLogs/a/b/c"+query, nil)
+	if err == nil {
+		err = n.streamLog(recorder, request, source)
+	}
+
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return recorder.Body.String()
+}
+
+func TestADebugContainerRunsAsPlayedAsTheOthers(t *testing.T) {
+	pod := played(time.Now(), nil)
+	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debugger", Image: "busybox"}}}
+	client := fake.NewClientset(&pod)
+	n := newTestNode(t)
+
+	if err := n.playDebuggers(context.Background(), client, []corev1.Pod{pod}); err != nil {
+		t.Fatal(err)
+	}
+
+	got, err := client.CoreV1().Pods("apps").Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if all := got.Status.EphemeralContainerStatuses; len(all) != 1 || all[0].Name != "debugger" || all[0].State.Running == nil {
+		t.Errorf("%+v", all)
+	}
+}

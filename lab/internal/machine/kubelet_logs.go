@@ -1,0 +1,166 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/simulated"
+)
+
+// calls are the kubelet's paths that need a program in a pod, and what kubectl calls them.
+var calls = map[string]string{
+	"exec": "exec, cp and debug", "attach": "attach and debug", "portForward": "port-forward", "run": "run", "checkpoint": "checkpoint",
+}
+
+// serveLogs answers /containerLogs/NAMESPACE/POD/CONTAINER: the log of a real program, else what is played.
+func (n *node) serveLogs(w http.ResponseWriter, r *http.Request) {
+	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
+
+	at := slices.IndexFunc(n.podsNow(), func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == pod })
+	if at < 0 {
+		http.Error(w, fmt.Sprintf("pod %q does not exist", pod), http.StatusNotFound)
+
+		return
+	}
+
+	source := n.logOf(&n.podsNow()[at], r.PathValue("container"))
+	if source == "" {
+		http.Error(w, simulated.Pod("logs"), http.StatusBadRequest)
+
+		return
+	}
+
+	if err := n.streamLog(w, r, source); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// logOf is the log file of a container whose program is real; "" of one that is played.
+func (n *node) logOf(pod *corev1.Pod, container string) string {
+	b := n.boot
+
+	for _, static := range b.plane.snapshot() {
+		if pod.Namespace == systemNamespace && pod.Name == static.name+"-"+b.hostname() {
+			return b.machine.path(logsFolder, static.name+".log")
+		}
+	}
+
+	find, provider := b.options().PodLog, b.provider()
+	if find == nil || provider == nil {
+		return ""
+	}
+
+	source := find(provider.Cluster().Name(), pod, container)
+	if _, err := os.Stat(source); err != nil {
+		return ""
+	}
+
+	return source
+}
+
+// streamLog sends a log file as the kubelet's options want it: tailLines, limitBytes, follow.
+func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
+	options := r.URL.Query()
+
+	file, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return err
+	}
+
+	if wanted, err := strconv.Atoi(options.Get("tailLines")); err == nil && wanted >= 0 {
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		data = bytes.Join(lines[max(0, len(lines)-1-wanted):], nil)
+	}
+
+	if limit, err := strconv.Atoi(options.Get("limitBytes")); err == nil && limit >= 0 {
+		data = data[:min(limit, len(data))]
+	}
+
+	w.Header().Set("Content-Type", "text/plain")
+
+	for {
+		if _, err := w.Write(data); err != nil {
+			return nil //nolint:nilerr // the reader went
+		}
+
+		if options.Get("follow") != "true" || r.Context().Err() != nil || n.boot.isStopping() {
+			return nil
+		}
+
+		if flusher, ok := w.(http.Flusher); ok {
+			flusher.Flush()
+		}
+
+		if !n.boot.sleep(tick) {
+			return nil
+		}
+
+		if data, err = io.ReadAll(file); err != nil {
+			return nil //nolint:nilerr // the answer has begun
+		}
+	}
+}
+
+// refuse says of everything else that the kubelet has what the lab does instead.
+func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
+
+	call, ok := calls[parts[0]]
+	if !ok {
+		http.Error(w, simulated.Kubelet(r.URL.Path), http.StatusNotFound)
+
+		return
+	}
+
+	if len(parts) > 2 && parts[1] == systemNamespace && strings.HasSuffix(parts[2], "-"+n.boot.hostname()) && n.boot.plane.get(strings.TrimSuffix(parts[2], "-"+n.boot.hostname())) != nil {
+		http.Error(w, simulated.StaticPod(call), http.StatusNotImplemented)
+
+		return
+	}
+
+	http.Error(w, simulated.Pod(call), http.StatusNotImplemented)
+}
+
+// playDebuggers lets ephemeral containers (kubectl debug) run as KWOK lets all others: nobody else reports on them, and
+// kubectl would wait forever.
+func (n *node) playDebuggers(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod) error {
+	var problems []error
+
+	for i := range pods {
+		if len(pods[i].Spec.EphemeralContainers) == len(pods[i].Status.EphemeralContainerStatuses) || pods[i].Status.Phase != corev1.PodRunning {
+			continue
+		}
+
+		updated := pods[i].DeepCopy()
+		updated.Status.EphemeralContainerStatuses = nil
+
+		for _, one := range updated.Spec.EphemeralContainers {
+			updated.Status.EphemeralContainerStatuses = append(updated.Status.EphemeralContainerStatuses, corev1.ContainerStatus{
+				Name: one.Name, Image: one.Image, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
+			})
+		}
+
+		_, err := client.CoreV1().Pods(updated.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{})
+		problems = append(problems, err)
+	}
+
+	return errors.Join(problems...)
+}
