@@ -32,6 +32,9 @@ const (
 	propagationAnnotation  = "pulumi.com/deletionPropagationPolicy"
 )
 
+// lastAppliedAnnotation is where `kubectl apply` keeps the whole object that it was given.
+const lastAppliedAnnotation = "kubectl.kubernetes.io/last-applied-configuration"
+
 const maxNameLength = 253
 
 // objectKind is what a token says about the objects of its type.
@@ -162,36 +165,41 @@ func (k objectKind) objectOf(inputs property.Map) *unstructured.Unstructured {
 
 // outputsOf gives a live object as outputs, with secret marks where the inputs have them and on a Secret's data.
 func outputsOf(live *unstructured.Unstructured, inputs property.Map, manager, apiVersion string) property.Map {
-	outputs := markLike(propertyOf(live.Object).AsMap(), inputs)
-
-	if live.GetKind() == "Secret" {
-		for _, name := range []string{"data", "stringData"} {
-			if v := outputs.Get(name); !v.IsNull() {
-				outputs = outputs.Set(name, v.WithSecret(true))
-			}
-		}
-	}
-
-	return outputs.
+	return markLike(propertyOf(live.Object).AsMap(), inputs).
 		Set(fieldManagerKey, property.New(manager)).
 		Set(initialAPIVersionKey, property.New(apiVersion))
 }
 
-// markLike copies the secret marks of inputs to the same places in values.
+// secretFields are secret in every Secret, whoever wrote it: declared as stringData, read as data, imported.
+var secretFields = []string{"data", "stringData"}
+
+// markLike copies the secret marks of inputs to the same places in values, and marks what a Secret holds. Of a Secret
+// it marks nothing else, as the published plugin: a secret in its annotations would be in the state in clear.
 func markLike(values, inputs property.Map) property.Map {
+	if values.Get("kind").IsString() && values.Get("kind").AsString() == "Secret" {
+		for _, name := range secretFields {
+			if value, ok := values.GetOk(name); ok {
+				values = values.Set(name, value.WithSecret(true))
+			}
+		}
+
+		return values
+	}
+
 	for name, input := range inputs.All {
 		value, ok := values.GetOk(name)
 		if !ok {
 			continue
 		}
 
+		// Elements of a list may have moved: a secret in one makes the list secret.
 		if value.IsMap() && input.IsMap() {
-			value = property.New(markLike(value.AsMap(), input.AsMap()))
+			value = property.New(markLike(value.AsMap(), input.AsMap())).WithSecret(value.Secret() || input.Secret())
+		} else if input.HasSecrets() {
+			value = value.WithSecret(true)
 		}
 
-		// Elements of a list may have moved: a secret in one makes the list secret.
-		secret := input.Secret() || input.IsArray() && input.HasSecrets()
-		values = values.Set(name, value.WithSecret(secret))
+		values = values.Set(name, value)
 	}
 
 	return values

@@ -52,14 +52,17 @@ func (o objects) check(_ context.Context, r p.CheckRequest) (p.CheckResponse, er
 	return p.CheckResponse{Inputs: withMetadata(r.Inputs, object)}, nil
 }
 
-// withMetadata takes over what check decided: kind, version, name, namespace and annotations.
+// withMetadata takes over what check decided: kind, version, name, namespace and annotations. What a Secret holds is
+// secret, whether or not the program said so.
 func withMetadata(inputs property.Map, object *unstructured.Unstructured) property.Map {
 	metadata := markLike(propertyOf(object.Object["metadata"]).AsMap(), mapOf(inputs, "metadata"))
 
-	return inputs.
+	checked := inputs.
 		Set("apiVersion", property.New(object.GetAPIVersion())).
 		Set("kind", property.New(object.GetKind())).
 		Set("metadata", property.New(metadata).WithSecret(inputs.Get("metadata").Secret()))
+
+	return markLike(checked, property.Map{})
 }
 
 func mapOf(values property.Map, name string) property.Map {
@@ -266,8 +269,9 @@ func (o objects) liveInputs(live *unstructured.Unstructured, declared property.M
 	inputs := normalized(live)
 	unstructured.RemoveNestedField(inputs.Object, "status")
 	unstructured.RemoveNestedField(inputs.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
+	unstructured.RemoveNestedField(inputs.Object, "metadata", "annotations", lastAppliedAnnotation)
 
-	return propertyOf(inputs.Object).AsMap()
+	return markLike(propertyOf(inputs.Object).AsMap(), property.Map{})
 }
 
 func (o objects) update(ctx context.Context, r p.UpdateRequest) (p.UpdateResponse, error) {

@@ -208,15 +208,56 @@ func TestIgnoredPathsAreNoDifference(t *testing.T) {
 	}
 }
 
-func TestSecretInputsAndEverySecretsDataAreSecretOutputs(t *testing.T) {
-	live := &unstructured.Unstructured{Object: map[string]any{"kind": "Secret", "data": map[string]any{"a": "x"}, "metadata": map[string]any{"labels": map[string]any{"l": "s"}}}}
-	inputs := property.NewMap(map[string]property.Value{"metadata": property.New(map[string]property.Value{
-		"labels": property.New(map[string]property.Value{"l": property.New("s").WithSecret(true)}),
-	})})
+func TestSecretInputsAreSecretOutputs(t *testing.T) {
+	live := &unstructured.Unstructured{Object: map[string]any{"kind": "ConfigMap", "metadata": map[string]any{"labels": map[string]any{"l": "s"}}, "list": []any{"s", "t"}}}
+	inputs := property.NewMap(map[string]property.Value{
+		"metadata": property.New(map[string]property.Value{"labels": property.New(map[string]property.Value{"l": property.New("s").WithSecret(true)})}),
+		"list":     property.New([]property.Value{property.New("s").WithSecret(true)}),
+	})
 
 	outputs := outputsOf(live, inputs, "manager", "v1")
-	if !outputs.Get("data").Secret() || !outputs.Get("metadata").AsMap().Get("labels").AsMap().Get("l").Secret() || outputs.Get("kind").Secret() {
+	if !outputs.Get("list").Secret() || !outputs.Get("metadata").AsMap().Get("labels").AsMap().Get("l").Secret() || outputs.Get("kind").Secret() {
 		t.Errorf("outputs: %#v", outputs)
+	}
+}
+
+// The program declares stringData; the server answers with data.
+func TestWhatASecretHoldsIsSecretHoweverItIsRead(t *testing.T) {
+	o := offline(t, secretToken)
+	declared := values(map[string]any{"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "a"}, "stringData": map[string]any{"key": "secret"}})
+	live := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Secret", "metadata": map[string]any{"name": "a"}, "data": map[string]any{"key": "c2VjcmV0"},
+	}}
+
+	checked, err := o.check(context.Background(), p.CheckRequest{Urn: urn(secretToken), Inputs: declared})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for name, found := range map[string]property.Map{
+		"the inputs, checked": checked.Inputs, "the inputs of a refresh": o.liveInputs(live, declared),
+		"those of an import": o.liveInputs(live, property.Map{}), "the outputs": outputsOf(live, declared, "manager", "v1"),
+	} {
+		for _, field := range []string{"data", "stringData"} {
+			if value, ok := found.GetOk(field); ok && !value.Secret() {
+				t.Errorf("%s: %s is in clear: %#v", name, field, found)
+			}
+		}
+
+		if !property.New(found).HasSecrets() || found.Get("metadata").HasSecrets() {
+			t.Errorf("%s: not as the published plugin marks them: %#v", name, found)
+		}
+	}
+}
+
+func TestAnImportLeavesOutWhatKubectlKeepsOfTheObject(t *testing.T) {
+	live := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{
+		"name": "a", "annotations": map[string]any{"kept": "yes", lastAppliedAnnotation: "{}"},
+	}}}
+
+	annotations := offline(t, configMapToken).liveInputs(live, property.Map{}).Get("metadata").AsMap().Get("annotations").AsMap()
+	if annotations.Len() != 1 || annotations.Get("kept").AsString() != "yes" {
+		t.Errorf("annotations: %#v", annotations)
 	}
 }
 
