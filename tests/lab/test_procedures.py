@@ -19,6 +19,7 @@ from rehearsal import repository
 from rehearsal.procedures import Command, Edit, Procedure, Start, apply, read_all
 from rehearsal.world import Result, World
 from tests.lab.conftest import WORLDS
+from tests.lab.secret_values import left_behind, secret_values
 
 PAGES = {page.name: page for page in read_all()}
 RUN = [page.name for page in PAGES.values() if page.start is not None]
@@ -56,6 +57,9 @@ class Site:
         self.done: list[str] = []
         """The pages that have run, in their order."""
         self.broken: str | None = None
+        self._secrets: dict[str, str] = {}
+        """All that were secret since the world began; those that were rotated too."""
+        self._said: dict[str, str] = {}
 
     def run(self, page: Procedure) -> None:
         """Run a page, after those that it stands on; each only once."""
@@ -77,6 +81,10 @@ class Site:
             else:
                 self._run(step, environment)
         self.world.expect_no_changes()
+        self._secrets |= secret_values(self.world)
+        told = left_behind(self.world, self._secrets, **self._said)
+        assert not told, f"{page.name} leaves secrets in plain text: {told}"
+        self._said.clear()
         left = "" if page.path.name in FOLLOWED else repository.changes(self.repository)
         assert not left, f"{page.name} leaves the repository changed:\n{left}"
         self.broken = None
@@ -104,6 +112,7 @@ class Site:
                 break
             time.sleep(POLL_SECONDS)
         shown = f"{command.where}: {command.text}"
+        self._said[shown] = result.stdout + result.stderr
         print(f"{time.monotonic() - begin:6.1f} s  {shown}")
         assert problem is None, f"{shown}\n{problem}\n{result.stdout}\n{result.stderr}"
 
