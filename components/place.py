@@ -86,13 +86,16 @@ class Place:
         """Make a Secret of texts.
 
         What is empty is left out: the API server drops it, and every preview would put it back.
+        Its metadata are secret in the state too: whoever gives it to `kubectl apply` leaves a copy
+        of all it holds in an annotation, and the provider hides only the data.
         """
+        hidden = pulumi.ResourceOptions(additional_secret_outputs=["metadata"])
         return kubernetes.core.v1.Secret(
             f"{self.name}/{name}",
             metadata=ObjectMetaArgs(name=name, namespace=self.name, labels=labels),
             type=kind,
             string_data=texts or None,
-            opts=self.options(),
+            opts=pulumi.ResourceOptions.merge(self.options(), hidden),
         )
 
     def _policy(self, what: str, spec: Any) -> None:  # noqa: ANN401 in the shape of the arguments

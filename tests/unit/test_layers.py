@@ -76,6 +76,13 @@ def test_a_release_that_fails_is_rolled_back_and_one_that_was_killed_is_mended_f
         assert one.hooks("before_update") == [f"{one.name}-upgrade"]
 
 
+def test_what_kubectl_may_keep_of_a_secret_in_its_annotations_is_secret_in_the_state() -> None:
+    made = run_production().all(SECRET)
+    assert made
+    for one in made:
+        assert {"data", "metadata", "stringData"} <= set(one.request.additionalSecretOutputs)
+
+
 def test_each_layer_waits_for_those_that_it_stands_on() -> None:
     platform = run_production()
 
