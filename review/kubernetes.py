@@ -230,6 +230,12 @@ def _pool(change: Change) -> Effect:
     )
 
 
+def addresses_lost(change: Change) -> int:
+    """Count the addresses of a pool that it has no longer."""
+    old, new = (_addresses(one) for one in (change.before("spec"), change.after("spec")))
+    return len(old - new)
+
+
 def _addresses(spec: Any) -> set[int]:  # noqa: ANN401 JSON
     found: set[int] = set()
     for text in (spec or {}).get("addresses") or ():

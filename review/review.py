@@ -15,6 +15,7 @@ from review import kubernetes, talos, watch
 from review.charts import ChartChange
 from review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
 from review.preview import Change, Preview
+from review.shrink import shrinks
 from review.verdict import Effect, Verdict, worst
 
 NAMES = 4
@@ -139,12 +140,55 @@ def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> s
     )
     if others:
         text += f" (and {others} more of that class)"
+    if less := _less(preview, acting, first):
+        text += f". It shrinks: {less}"
     unknown = sum(one.effect.verdict is Verdict.UNKNOWN for one in acting)
     if unknown and verdict is not Verdict.UNKNOWN:
         text += f"; {unknown} more with unknown effect"
     if preview.errors:
         text += f". The engine refuses it: {_first_line(preview.errors[0])}"
     return f"{text}."
+
+
+def _less(preview: Preview, acting: Sequence[Judged], told: Sequence[Judged]) -> str:
+    """Name all that shrinks, unless the sentence tells it already: `told` are those it names."""
+    planes = _control_planes(preview)
+    removed, added = _moved(preview, acting, planes)
+    before = len(planes - added | removed)
+    found = list(shrinks(acting, (before, before - len(removed) + len(added))))
+    who: dict[str, list[str]] = {}
+    for name, what, _ in found:
+        who.setdefault(what, []).append(name)
+    if len(who) < 2 and all(one in told for _, _, one in found):  # noqa: PLR2004 one kind alone
+        return ""
+    return ", ".join(f"{fold(names)} {what}" for what, names in who.items())
+
+
+def _control_planes(preview: Preview) -> set[str]:
+    return {
+        str(one.get("name"))
+        for one in preview.settings.get("machines") or []
+        if one.get("role") == "controlplane"
+    }
+
+
+def _moved(
+    preview: Preview, acting: Sequence[Judged], planes: set[str]
+) -> tuple[set[str], set[str]]:
+    """Give the control planes that go, and those that come."""
+    machines = machine_names(preview)
+    removed, added = (
+        {
+            one.change.name
+            for one in acting
+            if one.change.type == MACHINE
+            and one.change.operation == operation
+            and one.change.name in machines
+            and _is_control_plane(preview, one.change, planes)
+        }
+        for operation in ("delete", "create")
+    )
+    return removed, added
 
 
 def _first_line(text: str) -> str:
@@ -242,22 +286,8 @@ def _touched(acting: Sequence[Judged], machines: Sequence[str]) -> list[str]:
 
 def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str]) -> str:
     """Say whether etcd keeps its quorum while control planes are touched one after the other."""
-    planes = {
-        str(one.get("name"))
-        for one in preview.settings.get("machines") or []
-        if one.get("role") == "controlplane"
-    }
-    removed, added = (
-        {
-            one.change.name
-            for one in acting
-            if one.change.type == MACHINE
-            and one.change.operation == operation
-            and one.change.name in machines
-            and _is_control_plane(preview, one.change, planes)
-        }
-        for operation in ("delete", "create")
-    )
+    planes = _control_planes(preview)
+    removed, added = _moved(preview, acting, planes)
     before = len(planes - added | removed)
     touched = [one for one in _touched(acting, machines) if one in planes | removed]
     if not touched and not removed and not added:

@@ -135,11 +135,11 @@ def _size(key: str, old: Any, new: Any, change: Change) -> Effect:  # noqa: ANN4
 
 
 def _disks(old: Any, new: Any) -> Effect:  # noqa: ANN401 JSON
-    before, after = _sizes(old), _sizes(new)
+    before, after = sizes(old), sizes(new)
     lost = sorted(before.keys() - after.keys())
     if lost:
         return Effect(Verdict.LOSES, f"loses its disks {', '.join(lost)}", "their data", SOURCE)
-    shrunk = [one for one in before if _less(after[one], before[one])]
+    shrunk = [one for one in before if less(after[one], before[one])]
     if shrunk:
         return Effect(
             Verdict.REFUSED,
@@ -155,11 +155,13 @@ def _disks(old: Any, new: Any) -> Effect:  # noqa: ANN401 JSON
     )
 
 
-def _less(new: Any, old: Any) -> bool:  # noqa: ANN401 JSON
+def less(new: Any, old: Any) -> bool:  # noqa: ANN401 JSON
+    """Say whether both are numbers, and the new one is smaller."""
     return isinstance(new, int | float) and isinstance(old, int | float) and new < old
 
 
-def _sizes(disks: Any) -> dict[str, Any]:  # noqa: ANN401 JSON
+def sizes(disks: Any) -> dict[str, Any]:  # noqa: ANN401 JSON
+    """Give the size of each disk in GiB, by its label."""
     return {str(one.get("label")): one.get("size") for one in disks or []}
 
 

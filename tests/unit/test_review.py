@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from review.__main__ import main
+from review.charts import ChartChange, ObjectChange
+from review.judge import Judged
 from review.markdown import MARKER, SIGNS, markdown
 from review.operations import OPERATIONS
 from review.preview import SECRET, UNKNOWN, Preview, PreviewError
 from review.review import Review, fold, review
-from review.verdict import Verdict
+from review.shrink import amount, shrinks
+from review.verdict import Effect, Verdict
 
 TODAY = dt.date(2026, 11, 24)
 VM = "vsphere:index/virtualMachine:VirtualMachine"
@@ -247,6 +250,104 @@ def test_control_planes_that_go_leave_etcd_first() -> None:
     )
     assert found.verdict == "replaces machines"
     assert "5 members become 3" in found.quorum
+
+
+# What shrinks.
+
+
+POOL = "kubernetes:metallb.io/v1beta1:IPAddressPool"
+SCALER = "kubernetes:autoscaling/v2:HorizontalPodAutoscaler"
+
+
+def pool(addresses: str) -> dict[str, Any]:
+    return {"spec": {"addresses": [addresses]}}
+
+
+def test_the_headline_names_all_that_shrinks_and_not_only_the_worst() -> None:
+    found = reviewed(
+        vm_update("node01", memory=(16384, 8192), numCpus=(4, 2)),
+        vm_update("node02", memory=(16384, 8192)),
+        vm_update("node03", disks=(DISKS, [{"label": "system", "size": 50}])),
+        step("update", POOL, "pool", pool("10.0.0.1-10.0.0.9"), pool("10.0.0.1-10.0.0.4")),
+        step("update", SCALER, "web", {"spec": {"minReplicas": 3}}, {"spec": {"minReplicas": 2}}),
+    )
+    assert found.verdict == "refused"
+    assert found.sentence.startswith("node03 gets smaller disks")
+    assert found.sentence.endswith(
+        ". It shrinks: node01, node02 memory 16384 to 8192 MiB, node01 CPUs 4 to 2, "
+        "node03 disk system 100 to 50 GiB, pool loses 5 addresses, web minReplicas 3 to 2."
+    )
+
+
+def test_what_shrinks_alone_is_not_said_twice() -> None:
+    found = reviewed(*(vm_update(f"node0{n}", memory=(16384, 8192)) for n in (1, 2, 3)))
+    assert found.sentence == "node01-03 gets less memory: 16384 to 8192 MiB."
+
+
+def test_what_shrinks_beside_a_worse_change_is_named() -> None:
+    gone = kubernetes("delete", "PersistentVolumeClaim", {})
+    found = reviewed(gone, vm_update(memory=(16384, 8192)))
+    assert found.verdict == "loses data"
+    assert "It shrinks: node01 memory 16384 to 8192 MiB" in found.sentence
+
+
+def test_what_grows_or_stays_is_no_shrinking() -> None:
+    found = reviewed(
+        vm_update(memory=(8192, 16384)),
+        step("update", POOL, "pool", pool("10.0.0.1-10.0.0.4"), pool("10.0.0.1-10.0.0.9")),
+        step("update", SCALER, "web", {"spec": {"minReplicas": 2}}, {"spec": {"minReplicas": 3}}),
+    )
+    assert "shrinks" not in found.sentence
+
+
+def test_fewer_control_planes_are_named_with_their_number() -> None:
+    found = reviewed(
+        *(step("delete", VM, f"node0{n}", {"disks": DISKS}, None) for n in (4, 5)),
+        step("update", POOL, "pool", pool("10.0.0.1-10.0.0.9"), pool("10.0.0.1-10.0.0.4")),
+        step("update", GATE, "etcd-members",
+             {"controlPlanes": {f"node0{n}": "" for n in range(1, 6)}},
+             {"controlPlanes": {f"node0{n}": "" for n in range(1, 4)}}),
+    )  # fmt: skip
+    assert "node04, node05 removed" in found.sentence
+    assert "control planes 5 to 3" in found.sentence
+    assert "pool loses 5 addresses" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("500m", 0.5),
+        ("1Gi", 2**30),
+        ("1G", 1e9),
+        ("0.5", 0.5),
+        ("50%", None),
+        ("-", None),
+    ],
+)
+def test_kubernetes_quantities_are_numbers(text: str, value: float | None) -> None:
+    assert amount(text) == value
+
+
+@pytest.mark.parametrize(
+    ("where", "old", "new", "says"),
+    [
+        ("spec.replicas", "3", "1", "Deployment traefik: replicas 3 to 1"),
+        ("spec.template.spec.containers[0].resources.limits.memory", "1Gi", "512Mi",
+         "Deployment traefik: limits.memory 1Gi to 512Mi"),
+        ("spec.replicas", "1", "3", ""),
+        ("spec.minReadySeconds", "3", "1", ""),
+    ],
+)  # fmt: skip
+def test_what_a_chart_leaves_less_of_is_named(where: str, old: str, new: str, says: str) -> None:
+    entry = ObjectChange(
+        name="Deployment traefik/traefik", operation="update", definition=False, why="",
+        verdict="safe", fields=((where, old, new),),
+    )  # fmt: skip
+    chart = ChartChange(release="traefik", before="", after="", values=(), objects=(entry,))
+    update = Preview.of(document(step("update", RELEASE, "traefik", {}, {}))).changes[0]
+    judged = Judged(update, "traefik", "", Effect(Verdict.SAFE, ""), chart=chart)
+    assert [what for _, what, _ in shrinks([judged], (3, 3))] == ([says] if says else [])
 
 
 # Configurations.
