@@ -7,12 +7,17 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from components.engine_words import without_harmful_advice
+
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ("--policy-pack", str(ROOT / "policies"))
 
 
 class EngineError(Exception):
-    """The engine could not be asked, or refused."""
+    """The engine could not be asked, or refused; its words without what would do harm."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_harmful_advice(text))
 
 
 class PreviewError(EngineError):

@@ -8,16 +8,17 @@ import datetime as dt
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components import helm_records
+from components.engine_words import without_harmful_advice
 from components.kubernetes_api import ApiError, KubernetesApi
 from components.talosctl import TalosctlError, connect
-from drift import backups, cluster, machines, state
+from drift import backups, cluster, machines, nodes, state
 from drift.finding import DriftError, Finding
-from drift.report import Report, markdown
+from drift.report import Report, markdown, short
 from review.preview import Preview, PreviewError
 from review.watch import expiry, unprotected
 
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         options.json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(markdown(report), encoding="utf-8")
-        print(report.summary)
+        print("\n".join(short(report)))
+        print(f"the report: {options.markdown.resolve().as_uri()}")
     else:
         print(markdown(report))
     return DRIFT if report.findings else 0
@@ -45,22 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
 def look(now: dt.datetime) -> Report:
     """Compare everything that the stack made with what is there.
 
-    Raises `DriftError` and `PreviewError`: no drift is said only when all was looked at.
+    The machines come first: without them nothing else can be looked at, and what the engine says
+    then is of no use. Raises `DriftError` and `PreviewError`: no drift is said only when all was
+    looked at.
     """
-    # Not before the others: it says in its own words what is wrong with the access to the stack.
+    resources = _state()
+    if not resources:
+        raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
+    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
+    api = KubernetesApi(_output(outputs, "kubeconfig"))
+    on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
     preview = Preview.of(
         _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
     )
     if preview.errors:
         raise DriftError("\n".join(preview.errors))
-    resources = _state()
-    if not resources:
-        raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
-    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
-    in_cluster, backup = _cluster(_output(outputs, "kubeconfig"), now)
-    on_machines = _machines(resources, _output(outputs, "talosconfig"))
+    in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
     return Report(
-        findings=(*state.findings(preview), *on_machines, *in_cluster),
+        findings=(*state.findings(preview), *on_machines.findings, *in_cluster),
         watch=(
             *expiry(preview, now.date()),
             *backup,
@@ -69,21 +73,41 @@ def look(now: dt.datetime) -> Report:
     )
 
 
-def _machines(resources: machines.Resources, talosconfig: str) -> list[Finding]:
+class _OnMachines(NamedTuple):
+    machines: Sequence[machines.Machine]
+    findings: Sequence[Finding]
+
+
+def _machines(resources: machines.Resources, talosconfig: str, api: KubernetesApi) -> _OnMachines:
+    """Compare the machines. Raises `DriftError` when the Kubernetes API is away: it names those."""
+    known = machines.of_state(resources)
+    secrets = machines.machine_secrets(resources)
     try:
         with connect(talosconfig) as talos:
-            secrets = machines.machine_secrets(resources)
-            return list(machines.findings(resources, secrets, talos))
+            if reason := api.not_ready():
+                away = machines.silent(known, talos)
+                why = machines.why_the_api_is_away(known, away)
+                raise DriftError(f"{api.server}: {reason}\n{why}")
+            return _OnMachines(known, list(machines.findings(known, secrets, talos)))
     except TalosctlError as error:
         raise DriftError(f"{error}; install the talosctl of the platform's Talos") from None
 
 
-def _cluster(kubeconfig: str, now: dt.datetime) -> tuple[list[Finding], list[str]]:
+def _cluster(
+    api: KubernetesApi,
+    known: Sequence[machines.Machine],
+    resources: machines.Resources,
+    now: dt.datetime,
+) -> tuple[list[Finding], list[str]]:
     """Give what differs, and what to watch."""
-    api = KubernetesApi(kubeconfig)
     try:
-        releases = cluster.findings(api, helm_records.manifests(api))
-        return [*releases, *cluster.applications(api)], list(backups.watch(api, now))
+        found = [
+            *nodes.findings(api, known),
+            *cluster.findings(api, helm_records.manifests(api)),
+            *cluster.secrets(api, resources),
+            *cluster.applications(api),
+        ]
+        return found, list(backups.watch(api, now))
     except ApiError as error:
         raise DriftError(
             f"{api.server}: {error}; see whether it is well: `kubectl get --raw /readyz?verbose`"
@@ -125,7 +149,7 @@ def _pulumi(*arguments: str) -> str:
     except FileNotFoundError:
         raise DriftError("pulumi is not on PATH; https://www.pulumi.com/docs/install/") from None
     if result.returncode != 0 and not result.stdout.lstrip().startswith("{"):
-        words = result.stderr.strip() or result.stdout.strip()
+        words = without_harmful_advice(result.stderr.strip() or result.stdout.strip())
         raise DriftError(f"`pulumi {' '.join(arguments)}` failed: {words}")
     return result.stdout
 

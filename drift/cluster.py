@@ -2,17 +2,19 @@
 
 A release's refresh compares its inputs, never its objects. Each object of the newest manifest is
 given to the API server as a server-side apply that is not made (`dryRun`): what would change is
-drift. So the server's defaults, and fields that nobody declared, are none.
+drift. So the server's defaults are none; fields that a person added are told apart (undeclared.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.kubernetes_api import InvalidError, KubernetesApi
+from drift.fields import told
 from drift.finding import ARGOCD, Field, Finding
-from drift.ownership import Thing, owner_of
+from drift.ownership import Thing, owner_of, where
+from drift.undeclared import ADDED, LAST_APPLIED, NOT_SET, Undeclared, removal, undeclared
 from render import rendering
 from review.difference import leaves, shown
 
@@ -23,6 +25,8 @@ WORKLOADS = ("DaemonSet", "Deployment", "Job", "StatefulSet")
 """What can be deleted and made again, and loses nothing but its pods."""
 FIXED = "changed in a field that cannot be put back in place"
 SELF_HEAL = "Argo CD puts it back; see why it has not: `kubectl -n argocd get applications`"
+
+SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
 
 Object = Mapping[str, Any]
 
@@ -39,7 +43,16 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
         if owner == ARGOCD and _syncs(api, namespace, release):
             continue
         objects = rendering.objects(manifest)
-        found = [one for each in objects if (one := _compare(api, kinds, each, namespace))]
+        found = []
+        for each in objects:
+            thing, path = kinds.locate(each, namespace)
+            live = api.find(path) if path else None
+            one = _compare(api, path, live, each, thing)
+            if one:
+                found.append(one)
+            fixed = one is not None and one[0].startswith(FIXED)
+            if live and not fixed and (extra := _undeclared(live, each, thing, owner, release)):
+                yield extra
         # Until these are made anew, the others' mend stops at them.
         for what, fields, thing in sorted(found, key=lambda one: not one[0].startswith(FIXED)):
             yield Finding(
@@ -49,6 +62,38 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
                 what=f"{what} (release {release})",
                 fields=fields,
                 mend=_anew(thing, release) if what.startswith(FIXED) else _mend(release),
+            )
+
+
+def secrets(api: KubernetesApi, resources: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Tell what people added to the program's Secrets: keys, labels, kubectl's copy of them.
+
+    `resources` are the state's. Raises `ApiError`.
+    """
+    for one in resources:
+        if one["type"] != SECRET:
+            continue
+        inputs = one["inputs"]
+        metadata = inputs["metadata"]
+        thing = Thing("", "Secret", str(metadata["namespace"]), str(metadata["name"]))
+        live = api.find(f"/api/v1/namespaces/{thing.namespace}/secrets/{thing.name}")
+        data = {**(inputs.get("data") or {}), **(inputs.get("stringData") or {})}
+        found = undeclared(live, {**inputs, "data": data}, hidden=True) if live else []
+        if live and LAST_APPLIED in (live["metadata"].get("annotations") or {}):
+            field = Field(
+                where=f'metadata.annotations["{LAST_APPLIED}"]',
+                wanted=NOT_SET,
+                found="all that the Secret holds: made with `kubectl apply`",
+            )
+            found.append(Undeclared(field, ("metadata", "annotations", LAST_APPLIED)))
+        if found:
+            yield Finding(
+                place="cluster",
+                who=f"Secret {thing.namespace}/{thing.name}",
+                owner=owner_of(thing),
+                what=ADDED,
+                fields=tuple(each.field for each in found),
+                mend=f"`{removal(where(thing), found)}` takes it away",
             )
 
 
@@ -103,7 +148,8 @@ def _resource(one: Object) -> str:
 def _mend(release: str) -> str:
     return (
         f"`python -m render objects {release} | "
-        "kubectl apply --server-side --force-conflicts -f -` makes it as it was"
+        f"kubectl apply --server-side --force-conflicts --field-manager={MANAGER} -f -` makes it "
+        "as it was"
     )
 
 
@@ -121,9 +167,11 @@ class Kinds:
         self._api = api
         self._known: dict[str, dict[str, tuple[str, bool]]] = {}
 
-    def path(self, one: Object, namespace: str) -> str | None:
-        """Give the path of an object; None when the API does not serve its kind."""
+    def locate(self, one: Object, namespace: str) -> tuple[Thing, str | None]:
+        """Give an object's identity and its path; no path when the API does not serve its kind."""
         version, kind = str(one["apiVersion"]), str(one["kind"])
+        group = version.rpartition("/")[0]
+        name = str(one["metadata"]["name"])
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
         if version not in self._known:
             served = self._api.find(root) or {}
@@ -132,25 +180,21 @@ class Kinds:
                 for each in served.get("resources", ())
                 if "/" not in each["name"]
             }
-        if kind not in self._known[version]:
-            return None
-        plural, namespaced = self._known[version][kind]
         where = one["metadata"].get("namespace") or namespace
+        if kind not in self._known[version]:
+            return Thing(group, kind, where, name), None
+        plural, namespaced = self._known[version][kind]
         middle = f"/namespaces/{where}" if namespaced else ""
-        return f"{root}{middle}/{plural}/{one['metadata']['name']}"
+        thing = Thing(group, kind, where if namespaced else "-", name)
+        return thing, f"{root}{middle}/{plural}/{name}"
 
 
 def _compare(
-    api: KubernetesApi, kinds: Kinds, one: Object, namespace: str
+    api: KubernetesApi, path: str | None, live: Object | None, one: Object, thing: Thing
 ) -> tuple[str, tuple[Field, ...], Thing] | None:
     """Say what is not as the manifest declares; None when all is."""
-    path = kinds.path(one, namespace)
-    where = one["metadata"].get("namespace") or namespace
-    group = str(one["apiVersion"]).rpartition("/")[0]
-    thing = Thing(group, str(one["kind"]), where, str(one["metadata"]["name"]))
     if path is None:
         return "the cluster no longer knows its kind", (), thing
-    live = api.find(path)
     if live is None:
         return "gone", (), thing
     try:
@@ -159,12 +203,25 @@ def _compare(
         # The message quotes values.
         why = "" if thing.kind == "Secret" else f": {shown(str(error))}"
         return f"{FIXED}{why}", (), thing
-    fields = tuple(
-        Field(where=leaf.where, wanted=was, found=is_)
-        for leaf in leaves(_plain(wanted), _plain(live))
-        for was, is_ in [leaf.texts(hidden=thing.kind == "Secret")]
-    )
+    fields = tuple(told(thing.kind, leaf) for leaf in leaves(_plain(wanted), _plain(live)))
     return ("changed", fields, thing) if fields else None
+
+
+def _undeclared(
+    live: Object, one: Object, thing: Thing, owner: str, release: str
+) -> Finding | None:
+    """Tell of fields that a person added: an apply leaves them where they are."""
+    found = undeclared(live, one, hidden=thing.kind == "Secret")
+    if not found:
+        return None
+    return Finding(
+        place="cluster",
+        who=f"{thing.kind} {thing.namespace}/{thing.name}",
+        owner=owner,
+        what=f"{ADDED} (release {release})",
+        fields=tuple(each.field for each in found),
+        mend=f"`{removal(where(thing), found)}` takes it away",
+    )
 
 
 def _plain(one: Object) -> dict[str, Any]:

@@ -53,6 +53,12 @@ def table() -> tuple[Row, ...]:
     return tuple(Row(*row) for row in rows)
 
 
+def where(one: Thing) -> str:
+    """Write an object as kubectl's arguments: `-n traefik deployment.apps/traefik`."""
+    kind = f"{one.kind.lower()}.{one.group}" if one.group else one.kind.lower()
+    return f"{kind}/{one.name}" if one.namespace == "-" else f"-n {one.namespace} {kind}/{one.name}"
+
+
 def owner_of(one: Thing) -> str:
     """Give the owner: of the first row that matches. Raises `DriftError` when none does."""
     for row in table():

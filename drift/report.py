@@ -11,6 +11,8 @@ from review.cells import cell, code
 
 MARKER = "<!-- platform-drift -->"
 """The first line: whoever opens the issue finds the old one by it."""
+FEW = 5
+"""So many fields of a finding are told on a terminal."""
 
 
 class Report(BaseModel):
@@ -46,6 +48,20 @@ def markdown(report: Report) -> str:
             lines += ["", *_details(one)]
     lines += _watch(report.watch)
     return "\n".join(lines) + "\n"
+
+
+def short(report: Report) -> Iterator[str]:
+    """Write it for a terminal: a line for each finding and its fields, and what mends it."""
+    yield report.summary
+    for one in report.findings:
+        yield f"  {one.place}: {one.who} {one.what} ({one.owner}'s)"
+        for field in one.fields[:FEW]:
+            yield f"      {field.where}: wanted {field.wanted}, found {field.found}"
+        if len(one.fields) > FEW:
+            yield f"      and {len(one.fields) - FEW} more"
+        yield f"      {one.mend}"
+    for line in report.watch:
+        yield f"  watch: {line}"
 
 
 def _details(one: Finding) -> Iterator[str]:

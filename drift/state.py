@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from components.tokens import GATE, RELEASE
+from drift.fields import told
 from drift.finding import PULUMI, Field, Finding
-from drift.ownership import Thing, owner_of
+from drift.ownership import Thing, owner_of, where
+from drift.undeclared import ADDED, removal, undeclared
 from review import kubernetes, vsphere
-from review.difference import Leaf, leaves
-from review.preview import Change, Preview
+from review.difference import CHANGED_TEXT, SECRET_TEXT, Leaf, leaves
+from review.preview import SECRET, Change, Preview
 
 MOST = 20
 """So many fields of one resource are told."""
@@ -33,18 +36,37 @@ METADATA = frozenset(("generation", "managedFields", "resourceVersion", "uid", "
 
 
 def findings(preview: Preview) -> Iterator[Finding]:
-    """Give what a refresh would take into the state."""
-    for change in preview.changes:
+    """Give what a refresh would take into the state, and what people added to objects."""
+    for change in (*preview.changes, *preview.unchanged):
         if change.type == GATE or change.type.startswith(("platform:", "pulumi:")):
             continue
-        fields = tuple(_fields(change))
+        fields = tuple(_fields(change)) if change.operation != "same" else ()
         if change.operation == "delete":
             yield _finding(change, "gone", ())
         elif fields:
             yield _finding(change, "changed", fields)
+        if change.operation != "delete" and (extra := _undeclared(change)):
+            yield extra
 
 
-def _finding(change: Change, what: str, fields: tuple[Field, ...]) -> Finding:
+def _undeclared(change: Change) -> Finding | None:
+    """Tell of fields that a person added to an object: the provider leaves them where they are."""
+    state = change.new or change.old
+    if state is None or not change.type.startswith(kubernetes.PREFIX) or change.type == RELEASE:
+        return None
+    thing = _thing(change)
+    if thing.kind == "Secret":
+        return None  # the engine hides all of it: cluster.secrets() asks the API
+    found = undeclared(state.outputs, state.inputs)
+    if not found:
+        return None
+    mend = f"`{removal(where(thing), found)}` takes it away"
+    return _finding(change, ADDED, tuple(one.field for one in found), mend)
+
+
+def _finding(
+    change: Change, what: str, fields: tuple[Field, ...], mend: str | None = None
+) -> Finding:
     owner, who = PULUMI, change.name
     if change.type.startswith(kubernetes.PREFIX):
         thing = _thing(change)
@@ -53,7 +75,8 @@ def _finding(change: Change, what: str, fields: tuple[Field, ...]) -> Finding:
     else:
         place = "vCenter" if change.type.startswith(vsphere.PREFIX) else change.type
         who = f"{change.type.rsplit(':', 1)[-1]} {change.name}"
-    mend = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
+    if mend is None:
+        mend = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
     return Finding(place=place, who=who, owner=owner, what=what, fields=fields, mend=mend)
 
 
@@ -78,9 +101,15 @@ def _fields(change: Change) -> Iterator[Field]:
     found = list(_told(leaves(old.inputs, new.inputs))) or [
         one for one in _told(leaves(old.outputs, new.outputs)) if _concerns(one, change)
     ]
+    kind = kubernetes.kind_of(change) if change.type.startswith(kubernetes.PREFIX) else ""
     for leaf in found[:MOST]:
-        wanted, is_ = leaf.texts()
-        yield Field(where=leaf.where, wanted=wanted, found=is_)
+        yield told(kind, leaf)
+    if not found:
+        # The engine hides both values of a secret: only the provider says that they differ.
+        for path in change.paths[:MOST]:
+            top = path.split(".")[0].split("[")[0]
+            if SECRET in json.dumps([old.inputs.get(top), new.outputs.get(top)]):
+                yield Field(where=path, wanted=SECRET_TEXT, found=CHANGED_TEXT)
 
 
 def _told(found: Iterator[Leaf]) -> Iterator[Leaf]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.engine_words import without_harmful_advice
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -46,7 +48,7 @@ def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
     if show:
         for line in process.stdout:
             lines.append(line)
-            sys.stdout.write(line)
+            sys.stdout.write(without_harmful_advice(line.rstrip("\n")) + "\n")
             sys.stdout.flush()
         errors = ""
         process.wait()
@@ -54,7 +56,8 @@ def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
         output, errors = process.communicate()
         lines.append(output)
     if process.returncode not in codes:
-        message = f"{' '.join(argv)}: exit code {process.returncode}\n{''.join(lines)}{errors}"
+        said = without_harmful_advice(f"{''.join(lines)}{errors}")
+        message = f"{' '.join(argv)}: exit code {process.returncode}\n{said}"
         raise ToolError(message)
     return "".join(lines)
 

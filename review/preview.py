@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from components.engine_words import without_harmful_advice
 from policies.model import Level
 from policies.steps import violations
 from review.operations import OPERATIONS, Operation
@@ -248,6 +249,7 @@ def _messages(diagnostics: Sequence[Diagnostic], severity: str) -> tuple[str, ..
 
 
 def _useful(message: str, severity: str) -> str:
-    """Leave out what the engine adds to every failure."""
+    """Leave out what the engine adds to every failure, and advice that would do harm."""
     lines = [one.rstrip() for one in message.removeprefix(f"{severity}: ").splitlines()]
-    return "\n".join(one for one in lines if one.strip() and not one.startswith(NOISE)).strip()
+    kept = "\n".join(one for one in lines if one.strip() and not one.startswith(NOISE)).strip()
+    return without_harmful_advice(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,12 @@ from components import redaction
 from components.kubernetes_api import InvalidError
 from components.talosctl import Talosctl, TalosctlError
 from components.waiting import Result
-from drift import backups, cluster, machines, state
+from drift import backups, cluster, machines, nodes, state
 from drift.__main__ import main
 from drift.finding import DriftError, Field, Finding
 from drift.ownership import Thing, owner_of
 from drift.report import MARKER, Report, markdown
+from drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
 from review.preview import Preview
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
@@ -123,7 +125,7 @@ def asked(machine: Machine, fields: Any = None, applied: str = APPLIED) -> list[
         {"urn": URN, "type": APPLY, "inputs": {"node": "172.16.20.51"}},
         {"urn": f"u::{GATE}::node01-healthy", "type": GATE, "inputs": {"fields": wanted}},
     ]
-    return list(machines.findings(resources, SECRETS, machine))  # type: ignore[arg-type]
+    return list(machines.findings(machines.of_state(resources), SECRETS, machine))  # type: ignore[arg-type]
 
 
 def test_a_machine_as_it_was_configured_has_no_drift() -> None:
@@ -210,6 +212,329 @@ def test_a_machine_that_does_not_say_its_version_is_an_error() -> None:
         said(VERSION.partition("Server:")[0])
 
 
+# Machines that are away.
+
+
+class Silent:
+    """Machines of which some give no sign of life."""
+
+    def __init__(self, away: Sequence[str], *, maintenance: bool = False) -> None:
+        self.away, self.maintenance = away, maintenance
+
+    def machine_status(self, address: str) -> None:
+        if address in self.away:
+            raise TalosctlError(f"{address}:50000: No route to host")
+
+    def in_maintenance(self, _: str) -> bool:
+        return self.maintenance
+
+
+def platform(*, workers: int = 0) -> list[machines.Machine]:
+    types = ["controlplane"] * 3 + ["worker"] * workers
+    resources: list[dict[str, Any]] = []
+    for number, kind in enumerate(types, 1):
+        urn = URN.replace("node01", f"node0{number}")
+        fields = redaction.fields(f"machine: {{type: {kind}}}", SECRETS)
+        gate = f"u::{GATE}::node0{number}-healthy"
+        resources += [
+            {"urn": urn, "type": APPLY, "inputs": {"node": f"172.16.20.5{number}"}},
+            {"urn": gate, "type": GATE, "inputs": {"fields": fields}},
+        ]
+    return machines.of_state(resources)
+
+
+def away(*addresses: str, workers: int = 0, maintenance: bool = False) -> str:
+    known = platform(workers=workers)
+    silent = machines.silent(known, Silent(addresses, maintenance=maintenance))  # type: ignore[arg-type]
+    return machines.why_the_api_is_away(known, silent)
+
+
+def test_two_of_three_control_planes_that_are_off_are_named_with_the_page() -> None:
+    said = away("172.16.20.52", "172.16.20.53")
+    assert said.startswith("2 of 3 control planes do not answer, so etcd has lost its quorum")
+    assert "  node02 (172.16.20.52): 172.16.20.52:50000: No route to host\n" in said
+    assert "node03 (172.16.20.53)" in said
+    assert "node01" not in said
+    assert "docs/procedures/restore-etcd.md" in said
+
+
+def test_one_control_plane_that_is_off_is_no_lost_quorum() -> None:
+    said = away("172.16.20.51", "172.16.20.54", workers=1)
+    assert said.startswith("1 of 3 control planes do not answer:")
+    assert "node04 (172.16.20.54)" in said
+    assert "etcd has its quorum" in said
+    assert "restore-etcd" not in said
+
+
+def test_when_every_machine_answers_the_api_s_address_may_be_on_its_way() -> None:
+    assert away().startswith("every machine answers. The API's address moves within two minutes")
+
+
+def test_a_machine_that_lost_its_configuration_is_named_so() -> None:
+    assert "node02 (172.16.20.52): waits in maintenance mode" in away(
+        "172.16.20.52", maintenance=True
+    )
+
+
+# Nodes.
+
+
+def node(
+    labels: Mapping[str, str] | None = None,
+    spec: Mapping[str, Any] | None = None,
+    by_hand: Mapping[str, Any] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "node01",
+            "labels": {"kubernetes.io/os": "linux", "rack": "r1", **(labels or {})},
+            "annotations": {"talos.dev/owned-labels": "[]", **(annotations or {})},
+            "managedFields": [{"manager": "kubectl-edit", "fieldsV1": by_hand or {}}],
+        },
+        "spec": {"taints": [{"key": "gpu", "value": "a", "effect": "NoSchedule"}], **(spec or {})},
+        "status": {"addresses": [{"type": "InternalIP", "address": "172.16.20.51"}]},
+    }
+
+
+CONFIGURED = """
+machine: {type: controlplane, nodeLabels: {rack: r1}, nodeTaints: {gpu: "a:NoSchedule"}}
+cluster: {allowSchedulingOnControlPlanes: true}
+"""
+
+
+def on_nodes(*found: Mapping[str, Any]) -> list[Finding]:
+    wanted = redaction.fields(CONFIGURED, SECRETS)
+    known = [machines.Machine(URN, "node01", "172.16.20.51", wanted)]
+    return list(nodes.findings(Api({nodes.NODES: {"items": found}}, {}), known))  # type: ignore[arg-type]
+
+
+def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
+    assert on_nodes(node()) == []
+
+
+@pytest.mark.parametrize(
+    ("live", "field", "mend"),
+    [
+        (
+            node(labels={"disk": "ssd"}),
+            Field(where='metadata.labels["disk"]', wanted="(nothing)", found="ssd"),
+            "kubectl label node node01 disk-",
+        ),
+        (
+            node(labels={"rack": "r2"}),
+            Field(where='metadata.labels["rack"]', wanted="r1", found="r2"),
+            "kubectl label --overwrite node node01 rack=r1",
+        ),
+        (
+            node(
+                labels={"node.kubernetes.io/exclude-from-external-load-balancers": ""},
+                by_hand={"f:metadata": {"f:labels": {
+                    "f:node.kubernetes.io/exclude-from-external-load-balancers": {},
+                }}},
+            ),
+            Field(
+                where='metadata.labels["node.kubernetes.io/exclude-from-external-load-balancers"]',
+                wanted="(nothing)", found="",
+            ),
+            "kubectl label node node01 node.kubernetes.io/exclude-from-external-load-balancers-",
+        ),
+        (
+            node(
+                annotations={"note": "x"},
+                by_hand={"f:metadata": {"f:annotations": {"f:note": {}}}},
+            ),
+            Field(where='metadata.annotations["note"]', wanted="(nothing)", found="x"),
+            "kubectl annotate node node01 note-",
+        ),
+        (
+            node(spec={"unschedulable": True}),
+            Field(
+                where="spec.unschedulable", wanted="(nothing)", found="true: it takes no new pods"
+            ),
+            "kubectl uncordon node01",
+        ),
+        (
+            node(spec={"taints": [
+                {"key": "gpu", "value": "a", "effect": "NoSchedule"},
+                {"key": "drained", "effect": "NoExecute"},
+                {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"},
+            ]}),
+            Field(where="spec.taints.drained", wanted="(nothing)", found=":NoExecute"),
+            "kubectl taint node node01 drained:NoExecute-",
+        ),
+        (
+            node(spec={"taints": []}),
+            Field(where="spec.taints.gpu", wanted="a:NoSchedule", found="(nothing)"),
+            "kubectl taint --overwrite node node01 gpu=a:NoSchedule",
+        ),
+    ],
+)  # fmt: skip
+def test_what_somebody_put_on_a_node_or_took_away_is_told_with_its_mend(
+    live: Mapping[str, Any], field: Field, mend: str
+) -> None:
+    (found,) = on_nodes(live)
+    assert found.who == "Node node01"
+    assert found.fields == (field,)
+    assert found.mend == f"`{mend}`"
+
+
+def test_the_taint_of_control_planes_is_told_where_they_take_workloads() -> None:
+    taint = {"key": nodes.CONTROL_PLANE, "effect": "NoSchedule"}
+    gpu = {"key": "gpu", "value": "a", "effect": "NoSchedule"}
+    (found,) = on_nodes(node(spec={"taints": [gpu, taint]}))
+    assert found.fields[0].where == f"spec.taints.{nodes.CONTROL_PLANE}"
+
+
+def test_a_machine_without_a_node_and_a_node_without_a_machine_are_told() -> None:
+    other = node()
+    other["metadata"]["name"] = "laptop"
+    other["status"]["addresses"][0]["address"] = "172.16.20.99"
+    missing, unknown = on_nodes(other)
+    assert (missing.who, missing.what) == ("Node node01", "is no node of the cluster")
+    assert unknown.what == "is a node that the stack does not know (172.16.20.99)"
+
+
+# What nobody declared.
+
+
+POD = {"spec": {"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}]}}
+
+
+def test_what_a_person_added_is_told_and_what_a_controller_added_is_not() -> None:
+    container = 'k:{"name":"a"}'
+    live = {
+        "metadata": {
+            "labels": {"mine": "yes", "theirs": "yes"},
+            "annotations": {
+                "kubectl.kubernetes.io/restartedAt": "now",
+                "kubectl.kubernetes.io/last-applied-configuration": "{}",
+            },
+            "managedFields": [
+                {"manager": "operator", "fieldsV1": {"f:metadata": {"f:labels": {"f:theirs": {}}}}},
+                {"manager": "kubectl-edit", "subresource": "status", "fieldsV1": {"f:status": {}}},
+                {"manager": "kubectl-edit", "fieldsV1": {
+                    "f:metadata": {
+                        "f:labels": {".": {}, "f:mine": {}},
+                        "f:annotations": {
+                            ".": {}, "f:kubectl.kubernetes.io/restartedAt": {},
+                            "f:kubectl.kubernetes.io/last-applied-configuration": {},
+                        },
+                    },
+                    "f:spec": {"f:containers": {
+                        container: {".": {}, "f:name": {}, "f:env": {
+                            'k:{"name":"X"}': {".": {}, "f:value": {}},
+                            'k:{"name":"Y"}': {".": {}, "f:value": {}},
+                        }},
+                        'k:{"name":"b"}': {".": {}, "f:image": {}},
+                    }},
+                }},
+            ],
+        },
+        "spec": {"containers": [
+            {"name": "b", "image": "example/b"},
+            {"name": "a", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]},
+        ]},
+    }  # fmt: skip
+    found = undeclared(live, POD)
+    assert [(one.field.where, one.field.found) for one in found] == [
+        ("metadata.labels.mine", "yes"),
+        ("spec.containers[a].env[Y]", "{name: Y, value: 2}"),
+        ("spec.containers[b]", "{name: b, image: example/b}"),
+    ]
+    (patch,) = re.findall(r"--patch='(.*)'$", removal("-n a pod/b", found))
+    assert json.loads(patch) == [
+        {"op": "remove", "path": "/spec/containers/1/env/1"},
+        {"op": "remove", "path": "/spec/containers/0"},
+        {"op": "remove", "path": "/metadata/labels/mine"},
+    ]
+
+
+def test_what_a_person_added_to_a_secret_is_told_and_never_shown() -> None:
+    entry = {"manager": "kubectl-patch", "fieldsV1": {"f:data": {"f:mine": {}}}}
+    live = {"metadata": {"managedFields": [entry]}, "data": {"mine": "a-value"}}
+    (found,) = undeclared(live, {}, hidden=True)
+    assert found.field == Field(where="data.mine", wanted="(nothing)", found="(secret)")
+
+
+def test_what_a_person_added_to_a_secret_of_the_program_is_told_with_kubectl_s_copy_of_it() -> None:
+    entry = {"manager": "kubectl-patch", "fieldsV1": {"f:data": {"f:auth": {}, "f:mine": {}}}}
+    live = {
+        "metadata": {
+            "annotations": {LAST_APPLIED: "a-value"},
+            "managedFields": [entry],
+        },
+        "data": {"auth": "b2xk", "mine": "a-value"},
+    }
+    inputs = {"metadata": {"name": "s", "namespace": "traefik"}, "stringData": {"auth": "old"}}
+    api = Api({"/api/v1/namespaces/traefik/secrets/s": live}, {})
+    resources = [{"type": cluster.SECRET, "inputs": inputs}, {"type": GATE, "inputs": {}}]
+    (found,) = cluster.secrets(api, resources)  # type: ignore[arg-type]
+    assert (found.who, found.what) == ("Secret traefik/s", ADDED)
+    assert [one.where for one in found.fields] == [
+        "data.mine",
+        f'metadata.annotations["{LAST_APPLIED}"]',
+    ]
+    assert "a-value" not in found.model_dump_json()
+    assert "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration" in found.mend
+
+
+def test_a_label_that_a_person_put_on_an_object_of_the_program_is_told() -> None:
+    kind = "kubernetes:core/v1:ConfigMap"
+    entry = {"manager": "kubectl-label", "fieldsV1": {"f:metadata": {"f:labels": {"f:a/b": {}}}}}
+    inputs = {"metadata": {"name": "it", "namespace": "traefik"}}
+    outputs = {"metadata": {"labels": {"a/b": "c"}, "managedFields": [entry]}}
+    state = {"inputs": inputs, "outputs": outputs}
+    (found,) = refreshed("same", kind, state, state)
+    assert (found.who, found.what) == ("ConfigMap traefik/it", ADDED)
+    assert found.fields == (Field(where='metadata.labels["a/b"]', wanted="(nothing)", found="c"),)
+    assert "kubectl patch -n traefik configmap/it --type=json" in found.mend
+    assert "/metadata/labels/a~1b" in found.mend
+
+
+def test_a_secret_that_somebody_changed_is_told_though_the_engine_hides_both_values() -> None:
+    kind = "kubernetes:core/v1:Secret"
+    state = {
+        "inputs": {"metadata": {"name": "s", "namespace": "traefik"}, "stringData": "[secret]"}
+    }
+    state["outputs"] = {"data": "[secret]"}
+    (found,) = refreshed("update", kind, state, state, ("data.users", "metadata.uid"))
+    assert found.fields == (
+        Field(where="data.users", wanted="(secret)", found="(secret, changed)"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "where", "says"),
+    [
+        ({"ports": [{"port": 1}]}, "spec.ingress[0].from", "(nothing): everybody"),
+        ({"from": [{"podSelector": {}}]}, "spec.ingress[0].ports", "(nothing): every port"),
+    ],
+)
+def test_a_policy_that_was_opened_says_to_whom(
+    found: Mapping[str, Any], where: str, says: str
+) -> None:
+    kind = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+    metadata = {"name": "it", "namespace": "traefik"}
+    wanted = {"from": [{"podSelector": {}}], "ports": [{"port": 1}]}
+    old, new = (
+        {"inputs": {"metadata": metadata, "spec": {"ingress": [rule]}}} for rule in (wanted, found)
+    )
+    (one,) = refreshed("update", kind, old, new)
+    (field,) = one.fields
+    assert (field.where, field.found) == (where, says)
+    assert field.wanted.startswith("[{")
+
+
+def test_a_rule_that_was_added_to_a_policy_says_that_it_lets_everything_in() -> None:
+    kind = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
+    metadata = {"name": "it", "namespace": "traefik"}
+    rules: tuple[list[Any], list[Any]] = [], [{}]
+    old, new = ({"inputs": {"metadata": metadata, "spec": {"ingress": one}}} for one in rules)
+    (found,) = refreshed("update", kind, old, new)
+    assert found.fields[0].found.endswith("{}: everything")
+
+
 # The cluster.
 
 
@@ -281,7 +606,8 @@ class Fixed(Api):
     [
         ("Deployment", "deployments", "a-value: field is immutable", (
             "`kubectl -n traefik delete deployment/it && python -m render objects traefik | "
-            "kubectl apply --server-side --force-conflicts -f -` makes it as it was; its pods are"
+            "kubectl apply --server-side --force-conflicts --field-manager=platform-drift -f -` "
+            "makes it as it was; its pods are"
         )),
         ("Secret", "secrets", cluster.FIXED, "what it holds is lost"),
     ],
@@ -417,7 +743,6 @@ def run_with(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: Mapping[str
     return main([])
 
 
-REFRESH = json.dumps({"config": {}, "steps": []})
 STATE = json.dumps(
     {"deployment": {"resources": [{"urn": "u::x::stack", "type": "pulumi:pulumi:Stack"}]}}
 )
@@ -426,9 +751,9 @@ STATE = json.dumps(
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
-        ({}, "--show-sames --non-interactive` failed: error: no such stack"),
-        ({"refresh-*": "{}", "stack-export": '{"deployment": {}}'}, "is it the right one?"),
-        ({"refresh-*": REFRESH, "stack-export": STATE, "stack-output": "{}"},
+        ({}, "`pulumi stack export --show-secrets` failed: error: no such stack"),
+        ({"stack-export": '{"deployment": {}}'}, "is it the right one?"),
+        ({"stack-export": STATE, "stack-output": "{}"},
          "the stack has no output kubeconfig: an `up` has not ended well; run `pulumi up` first"),
     ],
 )  # fmt: skip
@@ -456,7 +781,11 @@ def test_without_pulumi_the_error_says_where_to_get_it(
 
 @pytest.mark.parametrize(("findings", "code"), [((), 0), (("one",), 3)])
 def test_the_exit_code_says_whether_there_is_drift(
-    findings: tuple[str, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    findings: tuple[str, ...],
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = tuple(
         Finding(place="cluster", who=who, owner="Pulumi", what="gone", mend="m") for who in findings
@@ -466,6 +795,9 @@ def test_the_exit_code_says_whether_there_is_drift(
     assert main(["--json", str(data), "--markdown", str(comment)]) == code
     assert [one["who"] for one in json.loads(data.read_text())["findings"]] == list(findings)
     assert comment.read_text().startswith(MARKER)
+    said = capsys.readouterr().out
+    assert f"the report: file://{comment}" in said
+    assert all(f"cluster: {who} gone (Pulumi's)\n      m\n" in said for who in findings)
 
 
 # The report.
