@@ -104,7 +104,7 @@ def _cluster(
         found = [
             *nodes.findings(api, known),
             *cluster.findings(api, helm_records.manifests(api)),
-            *cluster.secrets(api, resources),
+            *cluster.added(api, resources),
             *cluster.applications(api),
         ]
         return found, list(backups.watch(api, now))

@@ -8,15 +8,18 @@ drift. So the server's defaults are none; fields that a person added are told ap
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from components.kubernetes_api import InvalidError, KubernetesApi
+from components.tokens import RELEASE
 from drift.fields import told
 from drift.finding import ARGOCD, Field, Finding
 from drift.ownership import Thing, owner_of, where
 from drift.undeclared import ADDED, LAST_APPLIED, NOT_SET, Undeclared, removal, undeclared
 from render import rendering
 from review.difference import leaves, shown
+from review.kubernetes import PREFIX
 
 MANAGER = "platform-drift"
 NOISE = ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid")
@@ -26,7 +29,8 @@ WORKLOADS = ("DaemonSet", "Deployment", "Job", "StatefulSet")
 FIXED = "changed in a field that cannot be put back in place"
 SELF_HEAL = "Argo CD puts it back; see why it has not: `kubectl -n argocd get applications`"
 
-SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
+AT_ONCE = 8
+"""So many objects are asked for at the same time."""
 
 Object = Mapping[str, Any]
 
@@ -51,8 +55,9 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
             if one:
                 found.append(one)
             fixed = one is not None and one[0].startswith(FIXED)
-            if live and not fixed and (extra := _undeclared(live, each, thing, owner, release)):
-                yield extra
+            hidden = thing.kind == "Secret"
+            if live and not fixed and (more := undeclared(live, each, hidden=hidden)):
+                yield _extra(thing, owner, f"{ADDED} (release {release})", more)
         # Until these are made anew, the others' mend stops at them.
         for what, fields, thing in sorted(found, key=lambda one: not one[0].startswith(FIXED)):
             yield Finding(
@@ -65,36 +70,37 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
             )
 
 
-def secrets(api: KubernetesApi, resources: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Tell what people added to the program's Secrets: keys, labels, kubectl's copy of them.
+def added(api: KubernetesApi, resources: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Tell what people added to the objects that the program makes itself.
 
-    `resources` are the state's. Raises `ApiError`.
+    The provider compares only what is declared. `resources` are the state's, with its secrets.
+    Raises `ApiError`.
     """
-    for one in resources:
-        if one["type"] != SECRET:
-            continue
-        inputs = one["inputs"]
-        metadata = inputs["metadata"]
-        thing = Thing("", "Secret", str(metadata["namespace"]), str(metadata["name"]))
-        live = api.find(f"/api/v1/namespaces/{thing.namespace}/secrets/{thing.name}")
-        data = {**(inputs.get("data") or {}), **(inputs.get("stringData") or {})}
-        found = undeclared(live, {**inputs, "data": data}, hidden=True) if live else []
-        if live and LAST_APPLIED in (live["metadata"].get("annotations") or {}):
-            field = Field(
-                where=f'metadata.annotations["{LAST_APPLIED}"]',
-                wanted=NOT_SET,
-                found="all that the Secret holds: made with `kubectl apply`",
-            )
-            found.append(Undeclared(field, ("metadata", "annotations", LAST_APPLIED)))
-        if found:
-            yield Finding(
-                place="cluster",
-                who=f"Secret {thing.namespace}/{thing.name}",
-                owner=owner_of(thing),
-                what=ADDED,
-                fields=tuple(each.field for each in found),
-                mend=f"`{removal(where(thing), found)}` takes it away",
-            )
+    kinds = Kinds(api)
+    objects = [
+        one["inputs"]
+        for one in resources
+        if one["type"].startswith(PREFIX) and one["type"] != RELEASE and "kind" in one["inputs"]
+    ]
+    located = [kinds.locate(one, "default") for one in objects]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda path: api.find(path) if path else None, (one for _, one in located))
+        for declared, (thing, _), live in zip(objects, located, found, strict=True):
+            if live and (more := _added(live, declared, thing)):
+                yield _extra(thing, owner_of(thing), ADDED, more)
+
+
+def _added(live: Object, declared: Object, thing: Thing) -> list[Undeclared]:
+    """Compare one object; of a Secret tell kubectl's copy of it too, which is not encrypted."""
+    if thing.kind != "Secret":
+        return undeclared(live, declared)
+    data = {**(declared.get("data") or {}), **(declared.get("stringData") or {})}
+    found = undeclared(live, {**declared, "data": data}, hidden=True)
+    if LAST_APPLIED in (live["metadata"].get("annotations") or {}):
+        what = "all that the Secret holds, in clear: `kubectl apply` keeps it"
+        field = Field(where=f'metadata.annotations["{LAST_APPLIED}"]', wanted=NOT_SET, found=what)
+        found.append(Undeclared(field, ("metadata", "annotations", LAST_APPLIED)))
+    return found
 
 
 def applications(api: KubernetesApi) -> Iterator[Finding]:
@@ -207,18 +213,13 @@ def _compare(
     return ("changed", fields, thing) if fields else None
 
 
-def _undeclared(
-    live: Object, one: Object, thing: Thing, owner: str, release: str
-) -> Finding | None:
+def _extra(thing: Thing, owner: str, what: str, found: Sequence[Undeclared]) -> Finding:
     """Tell of fields that a person added: an apply leaves them where they are."""
-    found = undeclared(live, one, hidden=thing.kind == "Secret")
-    if not found:
-        return None
     return Finding(
         place="cluster",
         who=f"{thing.kind} {thing.namespace}/{thing.name}",
         owner=owner,
-        what=f"{ADDED} (release {release})",
+        what=what,
         fields=tuple(each.field for each in found),
         mend=f"`{removal(where(thing), found)}` takes it away",
     )

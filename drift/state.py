@@ -9,8 +9,7 @@ from typing import Any
 from components.tokens import GATE, RELEASE
 from drift.fields import told
 from drift.finding import PULUMI, Field, Finding
-from drift.ownership import Thing, owner_of, where
-from drift.undeclared import ADDED, removal, undeclared
+from drift.ownership import Thing, owner_of
 from review import kubernetes, vsphere
 from review.difference import CHANGED_TEXT, SECRET_TEXT, Leaf, leaves
 from review.preview import SECRET, Change, Preview
@@ -36,37 +35,18 @@ METADATA = frozenset(("generation", "managedFields", "resourceVersion", "uid", "
 
 
 def findings(preview: Preview) -> Iterator[Finding]:
-    """Give what a refresh would take into the state, and what people added to objects."""
-    for change in (*preview.changes, *preview.unchanged):
+    """Give what a refresh would take into the state."""
+    for change in preview.changes:
         if change.type == GATE or change.type.startswith(("platform:", "pulumi:")):
             continue
-        fields = tuple(_fields(change)) if change.operation != "same" else ()
+        fields = tuple(_fields(change))
         if change.operation == "delete":
             yield _finding(change, "gone", ())
         elif fields:
             yield _finding(change, "changed", fields)
-        if change.operation != "delete" and (extra := _undeclared(change)):
-            yield extra
 
 
-def _undeclared(change: Change) -> Finding | None:
-    """Tell of fields that a person added to an object: the provider leaves them where they are."""
-    state = change.new or change.old
-    if state is None or not change.type.startswith(kubernetes.PREFIX) or change.type == RELEASE:
-        return None
-    thing = _thing(change)
-    if thing.kind == "Secret":
-        return None  # the engine hides all of it: cluster.secrets() asks the API
-    found = undeclared(state.outputs, state.inputs)
-    if not found:
-        return None
-    mend = f"`{removal(where(thing), found)}` takes it away"
-    return _finding(change, ADDED, tuple(one.field for one in found), mend)
-
-
-def _finding(
-    change: Change, what: str, fields: tuple[Field, ...], mend: str | None = None
-) -> Finding:
+def _finding(change: Change, what: str, fields: tuple[Field, ...]) -> Finding:
     owner, who = PULUMI, change.name
     if change.type.startswith(kubernetes.PREFIX):
         thing = _thing(change)
@@ -75,8 +55,7 @@ def _finding(
     else:
         place = "vCenter" if change.type.startswith(vsphere.PREFIX) else change.type
         who = f"{change.type.rsplit(':', 1)[-1]} {change.name}"
-    if mend is None:
-        mend = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
+    mend = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
     return Finding(place=place, who=who, owner=owner, what=what, fields=fields, mend=mend)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,15 +13,17 @@ import yaml
 from rehearsal.world import World
 from tests.secret_search import SHORTEST, found_in
 
-PUBLIC = frozenset(["ca", "ca.crt", "cert", "certificate", "crt", "tls.crt"])
-"""What certificates are called where they are kept; and what is asked for beside them."""
+PUBLIC = frozenset(
+    ["auth-extra-groups", "ca", "ca.crt", "cert", "certificate", "crt", "description", "tls.crt"]
+)
+"""What certificates are called where they are kept, and what bootstrap tokens say of themselves."""
 KEYS = frozenset(["client-key-data", "key", "token"])
 """Secret fields of kubeconfigs and talosconfigs."""
 HELM = "helm.sh/release.v1"
 """Secrets that are whole records, compressed."""
-OWN = frozenset(["kubeconfig", "talosconfig", "environment", "machines", "world.json"])
-"""Of a world's folder: the credentials of its operator, the simulated machines' disks, and what the
-lab knows as the site does (passwords of vCenter and GitHub, the passphrase)."""
+OWN = frozenset(["environment", "kubeconfig", "machines", "talosconfig", "workloads", "world.json"])
+"""Of a world's folder: its operator's credentials, the disks of simulated machines and pods, and
+what the lab knows as the site does (passwords of vCenter and GitHub, the passphrase)."""
 
 
 def secret_values(world: World) -> dict[str, str]:
@@ -83,9 +86,14 @@ def _credentials(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
     ]
     for output in ("kubeconfig", "talosconfig"):
         for text in _plaintexts((stack.get("outputs") or {}).get(output) or {}):
-            for value, name in _texts(yaml.safe_load(text), output):
-                if name.rpartition(".")[2] in KEYS:
-                    yield value, name
+            yield from _keys(text, output)
+
+
+def _keys(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """Give the keys in a kubeconfig or talosconfig; its addresses and authorities are public."""
+    for value, path in _texts(yaml.safe_load(text), name):
+        if path.rpartition(".")[2] in KEYS:
+            yield value, path
 
 
 def _secrets_of_the_cluster(world: World) -> Iterator[tuple[str, str]]:
@@ -99,8 +107,12 @@ def _secrets_of_the_cluster(world: World) -> Iterator[tuple[str, str]]:
     for one in json.loads(asked.stdout)["items"] if asked.returncode == 0 else ():
         metadata = one["metadata"]
         for key, value in (one.get("data") or {}).items():
-            if one.get("type") != HELM and key not in PUBLIC:
-                name = f"Secret {metadata['namespace']}/{metadata['name']}.{key}"
+            if one.get("type") == HELM or key in PUBLIC:
+                continue
+            name = f"Secret {metadata['namespace']}/{metadata['name']}.{key}"
+            if key == "config":
+                yield from _keys(base64.b64decode(value).decode(), name)
+            else:
                 yield value, name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from rehearsal.world import World
@@ -19,6 +20,8 @@ def drift(world: World, code: int) -> tuple[dict[str, dict[str, Any]], str]:
         "python", "-m", "drift", "--json", str(data), "--markdown", str(comment), code=code
     )
     report = json.loads(data.read_text())
+    assert f"the report: file://{comment}" in result.stdout
+    assert all(f"{one['who']} {one['what']}" in result.stdout for one in report["findings"])
     text = f"{result.stdout}{result.stderr}{data.read_text()}{comment.read_text()}"
     return {one["who"]: one for one in report["findings"]}, text
 
@@ -58,6 +61,22 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
     file = world.state / "by-hand.json"
     file.write_text(json.dumps(made))
     world.run("kubectl", "replace", "--force", "-f", str(file))
+    # What somebody put on nodes.
+    world.run("kubectl", "label", "node", "node01", "example.com/by-hand=yes")
+    world.run("kubectl", "taint", "node", "node01", "example.com/by-hand=yes:NoSchedule")
+    world.run("kubectl", "cordon", "node03")
+    # What nobody declared, on objects of a release and of Pulumi's own.
+    world.run("kubectl", "-n", "cert-manager", "set", "env", "deployment/cert-manager", "HAND=1")
+    world.run("kubectl", "label", "namespace", "cert-manager", "example.com/by-hand=yes")
+    # A policy that is opened to everybody, and a Secret's value.
+    world.run(
+        "kubectl", "-n", "argocd", "patch", "networkpolicy", "applicationset", "--type", "json",
+        "--patch", '[{"op": "remove", "path": "/spec/ingress/0/from"}]',
+    )  # fmt: skip
+    world.run(
+        "kubectl", "-n", "traefik", "patch", "secret", "dashboard-user", "--type", "merge",
+        "--patch", '{"stringData": {"password": "by-hand"}}',
+    )  # fmt: skip
     # An object of the release that was handed to Argo CD.
     world.run(
         "kubectl", "-n", "argocd", "patch", "configmap", "argocd-cm", "--type", "merge",
@@ -87,6 +106,12 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
         "Deployment traefik/traefik": "Pulumi",
         "Service metrics-server/metrics-server": "Pulumi",
         "Deployment metrics-server/metrics-server": "Pulumi",
+        "Node node01": "Pulumi",
+        "Node node03": "Pulumi",
+        "Deployment cert-manager/cert-manager": "Pulumi",
+        "Namespace -/cert-manager": "Pulumi",
+        "NetworkPolicy argocd/applicationset": "Pulumi",
+        "Secret traefik/dashboard-user": "Pulumi",
         "ConfigMap argocd/argocd-cm": "Argo CD",
         "Application argocd/root": "Argo CD",
     }
@@ -94,6 +119,18 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
     assert (memory["wanted"], memory["found"]) == ("16384", "20480")
     labels = found[f"node02 ({NODE02})"]["fields"]
     assert any("nodeLabels" in one["where"] and "by-hand" in str(one) for one in labels)
+    node01 = {one["where"]: one["found"] for one in found["Node node01"]["fields"]}
+    assert node01 == {
+        'metadata.labels["example.com/by-hand"]': "yes",
+        "spec.taints.example.com/by-hand": "yes:NoSchedule",
+    }
+    (env,) = found["Deployment cert-manager/cert-manager"]["fields"]
+    assert (env["wanted"], env["found"]) == ("(nothing)", "{name: HAND, value: 1}")
+    (opened,) = found["NetworkPolicy argocd/applicationset"]["fields"]
+    assert (opened["where"], opened["found"]) == ("spec.ingress[0].from", "(nothing): everybody")
+    assert opened["wanted"].startswith("[{")
+    (hidden,) = found["Secret traefik/dashboard-user"]["fields"]
+    assert hidden["found"] == "(secret, changed)"
     assert found["Service metrics-server/metrics-server"]["what"].startswith("gone")
     assert left_behind(world, secret_values(world), report=text) == []
     assert text.count("<!-- platform-drift -->") == 1
@@ -114,3 +151,22 @@ def test_the_mends_that_the_report_names_put_everything_back(world: World) -> No
     )  # fmt: skip
     drift(world, 0)
     world.expect_no_changes()
+
+
+def test_two_machines_that_are_off_are_named_and_nothing_advises_to_change_the_state(
+    world: World,
+) -> None:
+    for name in ("node02", "node03"):
+        world.run("govc", "vm.power", "-off", name)
+    result = world.run("make", "drift", code=2)
+    said = result.stdout + result.stderr
+    assert "2 of 3 control planes do not answer" in said
+    assert "node02 (172.16.20.52)" in said
+    assert "node03 (172.16.20.53)" in said
+    assert "docs/procedures/restore-etcd.md" in said
+    assert "UNREACHABLE" not in said
+    assert len(said.splitlines()) < 20, said
+    # An `up` that asks nobody does not see it: docs/operations.md says so.
+    assert re.search(r"\d+ unchanged", world.run(
+        "pulumi", "preview", "--non-interactive"
+    ).stdout)  # fmt: skip

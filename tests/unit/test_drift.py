@@ -457,37 +457,43 @@ def test_what_a_person_added_to_a_secret_is_told_and_never_shown() -> None:
     assert found.field == Field(where="data.mine", wanted="(nothing)", found="(secret)")
 
 
+NAMED = {"name": "it", "namespace": "traefik"}
+
+
+def on_objects_of_the_program(kind: str, live: Mapping[str, Any], **declared: Any) -> Finding:
+    inputs = {"apiVersion": "v1", "kind": kind, "metadata": NAMED, **declared}
+    plural = f"{kind.lower()}s"
+    served = {"resources": [{"kind": kind, "name": plural, "namespaced": True}]}
+    path = f"/api/v1/namespaces/traefik/{plural}/it"
+    resources = [
+        {"type": f"kubernetes:core/v1:{kind}", "inputs": inputs},
+        {"type": GATE, "inputs": {}},
+        {"type": "kubernetes:helm.sh/v3:Release", "inputs": {"chart": "traefik"}},
+    ]
+    (found,) = cluster.added(Api({"/api/v1": served, path: live}, {}), resources)  # type: ignore[arg-type]
+    assert (found.who, found.what) == (f"{kind} traefik/it", ADDED)
+    return found
+
+
 def test_what_a_person_added_to_a_secret_of_the_program_is_told_with_kubectl_s_copy_of_it() -> None:
     entry = {"manager": "kubectl-patch", "fieldsV1": {"f:data": {"f:auth": {}, "f:mine": {}}}}
     live = {
-        "metadata": {
-            "annotations": {LAST_APPLIED: "a-value"},
-            "managedFields": [entry],
-        },
+        "metadata": {"annotations": {LAST_APPLIED: "a-value"}, "managedFields": [entry]},
         "data": {"auth": "b2xk", "mine": "a-value"},
     }
-    inputs = {"metadata": {"name": "s", "namespace": "traefik"}, "stringData": {"auth": "old"}}
-    api = Api({"/api/v1/namespaces/traefik/secrets/s": live}, {})
-    resources = [{"type": cluster.SECRET, "inputs": inputs}, {"type": GATE, "inputs": {}}]
-    (found,) = cluster.secrets(api, resources)  # type: ignore[arg-type]
-    assert (found.who, found.what) == ("Secret traefik/s", ADDED)
-    assert [one.where for one in found.fields] == [
-        "data.mine",
-        f'metadata.annotations["{LAST_APPLIED}"]',
-    ]
+    found = on_objects_of_the_program("Secret", live, stringData={"auth": "old"})
+    copy = f'metadata.annotations["{LAST_APPLIED}"]'
+    assert [one.where for one in found.fields] == ["data.mine", copy]
     assert "a-value" not in found.model_dump_json()
     assert "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration" in found.mend
 
 
 def test_a_label_that_a_person_put_on_an_object_of_the_program_is_told() -> None:
-    kind = "kubernetes:core/v1:ConfigMap"
     entry = {"manager": "kubectl-label", "fieldsV1": {"f:metadata": {"f:labels": {"f:a/b": {}}}}}
-    inputs = {"metadata": {"name": "it", "namespace": "traefik"}}
-    outputs = {"metadata": {"labels": {"a/b": "c"}, "managedFields": [entry]}}
-    state = {"inputs": inputs, "outputs": outputs}
-    (found,) = refreshed("same", kind, state, state)
-    assert (found.who, found.what) == ("ConfigMap traefik/it", ADDED)
-    assert found.fields == (Field(where='metadata.labels["a/b"]', wanted="(nothing)", found="c"),)
+    live = {"metadata": {"labels": {"a/b": "c"}, "managedFields": [entry]}}
+    found = on_objects_of_the_program("ConfigMap", live)
+    label = Field(where='metadata.labels["a/b"]', wanted="(nothing)", found="c")
+    assert found.fields == (label,)
     assert "kubectl patch -n traefik configmap/it --type=json" in found.mend
     assert "/metadata/labels/a~1b" in found.mend
 
