@@ -32,7 +32,9 @@ GITOPS = "gitops"
 def patches(settings: Settings, machine: Machine, root: Path) -> list[str]:
     """List the patches of a machine, in the order in which Talos merges them."""
     before = [written(document) for document in defaults(machine)]
-    own = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
+    texts = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
+    # Talos takes a text of comments alone for a patch of another kind, which it does not know.
+    own = [text for text in texts if any(yaml.safe_load_all(text))]
     return before + own + [written(document) for document in documents(settings, machine)]
 
 

@@ -7,14 +7,17 @@ kube-proxy): it is refused, before a resource is touched, with every other fault
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from components.configuration import COMMON, GITOPS, defaults, documents, files
+from components.configuration import COMMON, defaults, documents, files
+from config import yaml_text
+from config.problems import secrets_in
+from config.rules import may_set
 from config.settings import Machine, Settings
+from config.shown import escaped, key_text, may_be_secret
 
 ADDED = ("certSANs", "destinations", "allowedRoles", "allowedKubernetesNamespaces")
 """Lists that Talos merges by appending, and in which more entries than the platform's are good."""
@@ -36,6 +39,11 @@ SETTINGS = {
 }
 """Where the value of a field is set instead."""
 
+PATCHES = frozenset({".yaml", ".yml", ".json"})
+"""Endings of files that somebody may mean as a patch."""
+MOST = 20
+"""Names that a message lists."""
+
 IDENTITY = ("apiVersion", "kind", "name")
 """Fields of a document that say which one it is."""
 
@@ -51,32 +59,44 @@ OLD_KEYS = {
 class PatchError(Exception):
     """The folder of patches is missing, or its files cannot be used; with all faults found."""
 
+    @classmethod
+    def of(cls, settings: Settings, faults: Iterable[str]) -> PatchError:
+        """Make an error of faults, one a line."""
+        key = f"platform:talos.patches = {settings.talos.patches}"
+        return cls("\n".join(f"{key}: {one}" for one in faults))
+
 
 def check_patch_files(settings: Settings, root: Path) -> None:
     """Read all files of patches. Raises `PatchError` with everything that is wrong with them."""
     folder = root / settings.talos.patches
-    key = f"platform:talos.patches = {settings.talos.patches}"
     if not folder.is_dir():
-        message = f"{key}: no such folder; create it"
-        raise PatchError(message)
+        raise PatchError.of(settings, ["no such folder; create it"])
     faults = [*_strays(settings, folder), *_contents(settings, root)]
     if faults:
-        raise PatchError("\n".join(f"{key}: {one}" for one in faults))
+        raise PatchError.of(settings, faults)
 
 
 def _strays(settings: Settings, folder: Path) -> Iterator[str]:
     """Find files that are not for any machine, such as one with a misspelled name."""
     names = {COMMON, "controlplane", "worker", *(one.name for one in settings.machines)}
+    # What a desktop, an editor or Git leaves, and notes, are no patches.
     strays = sorted(
-        one.name
+        escaped(one.name)
         for one in folder.iterdir()
-        if one.name != GITOPS and (one.suffix != ".yaml" or one.stem not in names)
+        if one.suffix.lower() in PATCHES
+        and not one.name.startswith(".")
+        and (one.suffix != ".yaml" or one.stem not in names)
     )
     if strays:
         yield (
-            f"{', '.join(strays)} would be given to no machine; name it after one of "
-            f"{', '.join(sorted(names))}, as NAME.yaml"
+            f"{_some(strays)} would be given to no machine; name it after one of "
+            f"{_some(sorted(names))}, as NAME.yaml"
         )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
+    return ", ".join(names[:MOST]) + more
 
 
 def _contents(settings: Settings, root: Path) -> list[str]:
@@ -91,10 +111,16 @@ def _contents(settings: Settings, root: Path) -> list[str]:
 
 def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
     try:
-        read = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        yield f"not YAML: {' '.join(str(error).split())}"
+        found = yaml_text.parse_all(yaml_text.decode(file.read_bytes()))
+    except yaml_text.YamlError as error:
+        yield f"{error.fault}; {error.mend}"
         return
+    for document in found:
+        for each in document.findings:
+            # Talos reads numbers as Go does: `permissions: 0o644` is one.
+            if each.written is None:
+                yield f"{_path_of(each.path)}: {each.fault}; {each.mend}"
+    read = [document.value for document in found]
     if any(isinstance(one, list) for one in read):
         yield (
             "a list, as JSON patches are, which Talos does not take for configurations of several "
@@ -109,16 +135,108 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
     seen = set()
     for one in read:
         if not isinstance(one, Mapping):
-            yield f"{one!r} is no document; write fields, as in `machine: {{sysctls: {{...}}}}`"
+            yield f"{_short(one)} is no document; write `machine: {{sysctls: {{...}}}}` or the like"
             continue
         name = _name(one)
         if name in seen:
             yield f"two documents {name or 'of machine and cluster'}; make one of them"
         seen.add(name)
+        yield from _unknown(one)
+        yield from _secrets(one)
+        yield from _of_a_worker(machine, one)
         yield from _old_keys(one)
         yield from _against(one, own.get(name, {}), name)
         yield from _deletions(one, first.get(name, {}), name)
     yield from _nowhere_to_run(settings, read)
+
+
+def _path_of(path: tuple[str | int, ...]) -> str:
+    return ".".join(key_text(str(part)) for part in path) or "the document"
+
+
+# Fields of a configuration (Talos 1.13, pkg/machinery/config/types/v1alpha1), the old ones too.
+FIELDS: dict[str, frozenset[str]] = {
+    "": frozenset({"version", "debug", "persist", "machine", "cluster"}),
+    "machine": frozenset(
+        {
+            *("acceptedCAs", "baseRuntimeSpecOverrides", "ca", "certSANs", "controlPlane", "disks"),
+            *("env", "features", "files", "install", "kernel", "kubelet", "logging", "network"),
+            *("nodeAnnotations", "nodeLabels", "nodeTaints", "pods", "registries"),
+            *("seccompProfiles", "sysctls", "sysfs", "systemDiskEncryption", "time", "token"),
+            *("type", "udev"),
+        }
+    ),
+    "cluster": frozenset(
+        {
+            *("acceptedCAs", "adminKubeconfig", "aescbcEncryptionSecret", "aggregatorCA"),
+            *("allowSchedulingOnControlPlanes", "allowSchedulingOnMasters", "apiServer", "ca"),
+            *("clusterName", "controlPlane", "controllerManager", "coreDNS", "discovery", "etcd"),
+            *("externalCloudProvider", "extraManifestHeaders", "extraManifests", "id"),
+            *("inlineManifests", "network", "proxy", "scheduler", "secret"),
+            *("secretboxEncryptionSecret", "serviceAccount", "token"),
+        }
+    ),
+    "machine.kubelet": frozenset(
+        {
+            *("clusterDNS", "credentialProviderConfig", "defaultRuntimeSeccompProfileEnabled"),
+            *("disableManifestsDirectory", "extraArgs", "extraConfig", "extraMounts", "image"),
+            *("nodeIP", "registerWithFQDN", "skipNodeRegistration"),
+        }
+    ),
+    "machine.features": frozenset(
+        {
+            *("apidCheckExtKeyUsage", "diskQuotaSupport", "hostDNS", "imageCache", "kubePrism"),
+            *("kubernetesTalosAPIAccess", "nodeAddressSortAlgorithm", "rbac", "stableHostname"),
+        }
+    ),
+    "cluster.network": frozenset({"cni", "dnsDomain", "podSubnets", "serviceSubnets"}),
+}
+DIRECTIVE = "$patch"
+
+
+def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
+    """Find fields that Talos does not know, as misspelled ones are; talosctl knows them all."""
+    if "kind" in given:
+        return
+    for written, known in FIELDS.items():
+        value: Any = given
+        for key in filter(None, written.split(".")):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        for key in value if isinstance(value, Mapping) else ():
+            if key not in known and key != DIRECTIVE:
+                close = difflib.get_close_matches(key, known, n=1)
+                mend = f"did you mean `{close[0]}`?" if close else "remove it"
+                at = ".".join(filter(None, (written, key_text(key))))
+                yield f"{at}: no field of Talos' configuration; {mend}"
+
+
+def _secrets(given: Mapping[str, Any]) -> Iterator[str]:
+    for each in secrets_in(given, ()):
+        yield (
+            f"{each.key.removeprefix('platform:')}: a secret in plain text (not shown); remove it, "
+            "and change it at its issuer: the cluster's own secrets are made by the stack"
+        )
+
+
+def _of_a_worker(machine: Machine, given: Mapping[str, Any]) -> Iterator[str]:
+    """Find what a worker's kubelet may not set on its node (the admission NodeRestriction)."""
+    section = given.get("machine")
+    if machine.is_control_plane or not isinstance(section, Mapping):
+        return
+    labels = section.get("nodeLabels")
+    for label in labels if isinstance(labels, Mapping) else ():
+        if not may_set(label):
+            yield (
+                f"machine.nodeLabels.{key_text(label)}: a label that a worker may not set on its "
+                "node: Kubernetes refuses it, and with it all labels of the machine; use a domain "
+                "of your own"
+            )
+    if section.get("nodeTaints"):
+        yield (
+            "machine.nodeTaints: taints that a worker may not set on its node: Kubernetes refuses "
+            "them, and with them all labels; remove them, and set the machine's `taints` in "
+            "platform:machines"
+        )
 
 
 def _name(document: Mapping[str, Any]) -> str:
@@ -192,4 +310,6 @@ LONGEST = 60
 
 def _short(value: object) -> str:
     text = str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    if may_be_secret(text):
+        return "(not shown)"
+    return escaped(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -8,7 +8,10 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+from components.patch_files import PatchError, check_patch_files
+from components.patch_validation import find_talosctl, validate
 from config import versions
 from config.placeholders import in_lab, placeholders
 from config.problems import SettingsError, key_of
@@ -29,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings = resolve(raw)
         if options.command == "check" and _is_for_production(options, raw):
             _refuse_placeholders(settings)
-    except SettingsError as error:
+        patches = _check_patches(settings, options.file) if options.command == "check" else ""
+    except (SettingsError, PatchError) as error:
         print(f"{file}: {error}", file=sys.stderr)
         return 1
     if options.command == "show":
@@ -38,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     count = len(settings.machines)
     print(f"{file}: good ({count} machine{'s' if count > 1 else ''})")
-    for note in _notes(raw, settings):
+    for note in filter(None, (patches, *_notes(raw, settings))):
         print(note)
     return 0
 
@@ -54,6 +58,21 @@ def _is_for_production(options: argparse.Namespace, raw: Raw) -> bool:
 def _refuse_placeholders(settings: Settings) -> None:
     if found := placeholders(settings):
         raise SettingsError(found)
+
+
+def _check_patches(settings: Settings, file: str) -> str:
+    """Check the files of patches: raises `PatchError`; gives a note on what was not looked at."""
+    folders = (*Path(file).absolute().parents, Path.cwd())
+    root = next((one for one in folders if (one / "Pulumi.yaml").is_file()), None)
+    if root is None:
+        return "note: no project around it (Pulumi.yaml): the files of patches were not looked at"
+    check_patch_files(settings, root)
+    talosctl = find_talosctl(root)
+    if talosctl is None:
+        return "note: without talosctl Talos' own rules were not held against the files of patches"
+    if faults := validate(settings, root, talosctl):
+        raise PatchError.of(settings, faults)
+    return ""
 
 
 def _notes(raw: Raw, settings: Settings) -> Iterator[str]:

@@ -228,7 +228,7 @@ def _is_kubernetes_domain(domain: str) -> bool:
     return any(domain == one or domain.endswith(f".{one}") for one in ("kubernetes.io", "k8s.io"))
 
 
-def _may_set(label: str) -> bool:
+def may_set(label: str) -> bool:
     """Say whether a kubelet may set a label on its node (the admission plugin NodeRestriction)."""
     prefix = label.rpartition("/")[0]
     allowed = any(prefix == one or prefix.endswith(f".{one}") for one in KUBELET_PREFIXES)
@@ -241,7 +241,7 @@ def _labels(draft: Draft) -> Iterator[Problem]:
             path = ("machines", index, "labels", label)
             if label in OWN_LABELS:
                 yield problem(path, value, "a label that Kubernetes sets itself", "remove it")
-            elif not machine.is_control_plane and not _may_set(label):
+            elif not machine.is_control_plane and not may_set(label):
                 yield problem(
                     path,
                     value,

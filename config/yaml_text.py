@@ -10,6 +10,7 @@ documents, tags, keys that are no texts, keys twice, numbers in any but their pl
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -331,13 +332,12 @@ def _read_plain(text: str) -> str | int | float | bool | _Odd | None:  # noqa: P
         return _Odd(_TIME_KIND)
     if _DATE.fullmatch(text):
         return _date(text)
-    if text[0] == "." and "_" in text:
-        return text
     plain = text.replace("_", "")
     if _WHOLE.fullmatch(text):
         fits = len(plain.lstrip("+-")) <= DIGITS
         return int(plain) if fits else _Odd(f"a number of {len(plain)} digits")
-    if _DECIMAL.fullmatch(text):
+    # What is written back as a whole number, the engine reads as one.
+    if _DECIMAL.fullmatch(text) and not float(text).is_integer():
         return float(text)
     return _Odd("a number" + _plainly(plain)) if _NUMBER.fullmatch(plain) else text
 
@@ -349,7 +349,8 @@ def _plainly(plain: str) -> str:
             return f", {int(plain, 8)}"
         if re.fullmatch(r"[-+]?0[xXbBoO][0-9a-fA-F]{1,12}", plain, re.ASCII):
             return f", {int(plain, 0)}"
-        return f", {float(plain):g}" if len(plain) <= DIGITS else ""
+        value = float(plain)
+        return f", {value:g}" if len(plain) <= DIGITS and math.isfinite(value) else ""
     except ValueError:
         return ""
 

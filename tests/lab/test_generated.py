@@ -16,6 +16,7 @@ import yaml
 import config
 from components.configuration import patches
 from components.layers import plans
+from components.patch_validation import validate
 from config import Settings
 from render import rendering
 from render.packages import PROJECT
@@ -98,3 +99,29 @@ def test_control_planes_run_workloads_and_take_load_balancers(tmp_path: Path) ->
     assert main["cluster"]["allowSchedulingOnControlPlanes"] is True
     labels = main["machine"].get("nodeLabels") or {}
     assert "node.kubernetes.io/exclude-from-external-load-balancers" not in labels
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("machine: {kubelet: {extraMount: []}}", "unknown keys found"),
+        ("machine: {sysctls: [a]}", "cannot construct"),
+        ("apiVersion: v1alpha1\nkind: TimeSyncConfg", "not registered"),
+        ("machine: {network: {kubespan: {enabled: yes please}}}", "cannot construct"),
+        ("cluster: {apiServer: {auditPolicy: {a: 1}}, extraManifests: {}}", "cannot construct"),
+    ],
+)
+def test_the_check_has_talos_itself_merge_and_validate_the_files(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    settings = with_a_worker()
+    folder = tmp_path / settings.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "node01.yaml").write_text(text)
+    (fault,) = validate(settings, tmp_path, str(TALOSCTL))
+    assert fault.startswith("node01.yaml: Talos does not take it: ")
+    assert said in fault
+
+
+def test_the_projects_own_files_are_valid_to_talos() -> None:
+    assert validate(with_a_worker(), PROJECT, str(TALOSCTL)) == []

@@ -7,6 +7,7 @@ from http.client import HTTPConnection
 import pytest
 
 from components import kubernetes_api
+from config import __main__ as command
 from config.placeholders import IN_LAB
 
 
@@ -15,6 +16,14 @@ def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run as in a world of the lab: the project's own settings hold placeholders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(IN_LAB, str(tmp_path_factory.mktemp("world")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_talosctl() -> Iterator[None]:
+    """Leave Talos' own validation to the tests that are about it: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "find_talosctl", lambda _: None)
         yield
 
 

@@ -387,6 +387,31 @@ def test_check_gives_all_problems_on_stderr_and_exit_status_1(
     ]
 
 
+def test_check_looks_at_the_files_of_patches_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(PROD.read_text())
+    (tmp_path / "Pulumi.yaml").write_text("name: platform\n")
+    assert main(["check", str(path)]) == 1
+    assert "clusters/prod: no such folder; create it" in capsys.readouterr().err
+    folder = tmp_path / "clusters" / "prod"
+    folder.mkdir(parents=True)
+    (folder / "common.yaml").write_text("machine: {kublet: {}}\n")
+    assert main(["check", str(path)]) == 1
+    assert "common.yaml: machine.kublet: no field" in capsys.readouterr().err
+    (folder / "common.yaml").write_text("machine: {kubelet: {}}\n")
+    assert main(["check", str(path)]) == 0
+    assert "without talosctl" in capsys.readouterr().out
+
+
+def test_check_says_when_kubernetes_gets_no_fixes_any_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["check", str(PROD)]) == 0
+    assert "warning: platform:kubernetes.version = 1.34.1: no fixes" in capsys.readouterr().out
+
+
 def test_show_refuses_what_check_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     path = FIXTURES / "bad" / "vip-in-pool.yaml"
     assert main(["show", str(path), "--json"]) == 1

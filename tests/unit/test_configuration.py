@@ -116,9 +116,10 @@ def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path)
     folder = tmp_path / model.talos.patches
     folder.mkdir(parents=True)
     for name in ("common", "controlplane", "worker", "node01", "node02"):
-        (folder / f"{name}.yaml").write_text(f"# {name}")
+        (folder / f"{name}.yaml").write_text(f"machine: {{}} # {name}")
     found = patches(model, model.machines[0], tmp_path)
-    assert found[1:4] == ["# common", "# controlplane", "# node01"]
+    names = [text.partition("# ")[2] for text in found[1:4]]
+    assert names == ["common", "controlplane", "node01"]
     assert yaml.safe_load(found[4])["machine"]["install"]["disk"] == "/dev/sda"
     assert not any("# worker" in text or "# node02" in text for text in found)
 
@@ -226,9 +227,33 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
             "without workers nothing could run",
         ),
         ("common", "- {op: add, path: /machine/sysctls, value: {}}", "JSON patches"),
-        ("common", "machine: {a: 1}\n---\nmachine: {b: 1}", "two documents of machine and"),
-        ("common", "machine: [", "not YAML"),
-        ("common", "words", "'words' is no document"),
+        ("common", "machine: {pods: []}\n---\nmachine: {env: {}}", "two documents of machine and"),
+        ("common", "machine: [", "not valid YAML"),
+        ("common", "words", "words is no document"),
+        (
+            "common",
+            "machine: {kublet: {}}",
+            "machine.kublet: no field of Talos' configuration; did",
+        ),
+        (
+            "common",
+            "clsuter: {}",
+            "clsuter: no field of Talos' configuration; did you mean `cluster`",
+        ),
+        ("common", "machine: {kubelet: {extraArg: {}}}", "did you mean `extraArgs`?"),
+        (
+            "common",
+            "machine: {token: hunter2}",
+            "machine.token: a secret in plain text (not shown)",
+        ),
+        (
+            "common",
+            "machine: &m {sysctls: {a: *m}}",
+            "has an alias that stands inside its own anchor",
+        ),
+        ("common", "machine: {sysctls: {a: '1', a: '2'}}", "machine.sysctls.a: given twice"),
+        ("common", "machine: !m {}", "machine: a tag"),
+        ("node01", "machine: " + "{a: " * 40 + "1" + "}" * 40, "is nested deeper than 20 levels"),
     ],
 )
 def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
@@ -243,6 +268,62 @@ def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"platform:talos.patches = clusters/prod: {file}.yaml: ")
     assert fault in line
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "machine: {nodeLabels: {node-role.kubernetes.io/worker: ''}}",
+            "node-role.kubernetes.io/worker",
+        ),
+        (
+            "machine: {nodeLabels: {a.k8s.io/b: ''}}",
+            "a label that a worker may not set on its node",
+        ),
+        ("machine: {nodeTaints: {dedicated: 'a:NoSchedule'}}", "set the machine's `taints`"),
+    ],
+)
+def test_a_files_labels_and_taints_that_a_workers_node_would_lose_are_refused(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    workers = [machine("work01", "172.16.20.61", "worker")]
+    model = settings(machines=[*production()["machines"], *workers])
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "worker.yaml").write_text(text)
+    with pytest.raises(PatchError, match=r"worker\.yaml: machine\.node") as caught:
+        check_patch_files(model, tmp_path)
+    assert fault in str(caught.value)
+
+
+def test_what_desktops_and_git_leave_and_notes_are_no_patches(tmp_path: Path) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    (folder / "gitops").mkdir(parents=True)
+    for name in (".DS_Store", ".gitkeep", "README.md", "common.yaml~", ".common.yaml.swp"):
+        (folder / name).write_text("\0")
+    check_patch_files(model, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["node01.yml", "node01.json", "comon.yaml", "node04.yaml"])
+def test_a_file_that_may_be_meant_as_a_patch_is_refused(tmp_path: Path, name: str) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / name).write_text("machine: {}")
+    with pytest.raises(PatchError, match=f"{name} would be given to no machine"):
+        check_patch_files(model, tmp_path)
+
+
+def test_a_file_of_comments_alone_is_not_given_to_talos(tmp_path: Path) -> None:
+    # Talos takes it for a JSON patch, and refuses that.
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "node01.yaml").write_text("---\n# nothing here yet\n")
+    check_patch_files(model, tmp_path)
+    assert not any("nothing here" in one for one in patches(model, model.machines[0], tmp_path))
 
 
 def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
