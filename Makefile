@@ -15,7 +15,7 @@ OUT ?= .lab/out
 
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review drift workflows-lint namespaces preview explain apply-plan \
-	unlock summary comment drift-report drift-issue
+	unlock repair kills summary comment drift-report drift-issue
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,13 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal.drill
+
+SEED ?=
+KINDS ?= up,destroy,refresh,import,plan
+KILLS ?= 40
+
+kills: build ## kill the engine's commands at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy SEED=1
+	@$(PYTHON) -m rehearsal.kills --kills $(KILLS) --kinds $(KINDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
 
 BASE ?= origin/main
 
@@ -114,6 +121,11 @@ apply-plan: setup ## carry out exactly the plan in $(OUT); a stale one is refuse
 
 unlock: setup ## free the stack's lock, if the `make apply-plan` of this folder was lost and left it
 	@$(PYTHON) -m deploy unlock --out $(OUT)
+
+YES ?=
+
+repair: setup ## after a killed run: what it left in vCenter and in the state is told, and removed (YES=1: without asking)
+	@$(PYTHON) -m deploy repair $(if $(YES),--yes)
 
 summary: setup ## append $(FILES) to the summary of the workflow's job
 	@$(PYTHON) -m github_report summary $(FILES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pulumi
 import pulumiverse_talos as talos
 
-from components import layers
+from components import layers, notes
 from components.cluster import Cluster, Identity, Image, Nodes
 from components.foundation import Definition, load_definitions
 from components.hooks import end_waits_on_interrupt
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent
 
 def read_settings() -> tuple[Settings, list[Definition]]:
     """Read and check everything that can be wrong before a resource is registered."""
+    asked = None if pulumi.runtime.is_dry_run() else notes.ask()
     try:
         settings = load_from_pulumi()
         check_patch_files(settings, ROOT)
@@ -34,6 +35,8 @@ def read_settings() -> tuple[Settings, list[Definition]]:
             check_talosctl(settings.talos.tag)
     except (SettingsError, PatchError, TalosctlError, ManifestError) as error:
         raise pulumi.RunError(str(error)) from None
+    finally:
+        notes.tell(asked)
     return settings, definitions
 
 

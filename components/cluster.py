@@ -18,10 +18,11 @@ import pulumiverse_talos as talos
 from components import redaction
 from components.configuration import patches
 from components.expiry import ends, told_ends
-from components.gate import Gate
+from components.gate import Gate, in_order
 from components.health import Member
+from components.hooks import Hook
 from components.kubernetes_api import api_answers
-from components.orphans import Owner, VCenter, no_leftover
+from components.orphans import Owner, VCenter, awake, no_leftover
 from components.rollout import Rollout
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Nodes(pulumi.ComponentResource):
             configuration = self._configuration(machine)
             applied = self._apply(machine, virtual, configuration)
             if machine == everyone[0]:
-                applied = self._bootstrap(machine, applied)
+                applied = self._bootstrap(machine, virtual, applied)
             after = self._wait_healthy(machine, virtual, configuration, applied)
         machines.finish()
 
@@ -153,6 +154,10 @@ class Nodes(pulumi.ComponentResource):
             before_create=[pulumi.ResourceHook(f"{machine.name}-leftover", leftover)],
             before_update=[pulumi.ResourceHook(f"{machine.name}-guard", guard)],
         )
+
+    def _awake(self, machine: Machine, virtual: vsphere.VirtualMachine) -> Hook:
+        """Switch the machine on, if it is off: a killed destroy leaves it so."""
+        return awake(VCenter.of(self._settings.site), self._password, machine.name, virtual.id)
 
     def _configuration(self, machine: Machine) -> pulumi.Output[str]:
         """Generate the machine's whole configuration; a secret."""
@@ -198,13 +203,19 @@ class Nodes(pulumi.ComponentResource):
                 # A machine rebuilt on the same address has no configuration.
                 replacement_trigger=virtual.id,
                 hooks=pulumi.ResourceHookBinding(
-                    before_update=[pulumi.ResourceHook(f"{machine.name}-configuration", hook)]
+                    before_create=[
+                        pulumi.ResourceHook(f"{machine.name}-awake", self._awake(machine, virtual))
+                    ],
+                    before_update=[pulumi.ResourceHook(f"{machine.name}-configuration", hook)],
                 ),
             ),
         )
 
     def _bootstrap(
-        self, machine: Machine, applied: pulumi.Input[pulumi.Resource]
+        self,
+        machine: Machine,
+        virtual: vsphere.VirtualMachine,
+        applied: pulumi.Input[pulumi.Resource],
     ) -> pulumi.Output[pulumi.Resource]:
         """Start etcd, once in the cluster's life: its inputs never change.
 
@@ -215,7 +226,9 @@ class Nodes(pulumi.ComponentResource):
             "etcd",
             {"cluster": self._settings.cluster.name},
             after=applied,
-            on_create=self._rollout.bootstrap(as_member(machine)),
+            on_create=in_order(
+                self._awake(machine, virtual), self._rollout.bootstrap(as_member(machine))
+            ),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
 
@@ -227,7 +240,7 @@ class Nodes(pulumi.ComponentResource):
         applied: pulumi.Input[pulumi.Resource],
     ) -> pulumi.Output[pulumi.Resource]:
         """Let nobody touch the next machine before this one is healthy."""
-        member = as_member(machine)
+        member, on = as_member(machine), self._awake(machine, virtual)
         seen = {
             "machine": virtual.id,
             "cpus": machine.cpus,
@@ -246,8 +259,8 @@ class Nodes(pulumi.ComponentResource):
             f"{machine.name}-healthy",
             seen,
             after=applied,
-            on_create=self._rollout.first_health(member),
-            on_update=self._rollout.health_again(member),
+            on_create=in_order(on, self._rollout.first_health(member)),
+            on_update=in_order(on, self._rollout.health_again(member)),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
 

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from components.hooks import Hook
 
 
+def in_order(*hooks: Hook) -> Hook:
+    """Make one hook of several; one that fails stops those after it."""
+
+    async def in_order(args: pulumi.ResourceHookArgs) -> None:
+        for hook in hooks:
+            await hook(args)
+
+    return in_order
+
+
 class Gate(pulumi.ComponentResource):
     """Opens when its hook returns; whoever depends on `opened` comes after that."""
 

@@ -21,9 +21,13 @@ HEALTHY_SECONDS = 900.0
 BOOTSTRAP_SECONDS = 600.0
 GUARD_SECONDS = 60.0
 """Patience with the other machines: each was healthy when it was left, only a blip is bridged."""
+QUORUM_SECONDS = 30.0
+"""Patience with an etcd that runs and finds no majority: an election takes a second or two."""
 SETTLE_SECONDS = 10.0
 """A change that needs no reboot restarts pods and services only some seconds after its apply;
 health counts once it has lasted this long."""
+
+LOST_QUORUM = "docs/procedures/lost-quorum.md"
 
 API = "Talos API"
 """What a machine lacks that does not answer."""
@@ -129,13 +133,71 @@ class Observer:
     def guard(self, member: Member) -> None:
         """Refuse to touch a machine while another member of etcd is unhealthy.
 
-        With its quorum lost etcd lists nobody, and there is nothing left to guard.
+        With its quorum lost etcd lists nobody: then nothing is touched either, since what the
+        last machines hold may be all that is left. Before the bootstrap nothing is to be guarded.
         """
-        self._refuse_while_ill(member, lambda: self.others(member))
+        self._refuse_while_ill(member, lambda: self.others(member), self.quorum_watch())
 
-    def _refuse_while_ill(self, member: Member, others: Callable[[], Sequence[Member]]) -> None:
+    def quorum_watch(self) -> Callable[[], bool]:
+        """Make a check, to be repeated in a wait, that tells whether etcd lacks its majority.
+
+        It fails with HealthError once that has lasted QUORUM_SECONDS: no waiting mends it. An etcd
+        has lost it when it runs on a control plane, and none of them can list its members.
+        """
+        since: float | None = None
+
+        def look() -> bool:
+            nonlocal since
+            alone = self._without_majority()
+            since = None if not alone else (self.clock.now() if since is None else since)
+            if since is not None and self.clock.now() - since >= QUORUM_SECONDS:
+                raise HealthError(self._lost_quorum(alone))
+            return since is not None
+
+        return look
+
+    def _without_majority(self) -> list[Member]:
+        """List the control planes whose etcd runs, if none of them finds a majority."""
+        if self.etcd_members(self.control_planes):
+            return []
+        return [one for one in self.control_planes if self._etcd_runs(one)]
+
+    def _etcd_runs(self, member: Member) -> bool:
+        try:
+            return self.talos.etcd_runs(member.address)
+        except TalosctlError:
+            return False
+
+    def _lost_quorum(self, alone: Sequence[Member]) -> str:
+        others = [one for one in self.control_planes if one not in alone]
+        states = "".join(f" {one}: {self._without_etcd(one)}." for one in others)
+        return (
+            f"etcd has lost its quorum: it runs on {', '.join(map(str, alone))}, and finds no "
+            f"majority of its members there.{states} Nothing more is touched. Bring back what is "
+            "only off or cut off, then run `pulumi up` again; when machines are gone for good, as "
+            f"after a killed `pulumi destroy`, a person must decide: {LOST_QUORUM}"
+        )
+
+    def _without_etcd(self, member: Member) -> str:
+        """Say why a machine is no member of etcd."""
+        try:
+            self.talos.boot_id(member.address)
+        except TalosctlError as error:
+            if self.talos.in_maintenance(member.address):
+                return "new, it waits for its configuration"
+            return str(error)
+        return "it waits for an etcd to join"
+
+    def _refuse_while_ill(
+        self,
+        member: Member,
+        others: Callable[[], Sequence[Member]],
+        no_majority: Callable[[], bool],
+    ) -> None:
         def lacking() -> str:
             found = {str(one): self.missing(one) for one in others()}
+            if not found and no_majority():
+                return "etcd runs, and finds no majority of its members"
             if all(found.values()):  # no other node is Ready: the cluster has no CNI yet
                 found = {name: _without_node(lacks) for name, lacks in found.items()}
             ill = {name: lacks for name, lacks in found.items() if lacks}
@@ -191,11 +253,14 @@ class Observer:
     def wait_healthy(self, member: Member, before: Before | None, *, settle: bool) -> None:
         """Wait until the machine is healthy and, to settle, has stayed so for some seconds."""
         was_ready = before is not None and before.node_ready
+        quorum = self.quorum_watch()
 
         def pending() -> dict[str, str]:
             lacks = self.missing(member)
             if lacks.keys() == {NODE_READY} and not was_ready and not self._cni_beside(member):
                 return {}
+            if lacks:
+                quorum()
             return lacks
 
         lasting = SETTLE_SECONDS if settle else 0.0
@@ -212,14 +277,20 @@ class Observer:
         """
         if self.etcd_members(one for one in self.control_planes if one.name != member.name):
             return
+        quorum, begun = self.quorum_watch(), False
 
         def pending() -> dict[str, str]:
+            nonlocal begun
             if self.etcd_members([member]):
                 return {}
+            # One that this run has begun is only starting. Else it ran before, with others.
+            if not begun and self._etcd_runs(member) and quorum():
+                return {"etcd": "runs, and finds no majority of its members"}
             try:
                 self.talos.bootstrap(member.address)
             except TalosctlError as error:
                 return {"bootstrap": f"not accepted yet: {error}"}
+            begun = True
             return {"etcd": "not started yet"}
 
         self._wait(member, "running etcd", pending, BOOTSTRAP_SECONDS)
@@ -239,7 +310,7 @@ class Observer:
             if name not in present:
                 continue
             leaving = Member(name, address, control_plane=True)
-            self._refuse_while_ill(leaving, lambda: self.control_planes)
+            self._refuse_while_ill(leaving, lambda: self.control_planes, self.quorum_watch())
             try:
                 self.talos.leave_etcd(address)
             except TalosctlError:

@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
-from http.client import HTTPException, HTTPSConnection
+from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -51,19 +51,15 @@ def remove_items(vcenter: VCenter, password: str, library: str, name: str) -> in
 
     Fails with OrphanError when vCenter does not answer, or refuses.
     """
-    try:
-        with _session(vcenter, password) as session:
-            wanted = {"spec": {"name": name, "library_id": library}}
-            found = session.call("POST", f"{ITEM_PATH}?~action=find", wanted) or []
-            for identity in found:
-                session.call("DELETE", f"{ITEM_PATH}/id:{identity}")
-            return len(found)
-    except (OSError, HTTPException) as error:  # its certificate, too
-        message = f"{vcenter.server}: cannot be reached: {error}"
-        raise OrphanError(message) from None
+    with session(vcenter, password) as rest:
+        wanted = {"spec": {"name": name, "library_id": library}}
+        found = rest.call("POST", f"{ITEM_PATH}?~action=find", wanted) or []
+        for identity in found:
+            rest.call("DELETE", f"{ITEM_PATH}/id:{identity}")
+        return len(found)
 
 
-class _Session:
+class Session:
     """Calls of vCenter's REST API."""
 
     def __init__(self, vcenter: VCenter) -> None:
@@ -87,19 +83,35 @@ class _Session:
         headers: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401 JSON
         """Send a request and give the value of its answer; None when it has none."""
-        data = None if body is None else json.dumps(body)
-        self._connection.request(method, path, data, {**self._headers, **(headers or {})})
-        answer = self._connection.getresponse()
-        text = answer.read().decode(errors="replace")
+        answer, text = self._send(method, path, body, headers)
         if answer.status == HTTPStatus.UNAUTHORIZED:
             raise OrphanError(self._vcenter.refuses())
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            message = (
-                f"{self._vcenter.server}: {method} {path}: {answer.status} {answer.reason} "
-                f"{text[:300]}".rstrip()
-            )
-            raise OrphanError(message)
+            raise OrphanError(self._refusal(method, path, answer, text))
         return json.loads(text).get("value") if text.strip() else None
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is an object at a path; only 404 means no."""
+        answer, text = self._send("GET", path)
+        if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.NOT_FOUND:
+            raise OrphanError(self._refusal("GET", path, answer, text))
+        return answer.status != HTTPStatus.NOT_FOUND
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[HTTPResponse, str]:
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, path, data, {**self._headers, **(headers or {})})
+        answer = self._connection.getresponse()
+        return answer, answer.read().decode(errors="replace")
+
+    def _refusal(self, method: str, path: str, answer: HTTPResponse, text: str) -> str:
+        said = f"{answer.status} {answer.reason} {text[:300]}"
+        return f"{self._vcenter.server}: {method} {path}: {said}".rstrip()
 
     def close(self) -> None:
         """Close the connection."""
@@ -107,14 +119,17 @@ class _Session:
 
 
 @contextmanager
-def _session(vcenter: VCenter, password: str) -> Iterator[_Session]:
+def session(vcenter: VCenter, password: str) -> Iterator[Session]:
     """Be logged in to vCenter: an operator's sessions are counted there, so none is left behind."""
-    session = _Session(vcenter)
+    rest = Session(vcenter)
     try:
-        session.login(password)
+        rest.login(password)
         try:
-            yield session
+            yield rest
         finally:
-            session.call("DELETE", SESSION_PATH)
+            rest.call("DELETE", SESSION_PATH)
+    except (OSError, HTTPException) as error:  # its certificate, too
+        message = f"{vcenter.server}: cannot be reached: {error}"
+        raise OrphanError(message) from None
     finally:
-        session.close()
+        rest.close()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_vsphere as vsphere
 
+from components import leftovers
 from components.configuration import LINK
 from components.library import no_leftover_item
 from components.orphans import VCenter
@@ -49,6 +50,7 @@ class Machines(pulumi.ComponentResource):
         """Make what the machines share; `image` must exist at the factory before its download."""
         super().__init__("platform:vsphere:Machines", name, None, opts)
         self._settings = settings
+        self._password = password
         self._machines: dict[str, list[vsphere.VirtualMachine]] = {}
         site = settings.site
         self._provider = vsphere.Provider(
@@ -60,7 +62,7 @@ class Machines(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self._look_up()
-        self._make_image(image, password)
+        self._make_image(image)
         self._make_place()
 
     @property
@@ -88,7 +90,7 @@ class Machines(pulumi.ComponentResource):
             for host in sorted({one.host for one in self._settings.machines if one.host})
         }
 
-    def _make_image(self, image: pulumi.Resource | None, password: pulumi.Output[str]) -> None:
+    def _make_image(self, image: pulumi.Resource | None) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
         settings = self._settings
         # Where it comes from is in its name: an item of the same name is never its predecessor,
@@ -101,9 +103,11 @@ class Machines(pulumi.ComponentResource):
             storage_backings=[self._datastore],
             # Unset, the provider reads it back as false and wants to replace the library.
             publication=vsphere.ContentLibraryPublicationArgs(published=False),
-            opts=self._child(),
+            opts=self._made_anew("images", leftovers.clear_library, settings.site.content_library),
         )
-        leftover = no_leftover_item(VCenter.of(settings.site), password, self._library.id, name)
+        leftover = no_leftover_item(
+            VCenter.of(settings.site), self._password, self._library.id, name
+        )
         self._item = vsphere.ContentLibraryItem(
             "talos",
             name=name,
@@ -129,18 +133,28 @@ class Machines(pulumi.ComponentResource):
             path=settings.site.folder,
             type="vm",
             datacenter_id=self._datacenter,
-            opts=self._child(),
+            opts=self._made_anew("folder", leftovers.clear_folder, settings.site.folder),
         )
+        name = f"{settings.cluster.name}-role"
         category = vsphere.TagCategory(
             "role",
-            name=f"{settings.cluster.name}-role",
+            name=name,
             cardinality="SINGLE",
             associable_types=["VirtualMachine"],
             description=f"Roles of the machines of cluster {settings.cluster.name}",
-            opts=self._child(),
+            opts=self._made_anew("role", leftovers.clear_category, name),
         )
         self._tags = {
-            role: vsphere.Tag(role, name=role, category_id=category.id, opts=self._child())
+            role: vsphere.Tag(
+                role,
+                name=role,
+                category_id=category.id,
+                opts=self._made_anew(
+                    f"role-{role}",
+                    leftovers.clear_tag,
+                    pulumi.Output.concat(category.id, " ", role),
+                ),
+            )
             for role in sorted({one.role for one in settings.machines})
         }
 
@@ -205,15 +219,35 @@ class Machines(pulumi.ComponentResource):
         """
         for role, machines in self._machines.items():
             if len(machines) > 1:
+                name = f"{self._settings.cluster.name}-{role}s-apart"
                 vsphere.ComputeClusterVmAntiAffinityRule(
                     f"{role}s-apart",
-                    name=f"{self._settings.cluster.name}-{role}s-apart",
+                    name=name,
                     compute_cluster_id=self._cluster,
                     virtual_machine_ids=[one.id for one in machines],
                     mandatory=role == "controlplane",
-                    opts=self._child(),
+                    opts=self._made_anew(
+                        f"{role}s-apart",
+                        leftovers.clear_rule,
+                        pulumi.Output.concat(self._cluster, ":", name),
+                    ),
                 )
         self.register_outputs({})
+
+    def _made_anew(
+        self, name: str, clear: leftovers.Clear, place: pulumi.Input[str]
+    ) -> pulumi.ResourceOptions:
+        """Give a child's options, with the hook that clears its place before it is made."""
+        vcenter = VCenter.of(self._settings.site)
+        hook = leftovers.cleared(vcenter, self._password, clear, place)
+        return pulumi.ResourceOptions.merge(
+            self._child(),
+            pulumi.ResourceOptions(
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[pulumi.ResourceHook(f"{name}-leftover", hook)]
+                )
+            ),
+        )
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(

@@ -3,6 +3,10 @@
 A run that is killed while vCenter makes a machine leaves the machine in vCenter but not in the
 stack's state; the next run would fail on its name. Such a leftover holds nothing yet: it is off,
 or its Talos waits for a configuration. Only then is it removed.
+
+A destroy that is killed leaves a machine in the state that is off, or that vCenter has removed
+meanwhile. The first is switched on when its turn comes; of the second nothing can be made before
+the state has forgotten it (`make repair`).
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import shlex
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +148,54 @@ def import_command(name: str, path: str, *, parent: str, provider: str) -> str:
     )
 
 
+def awake(
+    vcenter: VCenter, password: pulumi.Output[str], name: str, uuid: pulumi.Output[str]
+) -> Hook:
+    """Make the hook that switches a machine of the stack (its UUID) on, if it is off."""
+
+    async def awake(args: pulumi.ResourceHookArgs) -> None:
+        secret, identity = await resolved(password), await resolved(uuid)
+        await in_thread(args, lambda clock: switch_on(vcenter, secret, name, identity, clock))
+
+    return awake
+
+
+def switch_on(vcenter: VCenter, password: str, name: str, uuid: str, clock: Clock) -> bool:
+    """Switch on the machine with this UUID; tell whether it was off.
+
+    Fails with OrphanError when vCenter does not have it.
+    """
+    with connected(vcenter, password) as content:
+        machine = by_uuid(content, uuid)
+        if machine is not None:
+            settle(machine, clock, "powerOff", "destroy")  # which a killed run began
+            machine = by_uuid(content, uuid)
+        if machine is None:
+            raise OrphanError(_gone(vcenter, name))
+        if _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn:
+            return False
+        finish(machine.PowerOnVM_Task(), clock)
+        return True
+
+
+def by_uuid(content: Any, uuid: str) -> Any:  # noqa: ANN401 pyVmomi has no types
+    """Find a machine by the UUID that is its resource's id; None when vCenter has none."""
+    return content.searchIndex.FindByUuid(None, uuid, True, False)  # noqa: FBT003 its signature
+
+
+def settle(machine: Any, clock: Clock, *endings: str) -> None:  # noqa: ANN401 pyVmomi has no types
+    """Wait for what somebody else told vCenter to do with a machine, however it ends.
+
+    With `endings`, only for tasks whose description ends so: nobody waits for a backup's snapshot.
+    """
+    gone = vmodl.fault.ManagedObjectNotFound  # the machine, or a task that vCenter has forgotten
+    with suppress(gone):
+        for task in list(machine.recentTask):
+            with suppress(gone):
+                if task.info.descriptionId.endswith(endings or ""):
+                    finish(task, clock, fails=False)
+
+
 def unconfigured(talos: Talosctl, address: str, clock: Clock) -> bool:
     """Tell whether a machine that runs waits for its first configuration.
 
@@ -179,6 +231,25 @@ def remove_orphan(
     Fails with InTheWayError when it runs and does not wait in maintenance mode.
     """
     clock = clock or Clock()
+    with connected(vcenter, password) as content:
+        machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
+        if machine is not None:
+            settle(machine, clock)  # such as the killed run's own clone
+            machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
+        if machine is None:
+            return False
+        running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
+        if running and not is_unconfigured():
+            raise InTheWayError(_in_the_way(vcenter, name))
+        if running:
+            finish(machine.PowerOffVM_Task(), clock)
+        finish(machine.Destroy_Task(), clock)
+        return True
+
+
+@contextmanager
+def connected(vcenter: VCenter, password: str) -> Iterator[Any]:
+    """Be logged in to vCenter; gives its content. Raises OrphanError."""
     try:
         service = SmartConnect(  # type: ignore[no-untyped-call]
             host=vcenter.server, user=vcenter.user, pwd=password, sslContext=vcenter.tls()
@@ -189,19 +260,7 @@ def remove_orphan(
         message = f"{vcenter.server}: cannot be reached: {error}"
         raise OrphanError(message) from None
     try:
-        content = service.RetrieveContent()
-        machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
-        if machine is None:
-            return False
-        for task in list(machine.recentTask):
-            _finish(task, clock, fails=False)  # such as the killed run's own clone
-        running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
-        if running and not is_unconfigured():
-            raise InTheWayError(_in_the_way(vcenter, name))
-        if running:
-            _finish(machine.PowerOffVM_Task(), clock)
-        _finish(machine.Destroy_Task(), clock)
-        return True
+        yield service.RetrieveContent()
     finally:
         Disconnect(service)  # type: ignore[no-untyped-call]
 
@@ -216,7 +275,7 @@ def _power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has
     return content.propertyCollector.RetrieveContents([wanted])[0].propSet[0].val
 
 
-def _finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
+def finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
     """Wait for a task of vCenter."""
     states = vim.TaskInfo.State
     ended = (states.success, states.error)
@@ -238,4 +297,12 @@ def _finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: AN
 def _in_the_way(vcenter: VCenter, name: str) -> str:
     return (
         f"{name}: vCenter has a running machine {vcenter.path(name)} that this stack does not know"
+    )
+
+
+def _gone(vcenter: VCenter, name: str) -> str:
+    return (
+        f"{name}: the stack's state has this machine, and {vcenter.server} does not: a killed "
+        "`pulumi destroy` removed it, or somebody did. `make repair` takes it out of the state, "
+        "then `pulumi up` makes it again (docs/procedures/failed-up.md)"
     )

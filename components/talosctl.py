@@ -151,6 +151,13 @@ class Talosctl:
         """List etcd's members; fails while the machine is not a started member itself."""
         return parse_members(self._call(address, "etcd", "members"))
 
+    def etcd_runs(self, address: str) -> bool:
+        """Tell whether etcd is started on the machine, with or without a leader."""
+        services = _documents(self._call(address, "get", "services", "--output", "json"))
+        return any(
+            one["metadata"]["id"] == "etcd" and bool(one["spec"].get("running")) for one in services
+        )
+
     def pods_not_ready(self, address: str) -> list[str]:
         """Name the control plane's static pods that do not run and serve."""
         pods = _documents(self._call(address, "get", "staticpodstatus", "--output", "json"))

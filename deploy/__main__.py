@@ -1,4 +1,4 @@
-"""`python -m deploy`: preview with a plan, apply exactly that plan, free a lost run's lock."""
+"""`python -m deploy`: a plan, and exactly it carried out; what a lost run left, its lock too."""
 
 # ruff: noqa: T201 - a command prints
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pydantic
 
-from deploy import lock
+from components.orphans import OrphanError
+from components.talosctl import TalosctlError
+from deploy import lock, repair
 from deploy.engine import POLICIES, ROOT, EngineError, PreviewError, export, preview
 from deploy.plan import Origin, StaleError, origin, refuse_stale
 
@@ -35,12 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 save(out)
             case "apply":
                 apply(out)
+            case "repair":
+                return put_in_order(yes=options.yes)
             case _:
                 print(lock.unlock(out / RUN))
     except StaleError as error:
         print(error, file=sys.stderr)
         return STALE
-    except (EngineError, OSError) as error:
+    except (EngineError, OrphanError, TalosctlError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -80,6 +84,23 @@ def apply(out: Path) -> None:
     os.execvp("pulumi", ["pulumi", *command])  # noqa: S606, S607
 
 
+def put_in_order(*, yes: bool) -> int:
+    """Say what a killed run left and, once that is agreed to, remove it; gives the exit code."""
+    repair.refuse_locked()
+    site, state = repair.Site.of_stack(), export()
+    found = repair.look(state, site)
+    if not found:
+        print("nothing is left of a killed run: state and vCenter agree")
+        return 0
+    print(found.told())
+    if not yes and (not sys.stdin.isatty() or input("remove these? [y/N] ").lower() != "y"):
+        print("nothing was changed; `make repair YES=1` does it without asking")
+        return 1
+    repair.carry_out(state, found, site)
+    print("done; now `pulumi up`, or `pulumi destroy --exclude-protected`")
+    return 0
+
+
 def read_origin(path: Path) -> Origin:
     """Read what a plan was made from; without it, nobody can say that the plan is not stale."""
     try:
@@ -95,7 +116,8 @@ def read_origin(path: Path) -> Origin:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
-    parser.add_argument("command", choices=("preview", "apply", "unlock"))
+    parser.add_argument("command", choices=("preview", "apply", "unlock", "repair"))
+    parser.add_argument("--yes", action="store_true", help="repair without asking")
     parser.add_argument(
         "--out", type=Path, default=Path(".lab/out"), help="where preview, plan and origin lie"
     )

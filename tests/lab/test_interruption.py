@@ -1,9 +1,8 @@
-"""`pulumi up` killed in the middle, engine and plugins together, converges when run again."""
+"""`pulumi up` or `destroy` killed in the middle, engine and plugins together, run again."""
 
 from __future__ import annotations
 
-import os
-import signal
+import json
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from rehearsal.killing import kill_tree
 from rehearsal.world import World, wait_until
+
+YES = ("--yes", "--skip-preview", "--non-interactive")
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,78 @@ def test_an_image_that_a_killed_up_left_behind_is_made_again(
         world.stop()
 
 
-def kill_at(world: World, moment: Moment, log: Path) -> None:
-    """Run `pulumi up` and kill its whole process group at the moment."""
-    command = world.command("pulumi", "up", "--yes", "--skip-preview", "--non-interactive")
+def test_a_killed_destroy_ends_as_asked_for_by_up_and_by_destroy(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world()
+    destroy = ("pulumi", "destroy", "--exclude-protected")
+    try:
+        world.up()
+        node03 = Moment("while a machine goes", said("VirtualMachine node03 deleting"), 0.1)
+        kill_at(world, node03, tmp_path / "destroy.log", *destroy)
+        put_in_order(world)
+        world.up()
+        world.expect_no_changes()
+        node02 = Moment("while the next one goes", said("VirtualMachine node02 deleting"))
+        kill_at(world, node02, tmp_path / "destroy.log", *destroy)
+        put_in_order(world)
+        world.destroy()
+        assert world.run("govc", "find", "/", "-type", "m").stdout == ""
+        state = json.loads(world.run("pulumi", "stack", "export").stdout)["deployment"]
+        assert not any(one["type"].startswith("vsphere:") for one in state["resources"])
+        assert not state.get("pending_operations")
+    finally:
+        world.stop()
+
+
+def test_a_machine_that_vcenter_lost_is_told_at_once_and_repair_lets_up_make_it_again(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world()
+    try:
+        world.up()
+        # As the kill that falls between vCenter's removal and the engine's note of it.
+        node03 = Moment("before the machine goes", said("ConfigurationApply node03 deleted"))
+        kill_at(world, node03, tmp_path / "destroy.log", "pulumi", "destroy", "--exclude-protected")
+        world.run("pulumi", "cancel", "--yes", "--non-interactive")
+        world.run("govc", "vm.destroy", "node03", code=None)
+        begin = time.monotonic()
+        refused = world.up(code=None)
+        assert "the stack's state has this machine, and" in refused.stdout + refused.stderr
+        assert time.monotonic() - begin < 60  # not the ten minutes of a dead address
+        assert "not in vCenter: VirtualMachine node03" in put_in_order(world)
+        world.up()
+        world.expect_no_changes()
+    finally:
+        world.stop()
+
+
+def test_the_engines_advice_after_a_kill_is_contradicted_and_goes_away(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    world = make_world()
+    try:
+        kill_at(world, Moment("first machine", virtual_machines, 0.2), tmp_path / "up.log")
+        world.run("pulumi", "cancel", "--yes", "--non-interactive", code=None)
+        again = world.up().stdout
+        assert "pending operations from previous deployment" in again
+        assert "No `pulumi refresh`, whatever the engine advises" in again
+        assert "interrupted: VirtualMachine node01, while creating" in put_in_order(world)
+        world.expect_no_changes()
+        assert "pending operations" not in world.up().stdout
+    finally:
+        world.stop()
+
+
+def put_in_order(world: World) -> str:
+    """Do what the page of a failed run says after a kill; gives what it says."""
+    world.run("pulumi", "cancel", "--yes", "--non-interactive", code=None)
+    return world.run("make", "repair", "YES=1").stdout
+
+
+def kill_at(world: World, moment: Moment, log: Path, *words: str) -> None:
+    """Run `pulumi up`, or another command, and kill its whole process group at the moment."""
+    command = world.command(*(words or ("pulumi", "up")), *YES)
     with log.open("w") as stream:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
@@ -102,31 +173,9 @@ def kill_at(world: World, moment: Moment, log: Path) -> None:
             120,
             poll=0.02,
         )
-        assert process.poll() is None, f"up ended before the moment:\n{log.read_text()}"
+        assert process.poll() is None, f"it ended before the moment:\n{log.read_text()}"
         time.sleep(moment.later)
     finally:
         if process.poll() is None:
             kill_tree(process.pid)
         process.wait()
-
-
-def kill_tree(root: int) -> None:
-    """SIGKILL a process and all its descendants: engine, language host, program and plugins."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append(int(entry.name))
-    pending, found = [root], list[int]()
-    while pending:
-        pid = pending.pop()
-        found.append(pid)
-        pending += children.get(pid, [])
-    for pid in found:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue

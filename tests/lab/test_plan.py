@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rehearsal.killing import kill_tree
 from rehearsal.world import Result, World, wait_until
 from tests.lab.secret_values import left_behind, secret_values
-from tests.lab.test_interruption import kill_tree
 
 MEMORY = "name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: "
 LABEL = "name: node01, address: 172.16.20.51, role: controlplane, "

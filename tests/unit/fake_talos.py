@@ -14,6 +14,7 @@ from typing import Any
 from components.waiting import Result
 
 DENIED = 'error: rpc error: code = Unavailable desc = "tls: certificate required"'
+NO_LEADER = "rpc error: code = Unavailable desc = etcdserver: no leader"
 NO_ETCD = "error getting members: rpc error: code = Unknown desc = etcd is not running"
 
 
@@ -29,6 +30,8 @@ class FakeMachine:
     unmet: dict[str, str] = field(default_factory=dict)
     boot: str = "boot-1"
     etcd: bool = True
+    alone: bool = False
+    """Its etcd runs, and finds no majority of its members."""
     learner: bool = False
     pods: bool = True
     reboots: bool = False
@@ -86,6 +89,8 @@ class FakeTalos:
                 return Result(0, _json(_status(machine)), "")
             case ["get", "staticpodstatus", *_]:
                 return Result(0, "".join(map(_json, _pods(machine))), "")
+            case ["get", "services", *_]:
+                return Result(0, "".join(map(_json, _services(machine))), "")
             case ["read", *_]:
                 return Result(0, machine.boot + "\n", "")
             case ["etcd", "members"]:
@@ -112,6 +117,8 @@ class FakeTalos:
     def _members(self, asked: FakeMachine) -> Result:
         if not asked.etcd:
             return Result(1, "", NO_ETCD)
+        if asked.alone:
+            return Result(1, "", NO_LEADER)
         rows = [
             [
                 asked.address,
@@ -161,6 +168,11 @@ def _status(machine: FakeMachine) -> dict[str, Any]:
             "status": {"ready": not unmet, "unmetConditions": unmet},
         },
     }
+
+
+def _services(machine: FakeMachine) -> list[dict[str, Any]]:
+    running = ["apid", "etcd"] if machine.etcd else ["apid"]
+    return [{"metadata": {"id": one}, "spec": {"running": True}} for one in running]
 
 
 def _pods(machine: FakeMachine) -> list[dict[str, Any]]:

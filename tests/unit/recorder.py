@@ -241,6 +241,7 @@ def run(
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
             mock.patch("pulumi.export", export),
             mock.patch("components.manifests.load", definition),
+            mock.patch("components.notes.ask", return_value=None),
             nullcontext() if check_git else mock.patch("gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]

@@ -170,6 +170,78 @@ def test_the_guard_protects_etcd_from_a_change_of_a_worker_too() -> None:
         cluster.guard(worker)
 
 
+# --- An etcd without its majority -----------------------------------------------------------------
+
+
+def stranded() -> FakeTalos:
+    """Give what a killed destroy leaves: node01 with etcd's data, node02 new, node03 gone."""
+    first, second, third = nodes()
+    first.alone, second.etcd, third.up, third.etcd = True, False, False, False
+    return FakeTalos([first, second, third])
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda cluster, _: cluster.guard(cluster.members[0]),
+        lambda cluster, _: cluster.bootstrap(cluster.members[0]),
+        lambda cluster, _: cluster.wait_healthy(cluster.members[0], None, settle=False),
+        lambda cluster, _: cluster.wait_healthy(cluster.members[1], None, settle=False),
+    ],
+    ids=["guard", "bootstrap", "health of the last member", "health of one that would join"],
+)
+def test_a_lost_quorum_is_told_within_a_minute_with_every_machine_and_the_page(
+    waiting: Callable[[Observer, None], None],
+) -> None:
+    fake = stranded()
+    with observer(fake) as cluster, pytest.raises(HealthError) as caught:
+        waiting(cluster, None)
+    assert fake.now < 60
+    text = str(caught.value)
+    assert text.startswith("etcd has lost its quorum: it runs on node01 (172.16.20.51), and")
+    assert "node02 (172.16.20.52): it waits for an etcd to join." in text
+    assert "node03 (172.16.20.53): 172.16.20.53:50000: No route to host." in text
+    assert health.LOST_QUORUM in text
+    assert (Path(__file__).parents[2] / health.LOST_QUORUM).is_file()
+    assert not any(one.startswith("bootstrap") for one in fake.commands)
+
+
+def test_an_election_is_no_lost_quorum() -> None:
+    fake = FakeTalos(nodes(alone=True))
+
+    def elect() -> None:
+        for one in fake.machines:
+            one.alone = False
+
+    at(fake, health.QUORUM_SECONDS - 5, elect)
+    with observer(fake) as cluster:
+        cluster.guard(member(fake.machines[0]))
+    assert fake.now < health.QUORUM_SECONDS
+
+
+def test_a_quorum_that_comes_and_goes_is_counted_anew() -> None:
+    fake = FakeTalos(nodes(alone=True, pods=False))
+    first = fake.machines[0]
+
+    def tick() -> None:
+        first.alone = fake.now % 20 > 4
+        first.pods = fake.now > 300
+
+    fake.tick = tick
+    with observer(fake) as cluster:
+        cluster.wait_healthy(member(first), None, settle=False)
+    assert fake.now > 300
+
+
+def test_one_answer_is_enough_for_a_majority() -> None:
+    fake = FakeTalos(nodes())
+    fake.machines[1].alone = fake.machines[2].alone = True
+    at(fake, 100, lambda: vars(fake.machines[1]).update(alone=False))
+    with observer(fake) as cluster:
+        cluster.wait_healthy(member(fake.machines[1]), None, settle=False)
+    assert fake.now >= 100
+
+
 # --- Before and after a configuration -------------------------------------------------------------
 
 

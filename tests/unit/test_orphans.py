@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from components import orphans, talosctl
 from components.orphans import (
@@ -15,6 +15,7 @@ from components.orphans import (
     VCenter,
     import_command,
     remove_orphan,
+    switch_on,
     unconfigured,
     ways_out,
 )
@@ -41,11 +42,16 @@ class FakeVCenter:
     done: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     failing: str = ""
+    removing: bool = False
+    """Its one task is the machine's removal, which has begun."""
 
     def connect(self, **arguments: Any) -> Any:
         assert arguments["pwd"] == "password"  # noqa: S105 the test's own
         content = SimpleNamespace(
-            searchIndex=SimpleNamespace(FindByInventoryPath=self.find),
+            searchIndex=SimpleNamespace(
+                FindByInventoryPath=self.find,
+                FindByUuid=lambda _, uuid, *kind: self.find(uuid) if kind == (True, False) else 1,
+            ),
             propertyCollector=SimpleNamespace(RetrieveContents=self.read),
         )
         return SimpleNamespace(RetrieveContent=lambda: content)
@@ -75,13 +81,19 @@ class FakeVirtualMachine(vim.VirtualMachine):
     def __init__(self, identity: str, vcenter: FakeVCenter) -> None:
         super().__init__(identity)  # type: ignore[no-untyped-call]
         vars(self).update(
-            recentTask=[vcenter.task("clone")],
+            vcenter=vcenter,
+            PowerOnVM_Task=lambda: vcenter.task("power on"),
             PowerOffVM_Task=lambda: vcenter.task("power off"),
             Destroy_Task=lambda: vcenter.task("destroy"),
         )
 
     def __getattribute__(self, name: str) -> object:
         own = object.__getattribute__(self, "__dict__")
+        if name == "recentTask":
+            if own["vcenter"].removing:
+                own["vcenter"].power = None
+                raise vmodl.fault.ManagedObjectNotFound
+            return [own["vcenter"].task("clone")]
         return own[name] if name in own else super().__getattribute__(name)
 
 
@@ -215,3 +227,42 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(orphans, "SmartConnect", fail)
     with pytest.raises(OrphanError, match=r"^vcenter\.example: cannot be reached: .*refused"):
         remove_orphan(VCENTER, "password", "node01", never)
+
+
+# --- A machine of the stack that a killed destroy had begun to remove -----------------------------
+
+
+def turn_on(fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(orphans, "SmartConnect", fake.connect)
+    monkeypatch.setattr(orphans, "Disconnect", fake.disconnect)
+    return switch_on(VCENTER, "password", "node01", "its-uuid", Clock())
+
+
+def test_a_machine_that_is_off_is_switched_on_when_its_turn_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter(power=OFF)
+    assert turn_on(fake, monkeypatch) is True
+    assert fake.done == ["clone", "power on", "disconnect"]
+    assert set(fake.paths) == {"its-uuid"}
+
+
+def test_a_machine_that_runs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVCenter(power=ON)
+    assert turn_on(fake, monkeypatch) is False
+    assert fake.done == ["clone", "disconnect"]
+
+
+@pytest.mark.parametrize("fake", [FakeVCenter(None), FakeVCenter(OFF, removing=True)])
+def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_mend(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeVCenter
+) -> None:
+    with pytest.raises(OrphanError) as caught:
+        turn_on(fake, monkeypatch)
+    assert "node01: the stack's state has this machine, and vcenter.example does not" in str(
+        caught.value
+    )
+    assert "`make repair` takes it out of the state, then `pulumi up` makes it again" in str(
+        caught.value
+    )
+    assert "power on" not in fake.done

@@ -46,7 +46,8 @@ type Options struct {
 	Machines    Machines
 	Dir         string // where the datastore's folder is made, until Close; "" is the system's for such
 	// TaskDelay lengthens every task. CloneDelay is the time between a VM's appearance in the
-	// inventory and the end of the deployment that makes it, and lengthens clones. Task delays are
+	// inventory and the end of the deployment that makes it, and lengthens clones and removals: a
+	// run that is killed meanwhile does not see their end. Task delays are
 	// process-wide in vcsim: use them in one VCenter at a time.
 	TaskDelay  time.Duration
 	CloneDelay time.Duration
@@ -131,6 +132,7 @@ func (v *VCenter) delayTasks() {
 		Delay: int(v.options.TaskDelay.Milliseconds()),
 		MethodDelay: map[string]int{
 			"CloneVM_Task": int(v.options.CloneDelay.Milliseconds()),
+			"Destroy_Task": int(v.options.CloneDelay.Milliseconds()),
 			"LockHandoff":  0, // a delayed task must not lock its object, or nobody could read it
 		},
 	}

@@ -1,0 +1,171 @@
+"""What the machines share, left in vCenter by a killed run: removed when it holds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyVmomi import vim
+
+from components import leftovers, orphans
+from components.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
+from components.library import ITEM_PATH
+from components.orphans import OrphanError, VCenter
+from components.waiting import Clock
+from tests.unit.recorder import install_talosctl, run_production
+
+VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
+
+
+@pytest.fixture(autouse=True)
+def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_talosctl(tmp_path, "1.13.9")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@dataclass
+class FakeRest:
+    """vCenter's REST API: a category `prod-role` with a tag, and a content library."""
+
+    attached: bool = False
+    items: tuple[str, ...] = ()
+    done: list[str] = field(default_factory=list)
+
+    def call(self, method: str, path: str, _: object = None) -> Any:
+        if method == "DELETE":
+            self.done.append(path)
+            return None
+        answers = {
+            f"{TAGGING}/category": ["c0", "c1"],
+            f"{TAGGING}/category/id:c0": {"name": "somebody's"},
+            f"{TAGGING}/category/id:c1": {"name": "prod-role"},
+            f"{TAGGING}/tag/id:c1?~action=list-tags-for-category": ["t1"],
+            f"{TAGGING}/tag/id:t1": {"name": "controlplane"},
+            f"{TAGGING}/tag-association/id:t1?~action=list-attached-objects": ["vm-1"]
+            if self.attached
+            else [],
+            f"{LIBRARY_PATH}?~action=find": ["l1"],
+            f"{ITEM_PATH}?library_id=l1": list(self.items),
+        }
+        return answers[path]
+
+    def exists(self, path: str) -> bool:
+        return path in {f"{TAGGING}/category/id:c1", f"{LIBRARY_PATH}/id:l1"}
+
+
+@pytest.fixture
+def rest(monkeypatch: pytest.MonkeyPatch) -> FakeRest:
+    fake = FakeRest()
+
+    @contextmanager
+    def session(vcenter: VCenter, password: str) -> Iterator[FakeRest]:
+        assert (vcenter, password) == (VCENTER, "password")
+        yield fake
+
+    monkeypatch.setattr(leftovers, "session", session)
+    return fake
+
+
+def test_a_category_goes_with_the_tags_that_nothing_has(rest: FakeRest) -> None:
+    assert leftovers.clear_category(VCENTER, "password", "prod-role", Clock())
+    assert rest.done == [f"{TAGGING}/tag/id:t1", f"{TAGGING}/category/id:c1"]
+
+
+def test_a_tag_that_nothing_has_goes_alone(rest: FakeRest) -> None:
+    assert leftovers.clear_tag(VCENTER, "password", "c1 controlplane", Clock())
+    assert rest.done == [f"{TAGGING}/tag/id:t1"]
+    assert not leftovers.clear_tag(VCENTER, "password", "c1 worker", Clock())
+    assert not leftovers.clear_tag(VCENTER, "password", "c9 controlplane", Clock())
+
+
+def test_an_empty_library_goes(rest: FakeRest) -> None:
+    assert leftovers.clear_library(VCENTER, "password", "talos", Clock())
+    assert rest.done == [f"{LOCAL_LIBRARY_PATH}/id:l1"]
+
+
+@pytest.mark.parametrize(
+    ("clear", "place", "message"),
+    [
+        (leftovers.clear_category, "prod-role", "it is on something"),
+        (leftovers.clear_tag, "c1 controlplane", "it is on something"),
+        (leftovers.clear_library, "talos", "the content library talos .*`pulumi import .* l1`"),
+    ],
+)
+def test_what_holds_something_stays_and_is_told(
+    rest: FakeRest, clear: leftovers.Clear, place: str, message: str
+) -> None:
+    rest.attached, rest.items = True, ("item",)
+    with pytest.raises(OrphanError, match=message):
+        clear(VCENTER, "password", place, Clock())
+    assert rest.done == []
+
+
+@dataclass
+class FakeFolder:
+    childEntity: tuple[str, ...] = ()  # noqa: N815 vSphere's name
+    permission: tuple[str, ...] = ()
+    removed: bool = False
+
+    def Destroy_Task(self) -> object:  # noqa: N802 vSphere's name
+        self.removed = True
+        state = vim.TaskInfo.State.success
+        return SimpleNamespace(info=SimpleNamespace(state=state, descriptionId="Folder.destroy"))
+
+
+def content_of(monkeypatch: pytest.MonkeyPatch, folder: FakeFolder | None) -> None:
+    def find(path: str) -> FakeFolder | None:
+        assert path == "/dc01/vm/platform-prod"
+        return folder
+
+    @contextmanager
+    def connected(*_: object) -> Iterator[object]:
+        yield SimpleNamespace(searchIndex=SimpleNamespace(FindByInventoryPath=find))
+
+    monkeypatch.setattr(orphans, "connected", connected)
+
+
+def test_an_empty_folder_goes_and_none_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = FakeFolder()
+    content_of(monkeypatch, folder)
+    assert leftovers.clear_folder(VCENTER, "password", "platform-prod", Clock())
+    assert folder.removed
+    content_of(monkeypatch, None)
+    assert not leftovers.clear_folder(VCENTER, "password", "platform-prod", Clock())
+
+
+@pytest.mark.parametrize(
+    "folder", [FakeFolder(("vm-1",)), FakeFolder(permission=("group platform: administrator",))]
+)
+def test_a_folder_with_machines_or_permissions_of_its_own_stays(
+    monkeypatch: pytest.MonkeyPatch, folder: FakeFolder
+) -> None:
+    content_of(monkeypatch, folder)
+    with pytest.raises(OrphanError, match="take it over with `pulumi import vsphere:index/folder"):
+        leftovers.clear_folder(VCENTER, "password", "platform-prod", Clock())
+    assert not folder.removed
+
+
+def test_everything_in_vcenter_clears_its_place_before_it_is_made() -> None:
+    platform = run_production()
+    made = [one for one in platform.resources if one.type.startswith("vsphere:index/")]
+    assert {one.type for one in made} >= {
+        leftovers.VIRTUAL_MACHINE,
+        leftovers.FOLDER,
+        leftovers.CATEGORY,
+        leftovers.TAG,
+        leftovers.LIBRARY,
+        leftovers.ITEM,
+        leftovers.RULE,
+    }
+    assert [one.name for one in made if not one.hooks("before_create")] == []
+
+
+def test_a_machine_is_switched_on_before_it_is_configured() -> None:
+    platform = run_production()
+    for one in platform.all("talos:machine/configurationApply:ConfigurationApply"):
+        assert one.hooks("before_create") == [f"{one.name}-awake"]
