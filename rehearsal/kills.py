@@ -39,6 +39,8 @@ VICTIMS = (
 WEIGHTS = (4, 2, 1, 1, 2, 1, 1)
 EXPECTED = {"up": 60.0, "destroy": 10.0, "refresh": 8.0, "import": 3.0, "plan": 8.0}
 """About how long each command runs, in seconds; what is seen replaces it."""
+LINES = {"up": 60, "destroy": 60, "refresh": 30, "import": 4, "plan": 30}
+"""About how many lines each command writes at most before it ends."""
 END_SECONDS = 180.0
 """A command of which one process was killed ends by itself within this."""
 DECISION_SECONDS = 90.0
@@ -110,6 +112,8 @@ class Campaign:
         while +self.wanted:
             kind = self.random.choice(sorted((+self.wanted).elements()))
             done = self._changes() if kind in {"up", "destroy"} else self._looks(kind)
+            if done.converged and not done.kills:
+                continue  # it ended before its moment
             self.rounds.append(done)
             print(line(done), flush=True)
             record(self.rounds)
@@ -209,7 +213,7 @@ class Campaign:
         """Run a command and kill it, or one process of it; None when it ended before."""
         victim = self.random.choices(VICTIMS, WEIGHTS)[0]
         moment = self.random.random() * EXPECTED[kind]
-        lines = self.random.randint(1, 60) if self.random.random() < 0.5 else None  # noqa: PLR2004
+        lines = self.random.randint(1, LINES[kind]) if self.random.random() < 0.5 else None  # noqa: PLR2004
         self._cancel()
         began = time.monotonic()
         with self._log.open("w") as stream:
