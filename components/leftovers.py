@@ -95,7 +95,7 @@ def clear_rule(vcenter: VCenter, password: str, place: str, clock: Clock) -> boo
         return bool(found)
 
 
-def clear_category(vcenter: VCenter, password: str, name: str, _: Clock) -> bool:
+def clear_category(vcenter: VCenter, password: str, name: str, _clock: Clock) -> bool:
     """Remove a category, by its name, with tags that nothing has."""
     with session(vcenter, password) as rest:
         identity = _category(rest, name)
@@ -107,7 +107,7 @@ def clear_category(vcenter: VCenter, password: str, name: str, _: Clock) -> bool
         return True
 
 
-def clear_tag(vcenter: VCenter, password: str, place: str, _: Clock) -> bool:
+def clear_tag(vcenter: VCenter, password: str, place: str, _clock: Clock) -> bool:
     """Remove a tag that nothing has; `place` is its category's id, a space, its name."""
     category, _, name = place.partition(" ")
     with session(vcenter, password) as rest:
@@ -120,7 +120,7 @@ def clear_tag(vcenter: VCenter, password: str, place: str, _: Clock) -> bool:
         return False
 
 
-def clear_library(vcenter: VCenter, password: str, name: str, _: Clock) -> bool:
+def clear_library(vcenter: VCenter, password: str, name: str, _clock: Clock) -> bool:
     """Remove an empty content library, by its name."""
     with session(vcenter, password) as rest:
         found = rest.call("POST", f"{LIBRARY_PATH}?~action=find", {"spec": {"name": name}}) or []
