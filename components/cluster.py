@@ -71,7 +71,7 @@ class Identity(pulumi.ComponentResource):
         super().__init__("platform:talos:Identity", name, None, opts)
         self.secrets = talos.machine.Secrets(
             name,
-            talos_version=settings.talos.tag,
+            talos_version=settings.talos.contract_tag,
             opts=pulumi.ResourceOptions(
                 parent=self,
                 provider=provider,
@@ -167,8 +167,9 @@ class Nodes(pulumi.ComponentResource):
             cluster_endpoint=settings.endpoint,
             machine_type=machine.role,
             machine_secrets=camel_case(self._identity.secrets.machine_secrets),
-            # Set always: the provider's defaults move with each of its releases.
-            talos_version=settings.talos.tag,
+            # Set always: the provider's defaults move with each of its releases. Not Talos' own
+            # version, whose defaults would change every machine with an upgrade.
+            talos_version=settings.talos.contract_tag,
             kubernetes_version=settings.kubernetes.version,
             config_patches=patches(settings, machine, self._root),
             docs=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from components import version_steps
 from components.talosctl import EtcdMember, Talosctl, TalosctlError
 from components.waiting import Clock
 
@@ -213,9 +214,13 @@ class Observer:
         None when it waits in maintenance mode: the configuration is its first.
         """
         found: list[Before | None] = []
+        refused: list[str] = []
 
         def lacking() -> str:
             try:
+                running = self.talos.configuration(member.address)
+                talos = self.talos.version(member.address)
+                refused[:] = version_steps.refusals(running, configuration, talos)
                 before = Before(
                     boot_id=self.talos.boot_id(member.address),
                     reboots=self.talos.needs_reboot(member.address, configuration),
@@ -235,6 +240,9 @@ class Observer:
                 f"Nothing was changed on it; see `talosctl -n {member.address} dmesg`, "
                 "mend it, then run `pulumi up` again"
             )
+            raise HealthError(message)
+        if refused:
+            message = f"{member}: not touched. {'. '.join(refused)}"
             raise HealthError(message)
         return found[0]
 

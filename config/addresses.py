@@ -146,8 +146,8 @@ def entries(
     acme = services.cert_manager if services is not None else None
     if acme is not None and acme.dns is not None and "resolvers" in acme.dns.model_fields_set:
         for index, resolver in enumerate(acme.dns.resolvers):
-            path = ("services", "certManager", "dns", "resolvers", index)
-            found.append(_entry("resolver", "", resolver, path, Kind.HOST))
+            where: Path = ("services", "certManager", "dns", "resolvers", index)
+            found.append(_entry("resolver", "", resolver, where, Kind.HOST))
     if services is not None and services.cilium is not None and services.cilium.bgp is not None:
         for index, peer in enumerate(services.cilium.bgp.peers):
             path = ("services", "cilium", "bgp", "peers", index, "address")

@@ -381,6 +381,20 @@ def _talos_and_kubernetes(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _contract(draft: Draft) -> Iterator[Problem]:
+    if draft.talos is None:
+        return
+    talos, contract = versions.minor(draft.talos.version), draft.talos.contract
+    known = talos in versions.TALOS_KUBERNETES
+    if known and versions.parse(contract) > versions.parse(talos):
+        yield problem(
+            ("talos", "contract"),
+            contract,
+            f"newer than Talos {draft.talos.version}, which does not know all that it writes",
+            f'write "{talos}", or the contract that the cluster was made with',
+        )
+
+
 def _services_and_kubernetes(draft: Draft) -> Iterator[Problem]:
     if draft.services is None or draft.kubernetes is None:
         return
@@ -542,6 +556,7 @@ RULES: tuple[Rule, ...] = (
     _names,
     _addresses,
     _talos_and_kubernetes,
+    _contract,
     _services_and_kubernetes,
     _gateway_api,
     _service_dependencies,

@@ -20,6 +20,7 @@ from config.values import (
     AgePublicKey,
     Bucket,
     ClientId,
+    Contract,
     Cron,
     Date,
     Device,
@@ -210,6 +211,11 @@ class Talos(Model):
     """`platform:talos`: the operating system."""
 
     version: Version = Field(default=versions.TALOS, description="Talos' exact version")
+    contract: Contract = Field(
+        default="1.13",  # no pin: it never follows a new Talos by itself
+        description="the Talos minor version whose defaults configurations are generated with; "
+        "stays what it was when the cluster was made",
+    )
     schematic: Schematic | None = Field(default=None, description="an image factory schematic's id")
     extensions: tuple[Extension, ...] | None = Field(
         default=None, description="system extensions to make a schematic of"
@@ -235,6 +241,11 @@ class Talos(Model):
     def tag(self) -> str:
         """The version as Talos' own tools and images write it: `v1.13.9`."""
         return f"v{self.version}"
+
+    @property
+    def contract_tag(self) -> str:
+        """The contract as the provider takes it: `v1.13.0`."""
+        return f"v{self.contract}.0"
 
     @property
     def schematic_document(self) -> str | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from config import versions
 from config.secret_keys import SECRET_NAMES
 from config.yaml_text import MIDNIGHT
 
@@ -400,6 +401,16 @@ def parse_version(value: object) -> str:
     return value
 
 
+def parse_contract(value: object) -> str:
+    """Read the minor version of a configuration contract."""
+    if not isinstance(value, str) or value not in versions.TALOS_CONTRACTS:
+        refuse(
+            "not a contract that the stack knows",
+            'use one of "' + '", "'.join(versions.TALOS_CONTRACTS) + '", in quotes',
+        )
+    return value
+
+
 Text = Annotated[
     str,
     _checked(
@@ -442,6 +453,7 @@ Domain = Annotated[
     ),
 ]
 Version = Annotated[str, BeforeValidator(parse_version)]
+Contract = Annotated[str, BeforeValidator(parse_contract)]
 LogDestination = Annotated[
     str,
     _checked(

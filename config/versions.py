@@ -70,6 +70,10 @@ KUBERNETES_ENDS: dict[str, dt.date] = {
     "1.35": dt.date(2027, 2, 28),
 }
 
+# Contracts whose generated configuration the stack's documents fit. From 1.14 on the generator writes
+# Kubernetes' settings as documents of their own, which clash with the v1alpha1 keys of patches.
+TALOS_CONTRACTS = ("1.12", "1.13")
+
 # Service (its key in the settings), version line -> Kubernetes minors; from each project's
 # documentation. A version line without a row has no documented limit.
 SERVICE_KUBERNETES: dict[tuple[str, str], Span] = {

@@ -37,6 +37,9 @@ class FakeMachine:
     reboots: bool = False
     """A new configuration would reboot it."""
     bootstrap_refusals: int = 0
+    configuration: str = ""
+    """What it runs on."""
+    version: str = "v1.13.9"
 
 
 @dataclass
@@ -91,6 +94,11 @@ class FakeTalos:
                 return Result(0, "".join(map(_json, _pods(machine))), "")
             case ["get", "services", *_]:
                 return Result(0, "".join(map(_json, _services(machine))), "")
+            case ["get", "machineconfig", *_]:
+                spec = {"metadata": {"id": "v1alpha1"}, "spec": machine.configuration}
+                return Result(0, _json(spec), "")
+            case ["version"]:
+                return Result(0, f"Server:\n\tNODE: x\n\tTag:         {machine.version}\n", "")
             case ["read", *_]:
                 return Result(0, machine.boot + "\n", "")
             case ["etcd", "members"]:

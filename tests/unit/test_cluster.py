@@ -254,6 +254,47 @@ def test_a_dry_run_tells_whether_the_machine_will_reboot_and_its_diff_is_kept_no
     assert fake.files == [(0o600, "the configuration")]
 
 
+def configured(kubernetes: str, talos: str) -> str:
+    kubelet, installer = f"ghcr.io/siderolabs/kubelet:{kubernetes}", f"factory.example/i/x:{talos}"
+    return f"machine: {{kubelet: {{image: {kubelet}}}, install: {{image: {installer}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("kubernetes", "talos", "refusal"),
+    [
+        ("v1.34.1", "v1.13.9", ""),
+        ("v1.34.9", "v1.13.10", ""),
+        ("v1.34.0", "v1.14.0", ""),
+        ("v1.35.0", "v1.13.9", "platform:kubernetes.version = 1.35.0: it runs v1.34.1"),
+        ("v1.36.0", "v1.13.9", "upgrade in order, one at a time"),
+        ("v1.33.5", "v1.13.9", "platform:kubernetes.version = 1.33.5"),
+        ("v1.34.1", "v1.15.0", "platform:talos.version = 1.15.0: it runs v1.13.9"),
+        ("v1.34.1", "v1.12.9", "not down across one"),
+    ],
+)
+def test_a_configuration_moves_no_machine_to_a_version_that_is_an_upgrades_business(
+    kubernetes: str, talos: str, refusal: str
+) -> None:
+    fake = FakeTalos(nodes(configuration=configured("v1.34.1", "v1.13.9")))
+    first, wanted = member(fake.machines[0]), configured(kubernetes, talos)
+    with observer(fake) as cluster:
+        if not refusal:
+            assert cluster.before_configuration(first, wanted) is not None
+            return
+        with pytest.raises(HealthError) as caught:
+            cluster.before_configuration(first, wanted)
+    assert str(caught.value).startswith("node01 (172.16.20.51): not touched. platform:")
+    assert refusal in str(caught.value)
+
+
+def test_after_an_upgrade_by_hand_the_settings_may_follow() -> None:
+    fake = FakeTalos(nodes(configuration=configured("v1.35.0", "v1.13.9")))
+    with observer(fake) as cluster:
+        assert cluster.before_configuration(
+            member(fake.machines[0]), configured("v1.35.0", "v1.13.9")
+        )
+
+
 def test_a_machine_in_maintenance_mode_has_nothing_to_remember() -> None:
     fake = FakeTalos(nodes())
     fake.machines[0].maintenance = True

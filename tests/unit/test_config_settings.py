@@ -17,6 +17,7 @@ from config import rules, versions
 from config.problems import looks_secret, names_secret
 from config.secret_keys import SECRET_KEYS, needed
 from config.settings import Model, Services
+from tests.unit.recorder import production
 
 ROOT = Path(__file__).parents[2]
 PLAIN = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
@@ -205,7 +206,7 @@ def test_kubernetes_is_held_against_each_talos(talos: str) -> None:
             rules.check(
                 rules.Draft(
                     talos=config.settings.Talos.model_validate_json(
-                        f'{{"version": "{talos}.0", "extensions": []}}'
+                        f'{{"version": "{talos}.0", "contract": "1.12", "extensions": []}}'
                     ),
                     kubernetes=config.settings.Kubernetes(version=f"1.{minor}.0"),
                 )
@@ -213,6 +214,36 @@ def test_kubernetes_is_held_against_each_talos(talos: str) -> None:
         )
     ]
     assert taken == list(range(middle[0], middle[1] + 1))
+
+
+@pytest.mark.parametrize(
+    ("talos", "contract", "fault"),
+    [
+        ("1.13.9", "1.13", None),
+        ("1.14.2", "1.13", None),
+        ("1.14.2", "1.12", None),
+        ("1.12.5", "1.13", "newer than Talos 1.12.5"),
+        ("1.14.2", "1.14", "not a contract that the stack knows"),
+        ("1.13.9", 1.13, "not a contract that the stack knows"),
+    ],
+)
+def test_a_contract_is_one_that_the_stack_writes_and_talos_knows(
+    talos: str, contract: object, fault: str | None
+) -> None:
+    given = production()["talos"] | {"version": talos, "contract": contract}
+    values = production() | {"talos": given}
+    if fault is None:
+        assert config.parse(values).talos.contract_tag == f"v{contract}.0"
+        return
+    with pytest.raises(config.SettingsError) as caught:
+        config.parse(values)
+    assert "platform:talos.contract" in str(caught.value)
+    assert fault in str(caught.value)
+
+
+def test_a_new_talos_keeps_the_contract_of_the_cluster() -> None:
+    given = production()["talos"] | {"version": "1.14.2"}
+    assert config.parse(production() | {"talos": given}).talos.contract_tag == "v1.13.0"
 
 
 def test_every_pinned_version_has_a_marker_for_renovate() -> None:

@@ -1,0 +1,68 @@
+"""Layer Talos: which versions a new configuration may bring to a machine that runs.
+
+Kubernetes' version policy (https://kubernetes.io/releases/version-skew-policy/) has API servers go
+up by one minor version at a time, and before the kubelets. A new configuration restarts a machine's
+kubelet and its control plane at once, so another minor version is not its business; nor is a Talos
+that is further away than one minor version, or older (Talos' page on upgrading).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+UPGRADE_KUBERNETES = "docs/procedures/upgrade-kubernetes.md"
+UPGRADE_TALOS = "docs/procedures/upgrade-talos.md"
+
+
+def refusals(running: str, wanted: str, talos: str) -> list[str]:
+    """Say why a machine must not get a configuration; empty when it may.
+
+    `running` and `wanted` are whole configurations as YAML, `talos` is the version that the machine
+    runs, such as `v1.13.9`. A version that is not told is not compared.
+    """
+    return [
+        *_kubernetes(_version(running, "kubelet"), _version(wanted, "kubelet")),
+        *_talos(_minor(talos), _version(wanted, "install"), talos),
+    ]
+
+
+Minor = tuple[int, int]
+
+
+def _kubernetes(runs: str, wanted: str) -> list[str]:
+    before, after = _minor(runs), _minor(wanted)
+    if before is None or after is None or before == after:
+        return []
+    key = f"platform:kubernetes.version = {wanted.removeprefix('v')}"
+    fault = f"{key}: it runs {runs}, and a configuration moves Kubernetes to no other minor version"
+    return [f"{fault}. Set it back, or upgrade in order, one at a time ({UPGRADE_KUBERNETES})"]
+
+
+def _talos(before: Minor | None, wanted: str, runs: str) -> list[str]:
+    after = _minor(wanted)
+    if before is None or after is None:
+        return []
+    (old_major, old_minor), (major, minor) = before, after
+    if old_major == major and minor - old_minor in (0, 1):
+        return []
+    key = f"platform:talos.version = {wanted.removeprefix('v')}"
+    fault = f"{key}: it runs {runs}, and Talos goes up by one minor version at a time"
+    return [f"{fault} and not down across one. Set it back ({UPGRADE_TALOS})"]
+
+
+def _version(configuration: str, section: str) -> str:
+    """Read the tag of the kubelet's image, or of the installer's."""
+    documents: list[Any] = list(yaml.safe_load_all(configuration))
+    for one in documents:
+        if isinstance(one, dict) and isinstance(one.get("machine"), dict):
+            image = (one["machine"].get(section) or {}).get("image") or ""
+            return str(image).partition("@")[0].rpartition(":")[2]
+    return ""
+
+
+def _minor(version: str) -> Minor | None:
+    found = re.fullmatch(r"v?(\d+)\.(\d+)\.\d+\S*", version)
+    return (int(found[1]), int(found[2])) if found else None
