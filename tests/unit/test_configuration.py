@@ -132,6 +132,44 @@ def test_the_production_files_harden_the_cluster() -> None:
     assert levels == {"None", "Metadata"}, "contents of requests hold secrets"
 
 
+def audited(verb: str, resource: str, group: str = "") -> str:
+    """Give the level of a request: that of the first rule that matches, as the API server does."""
+    text = (ROOT / "clusters" / "prod" / "controlplane.yaml").read_text(encoding="utf-8")
+    for rule in yaml.safe_load(text)["cluster"]["apiServer"]["auditPolicy"]["rules"]:
+        resources = [
+            (one["group"], name) for one in rule.get("resources", []) for name in one["resources"]
+        ]
+        if verb in rule.get("verbs", [verb]) and (not resources or (group, resource) in resources):
+            return str(rule["level"])
+    return "None"
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        *((verb, f"pods/{name}") for verb in ("get", "create") for name in ("exec", "attach")),
+        *((verb, "pods/portforward") for verb in ("get", "create")),
+        ("get", "pods/proxy"),
+        ("get", "services/proxy"),
+        ("get", "nodes/proxy"),
+        ("create", "serviceaccounts/token"),
+        ("get", "secrets"),
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("delete", "pods"),
+        ("patch", "pods/ephemeralcontainers"),
+    ],
+)
+def test_what_opens_a_pod_or_a_credential_is_in_the_audit_log(verb: str, resource: str) -> None:
+    assert audited(verb, resource) == "Metadata"
+
+
+def test_other_reads_and_leases_do_not_fill_the_audit_log() -> None:
+    assert audited("list", "pods") == "None"
+    assert audited("get", "pods/log") == "None"
+    assert audited("update", "leases", "coordination.k8s.io") == "None"
+
+
 # --- What the layers stand on --------------------------------------------------------------------
 
 
