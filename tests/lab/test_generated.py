@@ -6,6 +6,7 @@ Offline: the real talosctl generates, the lab renders; no world is needed.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from config import Settings
 from render import rendering
 from render.packages import PROJECT
 from tests.unit.recorder import machine, production
+from tests.unit.test_site_requirements import missing, registry
 
+KINDS = {"controlplane": "control-plane", "worker": "worker"}
 TALOSCTL = PROJECT / ".lab" / "bin" / "talosctl"
 
 
@@ -43,11 +46,16 @@ def generated(settings: Settings, name: str, folder: Path) -> list[dict[str, Any
     for number, text in enumerate(patches(settings, one, PROJECT)):
         patch = folder / f"{name}-{number}.yaml"
         patch.write_text(text)
-        given += ["--config-patch", f"@{patch}"]
+        given += [f"--config-patch-{KINDS[one.role]}", f"@{patch}"]
     talosctl(
         *("gen", "config", settings.cluster.name, settings.endpoint, "--force"),
         *("--output-types", one.role, "--output", str(found)),
-        *("--talos-version", settings.talos.tag, "--with-docs=false", "--with-examples=false"),
+        *(
+            "--talos-version",
+            settings.talos.contract_tag,
+            "--with-docs=false",
+            "--with-examples=false",
+        ),
         *("--kubernetes-version", settings.kubernetes.version, *given),
     )
     talosctl("validate", "--config", str(found), "--mode", "metal", "--strict")
@@ -125,3 +133,30 @@ def test_the_check_has_talos_itself_merge_and_validate_the_files(
 
 def test_the_projects_own_files_are_valid_to_talos() -> None:
     assert validate(with_a_worker(), PROJECT, str(TALOSCTL)) == []
+
+
+def test_the_page_for_the_site_names_the_registry_of_every_image(tmp_path: Path) -> None:
+    settings = with_a_worker()
+    images = set()
+    for plan in plans(settings):
+        for one in rendering.objects(rendering.text(plan, settings.kubernetes.version)):
+            if "helm.sh/hook" not in (one["metadata"].get("annotations") or {}):
+                images |= set(images_in(one))
+    for name in ("node01", "work01"):
+        for document in generated(settings, name, tmp_path):
+            images |= set(images_in(document))
+    assert len(images) > 15, "then the walk finds no images any more"
+    assert missing({registry(one) for one in images}) == []
+
+
+def images_in(value: object) -> Iterator[str]:
+    """Give every text under a key `image`."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key == "image" and isinstance(one, str):
+                yield one
+            else:
+                yield from images_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from images_in(one)
