@@ -20,6 +20,7 @@ KUBEPRISM_PORT = 7445
 """Where the API is on every machine's localhost."""
 BACKUP_ROLE = "os:etcd:backup"
 BACKUP_NAMESPACE = "platform-backup"
+ENCRYPTED_PARTITIONS = ("STATE", "EPHEMERAL")
 LINK = "eth0"
 """The only network interface; Talos' VMware image boots with net.ifnames=0."""
 EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
@@ -69,6 +70,7 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
         {"machine": _machine(settings, machine), "cluster": _cluster(settings, machine)},
         *_network(settings, machine),
         *_kernel_log(settings),
+        *_encryption(settings),
     ]
 
 
@@ -130,6 +132,8 @@ def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
         },
         "proxy": {"disabled": True},  # Cilium's work
     }
+    if not settings.talos.discovery:
+        section["discovery"] = {"enabled": False}
     if machine.is_control_plane:
         names = [str(one.address) for one in settings.control_planes]
         if network.vip is not None:
@@ -165,6 +169,18 @@ def _kernel_log(settings: Settings) -> list[dict[str, Any]]:
         _document("KmsgLogConfig", name=f"kernel-{number}", url=url)
         for number, url in enumerate(settings.talos.log_destinations.kernel)
     ]
+
+
+def _encryption(settings: Settings) -> list[dict[str, Any]]:
+    """Encrypt the partitions that hold keys: the configuration's, and etcd's and pods' data."""
+    encryption = settings.talos.disk_encryption
+    if encryption is None:
+        return []
+    key: dict[str, Any] = {"slot": 0, "nodeID": {}}
+    if encryption.key == "kms":
+        key = {"slot": 0, "kms": {"endpoint": encryption.endpoint}}
+    luks = {"provider": "luks2", "keys": [key]}
+    return [_document("VolumeConfig", name=name, encryption=luks) for name in ENCRYPTED_PARTITIONS]
 
 
 def _document(kind: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 YAML values

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components import version_steps
+from components import refusals
 from components.talosctl import EtcdMember, Talosctl, TalosctlError
 from components.waiting import Clock
 
@@ -220,7 +220,7 @@ class Observer:
             try:
                 running = self.talos.configuration(member.address)
                 talos = self.talos.version(member.address)
-                refused[:] = version_steps.refusals(running, configuration, talos)
+                refused[:] = refusals.of(running, configuration, talos)
                 before = Before(
                     boot_id=self.talos.boot_id(member.address),
                     reboots=self.talos.needs_reboot(member.address, configuration),

@@ -36,6 +36,8 @@ SETTINGS = {
     "LinkConfig": "the machine's `address` in platform:machines, and platform:network",
     "ResolverConfig": "platform:network.nameServers",
     "TimeSyncConfig": "platform:network.timeServers",
+    "VolumeConfig": "platform:talos.diskEncryption",
+    "cluster.discovery": "platform:talos.discovery",
 }
 """Where the value of a field is set instead."""
 

@@ -207,6 +207,25 @@ class LogDestinations(Model):
     kernel: tuple[LogDestination, ...] = Field(default=(), description="for the kernel's log")
 
 
+class DiskEncryption(Model):
+    """How the machines' own partitions are encrypted (LUKS2); fixed once a machine is installed."""
+
+    key: Literal["nodeId", "kms"] = Field(
+        description="where the key comes from: the machine's UUID, or a key management server"
+    )
+    endpoint: HttpsUrl | None = Field(
+        default=None, description="kms: the server's URL, as in https://kms.example.com:4050"
+    )
+
+    @model_validator(mode="after")
+    def _endpoint_of_the_key(self) -> DiskEncryption:
+        if self.key == "kms" and self.endpoint is None:
+            refuse("kms without `endpoint`", "give the key management server's URL")
+        if self.key == "nodeId" and self.endpoint is not None:
+            refuse("nodeId with `endpoint`", "remove it")
+        return self
+
+
 class Talos(Model):
     """`platform:talos`: the operating system."""
 
@@ -226,6 +245,13 @@ class Talos(Model):
     )
     log_destinations: LogDestinations = Field(
         default_factory=LogDestinations, description="where Talos sends its logs"
+    )
+    disk_encryption: DiskEncryption | None = Field(
+        default=None,
+        description="encrypt the machines' own partitions; decided before the first installation",
+    )
+    discovery: bool = Field(
+        default=True, description="whether machines find each other by discovery.talos.dev"
     )
 
     @model_validator(mode="after")

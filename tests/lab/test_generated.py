@@ -6,7 +6,7 @@ Offline: the real talosctl generates, the lab renders; no world is needed.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ KINDS = {"controlplane": "control-plane", "worker": "worker"}
 TALOSCTL = PROJECT / ".lab" / "bin" / "talosctl"
 
 
-def with_a_worker() -> Settings:
+def with_a_worker(changes: Mapping[str, Any] | None = None) -> Settings:
     worker = machine("work01", "172.16.20.61", "worker")
-    return config.parse(production() | {"machines": [*production()["machines"], worker]})
+    machines = {"machines": [*production()["machines"], worker]}
+    return config.parse(production() | machines | dict(changes or {}))
 
 
 def talosctl(*argv: str) -> None:
@@ -133,6 +134,24 @@ def test_the_check_has_talos_itself_merge_and_validate_the_files(
 
 def test_the_projects_own_files_are_valid_to_talos() -> None:
     assert validate(with_a_worker(), PROJECT, str(TALOSCTL)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"diskEncryption": {"key": "nodeId"}},
+        {"diskEncryption": {"key": "kms", "endpoint": "https://kms.example.com:4050"}},
+        {"discovery": False},
+        {"contract": "1.12"},
+        {"logDestinations": {"services": ["tcp://logs.example.com:5170"]}},
+    ],
+)
+@pytest.mark.parametrize("name", ["node01", "work01"])
+def test_talos_finds_the_configuration_of_other_settings_valid_too(
+    tmp_path: Path, name: str, changes: dict[str, Any]
+) -> None:
+    settings = with_a_worker({"talos": production()["talos"] | changes})
+    assert generated(settings, name, tmp_path)
 
 
 def test_the_page_for_the_site_names_the_registry_of_every_image(tmp_path: Path) -> None:

@@ -287,6 +287,25 @@ def test_a_configuration_moves_no_machine_to_a_version_that_is_an_upgrades_busin
     assert refusal in str(caught.value)
 
 
+@pytest.mark.parametrize(("runs", "wanted"), [("", "nodeID"), ("nodeID", ""), ("nodeID", "kms")])
+def test_a_configuration_changes_nothing_about_the_encryption_of_what_is_installed(
+    runs: str, wanted: str
+) -> None:
+    def encrypted(key: str) -> str:
+        text = configured("v1.34.1", "v1.13.9")
+        volume = (
+            f"kind: VolumeConfig\nname: STATE\nencryption: {{keys: [{{slot: 0, {key}: {{}}}}]}}"
+        )
+        return f"{text}\n---\n{volume}" if key else text
+
+    fake = FakeTalos(nodes(configuration=encrypted(runs)))
+    first = member(fake.machines[0])
+    with observer(fake) as cluster:
+        assert cluster.before_configuration(first, encrypted(runs)) is not None
+        with pytest.raises(HealthError, match=r"not touched\. platform:talos\.diskEncryption"):
+            cluster.before_configuration(first, encrypted(wanted))
+
+
 def test_after_an_upgrade_by_hand_the_settings_may_follow() -> None:
     fake = FakeTalos(nodes(configuration=configured("v1.35.0", "v1.13.9")))
     with observer(fake) as cluster:

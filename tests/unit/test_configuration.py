@@ -10,7 +10,7 @@ import yaml
 
 from components.configuration import documents, patches
 from components.patch_files import PatchError, check_patch_files
-from config import Settings, parse
+from config import Settings, SettingsError, parse
 from tests.unit.recorder import ROOT, machine, production, without_services
 
 LOGS = {"services": ["tcp://logs.example.com:5170"], "kernel": ["udp://logs.example.com:5171"]}
@@ -168,6 +168,48 @@ def test_other_reads_and_leases_do_not_fill_the_audit_log() -> None:
     assert audited("list", "pods") == "None"
     assert audited("get", "pods/log") == "None"
     assert audited("update", "leases", "coordination.k8s.io") == "None"
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"key": "nodeId"}, {"slot": 0, "nodeID": {}}),
+        (
+            {"key": "kms", "endpoint": "https://kms.example.com:4050"},
+            {"slot": 0, "kms": {"endpoint": "https://kms.example.com:4050"}},
+        ),
+    ],
+)
+def test_the_partitions_that_hold_keys_are_encrypted_where_the_settings_say_so(
+    given: dict[str, str], key: dict[str, Any]
+) -> None:
+    model = settings(talos=production()["talos"] | {"diskEncryption": given})
+    found = [
+        one for one in documents(model, model.machines[0]) if one.get("kind") == "VolumeConfig"
+    ]
+    assert [one["name"] for one in found] == ["STATE", "EPHEMERAL"]
+    assert all(one["encryption"] == {"provider": "luks2", "keys": [key]} for one in found)
+    assert "VolumeConfig" not in by_kind(settings(), "node01")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"key": "kms"}, "kms without `endpoint`"),
+        ({"key": "nodeId", "endpoint": "https://kms.example.com"}, "nodeId with `endpoint`"),
+        ({"key": "tpm"}, "platform:talos.diskEncryption.key"),
+    ],
+)
+def test_an_encryption_that_cannot_be_is_refused(given: dict[str, str], fault: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(talos=production()["talos"] | {"diskEncryption": given})
+    assert fault in str(caught.value)
+
+
+def test_machines_find_each_other_without_the_discovery_service_where_the_settings_say_so() -> None:
+    model = settings(talos=production()["talos"] | {"discovery": False})
+    assert by_kind(model, "node01")["main"]["cluster"]["discovery"] == {"enabled": False}
+    assert "discovery" not in by_kind(settings(), "node01")["main"]["cluster"]
 
 
 # --- What the layers stand on --------------------------------------------------------------------

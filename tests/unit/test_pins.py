@@ -140,6 +140,13 @@ def test_production_installs_the_pinned_charts_and_all_of_them() -> None:
     assert {one.chart: one.version for one in plans(settings)} == CHARTS
 
 
+def test_the_cli_is_not_older_than_the_sdk() -> None:
+    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (sdk,) = re.findall(r'"pulumi==([\d.]+)"', text)
+    assert project["requiredPulumiVersion"] == f">={sdk}"
+
+
 def test_every_version_of_the_program_is_exact_and_renovate_finds_it() -> None:
     text = (ROOT / "config" / "versions.py").read_text(encoding="utf-8")
     pins = re.findall(r'^([A-Z_]+) = "(.*)"$', text, re.MULTILINE)

@@ -1,9 +1,10 @@
-"""Layer Talos: which versions a new configuration may bring to a machine that runs.
+"""Layer Talos: what a new configuration must not bring to a machine that runs.
 
 Kubernetes' version policy (https://kubernetes.io/releases/version-skew-policy/) has API servers go
 up by one minor version at a time, and before the kubelets. A new configuration restarts a machine's
 kubelet and its control plane at once, so another minor version is not its business; nor is a Talos
-that is further away than one minor version, or older (Talos' page on upgrading).
+that is further away than one minor version, or older (Talos' page on upgrading). Partitions are
+encrypted when they are made; Talos leaves those that exist as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ UPGRADE_KUBERNETES = "docs/procedures/upgrade-kubernetes.md"
 UPGRADE_TALOS = "docs/procedures/upgrade-talos.md"
 
 
-def refusals(running: str, wanted: str, talos: str) -> list[str]:
+def of(running: str, wanted: str, talos: str) -> list[str]:
     """Say why a machine must not get a configuration; empty when it may.
 
     `running` and `wanted` are whole configurations as YAML, `talos` is the version that the machine
@@ -26,10 +27,12 @@ def refusals(running: str, wanted: str, talos: str) -> list[str]:
     return [
         *_kubernetes(_version(running, "kubelet"), _version(wanted, "kubelet")),
         *_talos(_minor(talos), _version(wanted, "install"), talos),
+        *_encryption(_encrypted(running), _encrypted(wanted)),
     ]
 
 
 Minor = tuple[int, int]
+Keys = dict[str, Any]
 
 
 def _kubernetes(runs: str, wanted: str) -> list[str]:
@@ -51,6 +54,23 @@ def _talos(before: Minor | None, wanted: str, runs: str) -> list[str]:
     key = f"platform:talos.version = {wanted.removeprefix('v')}"
     fault = f"{key}: it runs {runs}, and Talos goes up by one minor version at a time"
     return [f"{fault} and not down across one. Set it back ({UPGRADE_TALOS})"]
+
+
+def _encryption(runs: Keys, wanted: Keys) -> list[str]:
+    if runs == wanted:
+        return []
+    fault = "platform:talos.diskEncryption: another one than the machine was installed with"
+    mend = "Set it back; another one takes a rebuild (docs/procedures/destroy-and-rebuild.md)"
+    return [f"{fault}, which existing partitions would not take on. {mend}"]
+
+
+def _encrypted(configuration: str) -> Keys:
+    """Read how each partition is encrypted, by its name."""
+    return {
+        str(one.get("name")): one["encryption"]
+        for one in yaml.safe_load_all(configuration)
+        if isinstance(one, dict) and one.get("kind") == "VolumeConfig" and one.get("encryption")
+    }
 
 
 def _version(configuration: str, section: str) -> str:
