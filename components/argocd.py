@@ -16,6 +16,7 @@ import yaml
 
 from components.argocd_network import policies
 from components.charts import ChartPlan, Values
+from components.guardrails import ROUTE_PRIORITY
 from components.place import Place
 from components.release import install
 from config.engine import require_secret
@@ -136,11 +137,11 @@ def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
         spec={
             "entryPoints": ["websecure"],
             "routes": [
-                {"kind": "Rule", "match": host, "priority": 10, "services": [service]},
+                {"kind": "Rule", "match": host, "priority": ROUTE_PRIORITY, "services": [service]},
                 {
                     "kind": "Rule",
                     "match": grpc,
-                    "priority": 11,
+                    "priority": ROUTE_PRIORITY + 1,
                     "services": [{**service, "scheme": "h2c"}],
                 },
             ],

@@ -15,6 +15,7 @@ from components import argocd, cert_manager, cilium, metallb, metrics_server, tr
 from components.backup import Backup
 from components.charts import ChartPlan
 from components.foundation import Definition, Foundation
+from components.guardrails import Guardrails
 
 if TYPE_CHECKING:
     from components.cluster import Cluster
@@ -53,6 +54,7 @@ def build(
         )
 
     foundation = Foundation("foundation", definitions, on(cluster))
+    Guardrails("guardrails", settings, on(cluster))
     if services.cilium is None:
         return
     network = cilium.Cilium("cilium", settings, kubeconfig, on(foundation))

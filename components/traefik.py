@@ -13,6 +13,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.cert_manager import API as CERTIFICATES
 from components.charts import CRITICAL, ChartPlan, Values, resources, spread
+from components.guardrails import ROUTE_PRIORITY
 from components.place import API_PORT, Place, anybody, metrics
 from components.release import install
 from config.engine import require_secret
@@ -224,6 +225,7 @@ class Traefik(pulumi.ComponentResource):
                     {
                         "kind": "Rule",
                         "match": f"Host(`{domain}`)",
+                        "priority": ROUTE_PRIORITY,
                         "middlewares": [{"name": "dashboard-password"}],
                         "services": [{"kind": "TraefikService", "name": "api@internal"}],
                     }

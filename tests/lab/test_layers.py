@@ -81,6 +81,98 @@ def test_no_service_has_a_node_port(world: World) -> None:
         assert not any(port.get("nodePort") for port in service["spec"].get("ports", []))
 
 
+def an_object(kind: str, namespace: str = "default", **content: Any) -> dict[str, Any]:
+    versions = {
+        "Ingress": "networking.k8s.io/v1",
+        "IngressRoute": "traefik.io/v1alpha1",
+        "HTTPRoute": "gateway.networking.k8s.io/v1",
+    }
+    metadata = {"name": "try", "namespace": namespace} | content.pop("metadata", {})
+    return {
+        "apiVersion": versions.get(kind, "v1"),
+        "kind": kind,
+        "metadata": {key: value for key, value in metadata.items() if value},
+        **content,
+    }
+
+
+def a_service(**spec: Any) -> dict[str, Any]:
+    return an_object("Service", spec={"ports": [{"port": 80}], **spec})
+
+
+def a_namespace(name: str, level: str | None) -> dict[str, Any]:
+    labels = {"pod-security.kubernetes.io/enforce": level} if level else {}
+    return an_object("Namespace", "", metadata={"name": name, "labels": labels})
+
+
+def an_ingress(host: str, namespace: str = "default", **annotations: str) -> dict[str, Any]:
+    backend = {"service": {"name": "web", "port": {"number": 80}}}
+    path = {"path": "/", "pathType": "Prefix", "backend": backend}
+    written = {f"traefik.ingress.kubernetes.io/router.{key}": v for key, v in annotations.items()}
+    return an_object(
+        "Ingress",
+        namespace,
+        metadata={"annotations": written},
+        spec={"rules": [{"host": host, "http": {"paths": [path]}}]},
+    )
+
+
+def a_route(match: str, **more: Any) -> dict[str, Any]:
+    service = {"name": "web", "port": 80}
+    return an_object(
+        "IngressRoute",
+        spec={"routes": [{"kind": "Rule", "match": match, "services": [service], **more}]},
+    )
+
+
+def a_gateway_route(host: str) -> dict[str, Any]:
+    return an_object("HTTPRoute", spec={"hostnames": [host]})
+
+
+ARGOCD, OTHER = "argocd.platform.example.com", "shop.platform.example.com"
+NO_PORTS = {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (a_service(type="NodePort"), "opens a port on every machine"),
+        (a_service(type="LoadBalancer"), "opens ports on every machine too"),
+        (a_service(externalIPs=["172.16.20.9"]), "externalIPs take any address"),
+        (a_namespace("mine", "privileged"), "is for namespaces of the platform only"),
+        (a_namespace("app-mine", "baseline"), "of an application has the label"),
+        (a_namespace("app-mine", None), "of an application has the label"),
+        (a_namespace("traefik", "baseline"), "keeps its level"),
+        (an_ingress(ARGOCD), "names of the platform's own"),
+        (an_ingress(OTHER, priority="2000000"), "is for routes of the platform"),
+        (a_route(f"Host(`{ARGOCD.upper()}`) && PathPrefix(`/x`)"), "names of the platform's own"),
+        (a_route(f"Host(`{OTHER}`)", priority=2_000_000), "is for routes of the platform"),
+        (a_gateway_route(ARGOCD), "names of the platform's own"),
+        (a_service(**NO_PORTS), None),
+        (a_service(), None),
+        (a_namespace("mine", "baseline"), None),
+        (a_namespace("app-mine", "restricted"), None),
+        (an_ingress(ARGOCD, "argocd"), None),
+        (an_ingress(OTHER, priority="20"), None),
+        (a_route(f"Host(`{OTHER}`)", priority=20), None),
+        (a_gateway_route(OTHER), None),
+    ],
+)
+def test_the_api_server_refuses_what_the_platforms_rules_forbid_and_nothing_else(
+    world: World, given: dict[str, Any], said: str | None
+) -> None:
+    file = world.state / "try.json"
+    file.write_text(json.dumps(given))
+    # A namespace of the platform is there already: the request is a change of it.
+    verb = "replace" if given["metadata"]["name"] == "traefik" else "create"
+    answer = world.run("kubectl", verb, "--dry-run=server", "--filename", str(file), code=None)
+    if said is None:
+        assert answer.returncode == 0, answer.stderr
+        return
+    assert answer.returncode != 0
+    assert said in answer.stderr
+
+
 def load_balancer(world: World, name: str, address: str | None) -> None:
     service: dict[str, Any] = {
         "apiVersion": "v1",
