@@ -114,8 +114,15 @@ def _of_hosts(
             yield "log destination", one, ("talos", "logDestinations", "services", index)
         for index, one in enumerate(logs.kernel):
             yield "log destination", one, ("talos", "logDestinations", "kernel", index)
-    if services is None:
-        return
+        if talos.disk_encryption is not None:
+            path: Path = ("talos", "diskEncryption", "endpoint")
+            yield "key management server", talos.disk_encryption.endpoint, path
+    if services is not None:
+        yield from _of_services(services)
+
+
+def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
+    """Give the hosts that the services are told of, as `_of_hosts` does."""
     if services.argocd is not None:
         path: Path = ("services", "argocd", "repositoryUrl")
         yield "Git repository", services.argocd.repository_url, path
@@ -124,6 +131,10 @@ def _of_hosts(
     if services.cert_manager is not None and services.cert_manager.dns is not None:
         path = ("services", "certManager", "dns", "nameServer")
         yield "name server of the domain", services.cert_manager.dns.name_server, path
+        if "resolvers" in services.cert_manager.dns.model_fields_set:
+            for index, resolver in enumerate(services.cert_manager.dns.resolvers):
+                path = ("services", "certManager", "dns", "resolvers", index)
+                yield "resolver", str(resolver), path
 
 
 def entries(
@@ -143,11 +154,6 @@ def entries(
     for use, where, path in _of_hosts(machines, talos, site, services):
         if where is not None and (address := _host_in(where)) is not None:
             found.append(_entry(use, "", address, path, Kind.HOST))
-    acme = services.cert_manager if services is not None else None
-    if acme is not None and acme.dns is not None and "resolvers" in acme.dns.model_fields_set:
-        for index, resolver in enumerate(acme.dns.resolvers):
-            where: Path = ("services", "certManager", "dns", "resolvers", index)
-            found.append(_entry("resolver", "", resolver, where, Kind.HOST))
     if services is not None and services.cilium is not None and services.cilium.bgp is not None:
         for index, peer in enumerate(services.cilium.bgp.peers):
             path = ("services", "cilium", "bgp", "peers", index, "address")
@@ -216,7 +222,6 @@ def _blame(entry: Entry) -> tuple[int, tuple[str, ...]]:
         "vCenter",
         "name server",
         "time server",
-        "resolver",
         "BGP router",
         "other host",
         "machine",

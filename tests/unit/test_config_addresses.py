@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import config
+from tests.unit.recorder import production
 
 # The keys of a plan's kinds of entries, by what `place` calls them.
 KEYS = {
@@ -242,3 +243,32 @@ def test_an_address_outside_the_network_is_told(plan: Plan, name: str, number: i
     plan.points[name] = address
     told = [each for each in problems_of(plan.values()) if each.key == KEYS[name]]
     assert told or inside
+
+
+@pytest.mark.parametrize(
+    ("resolvers", "fault"),
+    [
+        (["172.16.20.1"], None),
+        (["10.96.0.5"], r"services = .*overlaps the resolver 10\.96\.0\.5"),
+        (["172.16.20.51"], r"address = .*overlaps the resolver 172\.16\.20\.51"),
+        (["172.16.20.1", "172.16.20.1"], "overlaps the resolver"),
+    ],
+)
+def test_resolvers_are_in_the_plan_once_they_are_given(
+    resolvers: list[str], fault: str | None
+) -> None:
+    values = copy.deepcopy(production())
+    values["services"]["certManager"]["dns"]["resolvers"] = resolvers
+    if fault is None:
+        config.parse(values)
+        return
+    with pytest.raises(config.SettingsError, match=fault) as caught:
+        config.parse(values)
+    assert "resolvers[" in str(caught.value)
+
+
+def test_a_key_management_server_is_in_the_plan() -> None:
+    values = copy.deepcopy(production())
+    values["talos"]["diskEncryption"] = {"key": "kms", "endpoint": "https://10.244.0.9:4050"}
+    with pytest.raises(config.SettingsError, match=r"pods = .*overlaps the key management server"):
+        config.parse(values)
