@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -24,13 +25,15 @@ from gitops.generated import BASE_VALUES, VALUES, folder
 from gitops.root import root_application
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import ArgoCD as ArgoCDSettings
+    from config.settings import RepositoryAccess, Settings
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "argocd"
 REPOSITORY = "https://argoproj.github.io/argo-helm"
 SERVER = "argo-cd-argocd-server"
 """The Service of the web interface and the API, as the chart names it."""
+GITHUB = "github.com"
 PART_OF = {"app.kubernetes.io/part-of": "argocd"}
 """Argo CD reads only Secrets with this label."""
 HANDED_OVER = ("*",)
@@ -81,9 +84,10 @@ class ArgoCD(pulumi.ComponentResource):
             message = "services.argocd is not set"
             raise ValueError(message)
         place = Place(NAMESPACE, "restricted", self)
-        for one in policies():
+        port = urlsplit(argocd.repository_url).port
+        for one in policies(*([port] if port else [])):
             place.allow(one.name, one.pods, ingress=one.ingress, egress=one.egress)
-        secrets = _secrets(place, github=argocd.github is not None)
+        secrets = _secrets(place, argocd)
         release = install(chart, kubeconfig, place.options(*secrets), ignore_changes=HANDED_OVER)
         after = place.options(release)
         _route(argocd.domain, after)
@@ -99,7 +103,7 @@ class ArgoCD(pulumi.ComponentResource):
         self.register_outputs({})
 
 
-def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
+def _secrets(place: Place, argocd: ArgoCDSettings) -> list[kubernetes.core.v1.Secret]:
     """Make what Argo CD is told and cannot read from Git."""
     redis = place.secret("argocd-redis", {"auth": require_secret("argocdRedisPassword")})
     # Argo CD adds keys of its own, such as the one that signs sessions; they are not declared here,
@@ -111,14 +115,35 @@ def _secrets(place: Place, *, github: bool) -> list[kubernetes.core.v1.Secret]:
     )
     # Empty until somebody is to be told: docs/gitops.md, "Notifications".
     told = place.secret("argocd-notifications-secret", {})
-    if not github:
-        return [redis, own, told]
-    sign_on = place.secret(
-        "argocd-sso",
-        {"dex.github.clientSecret": require_secret("githubClientSecret")},
-        labels=PART_OF,
-    )
-    return [redis, own, told, sign_on]
+    found = [redis, own, told]
+    if argocd.github is not None:
+        sign_on = {"dex.github.clientSecret": require_secret("githubClientSecret")}
+        found.append(place.secret("argocd-sso", sign_on, labels=PART_OF))
+    if argocd.repository_access is not None:
+        found.append(
+            place.secret(
+                "argocd-repository",
+                _repository(argocd, argocd.repository_access),
+                labels={"argocd.argoproj.io/secret-type": "repository", **PART_OF},
+            )
+        )
+    return found
+
+
+def _repository(argocd: ArgoCDSettings, access: RepositoryAccess) -> dict[str, pulumi.Input[str]]:
+    """Give what Argo CD asks of a repository's Secret (its page "Declarative Setup")."""
+    key = require_secret("argocdRepositoryKey")
+    found: dict[str, pulumi.Input[str]] = {"type": "git", "url": argocd.repository_url}
+    if access.kind == "token":
+        return found | {"username": access.user or "", "password": key}
+    host = urlsplit(argocd.repository_url).netloc
+    if host != GITHUB:
+        found["githubAppEnterpriseBaseUrl"] = f"https://{host}/api/v3"
+    return found | {
+        "githubAppID": str(access.app_id),
+        "githubAppInstallationID": str(access.installation_id),
+        "githubAppPrivateKey": key,
+    }
 
 
 def _route(domain: str, opts: pulumi.ResourceOptions) -> None:

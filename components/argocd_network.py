@@ -69,8 +69,8 @@ class Policy(NamedTuple):
     egress: list[Rule]
 
 
-def policies() -> Iterator[Policy]:
-    """Give a policy for every part."""
+def policies(git_port: int = HTTPS_PORT) -> Iterator[Policy]:
+    """Give a policy for every part; the repository's host listens on `git_port`."""
     for name, part in PARTS.items():
         callers = [PARTS[one].labels for one, called in CALLS.items() if name in called]
         ingress = [metrics(part.metrics)]
@@ -83,8 +83,9 @@ def policies() -> Iterator[Policy]:
             {"to": [_pods(PARTS[called].labels)], "ports": ports(*PARTS[called].serves)}
             for called in CALLS.get(name, ())
         ]
-        if outside := OUTSIDE.get(name):
-            egress.append(anybody(*outside))
+        outside = {*OUTSIDE.get(name, ()), *([git_port] if name == "repo-server" else [])}
+        if outside:
+            egress.append(anybody(*sorted(outside)))
         yield Policy(name, part.labels, ingress, egress)
 
 

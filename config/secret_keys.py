@@ -46,6 +46,10 @@ def _uses_github(services: Services) -> bool:
     return services.argocd is not None and services.argocd.github is not None
 
 
+def _reads_private_repository(services: Services) -> bool:
+    return services.argocd is not None and services.argocd.repository_access is not None
+
+
 def _backs_up(services: Services) -> bool:
     return services.backup is not None
 
@@ -57,6 +61,11 @@ SECRET_KEYS = (
     SecretKey("argocdRedisPassword", "what Argo CD's parts show to its Redis", _has_argocd),
     SecretKey("githubWebhookSecret", "what GitHub signs its webhook calls with", _has_argocd),
     SecretKey("githubClientSecret", "the GitHub OAuth application's secret", _uses_github),
+    SecretKey(
+        "argocdRepositoryKey",
+        "what reads the Git repository: the GitHub App's private key, or the token",
+        _reads_private_repository,
+    ),
     SecretKey("backupAccessKey", "the S3 access key's id", _backs_up),
     SecretKey("backupSecretKey", "the S3 access key's secret", _backs_up),
 )

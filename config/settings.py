@@ -430,6 +430,36 @@ class GitHubLogin(Model):
     viewer_teams: tuple[Team, ...] = Field(default=(), description="teams that may look")
 
 
+class RepositoryAccess(Model):
+    """How Argo CD reads a private repository; its key is the secret argocdRepositoryKey."""
+
+    kind: Literal["githubApp", "token"] = Field(
+        description="by a GitHub App's key, or by a token of any Git host"
+    )
+    app_id: int | None = Field(default=None, ge=1, description="githubApp: the App's id")
+    installation_id: int | None = Field(
+        default=None, ge=1, description="githubApp: the id of its installation"
+    )
+    user: Text | None = Field(
+        default=None, description="token: the user that the host wants beside it"
+    )
+
+    @model_validator(mode="after")
+    def _settings_of_the_kind(self) -> RepositoryAccess:
+        app = self.app_id is not None, self.installation_id is not None
+        if self.kind == "githubApp" and (app != (True, True) or self.user is not None):
+            refuse(
+                "githubApp without `appId` or `installationId`, or with `user`",
+                "give both ids and no user",
+            )
+        if self.kind == "token" and (app != (False, False) or self.user is None):
+            refuse(
+                "token without `user`, or with `appId` or `installationId`",
+                "give the user alone (GitHub: x-access-token, GitLab: oauth2)",
+            )
+        return self
+
+
 class ArgoCD(Model):
     """GitOps: what runs on the platform comes from Git."""
 
@@ -437,6 +467,9 @@ class ArgoCD(Model):
     domain: Domain = Field(description="where Argo CD is served")
     repository_url: HttpsUrl = Field(description="the Git repository of platform/ and apps/")
     revision: Revision = Field(default="main", description="the branch or tag to follow")
+    repository_access: RepositoryAccess | None = Field(
+        default=None, description="how a private repository is read; missing for a public one"
+    )
     github: GitHubLogin | None = Field(default=None, description="single sign-on with GitHub")
 
 

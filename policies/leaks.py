@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from components.redaction import MARK
-from config.problems import looks_secret, names_secret
 from config.secret_keys import SECRET_NAMES
+from config.shown import looks_secret, names_secret
 from policies.known import Known
 from policies.model import Leaf, Level, Resource, Rule, leaves
 

@@ -4,18 +4,20 @@ from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pulumi
 import pytest
 
 from components import layers
-from config import parse
+from config import SettingsError, parse
 from config.secret_keys import SECRET_KEYS
 from tests.unit.recorder import (
     Platform,
     Registered,
     install_talosctl,
     is_secret,
+    plain,
     production,
     public_text,
     run,
@@ -279,6 +281,82 @@ def test_a_bucket_can_be_part_of_the_storages_host_name() -> None:
     assert backup_environment(pathStyle=False)["USE_PATH_STYLE"] == "true"
 
 
+def argocd_with(**changes: Any) -> Platform:
+    """Run the platform with other settings of Argo CD, as if Git already followed them."""
+    with mock.patch("gitops.generated.check"):
+        return run(changed(argocd=production()["services"]["argocd"] | changes))
+
+
+@pytest.mark.parametrize(
+    ("url", "access", "expected"),
+    [
+        (
+            "https://github.com/example/platform",
+            {"kind": "githubApp", "appId": 12, "installationId": 34},
+            {
+                "githubAppID": "12",
+                "githubAppInstallationID": "34",
+                "githubAppPrivateKey": "argocdRepositoryKey-of-the-test",
+            },
+        ),
+        (
+            "https://github.corp.example.com/example/platform",
+            {"kind": "githubApp", "appId": 12, "installationId": 34},
+            {
+                "githubAppEnterpriseBaseUrl": "https://github.corp.example.com/api/v3",
+                "githubAppID": "12",
+                "githubAppInstallationID": "34",
+                "githubAppPrivateKey": "argocdRepositoryKey-of-the-test",
+            },
+        ),
+        (
+            "https://git.example.com/example/platform",
+            {"kind": "token", "user": "oauth2"},
+            {"username": "oauth2", "password": "argocdRepositoryKey-of-the-test"},
+        ),
+    ],
+)
+def test_a_private_repository_is_read_with_a_key_that_is_a_secret_of_the_stack(
+    url: str, access: dict[str, Any], expected: dict[str, str]
+) -> None:
+    platform = argocd_with(repositoryUrl=url, repositoryAccess=access)
+    secret = platform.one(SECRET, "argocd/argocd-repository")
+    labels = secret.inputs["metadata"]["labels"]
+    assert labels["argocd.argoproj.io/secret-type"] == "repository"
+    assert "argocdRepositoryKey-of-the-test" not in public_text(secret.inputs)
+    assert plain(secret.inputs["stringData"]) == {"type": "git", "url": url} | expected
+    root = platform.one("kubernetes:argoproj.io/v1alpha1:Application", "root-application")
+    release = platform.one(RELEASE, "argo-cd")
+    assert secret.urn in release.dependencies
+    assert release.urn in root.dependencies
+
+
+def test_a_public_repository_needs_no_key() -> None:
+    assert "argocd/argocd-repository" not in run_production().names(SECRET)
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        {"kind": "githubApp", "appId": 12},
+        {"kind": "githubApp", "appId": 12, "installationId": 34, "user": "x"},
+        {"kind": "token"},
+        {"kind": "token", "user": "x", "appId": 12},
+        {"kind": "deployKey"},
+    ],
+)
+def test_an_access_that_lacks_something_is_refused(access: dict[str, Any]) -> None:
+    argocd = production()["services"]["argocd"] | {"repositoryAccess": access}
+    with pytest.raises(SettingsError, match=r"platform:services\.argocd\.repositoryAccess"):
+        parse(changed(argocd=argocd))
+
+
+def test_argo_cd_may_go_to_the_port_of_its_repository() -> None:
+    platform = argocd_with(repositoryUrl="https://git.example.com:8443/example/platform")
+    egress = platform.one(POLICY, "argocd/repo-server").inputs["spec"]["egress"]
+    assert 8443 in [port["port"] for rule in egress for port in rule["ports"]]
+
+
 def test_only_the_issuer_of_the_settings_is_waited_for() -> None:
     platform = run_production()
     waited = {
@@ -340,7 +418,8 @@ def test_secrets_reach_the_engine_only_as_secrets() -> None:
         text = public_text(one.inputs)
         assert not any(secret in text for secret in given), one.urn
         used |= {secret for secret in given if secret in str(one.inputs)}
-    assert used == set(given) - {"vspherePassword-of-the-test"}
+    unused = {"vspherePassword-of-the-test", "argocdRepositoryKey-of-the-test"}
+    assert used == set(given) - unused
     made = {one.name: one.inputs for one in platform.all(SECRET)}
     told = made.pop("argocd/argocd-notifications-secret")
     assert "stringData" not in told, "until somebody is to be told"
