@@ -33,7 +33,7 @@ def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
         said = _run(
             talosctl,
             *("gen", "config", settings.cluster.name, settings.endpoint, "--output", folder),
-            *("--talos-version", settings.talos.tag, "--kubernetes-version"),
+            *("--talos-version", settings.talos.contract_tag, "--kubernetes-version"),
             *(settings.kubernetes.version, "--with-docs=false", "--with-examples=false"),
         )
         if said is not None:
