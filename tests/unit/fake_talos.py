@@ -84,7 +84,7 @@ class FakeTalos:
         assert Path(arguments[arguments.index("--talosconfig") + 1]).stat().st_mode & 0o077 == 0
         return self._answer(machine, words)
 
-    def _answer(  # noqa: C901, PLR0911 one case a command
+    def _answer(  # noqa: C901, PLR0911, PLR0912 one case a command
         self, machine: FakeMachine, words: list[str]
     ) -> Result:
         match words:
