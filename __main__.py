@@ -9,6 +9,7 @@ import pulumiverse_talos as talos
 
 from components import layers, notes
 from components.cluster import Cluster, Identity, Image, Nodes
+from components.failures import exit_when_told, tell
 from components.foundation import Definition, load_definitions
 from components.hooks import end_waits_on_interrupt
 from components.machines import Machines
@@ -34,7 +35,7 @@ def read_settings() -> tuple[Settings, list[Definition]]:
         if not pulumi.runtime.is_dry_run():
             check_talosctl(settings.talos.tag)
     except (SettingsError, PatchError, TalosctlError, ManifestError) as error:
-        raise pulumi.RunError(str(error)) from None
+        raise tell(str(error)) from None
     finally:
         notes.tell(asked)
     return settings, definitions
@@ -77,5 +78,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    exit_when_told()
     end_waits_on_interrupt()
     main()

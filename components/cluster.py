@@ -18,12 +18,14 @@ import pulumiverse_talos as talos
 from components import redaction
 from components.configuration import patches
 from components.expiry import ends, told_ends
+from components.failures import Questions
 from components.gate import Gate, in_order
 from components.health import Member
 from components.hooks import Hook
 from components.kubernetes_api import api_answers
 from components.orphans import Owner, VCenter, awake, no_leftover
 from components.rollout import Rollout
+from config.problems import Problem
 
 if TYPE_CHECKING:
     import pulumi_vsphere as vsphere
@@ -121,6 +123,7 @@ class Nodes(pulumi.ComponentResource):
         self._root = root
         everyone = settings.control_planes + settings.workers
         self._rollout = Rollout([as_member(one) for one in everyone], identity.talosconfig)
+        self._questions = Questions()
 
         after: pulumi.Input[pulumi.Resource] = identity.secrets
         for machine in everyone:
@@ -180,7 +183,17 @@ class Nodes(pulumi.ComponentResource):
         # plan of new keys would be refused for the dependency that the deployment then adds.
         keys = self._identity.secrets.machine_secrets
         both = pulumi.Output.all(generated.machine_configuration, keys)
-        return pulumi.Output.secret(both.apply(lambda made: made[0]))
+        text = pulumi.Output.secret(both.apply(lambda made: made[0]))
+
+        def refused(words: str) -> Problem:
+            patches = f"{settings.talos.patches} and the settings of {machine.name}"
+            return Problem(
+                f"platform:machines, {machine.name}",
+                "Talos takes no configuration that is made like this",
+                f"correct the patches in {patches} ({words})",
+            )
+
+        return self._questions.ask(text, refused)
 
     def _apply(
         self,

@@ -12,17 +12,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_vsphere as vsphere
 
-from components import leftovers
+from components import explanation, leftovers
 from components.configuration import LINK
+from components.failures import Questions
 from components.library import no_leftover_item
 from components.orphans import VCenter
 
 if TYPE_CHECKING:
+    from config.problems import Problem
     from config.settings import Machine, Settings
 
 # As the Talos OVA describes its machine (pkg/imager/ova); a clone must keep them.
@@ -74,20 +77,44 @@ class Machines(pulumi.ComponentResource):
         """Find what the site has: names from the settings to vCenter's ids."""
         site = self._settings.site
         opts = pulumi.InvokeOutputOptions(parent=self, provider=self._provider)
-        home = vsphere.get_datacenter_output(name=site.datacenter, opts=opts).id
-        cluster = vsphere.get_compute_cluster_output(
-            name=site.cluster, datacenter_id=home, opts=opts
+
+        def named(key: str, kind: str) -> Callable[[str], Problem]:
+            return lambda words: explanation.of_site(site, key, kind, words)
+
+        def of_host(number: int, host: str) -> Callable[[str], Problem]:
+            path = ("machines", number, "host")
+            return lambda words: explanation.of_object(site, path, host, "host", words)
+
+        # The first answer also tells whether vCenter can be used at all.
+        home = (
+            Questions()
+            .ask(
+                vsphere.get_datacenter_output(name=site.datacenter, opts=opts),
+                named("datacenter", "datacenter"),
+            )
+            .id
+        )
+        questions = Questions()
+        cluster = questions.ask(
+            vsphere.get_compute_cluster_output(name=site.cluster, datacenter_id=home, opts=opts),
+            named("cluster", "cluster"),
         )
         self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
-        self._datastore = vsphere.get_datastore_output(
-            name=site.datastore, datacenter_id=home, opts=opts
+        self._datastore = questions.ask(
+            vsphere.get_datastore_output(name=site.datastore, datacenter_id=home, opts=opts),
+            named("datastore", "datastore"),
         ).id
-        self._network = vsphere.get_network_output(
-            name=site.network, datacenter_id=home, opts=opts
+        self._network = questions.ask(
+            vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
+            named("network", "network"),
         ).id
+        hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
         self._hosts = {
-            host: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts).id
-            for host in sorted({one.host for one in self._settings.machines if one.host})
+            host: questions.ask(
+                vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
+                of_host(number, host),
+            ).id
+            for host, number in sorted(hosts.items())
         }
 
     def _make_image(self, image: pulumi.Resource | None) -> None:

@@ -242,6 +242,9 @@ def run(
             mock.patch("pulumi.export", export),
             mock.patch("components.manifests.load", definition),
             mock.patch("components.notes.ask", return_value=None),
+            # Of a process that is the program's own.
+            mock.patch("components.hooks.end_waits_on_interrupt"),
+            mock.patch("components.failures.exit_when_told"),
             nullcontext() if check_git else mock.patch("gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]

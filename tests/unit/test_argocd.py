@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 import yaml
 
 from components.argocd import NAMESPACE, merged, plan
 from components.argocd_network import CALLS, OUTSIDE, PARTS, policies
+from components.failures import ToldError
 from components.place import API_PORT
 from config import load_file
 from gitops.root import root_application
@@ -83,7 +83,7 @@ def test_nothing_is_touched_while_git_has_other_settings_than_the_stack() -> Non
     settings = production()
     settings["services"]["argocd"]["domain"] = "cd.platform.example.com"
     platform = Platform()
-    with pytest.raises(pulumi.RunError) as refused:
+    with pytest.raises(ToldError) as refused:
         run(settings, platform=platform, check_git=True)
     assert 'platform:services.argocd.domain = "cd.platform.example.com"' in str(refused.value)
     assert "python -m gitops write" in str(refused.value)

@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import pytest
 
+from components.failures import ToldError
 from components.patch_files import PatchError, check_patch_files
 from config import parse
 from tests.unit.recorder import (
@@ -232,7 +232,7 @@ def test_an_image_of_extensions_is_registered_before_it_is_downloaded() -> None:
 def test_bad_settings_are_all_reported_and_nothing_is_registered() -> None:
     network = production()["network"] | {"gatway": "172.16.20.1"}
     platform = Platform()
-    with pytest.raises(pulumi.RunError) as caught:
+    with pytest.raises(ToldError) as caught:
         run(settings(network=network, machines=production()["machines"][:2]), platform=platform)
     for key in ("platform:network.gatway", "platform:machines"):
         assert key in str(caught.value)
@@ -257,9 +257,7 @@ def test_a_missing_talosctl_is_named_before_anything_is_touched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(
-        pulumi.RunError, match=r"talosctl: not found on PATH; install talosctl v1\.13\.9"
-    ):
+    with pytest.raises(ToldError, match=r"talosctl: not found on PATH; install talosctl v1\.13\.9"):
         run(settings())
 
 

@@ -1,0 +1,152 @@
+"""What stops a run, told once: which setting it is about, what is wrong, and what to do.
+
+The SDK shows what fails in a program as two tracebacks around the right sentence; and where a hook
+runs meanwhile, often nothing at all: the SDK first cancels the hook, at which the engine ends the
+run, and only then reports the cause, too late. So the cause is told here, before anything is
+cancelled, and the program ends with the exit code that says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import pulumi
+
+from components.waiting import STOP
+from config.problems import Problem
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+EXIT_CODE = 32
+"""Tells the language host that the error has been shown (pulumi-language-python-exec)."""
+
+
+ASKED = "invoke of "
+"""How the SDK begins the error of a provider's function."""
+
+
+class ToldError(BaseException):
+    """The run ends, and the user has been told why. No `Exception`: the SDK would tell it again."""
+
+
+def tell(text: str) -> ToldError:
+    """Show an error in the engine's display, and give what is to be raised."""
+    pulumi.log.error(text)
+    return ToldError(text)
+
+
+def exit_when_told() -> None:
+    """Let a `ToldError` end the program without a traceback, and with its exit code."""
+    shown = sys.excepthook
+    told: list[BaseException] = []
+
+    def show(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, ToldError):
+            told.append(error)
+        else:
+            shown(kind, error, traceback)
+
+    def leave() -> None:
+        if told:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_CODE)
+
+    sys.excepthook = show
+    # The first that is registered runs last: temporary files are gone by then.
+    atexit.register(leave)
+
+
+class _Answer(NamedTuple):
+    """Everything that an output holds."""
+
+    value: Any
+    known: bool
+    secret: bool
+    resources: set[pulumi.Resource]
+
+
+class Questions:
+    """Calls of provider functions that are asked together, and whose failures are told together."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._all = asyncio.Event()
+        self._problems: list[Problem] = []
+        self._told: ToldError | None = None
+
+    def ask(self, answer: pulumi.Output[T], problem: Callable[[str], Problem]) -> pulumi.Output[T]:
+        """Give the same answer, but one whose failure ends the run with all failures of the group.
+
+        `problem` makes the provider's error message a problem of a setting.
+        """
+        self._open += 1
+        settled = asyncio.ensure_future(self._settle(answer, problem))
+
+        async def part(number: int) -> Any:  # noqa: ANN401 the parts of an answer
+            return (await settled)[number]
+
+        # As futures: an output asks for the rest no more when the first of them fails.
+        parts = [asyncio.ensure_future(part(n)) for n in range(len(_Answer._fields))]
+        value, known, secret, resources = parts
+        return pulumi.Output(resources, value, known, secret)
+
+    async def _settle(self, answer: pulumi.Output[T], problem: Callable[[str], Problem]) -> _Answer:
+        try:
+            found = _Answer(
+                await answer.future(with_unknowns=True),
+                await answer.is_known(),
+                await answer.is_secret(),
+                await answer.resources(),
+            )
+        except Exception as error:
+            if not str(error).startswith(ASKED) or STOP.requested():
+                self._settled()  # it was never asked, or is not waited for any more
+                raise
+            self._problems.append(problem(cause(str(error))))
+            self._settled()
+            await self._all.wait()
+            if self._told is None:
+                self._told = tell(listed(self._problems))
+            raise self._told from None
+        except BaseException:  # an earlier question failed, and this one was never asked
+            self._settled()
+            raise
+        self._settled()
+        return found
+
+    def _settled(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._all.set()
+
+
+def listed(problems: list[Problem]) -> str:
+    """Write problems as one message, the same one only once."""
+    texts = list(dict.fromkeys(str(one) for one in problems))
+    if len(texts) == 1:
+        return texts[0]
+    return "\n".join([f"{len(texts)} problems:", *(f"  - {one}" for one in texts)])
+
+
+def cause(error: str) -> str:
+    """Leave out what the SDK and the engine put before a provider's own words."""
+    for mark in ("returned an error: ", " failed: "):
+        _, found, rest = error.partition(mark)
+        if found and error.startswith(ASKED):
+            error = rest
+            break
+    text = " ".join(error.split())
+    if text.startswith("invoking ") and ": " in text:
+        text = text.split(": ", 1)[1]
+    return text

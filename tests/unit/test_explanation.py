@@ -1,0 +1,83 @@
+"""The words of vCenter and of networks, as problems of settings."""
+
+import pytest
+
+from components.explanation import of_object, of_site
+from config import parse
+from tests.unit.recorder import production
+
+SITE = parse(production()).site
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "fault", "mend"),
+    [
+        (
+            "ServerFaultCode: Cannot complete login due to an incorrect user name or password.",
+            "platform:vspherePassword, platform:site.user: ",
+            "refuses the login of",
+            "docs/procedures/rotate-secret.md",
+        ),
+        (
+            "x509: certificate has expired or is not yet valid: current time is after 2026-01-01",
+            "platform:site.vcenter = ",
+            "its certificate has expired",
+            "renew the certificate",
+        ),
+        (
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            "platform:site.vcenter = ",
+            "an authority that this machine does not trust",
+            "add that authority's certificate",
+        ),
+        (
+            "dial tcp: lookup vcenter.example.com on 172.16.20.1:53: no such host",
+            "platform:site.vcenter = ",
+            "no name server knows this name",
+            "which name servers",
+        ),
+        (
+            "dial tcp 172.16.20.10:443: connect: connection refused",
+            "platform:site.vcenter = ",
+            "nothing listens there",
+            "whether it runs",
+        ),
+        (
+            "dial tcp 172.16.20.10:443: i/o timeout",
+            "platform:site.vcenter = ",
+            "it does not answer",
+            "firewalls",
+        ),
+        (
+            "error fetching datastore: datastore 'datastore01' not found",
+            'platform:site.datastore = "datastore01": ',
+            "has no such datastore in the datacenter dc01",
+            "name one that it has",
+        ),
+        (
+            "ServerFaultCode: Permission to perform this operation was denied.",
+            "platform:site.user = ",
+            "denies it a right",
+            "docs/procedures/first-install.md",
+        ),
+        (
+            "something that nobody has seen before",
+            'platform:site.datastore = "datastore01": ',
+            "cannot give this datastore",
+            "it says: something that nobody has seen before",
+        ),
+    ],
+)
+def test_a_failure_names_key_value_and_mend_and_keeps_the_vendors_words(
+    words: str, key: str, fault: str, mend: str
+) -> None:
+    text = str(of_site(SITE, "datastore", "datastore", words))
+    assert text.startswith(key)
+    assert fault in text
+    assert mend in text
+    assert words in text
+
+
+def test_a_missing_host_is_told_at_its_machine() -> None:
+    found = of_object(SITE, ("machines", 1, "host"), "esx09", "host", "host 'esx09' not found")
+    assert str(found).startswith('platform:machines[1].host = "esx09": ')
