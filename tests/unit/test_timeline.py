@@ -318,29 +318,81 @@ def test_the_recorder_does_not_mind_an_engine_that_never_started(tmp_path: Path)
 # --- the page -----------------------------------------------------------------------------------
 
 
-def drawing(page: str) -> ET.Element:
-    """Parse the page's drawing; fails when it is not well-formed."""
-    start, end = page.index("<svg"), page.index("</svg>") + len("</svg>")
-    return ET.fromstring(page[start:end])  # noqa: S314 our own
+def rows(page: str) -> list[ET.Element]:
+    """Parse the page's chart, which must be well-formed, and give its rows."""
+    start = page.index('<div class="chart">')
+    end = page.index("<h2>", start)
+    chart = ET.fromstring(page[start:end])  # noqa: S314 our own
+    return [one for one in chart if "row" in one.get("class", "").split()]
 
 
-def test_the_page_has_a_bar_a_change_and_marks_the_critical_path(tmp_path: Path) -> None:
+def found(row: ET.Element, kind: str) -> ET.Element:
+    """Give the part of a row with this class."""
+    (one,) = (part for part in row.iter() if kind in part.get("class", "").split())
+    return one
+
+
+def text(row: ET.Element) -> str:
+    return "".join(found(row, "name").itertext())
+
+
+def width(row: ET.Element) -> float:
+    return float(found(row, "bar").get("style", "").partition("width:")[2].rstrip("%"))
+
+
+def test_the_page_has_a_bar_a_change_and_numbers_the_critical_path(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.resource("folder", 1, 2)
     run.resource("image", 1, 4, operation="update")
     run.resource("node<01>&", 6, 9, "folder", "image")
-    bars = {
-        group.findtext("title", "").splitlines()[0].split("::")[-1]: group.find("rect")
-        for group in drawing(run.timeline(end=10).html()).iter("g")
+    bars = [row for row in rows(run.timeline(end=10).html()) if row.find(".//*[@class='name']")
+            is not None and "group" not in row.get("class", "")]  # fmt: skip
+    assert {text(row): (row.get("class"), found(row, "bar").get("class")) for row in bars} == {
+        "VirtualMachine folder": ("row", "bar create"),
+        "1VirtualMachine image": ("row critical", "bar update"),
+        "2VirtualMachine node<01>&": ("row critical", "bar create"),
     }
-    classes = {name: bar.get("class") for name, bar in bars.items() if bar is not None}
-    assert classes == {
-        "folder": "bar create",
-        "image": "bar update critical",
-        "node<01>&": "bar create critical",
-    }
-    widths = {name: float(bar.get("width", "")) for name, bar in bars.items() if bar is not None}
-    assert widths["image"] == pytest.approx(3 * widths["folder"], abs=0.2)
+    widths = {text(row): width(row) for row in bars}
+    assert widths["1VirtualMachine image"] == pytest.approx(
+        3 * widths["VirtualMachine folder"], abs=0.2
+    )
+
+
+def test_each_layer_has_its_total(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.resource("folder", 1, 2)
+    run.resource("node01", 5, 9, "folder")
+    page = run.timeline(end=10).html()
+    (layer,) = (row for row in rows(page) if "group" in row.get("class", ""))
+    assert text(layer) == "Machines"
+    assert found(layer, "took").text == "8.0 s"  # from its first step to its last
+    assert '<td class="figure soft">5.0 s</td>' in page  # and the work in it
+
+
+def test_only_what_failed_looks_like_an_error(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.resource("folder", 1, 2)
+    run.resource("node01", 2, 9, "folder", failed=True)
+    classes = {text(row): row.get("class", "") for row in rows(run.timeline(end=10).html())}
+    assert [name for name, kind in classes.items() if "failed" in kind] == [
+        "2VirtualMachine node01"
+    ]
+
+
+def test_a_long_name_is_shown_whole(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.resource("kubelet-serving-cert-approver-of-the-platform-and-more", 1, 2)
+    names = [text(row) for row in rows(run.timeline(end=3).html())]
+    assert "1VirtualMachine kubelet-serving-cert-approver-of-the-platform-and-more" in names
+
+
+def test_a_late_duration_stands_on_the_left_of_its_bar_and_gap(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.resource("first", 0, 5)
+    run.resource("last", 9, 10, "first")
+    first, last = (found(row, "took").get("style", "") for row in rows(run.timeline(10).html())[1:])
+    assert first == "left:50.00%"
+    assert last == "right:50.00%"  # and left of the gap in front of it
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
