@@ -7,7 +7,7 @@ from pathlib import Path
 import pulumi
 import pulumiverse_talos as talos
 
-from components import layers, notes
+from components import entrances, layers, notes
 from components.cluster import Cluster, Identity, Image, Nodes
 from components.failures import exit_when_told, tell
 from components.foundation import Definition, load_definitions
@@ -75,6 +75,8 @@ def main() -> None:
     pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export("talosconfig", identity.talosconfig)
     pulumi.export("expires", cluster.expires)
+    pulumi.export("addresses", entrances.addresses(settings))
+    pulumi.export("next", entrances.next_step(settings))
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def rehearse() -> None:
     for title, seconds in times.items():
         print(f"{title:40} {seconds:7.1f} s")
     print(f"\n{judged}")
-    print(f"\ntimeline of the deployment: {picture.relative_to(PROJECT)}")
     print(f"\n{report.real_and_simulated()}")
+    print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rehearsal import platform
@@ -31,6 +32,26 @@ def ingress() -> str:
     host = traefik.get("dashboardDomain") or "anything.example.com"
     status, text = platform.ask(traefik["address"], host)
     return f"https://{host} at {traefik['address']}: HTTP {status}, {text.strip()}"
+
+
+def pictures(folder: Path) -> str:
+    """Link what the rehearsal drew, for a terminal or a browser."""
+    kinds = {".html": "picture", ".json": "figures", ".events": "the engine's events"}
+    lines = [
+        f"  {one.resolve().as_uri()}  ({kinds[one.suffix]})"
+        for one in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".html", path.name))
+        if one.suffix in kinds
+    ]
+    return "\n".join(["left behind:", *lines])
+
+
+def what_next() -> str:
+    """Say what to try after a rehearsal."""
+    return (
+        "next: `make lab-shell` opens a world of your own, to try commands by hand; `make drill` "
+        "burns the platform down\nand rebuilds it; `make review BASE=origin/main` says what a "
+        "change does before it lands"
+    )
 
 
 def spec() -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""What an operator wants to know when `pulumi up` has ended: where the platform is, and what next.
+
+Pure data of the settings, so that no preview changes by it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+HUBBLE_PORT = 12000
+"""Of this machine, for Hubble's web interface: it has no password, so it is not served outside."""
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Give where each part with an interface for people is, by its name."""
+    services = settings.services
+    found = {}
+    if services.argocd is not None:
+        found["argocd"] = f"https://{services.argocd.domain}"
+    if services.traefik is not None:
+        found["ingress"] = str(services.traefik.address)
+        if services.traefik.dashboard_domain is not None:
+            found["traefik"] = f"https://{services.traefik.dashboard_domain}"
+    if services.cilium is not None:
+        found["hubble"] = (
+            f"http://localhost:{HUBBLE_PORT} while this runs: kubectl --namespace kube-system "
+            f"port-forward service/hubble-ui {HUBBLE_PORT}:80"
+        )
+    return found
+
+
+def next_step(settings: Settings) -> str:
+    """Say what to do first with a platform that has just been built."""
+    steps = [
+        "pulumi stack output --show-secrets kubeconfig > kubeconfig, and the same for talosconfig",
+        "KUBECONFIG=$PWD/kubeconfig kubectl get nodes",
+    ]
+    traefik = settings.services.traefik
+    if traefik is not None:
+        names = [one for one in (_argocd(settings), traefik.dashboard_domain) if one]
+        if names:
+            steps.append(f"let your name server give {traefik.address} for {' and '.join(names)}")
+    steps.append(
+        "keep the machine secrets and the passphrase safe: docs/procedures/first-install.md"
+    )
+    return "; ".join(steps)
+
+
+def _argocd(settings: Settings) -> str | None:
+    return None if settings.services.argocd is None else settings.services.argocd.domain
