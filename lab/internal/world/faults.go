@@ -12,22 +12,42 @@ import (
 // Faults that a run can ask for, to see the real errors of bad requests and dead parts.
 const (
 	FaultCertificate = "vcenter-certificate-expired"
+	FaultAuthority   = "vcenter-certificate-unknown"
+	FaultVcenter     = "vcenter-down"
 	FaultPassword    = "vcenter-password"
+	FaultDatacenter  = "datacenter-missing"
+	FaultCluster     = "cluster-missing"
 	FaultDatastore   = "datastore-missing"
+	FaultNetwork     = "network-missing"
+	FaultFactory     = "factory-down"
+	FaultCharts      = "charts-down"
 	faultSilent      = "machine-silent=" // and a machine's name
 )
+
+var faults = []string{
+	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultDatastore,
+	FaultNetwork, FaultFactory, FaultCharts,
+}
 
 // CheckFaults refuses a fault that the lab does not know.
 func CheckFaults(given []string) error {
 	for _, f := range given {
-		if f != FaultCertificate && f != FaultPassword && f != FaultDatastore && !strings.HasPrefix(f, faultSilent) {
-			return fmt.Errorf("--fault %s: the lab knows %s, %s, %s and %sNAME", f, FaultCertificate, FaultPassword, FaultDatastore, faultSilent)
+		if !slices.Contains(faults, f) && !strings.HasPrefix(f, faultSilent) {
+			return fmt.Errorf("--fault %s: the lab knows %s and %sNAME", f, strings.Join(faults, ", "), faultSilent)
 		}
 	}
 	return nil
 }
 
 func (o Options) has(fault string) bool { return slices.Contains(o.Faults, fault) }
+
+// named gives an object another name where a fault says that it is missing.
+func (o Options) named(fault, name string) string {
+	if o.has(fault) {
+		return "another-" + name
+	}
+	return name
+}
 
 func (o Options) certificateEnd() time.Time {
 	if o.has(FaultCertificate) {

@@ -79,12 +79,18 @@ func Serve(l Layout, progress *os.File) error {
 	})
 	defer fleet.Close()
 
-	if err := serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
-		return err
+	if spec.Options.has(FaultFactory) {
+		say("no image factory: --fault %s", FaultFactory)
+	} else {
+		if err := serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
+			return err
+		}
+		say("image factory at https://%s (simulated)", s.Site.ImageFactory)
 	}
-	say("image factory at https://%s (simulated)", s.Site.ImageFactory)
 
-	if err := serveCharts(authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
+	if spec.Options.has(FaultCharts) {
+		say("no chart repositories: --fault %s", FaultCharts)
+	} else if err := serveCharts(authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
 		return err
 	}
 
@@ -197,11 +203,22 @@ func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say f
 
 func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
 	s, options := spec.Settings, spec.Options
+	if options.has(FaultAuthority) {
+		stranger, err := pki.New()
+		if err != nil {
+			return nil, err
+		}
+		authority = stranger
+	}
 	certificate, err := authority.Server(s.Site.Vcenter, options.certificateEnd())
 	if err != nil {
 		return nil, err
 	}
-	listener, err := listen(netip.AddrPortFrom(address, 443), nil)
+	where := netip.AddrPortFrom(address, 443)
+	if options.has(FaultVcenter) {
+		where = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	listener, err := listen(where, nil)
 	if err != nil {
 		return nil, fmt.Errorf("vCenter: %w", err)
 	}
@@ -209,15 +226,14 @@ func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.
 	if options.has(FaultPassword) {
 		password = "another-one"
 	}
-	datastore := s.Site.Datastore
-	if options.has(FaultDatastore) {
-		datastore = "another-" + datastore
-	}
 	return vcenter.Start(context.Background(), vcenter.Options{
 		Listener: listener, Certificate: certificate, User: s.Site.User, Password: password,
 		Inventory: vcenter.Inventory{
-			Datacenter: s.Site.Datacenter, Cluster: s.Site.Cluster, Datastore: datastore, Network: s.Site.Network,
-			Hosts: hosts(s),
+			Datacenter: options.named(FaultDatacenter, s.Site.Datacenter),
+			Cluster:    options.named(FaultCluster, s.Site.Cluster),
+			Datastore:  options.named(FaultDatastore, s.Site.Datastore),
+			Network:    options.named(FaultNetwork, s.Site.Network),
+			Hosts:      hosts(s),
 		},
 		Machines: machinesOf(fleet), Dir: l.Root, CloneDelay: options.CloneDelay, Log: log,
 	})
