@@ -163,7 +163,18 @@ class Nodes(pulumi.ComponentResource):
         return awake(VCenter.of(self._settings.site), self._password, machine.name, virtual.id)
 
     def _configuration(self, machine: Machine) -> pulumi.Output[str]:
-        """Generate the machine's whole configuration; a secret."""
+        """Give the machine's whole configuration; a secret."""
+
+        def refused(words: str) -> Problem:
+            return Problem(
+                f"platform:machines, {machine.name}",
+                "Talos takes no configuration that is made like this",
+                f"correct its settings, or its patches in {self._settings.talos.patches} ({words})",
+            )
+
+        return self._questions.ask(lambda: self._generate(machine), refused)
+
+    def _generate(self, machine: Machine) -> pulumi.Output[str]:
         settings = self._settings
         generated = talos.machine.get_configuration_output(
             cluster_name=settings.cluster.name,
@@ -183,17 +194,7 @@ class Nodes(pulumi.ComponentResource):
         # plan of new keys would be refused for the dependency that the deployment then adds.
         keys = self._identity.secrets.machine_secrets
         both = pulumi.Output.all(generated.machine_configuration, keys)
-        text = pulumi.Output.secret(both.apply(lambda made: made[0]))
-
-        def refused(words: str) -> Problem:
-            patches = f"{settings.talos.patches} and the settings of {machine.name}"
-            return Problem(
-                f"platform:machines, {machine.name}",
-                "Talos takes no configuration that is made like this",
-                f"correct the patches in {patches} ({words})",
-            )
-
-        return self._questions.ask(text, refused)
+        return pulumi.Output.secret(both.apply(lambda made: made[0]))
 
     def _apply(
         self,

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pulumi
+from pulumi.runtime.settings import SETTINGS
 
 from components.waiting import STOP
 from config.problems import Problem
@@ -85,12 +86,15 @@ class Questions:
         self._problems: list[Problem] = []
         self._told: ToldError | None = None
 
-    def ask(self, answer: pulumi.Output[T], problem: Callable[[str], Problem]) -> pulumi.Output[T]:
-        """Give the same answer, but one whose failure ends the run with all failures of the group.
+    def ask(
+        self, question: Callable[[], pulumi.Output[T]], problem: Callable[[str], Problem]
+    ) -> pulumi.Output[T]:
+        """Give the answer, but one whose failure ends the run with all failures of the group.
 
         `problem` makes the provider's error message a problem of a setting.
         """
         self._open += 1
+        answer = _unwatched(question)
         settled = asyncio.ensure_future(self._settle(answer, problem))
 
         async def part(number: int) -> Any:  # noqa: ANN401 the parts of an answer
@@ -129,6 +133,15 @@ class Questions:
         self._open -= 1
         if not self._open:
             self._all.set()
+
+
+def _unwatched(question: Callable[[], pulumi.Output[T]]) -> pulumi.Output[T]:
+    """Make outputs that the SDK does not watch: it would end the run at the first that fails."""
+    before = set(SETTINGS.outputs)
+    answer = question()
+    with SETTINGS.lock:
+        SETTINGS.outputs.intersection_update(before)
+    return answer
 
 
 def listed(problems: list[Problem]) -> str:

@@ -89,29 +89,33 @@ class Machines(pulumi.ComponentResource):
         home = (
             Questions()
             .ask(
-                vsphere.get_datacenter_output(name=site.datacenter, opts=opts),
+                lambda: vsphere.get_datacenter_output(name=site.datacenter, opts=opts),
                 named("datacenter", "datacenter"),
             )
             .id
         )
         questions = Questions()
         cluster = questions.ask(
-            vsphere.get_compute_cluster_output(name=site.cluster, datacenter_id=home, opts=opts),
+            lambda: vsphere.get_compute_cluster_output(
+                name=site.cluster, datacenter_id=home, opts=opts
+            ),
             named("cluster", "cluster"),
         )
         self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
         self._datastore = questions.ask(
-            vsphere.get_datastore_output(name=site.datastore, datacenter_id=home, opts=opts),
+            lambda: vsphere.get_datastore_output(
+                name=site.datastore, datacenter_id=home, opts=opts
+            ),
             named("datastore", "datastore"),
         ).id
         self._network = questions.ask(
-            vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
+            lambda: vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
             named("network", "network"),
         ).id
         hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
         self._hosts = {
             host: questions.ask(
-                vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
+                lambda host=host: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
                 of_host(number, host),
             ).id
             for host, number in sorted(hosts.items())
@@ -165,7 +169,8 @@ class Machines(pulumi.ComponentResource):
         name = f"{settings.cluster.name}-role"
         category = vsphere.TagCategory(
             "role",
-            name=name,
+            # Known from the start, but needed after vCenter has been found to answer.
+            name=self._datacenter.apply(lambda _: name),
             cardinality="SINGLE",
             associable_types=["VirtualMachine"],
             description=f"Roles of the machines of cluster {settings.cluster.name}",

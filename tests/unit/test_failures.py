@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime.settings import SETTINGS
 
 from components import failures
 from components.failures import Questions, ToldError, cause
@@ -29,17 +30,17 @@ def problem_of(key: str) -> Callable[[str], Problem]:
     return lambda words: Problem(key, words, "mend it")
 
 
-def answer(value: object, seconds: float = 0.0) -> pulumi.Output[object]:
+def answer(value: object, seconds: float = 0.0) -> Callable[[], pulumi.Output[object]]:
     async def later() -> object:
         await asyncio.sleep(seconds)
         if isinstance(value, Exception):
             raise value
         return value
 
-    return pulumi.Output.from_input(later())
+    return lambda: pulumi.Output.from_input(later()).apply(lambda given: given)
 
 
-def failed(words: str, seconds: float = 0.0) -> pulumi.Output[object]:
+def failed(words: str, seconds: float = 0.0) -> Callable[[], pulumi.Output[object]]:
     text = f"invoke of vsphere:index/getX:getX failed: invocation of x returned an error: {words}"
     return answer(RuntimeError(text), seconds)
 
@@ -70,6 +71,24 @@ def test_all_failures_of_a_group_are_told_together_and_once(told: Problems) -> N
     ]
 
 
+def test_the_sdk_does_not_see_a_failure_before_all_are_known(told: Problems) -> None:
+    async def test() -> None:
+        questions = Questions()
+        before = set(SETTINGS.outputs)
+        questions.ask(failed("datastore not found"), problem_of("a"))
+        questions.ask(failed("network not found", 0.05), problem_of("b"))
+        watched = set(SETTINGS.outputs) - before
+        done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            with pytest.raises(ToldError):
+                await one
+        await asyncio.wait(watched)
+        SETTINGS.outputs.difference_update(watched)
+
+    run(test())
+    assert len(told) == 1
+
+
 def test_one_failure_is_one_line(told: Problems) -> None:
     async def test() -> None:
         with pytest.raises(ToldError):
@@ -82,7 +101,7 @@ def test_one_failure_is_one_line(told: Problems) -> None:
 def test_what_depends_on_a_failed_answer_is_not_told_again(told: Problems) -> None:
     async def test() -> None:
         home = Questions().ask(failed("no datacenter"), problem_of("datacenter"))
-        later = Questions().ask(home.apply(lambda _: "never"), problem_of("datastore"))
+        later = Questions().ask(lambda: home.apply(lambda _: "never"), problem_of("datastore"))
         with pytest.raises(ToldError):
             await later.future()
 
@@ -102,11 +121,11 @@ def test_an_error_that_is_no_providers_is_not_taken_for_one(told: Problems) -> N
 
 def test_an_answer_keeps_what_it_is(told: Problems) -> None:
     async def test() -> None:
-        secret = Questions().ask(pulumi.Output.secret("value"), problem_of("a"))
+        secret = Questions().ask(lambda: pulumi.Output.secret("value"), problem_of("a"))
         assert await secret.future() == "value"
         assert await secret.is_secret()
         unknown = Questions().ask(
-            pulumi.Output(set(), _soon(value=pulumi.output.UNKNOWN), _soon(value=False)),
+            lambda: pulumi.Output(set(), _soon(value=pulumi.output.UNKNOWN), _soon(value=False)),
             problem_of("a"),
         )
         assert not await unknown.is_known()
