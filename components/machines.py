@@ -81,10 +81,6 @@ class Machines(pulumi.ComponentResource):
         def named(key: str, kind: str) -> Callable[[str], Problem]:
             return lambda words: explanation.of_site(site, key, kind, words)
 
-        def of_host(number: int, host: str) -> Callable[[str], Problem]:
-            path = ("machines", number, "host")
-            return lambda words: explanation.of_object(site, path, host, "host", words)
-
         # The first answer also tells whether vCenter can be used at all.
         home = (
             Questions()
@@ -112,14 +108,16 @@ class Machines(pulumi.ComponentResource):
             lambda: vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
             named("network", "network"),
         ).id
-        hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
-        self._hosts = {
-            host: questions.ask(
-                lambda host=host: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
-                of_host(number, host),
+
+        def of_host(host: str, number: int) -> pulumi.Output[str]:
+            path = ("machines", number, "host")
+            return questions.ask(
+                lambda: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
+                lambda words: explanation.of_object(site, path, host, "host", words),
             ).id
-            for host, number in sorted(hosts.items())
-        }
+
+        hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
+        self._hosts = {host: of_host(host, number) for host, number in sorted(hosts.items())}
 
     def _make_image(self, image: pulumi.Resource | None) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""

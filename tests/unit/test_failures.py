@@ -31,7 +31,7 @@ def problem_of(key: str) -> Callable[[str], Problem]:
 
 
 def answer(value: object, seconds: float = 0.0) -> Callable[[], pulumi.Output[object]]:
-    async def later() -> object:
+    async def later() -> Any:
         await asyncio.sleep(seconds)
         if isinstance(value, Exception):
             raise value
