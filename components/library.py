@@ -129,7 +129,6 @@ def session(vcenter: VCenter, password: str) -> Iterator[Session]:
         finally:
             rest.call("DELETE", SESSION_PATH)
     except (OSError, HTTPException) as error:  # its certificate, too
-        message = f"{vcenter.server}: cannot be reached: {error}"
-        raise OrphanError(message) from None
+        raise OrphanError(vcenter.unreachable(error)) from None
     finally:
         rest.close()

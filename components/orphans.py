@@ -22,9 +22,11 @@ import pulumi
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
+from components.explanation import of_connection
 from components.hooks import in_thread, resolved
 from components.talosctl import Talosctl, TalosctlError, connect
 from components.waiting import Clock
+from config.problems import problem
 
 if TYPE_CHECKING:
     from components.health import Member
@@ -91,6 +93,12 @@ class VCenter:
     def refuses(self) -> str:
         """Say that it does not take the credentials."""
         return f"{self.server}: refuses user {self.user}; check platform:vspherePassword"
+
+    def unreachable(self, error: Exception) -> str:
+        """Say why there is no connection to it."""
+        path, words = ("site", "vcenter"), str(error) or type(error).__name__
+        found = of_connection(path, self.server, words)
+        return str(found or problem(path, self.server, "it cannot be used", f"it says: {words}"))
 
 
 def no_leftover(
@@ -257,8 +265,7 @@ def connected(vcenter: VCenter, password: str) -> Iterator[Any]:
     except vim.fault.InvalidLogin:
         raise OrphanError(vcenter.refuses()) from None
     except OSError as error:  # its certificate, too
-        message = f"{vcenter.server}: cannot be reached: {error}"
-        raise OrphanError(message) from None
+        raise OrphanError(vcenter.unreachable(error)) from None
     try:
         yield service.RetrieveContent()
     finally:

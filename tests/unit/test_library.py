@@ -141,7 +141,8 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
 
 def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeVCenter({}, broken=ConnectionRefusedError(111, "Connection refused"))
-    with pytest.raises(OrphanError, match=r"^vcenter\.example: cannot be reached: .*refused"):
+    told = r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused'
+    with pytest.raises(OrphanError, match=told):
         remove(fake, monkeypatch)
 
 

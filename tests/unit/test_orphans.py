@@ -225,7 +225,10 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
         raise ConnectionRefusedError(111, "Connection refused")
 
     monkeypatch.setattr(orphans, "SmartConnect", fail)
-    with pytest.raises(OrphanError, match=r"^vcenter\.example: cannot be reached: .*refused"):
+    with pytest.raises(
+        OrphanError,
+        match=r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused',
+    ):
         remove_orphan(VCENTER, "password", "node01", never)
 
 
