@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"platform.lab/lab/internal/simulated"
 )
 
 // stateService serves a machine's COSI resources for reading: what `talosctl get` shows.
@@ -32,6 +34,10 @@ func (*stateService) Get(ctx context.Context, in *v1alpha1.GetRequest) (*v1alpha
 }
 
 func (*stateService) List(in *v1alpha1.ListRequest, stream v1alpha1.State_ListServer) error {
+	if isUnkept(in.GetType()) {
+		return status.Error(codes.Unimplemented, simulated.Resource(in.GetType()))
+	}
+
 	return at(stream.Context()).stateServer().List(in, stream)
 }
 

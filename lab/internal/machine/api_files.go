@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"platform.lab/lab/internal/simulated"
 )
 
 const (
@@ -210,7 +212,7 @@ func (f *files) tree(name, source string) {
 func (f *files) under(root string) ([]file, error) {
 	root = path.Clean("/" + root)
 	if _, ok := f.all[root]; !ok {
-		return nil, status.Errorf(codes.NotFound, "lstat %s: no such file or directory", root)
+		return nil, missing("lstat", root)
 	}
 
 	var found []file
@@ -226,6 +228,15 @@ func (f *files) under(root string) ([]file, error) {
 	})
 
 	return found, nil
+}
+
+// missing is the error for a file that is not there: in Talos' words, but where only a kernel could know it.
+func missing(call, name string) error {
+	if name = path.Clean("/" + name); strings.HasPrefix(name, "/sys/") {
+		return status.Error(codes.Unimplemented, simulated.File(name))
+	}
+
+	return status.Errorf(codes.NotFound, "%s %s: no such file or directory", call, name)
 }
 
 // relative is a file's name seen from root, and how deep it lies under it (root itself and its entries: 0).
@@ -290,7 +301,7 @@ func (*machineService) Read(in *machineapi.ReadRequest, stream machineapi.Machin
 
 	switch {
 	case !ok:
-		return status.Errorf(codes.NotFound, "stat %s: no such file or directory", in.Path)
+		return missing("stat", in.Path)
 	case one.read == nil:
 		return errors.New("path must be a regular file")
 	}
@@ -332,7 +343,11 @@ func (*machineService) Copy(in *machineapi.CopyRequest, stream machineapi.Machin
 
 	for _, one := range found {
 		name, _ := relative(in.RootPath, one.path)
-		if name == "." && !one.mode.IsDir() {
+		if name == "." {
+			if one.mode.IsDir() {
+				continue // the caller has made it
+			}
+
 			name = path.Base(one.path)
 		}
 
@@ -450,13 +465,17 @@ func (b *boot) mounts() []*machineapi.MountStat {
 		return stats
 	}
 
-	used := folderSize(b.machine.dir)
 	points := map[string]string{"STATE": "/system/state", "EPHEMERAL": "/var"}
+	used := map[string]uint64{}
+
+	for _, name := range append(ephemeral, logsFolder) {
+		used["EPHEMERAL"] += folderSize(b.machine.path(name))
+	}
 
 	for partition, volume := range b.volumes() {
 		if point, ok := points[volume.name]; ok {
 			stats = append(stats, &machineapi.MountStat{
-				Filesystem: fmt.Sprintf("/dev/%s%d", systemDiskName, partition+4), Size: volume.size, Available: volume.size - min(used, volume.size), MountedOn: point,
+				Filesystem: fmt.Sprintf("/dev/%s%d", systemDiskName, partition+4), Size: volume.size, Available: volume.size - min(used[volume.name], volume.size), MountedOn: point,
 			})
 		}
 	}

@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"platform.lab/lab/internal/simulated"
 )
 
 // machineService is Talos' machine.MachineService; every call is for the machine in its context.
@@ -250,8 +252,15 @@ func (b *boot) logFile(id string) (string, error) {
 		}
 	}
 
+	if slices.Contains(playedServices, id) {
+		return "", status.Error(codes.Unimplemented, simulated.Log(id))
+	}
+
 	return "", fmt.Errorf("log %q was not registered", id)
 }
+
+// playedServices are Talos' services that do nothing here which they could log.
+var playedServices = []string{"apid", "auditd", "containerd", "cri", "dashboard", "syslogd", "trustd", "udevd"}
 
 func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*machineapi.LogsContainersResponse, error) {
 	files, err := filepath.Glob(at(ctx).machine.path(logsFolder, "*.log"))

@@ -107,7 +107,7 @@ func TestTheKubeletHasLogsOfRealProgramsAndASentenceForTheOthers(t *testing.T) {
 	}
 
 	for _, path := range []string{"/exec/apps/web/large", "/attach/apps/web/large", "/portForward/apps/web", "/run/apps/web/large"} {
-		if code, body := ask(t, n, path, "known"); code != http.StatusNotImplemented || !strings.HasPrefix(body, simulated.Mark) {
+		if code, body := ask(t, n, path, "known"); code != http.StatusNotImplemented || !strings.Contains(body, `"message":"`+simulated.Mark) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
 	}
@@ -165,5 +165,27 @@ func TestADebugContainerRunsAsPlayedAsTheOthers(t *testing.T) {
 
 	if all := got.Status.EphemeralContainerStatuses; len(all) != 1 || all[0].Name != "debugger" || all[0].State.Running == nil {
 		t.Errorf("%+v", all)
+	}
+}
+
+func TestAKindThatNothingFillsIsKnownAsThat(t *testing.T) {
+	if _, err := newResources(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	for kind, wanted := range map[string]bool{"LinkStatuses.net.talos.dev": true, "MachineStatuses.runtime.talos.dev": false, "Members.cluster.talos.dev": false} {
+		if isUnkept(kind) != wanted {
+			t.Errorf("%s: %v", kind, !wanted)
+		}
+	}
+}
+
+func TestOnlyAKernelsOwnFilesAreSaidToBeSimulated(t *testing.T) {
+	if err := missing("stat", "/sys/fs/cgroup"); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), simulated.Mark) {
+		t.Error(err)
+	}
+
+	if err := missing("stat", "/etc/nothing"); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "stat /etc/nothing: no such file or directory") {
+		t.Error(err)
 	}
 }

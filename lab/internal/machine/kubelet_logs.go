@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -130,13 +131,21 @@ func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	if len(parts) > 2 && parts[1] == systemNamespace && strings.HasSuffix(parts[2], "-"+n.boot.hostname()) && n.boot.plane.get(strings.TrimSuffix(parts[2], "-"+n.boot.hostname())) != nil {
-		http.Error(w, simulated.StaticPod(call), http.StatusNotImplemented)
+	message := simulated.Pod(call)
 
-		return
+	if len(parts) > 2 && parts[1] == systemNamespace {
+		if name, ours := strings.CutSuffix(parts[2], "-"+n.boot.hostname()); ours && n.boot.plane.get(name) != nil {
+			message = simulated.StaticPod(call)
+		}
 	}
 
-	http.Error(w, simulated.Pod(call), http.StatusNotImplemented)
+	// A client takes plain text for YAML where it can.
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotImplemented)
+
+	_ = json.NewEncoder(w).Encode(metav1.Status{ // else the caller went
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Message: message, Code: http.StatusNotImplemented,
+	})
 }
 
 // playDebuggers lets ephemeral containers (kubectl debug) run as KWOK lets all others: nobody else reports on them, and

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/cosi-project/runtime/pkg/resource"
 	"github.com/cosi-project/runtime/pkg/resource/meta"
@@ -14,15 +15,40 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/block"
 	"github.com/siderolabs/talos/pkg/machinery/resources/cluster"
 	"github.com/siderolabs/talos/pkg/machinery/resources/config"
+	"github.com/siderolabs/talos/pkg/machinery/resources/cri"
 	etcdresource "github.com/siderolabs/talos/pkg/machinery/resources/etcd"
+	filesresource "github.com/siderolabs/talos/pkg/machinery/resources/files"
 	"github.com/siderolabs/talos/pkg/machinery/resources/hardware"
 	"github.com/siderolabs/talos/pkg/machinery/resources/k8s"
+	"github.com/siderolabs/talos/pkg/machinery/resources/kubespan"
 	networkresource "github.com/siderolabs/talos/pkg/machinery/resources/network"
+	"github.com/siderolabs/talos/pkg/machinery/resources/perf"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 	secretsresource "github.com/siderolabs/talos/pkg/machinery/resources/secrets"
 	timeresource "github.com/siderolabs/talos/pkg/machinery/resources/time"
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
 )
+
+// unkept are kinds of Talos' that people ask for and that nothing here fills: `talosctl get` answers with a sentence,
+// where an empty table would be taken for the truth.
+var unkept = []meta.ResourceWithRD{
+	&block.DiscoveredVolume{}, &block.MountRequest{}, &block.MountStatus{}, &block.Symlink{}, &block.VolumeConfig{},
+	&cluster.Affiliate{}, &cluster.Info{}, &cri.ImageCacheConfig{}, &etcdresource.Config{}, &etcdresource.Spec{}, &filesresource.EtcFileStatus{},
+	&hardware.MemoryModule{}, &hardware.PCIDevice{}, &hardware.Processor{},
+	&k8s.APIServerConfig{}, &k8s.Endpoint{}, &k8s.KubeletConfig{}, &k8s.KubeletSpec{}, &k8s.Manifest{}, &k8s.ManifestStatus{},
+	&k8s.NodeLabelSpec{}, &k8s.NodeTaintSpec{}, &k8s.StaticPod{}, &kubespan.PeerStatus{},
+	&networkresource.AddressSpec{}, &networkresource.EthernetStatus{}, &networkresource.LinkSpec{}, &networkresource.LinkStatus{},
+	&networkresource.NfTablesChain{}, &networkresource.OperatorSpec{}, &networkresource.ProbeStatus{}, &networkresource.RouteSpec{},
+	&networkresource.RouteStatus{}, &networkresource.TimeServerStatus{}, &perf.CPU{}, &perf.Memory{},
+	&runtime.DevicesStatus{}, &runtime.KernelCmdline{}, &runtime.KernelModuleSpec{}, &runtime.KernelParamStatus{}, &runtime.LoadedKernelModule{},
+	&runtime.MetaKey{}, &runtime.MountStatus{}, &runtime.UniqueMachineToken{}, &runtime.WatchdogTimerStatus{},
+	&secretsresource.CertSAN{}, &secretsresource.OSRoot{},
+}
+
+// isUnkept says whether a kind, by the type of its resources, is one of unkept.
+func isUnkept(kind resource.Type) bool {
+	return slices.ContainsFunc(unkept, func(one meta.ResourceWithRD) bool { return one.ResourceDefinition().Type == kind })
+}
 
 // newResources is a machine's COSI state, with the definitions that `talosctl get` asks for. It lives as long
 // as the boot: nothing of it survives a power loss.
@@ -48,21 +74,20 @@ func newResources(ctx context.Context) (state.State, error) {
 		}
 	}
 
-	for _, kind := range []meta.ResourceWithRD{
-		&block.Disk{}, &block.SystemDisk{}, &block.VolumeStatus{}, &block.DiscoveredVolume{}, &block.MountStatus{},
-		&cluster.Member{}, &cluster.Identity{}, &cluster.Affiliate{},
+	for _, kind := range append([]meta.ResourceWithRD{
+		&block.Disk{}, &block.SystemDisk{}, &block.VolumeStatus{},
+		&cluster.Member{}, &cluster.Identity{},
 		&config.MachineConfig{}, &config.MachineType{},
-		&etcdresource.Member{}, &etcdresource.Spec{},
+		&etcdresource.Member{},
 		&hardware.SystemInformation{},
-		&k8s.BootstrapManifestsConfig{}, &k8s.Nodename{}, &k8s.NodeStatus{}, &k8s.NodeIP{}, &k8s.StaticPodStatus{}, &k8s.StaticPod{},
-		&networkresource.AddressStatus{}, &networkresource.HostnameStatus{}, &networkresource.LinkStatus{}, &networkresource.NodeAddress{},
-		&networkresource.ResolverStatus{}, &networkresource.RouteStatus{}, &networkresource.Status{}, &networkresource.TimeServerStatus{},
-		&runtime.Diagnostic{}, &runtime.ExtensionStatus{}, &runtime.KernelParamStatus{}, &runtime.MachineStatus{}, &runtime.PlatformMetadata{},
+		&k8s.BootstrapManifestsConfig{}, &k8s.Nodename{}, &k8s.NodeStatus{}, &k8s.NodeIP{}, &k8s.StaticPodStatus{},
+		&networkresource.AddressStatus{}, &networkresource.HostnameStatus{}, &networkresource.NodeAddress{},
+		&networkresource.ResolverStatus{}, &networkresource.Status{},
+		&runtime.Diagnostic{}, &runtime.ExtensionStatus{}, &runtime.MachineStatus{}, &runtime.PlatformMetadata{},
 		&runtime.SecurityState{}, &runtime.Version{},
-		&secretsresource.CertSAN{},
 		&timeresource.Status{},
 		&v1alpha1.Service{},
-	} {
+	}, unkept...) {
 		if err := definitions.Register(ctx, kind); err != nil {
 			return nil, fmt.Errorf("resource definition: %w", err)
 		}

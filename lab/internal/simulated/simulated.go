@@ -40,12 +40,22 @@ func Method(full string) string {
 		return sentence(known.what, known.instead)
 	}
 
-	return sentence("a simulated machine does not answer "+name, "docs/first-minutes.md lists what it does answer")
+	return sentence("a simulated machine does not answer "+name, "docs/first-minutes.md shows what it does answer")
 }
 
 // Resource answers for a COSI resource type that Talos has and a simulated machine does not keep.
 func Resource(kind string) string {
 	return sentence("a simulated machine keeps no "+kind, "`talosctl get machinestatus`, `members`, `addresses`, `services`, `disks` and `machineconfig` show what it keeps")
+}
+
+// Log answers for a service of Talos that is played.
+func Log(service string) string {
+	return sentence("the service "+service+" is played and logs nothing", "`talosctl dmesg` and the logs of machined, kubelet, etcd and the control plane show what happened")
+}
+
+// File answers for a file that a kernel of a machine's own would have.
+func File(name string) string {
+	return sentence("a simulated machine has no kernel of its own, and so no "+name, "`talosctl stats`, `memory`, `processes` and `netstat` show what is known")
 }
 
 // Pod answers for a call of the kubelet that needs a program in a pod, as "logs" or "exec".
