@@ -137,8 +137,9 @@ def ways_out(vcenter: VCenter, name: str, parent: str, provider: str) -> Iterato
     except InTheWayError as error:
         adopt = import_command(name, vcenter.path(name), parent=parent, provider=provider)
         message = (
-            f"{error}. If it is this platform's, take it over with `{adopt}`; if not, rename or "
-            f"delete it; then run `pulumi up` again"
+            f"{error}. If it is this platform's, take it over with `{adopt}` and read `pulumi "
+            "preview`: an import does not know the disks' names, and `up` may want to make the "
+            "machine anew; if it is not, rename or delete it; then run `pulumi up` again"
         )
         raise OrphanError(message) from None
 
