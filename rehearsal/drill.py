@@ -6,6 +6,7 @@ kubeconfig from before the fire still works, and every layer is ready again.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from typing import Any
@@ -69,6 +70,7 @@ def _authority() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m rehearsal.drill", description=__doc__).parse_args()
     try:
         drill()
     except ToolError as error:

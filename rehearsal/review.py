@@ -8,6 +8,7 @@ verdict is.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -83,6 +84,6 @@ def main(base: str) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:  # noqa: PLR2004
-        sys.exit("usage: python -m rehearsal.review BASE")
-    sys.exit(main(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m rehearsal.review", description=__doc__)
+    parser.add_argument("base", metavar="BASE", help="the revision that built the platform")
+    sys.exit(main(parser.parse_args().base))

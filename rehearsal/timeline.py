@@ -8,6 +8,7 @@ recorder.py watched the run, else whole seconds.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -310,10 +311,10 @@ def _parents(events: Sequence[Json]) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> None:
     """Draw EVENTS and STATE into OUT.html."""
-    try:
-        events, state, out = map(Path, arguments)
-    except ValueError:
-        sys.exit("usage: python -m rehearsal.timeline EVENTS STATE OUT.html")
+    parser = argparse.ArgumentParser(prog="python -m rehearsal.timeline", description=__doc__)
+    for name in ("EVENTS", "STATE", "OUT.html"):
+        parser.add_argument(name, type=Path)
+    events, state, out = vars(parser.parse_args(arguments)).values()
     try:
         timeline = Timeline.from_events(events, json.loads(state.read_text()))
     except (TimelineError, OSError, ValueError) as error:

@@ -88,7 +88,8 @@ class World:
 
     def command(self, *argv: str) -> list[str]:
         """Give the command line that runs a command inside."""
-        return [str(self._lab), "run", "--state", str(self.state), "--", *argv]
+        joined = ("run", "--join", "--quiet", "--state", str(self.state))
+        return [str(self._lab), *joined, "--", *argv]
 
     def run(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
         """Run a command inside; `code` is the exit code that is expected, None for any."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,16 +95,95 @@ def test_a_crashed_part_is_named_with_the_end_of_its_log(make_world: Callable[..
     assert "SIGSEGV" in said
 
 
-def test_a_second_world_in_the_same_folder_is_refused(world: World) -> None:
-    result = subprocess.run(
-        [LAB, "up", "--state", world.state, "--stack-file", world.stack_file],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def lab(*argv: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [LAB, *argv], cwd=PROJECT, env=os.environ | environment, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [("up",), ("run", "--", "true"), ("shell",)])
+def test_a_second_world_in_the_same_folder_is_refused_with_what_the_first_is_for(
+    world: World, command: tuple[str, ...]
+) -> None:
+    result = lab(command[0], "--state", world.state, *command[1:])
     assert result.returncode == 1
-    assert "already running" in result.stderr
+    assert f"world {world.state} is taken: it runs since " in result.stderr
+    assert str(world.stack_file) in result.stderr
+    assert "--join" in result.stderr
+
+
+def test_a_command_joins_a_world_when_it_asks_for_that_and_is_told_which(world: World) -> None:
+    result = lab("run", "--join", "--state", world.state, "--", "printenv", "LAB_WORLD")
+    assert (result.returncode, result.stdout.strip()) == (0, str(world.state))
+    assert f"entering the world in {world.state}: it runs since " in result.stderr
+    assert str(world.stack_file) in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option", ["--fault=vcenter-password", "--boot-delay=1m", "--stack-file=Pulumi.prod.yaml"]
+)
+def test_joining_refuses_what_a_world_that_runs_cannot_take_over(world: World, option: str) -> None:
+    result = lab("run", "--join", option, "--state", world.state, "--", "true")
+    assert result.returncode == 1
+    assert f"--join: {option.partition('=')[0]} cannot hold in a world that runs" in result.stderr
+
+
+def test_there_is_no_world_in_a_world(world: World) -> None:
+    result = world.run("lab", "run", "--", "true", code=1)
+    assert "this is a world already" in result.stderr
+
+
+def test_two_worlds_at_once_are_two_with_reports_of_their_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = 'echo "$LAB_WORLD $LAB_OUT"; sleep 5; echo "$LAB_WORLD" > "$LAB_OUT/whose"'
+    running = [
+        subprocess.Popen(
+            [LAB, "run", "--out", out, "--", "sh", "-c", script],
+            cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    places = dict(output.split() for output, _ in said)
+    assert len(places) == 2
+    assert set(places.values()) == {str(out), f"{out}-2"}
+    for world, folder in places.items():
+        assert Path(folder, "whose").read_text().strip() == world
+
+
+@pytest.mark.parametrize("chapter", ["pulumi up", "pulumi destroy"])
+def test_a_rehearsal_that_is_interrupted_ends_at_once_and_without_a_traceback(
+    stack_file: Path, tmp_path: Path, chapter: str
+) -> None:
+    state = tmp_path / "world"
+    text = stack_file.read_text()
+    only = tmp_path / "Pulumi.prod.yaml"
+    others = ("name: node02", "name: node03")
+    kept = (
+        one for one in text.splitlines(keepends=True) if not any(other in one for other in others)
+    )
+    only.write_text("".join(kept))
+    process = subprocess.Popen(
+        [LAB, "run", "--state", state, "--stack-file", only, "--", "python", "-m", "rehearsal"],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if f"=== {chapter}" in line:
+            break
+    time.sleep(2)
+    # As the terminal does: the whole group of processes gets it.
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, "".join(said) + rest
+    assert "Traceback" not in rest
+    assert "interrupted" in rest
+    wait_until("no process is left", lambda: processes_of(state) == [], 10)
 
 
 def test_a_missing_tool_is_named(tmp_path: Path, stack_file: Path) -> None:

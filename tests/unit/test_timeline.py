@@ -439,8 +439,11 @@ def test_the_command_draws_a_file(tmp_path: Path) -> None:
     assert "VirtualMachine node01" in out.read_text()
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match=r"no timeline: .*missing"):
         main([str(tmp_path / "missing"), str(tmp_path / "missing"), "out.html"])
-    with pytest.raises(SystemExit, match="usage"):
+    with pytest.raises(SystemExit, match="2"):
         main(["only-one"])
+    assert "required: STATE, OUT.html" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,13 +19,69 @@ import (
 // options are the flags that several commands share.
 type options struct {
 	project, state, stackFile string
-	charts, plugins           string
+	charts, plugins, out      string
+	join, quiet               bool
 	simulation                world.Options
 }
 
-func (o *options) layout() (world.Layout, error) {
-	state, err := filepath.Abs(o.state)
-	return world.Layout{Root: state}, err
+// firstWorld is where a world lies when nobody says where; the next ones lie beside it.
+var firstWorld = filepath.Join(".lab", "world")
+
+// running is the world that is meant: the named one, or the only one that runs.
+func (o *options) running() (world.Layout, error) {
+	if o.state != "" {
+		state, err := filepath.Abs(o.state)
+		return world.Layout{Root: state}, err
+	}
+	first, err := filepath.Abs(firstWorld)
+	if err != nil {
+		return world.Layout{}, err
+	}
+	switch found := (world.Layout{Root: first}).RunningBeside(); len(found) {
+	case 0:
+		return world.Layout{}, fmt.Errorf("no world runs in %s or beside it; `lab up` starts one, and so do `lab run` and `lab shell` without --join", first)
+	case 1:
+		return found[0], nil
+	default:
+		text := "several worlds run; say which with --state:"
+		for _, one := range found {
+			text += fmt.Sprintf("\n  --state %s: %s", one.Root, one.Describe())
+		}
+		return world.Layout{}, errors.New(text)
+	}
+}
+
+// claim takes a folder for a world of its own: the named one, or the first that no world has.
+func (o *options) claim() (world.Layout, error) {
+	if o.state != "" {
+		state, err := filepath.Abs(o.state)
+		if err != nil {
+			return world.Layout{}, err
+		}
+		l := world.Layout{Root: state}
+		if err = world.Claim(l); errors.Is(err, world.ErrTaken) {
+			err = fmt.Errorf("%w\nenter it with --join, or leave --state away for a world of its own", err)
+		}
+		return l, err
+	}
+	first, err := filepath.Abs(firstWorld)
+	if err != nil {
+		return world.Layout{}, err
+	}
+	for n := 1; ; n++ {
+		l := world.Layout{Root: first}.Beside(n)
+		err := world.Claim(l)
+		if !errors.Is(err, world.ErrTaken) {
+			return l, err
+		}
+		o.say("%v; this one is another, in %s", err, world.Layout{Root: first}.Beside(n+1).Root)
+	}
+}
+
+func (o *options) say(format string, args ...any) {
+	if !o.quiet {
+		fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...)
+	}
 }
 
 // lab runs a command of the lab itself; the answer is the exit code.
@@ -35,8 +92,8 @@ func lab(args []string) (int, error) {
 		SilenceErrors: true, SilenceUsage: true,
 	}
 	root.PersistentFlags().StringVar(&o.project, "project", ".", "folder of Pulumi.yaml")
-	root.PersistentFlags().StringVar(&o.state, "state", envOr("LAB_WORLD", filepath.Join(".lab", "world")), "folder of the world")
-	root.AddCommand(buildCommand(o), runCommand(o, &code), upCommand(o, &code), statusCommand(o), chartsCommand(o), renderCommand(o))
+	root.PersistentFlags().StringVar(&o.state, "state", os.Getenv("LAB_WORLD"), "folder of the world (default .lab/world, or one beside it when that is taken)")
+	root.AddCommand(buildCommand(o), runCommand(o, &code), shellCommand(o, &code), upCommand(o, &code), statusCommand(o), chartsCommand(o), renderCommand(o))
 	root.AddCommand(hiddenCommands(&code)...)
 	root.SetArgs(args)
 	err := root.Execute()
@@ -105,12 +162,17 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
 }
 
+// prepare lays out a world of its own, which ends with this process.
 func (o *options) prepare() (world.Layout, error) {
-	l, err := o.layout()
+	var l world.Layout
+	if world.InWorld() {
+		return l, errors.New("this is a world already: run the command as it is, or leave the world first")
+	}
+	err := world.CheckFaults(o.simulation.Faults)
 	if err != nil {
 		return l, err
 	}
-	if err := world.CheckFaults(o.simulation.Faults); err != nil {
+	if l, err = o.claim(); err != nil {
 		return l, err
 	}
 	if o.simulation.PublishedPlugins, err = world.PublishedPlugins(o.plugins); err != nil {
@@ -128,33 +190,99 @@ func (o *options) prepare() (world.Layout, error) {
 	if err != nil {
 		return l, err
 	}
+	if o.out, err = claimOut(o.out); err != nil {
+		return l, err
+	}
 	_, err = world.Prepare(l, world.Request{
-		Project: project, StackFile: stackFile, Bin: filepath.Dir(self), Options: o.simulation,
-	})
+		Project: project, StackFile: stackFile, Bin: filepath.Dir(self), Out: o.out, Options: o.simulation,
+	}, o.say)
 	return l, err
+}
+
+// claimOut takes the folder for what a command leaves; two commands never write to one.
+func claimOut(out string) (string, error) {
+	if out == "" {
+		return "", nil
+	}
+	out, err := filepath.Abs(out)
+	if err != nil {
+		return "", err
+	}
+	return world.ClaimOut(out)
+}
+
+// joinFlags let a command enter a world that runs, instead of one of its own.
+func joinFlags(c *cobra.Command, o *options) {
+	f := c.Flags()
+	f.BoolVar(&o.join, "join", false, "enter the world that runs (which one: --state); it goes on afterwards")
+	f.BoolVar(&o.quiet, "quiet", false, "say nothing of the world itself")
+	f.StringVar(&o.out, "out", "", "folder for what the command leaves ($LAB_OUT); one beside it when another world writes there")
+}
+
+// toJoin is the world to enter. Options that it was started without cannot hold in it.
+func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
+	var refused []string
+	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "plugins", "fault", "out"} {
+		if c.Flags().Changed(name) {
+			refused = append(refused, "--"+name)
+		}
+	}
+	if os.Getenv("LAB_PLUGINS") != "" {
+		refused = append(refused, "LAB_PLUGINS")
+	}
+	l, err := o.running()
+	if err != nil {
+		return l, err
+	}
+	if l.Running() == 0 {
+		return l, fmt.Errorf("no world runs in %s; leave --join away for one of its own", l.Root)
+	}
+	if len(refused) > 0 {
+		return l, fmt.Errorf("--join: %s cannot hold in a world that runs already (%s: %s); leave it away, "+
+			"or leave --join away for a world of its own", strings.Join(refused, ", "), l.Root, l.Describe())
+	}
+	o.say("entering the world in %s: %s", l.Root, l.Describe())
+	return l, nil
 }
 
 func runCommand(o *options, code *int) *cobra.Command {
 	c := &cobra.Command{
-		Use: "run [flags] -- COMMAND [ARGUMENT...]", Short: "Run a command in the running world, or in one of its own that ends with it",
+		Use: "run [flags] -- COMMAND [ARGUMENT...]", Short: "Run a command in a world of its own that ends with it, or with --join in one that runs",
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, command []string) error {
-			l, err := o.layout()
-			if err != nil {
-				return err
-			}
-			if l.Running() != 0 {
-				return world.Join(l, command)
-			}
-			if l, err = o.prepare(); err != nil {
-				return err
-			}
-			*code, err = world.Run(l, command)
-			return err
+		RunE: func(c *cobra.Command, command []string) error { return o.run(c, code, command, command) },
+	}
+	simulationFlags(c, o)
+	joinFlags(c, o)
+	return c
+}
+
+func shellCommand(o *options, code *int) *cobra.Command {
+	c := &cobra.Command{
+		Use: "shell", Short: "A shell in a world of its own that ends with it, or with --join in one that runs", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.run(c, code, []string{"lab", "inside-shell"}, []string{"lab", "inside-shell", "joined"})
 		},
 	}
 	simulationFlags(c, o)
+	joinFlags(c, o)
 	return c
+}
+
+// run runs a command in a world of its own, or the other one in a world that runs.
+func (o *options) run(c *cobra.Command, code *int, own, joined []string) error {
+	if o.join {
+		l, err := o.toJoin(c)
+		if err != nil {
+			return err
+		}
+		return world.Join(l, joined)
+	}
+	l, err := o.prepare()
+	if err != nil {
+		return err
+	}
+	*code, err = world.Run(l, own)
+	return err
 }
 
 func upCommand(o *options, code *int) *cobra.Command {
@@ -177,7 +305,7 @@ func statusCommand(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "What the machines of the running world say of themselves, as JSON", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			l, err := o.layout()
+			l, err := o.running()
 			if err != nil {
 				return err
 			}
@@ -206,6 +334,10 @@ func hiddenCommands(code *int) []*cobra.Command {
 			RunE: func(_ *cobra.Command, args []string) error {
 				return world.Serve(world.Layout{Root: args[0]}, os.NewFile(3, "progress"))
 			},
+		},
+		{
+			Use: "inside-shell", Hidden: true, DisableFlagParsing: true,
+			RunE: func(_ *cobra.Command, args []string) error { return world.Shell(len(args) > 0) },
 		},
 		{
 			Use: "inside-world", Hidden: true, DisableFlagParsing: true,

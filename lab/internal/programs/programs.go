@@ -96,6 +96,11 @@ func (b *Builder) Build(wanted []Program) error {
 			missing = append(missing, task{p, recipe})
 		}
 	}
+	if len(missing) > 0 {
+		if err := b.checkDisk(); err != nil {
+			return err
+		}
+	}
 	// What the later ones are made from comes while the first ones are compiled.
 	var ahead sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
@@ -194,7 +199,7 @@ func (b *Builder) build(p Program, r recipe) error {
 	target := filepath.Join(b.Bin, p.Name)
 	argv := append(slices.Clone(r.argv), "-o", target, p.Package)
 	if _, err := b.goCommand(filepath.Join(b.Lab, p.Folder), argv...); err != nil {
-		return err
+		return errors.Join(err, b.checkDisk())
 	}
 	if err := os.WriteFile(target+".version", []byte(r.version), 0o644); err != nil {
 		return err

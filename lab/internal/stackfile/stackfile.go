@@ -31,20 +31,11 @@ func NewSecrets(keys []string) (*Secrets, error) {
 	if err != nil {
 		return nil, err
 	}
-	salt := make([]byte, 8)
-	if _, err := rand.Read(salt); err != nil {
-		return nil, err
-	}
-	crypter := config.NewSymmetricCrypterFromPassphrase(passphrase, salt)
-	// The engine knows a wrong passphrase by this word (pulumi/pkg/secrets/passphrase).
-	check, err := crypter.EncryptValue(context.Background(), "pulumi")
+	salt, crypter, err := newSalt(passphrase)
 	if err != nil {
 		return nil, err
 	}
-	s := &Secrets{
-		Passphrase: passphrase, Salt: "v1:" + base64.StdEncoding.EncodeToString(salt) + ":" + check,
-		Values: map[string]string{}, Encrypted: map[string]string{},
-	}
+	s := &Secrets{Passphrase: passphrase, Salt: salt, Values: map[string]string{}, Encrypted: map[string]string{}}
 	for _, key := range keys {
 		if s.Values[key], err = random(); err != nil {
 			return nil, err
@@ -54,6 +45,18 @@ func NewSecrets(keys []string) (*Secrets, error) {
 		}
 	}
 	return s, nil
+}
+
+// newSalt makes a salt for a passphrase, as a stack file has it, and the crypter that both make.
+func newSalt(passphrase string) (string, config.Crypter, error) {
+	salt := make([]byte, 8)
+	if _, err := rand.Read(salt); err != nil {
+		return "", nil, err
+	}
+	crypter := config.NewSymmetricCrypterFromPassphrase(passphrase, salt)
+	// The engine knows a wrong passphrase by this word (pulumi/pkg/secrets/passphrase).
+	check, err := crypter.EncryptValue(context.Background(), "pulumi")
+	return "v1:" + base64.StdEncoding.EncodeToString(salt) + ":" + check, crypter, err
 }
 
 func random() (string, error) {
@@ -68,8 +71,9 @@ var encryption = map[string]bool{"encryptionsalt": true, "secretsprovider": true
 // Copy writes the lab's copy of the stack file at from to the path to.
 //
 // Every secret key of secrets is set under namespace; any other encrypted value is left out, as it
-// could not be read. A plain value in a secret's place stays: the program has to refuse it.
-func Copy(from, to, namespace string, secrets *Secrets) error {
+// could not be read. A plain value in a secret's place stays: the program has to refuse it. What was
+// changed in the world wins over the operator's file; a change that the file has now too is forgotten.
+func Copy(from, to, namespace string, secrets *Secrets, own *Own) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return fmt.Errorf("stack file: %w", err)
@@ -94,51 +98,15 @@ func Copy(from, to, namespace string, secrets *Secrets) error {
 		}
 	}
 	replaceSecrets(settings, namespace, secrets)
+	if err := own.apply(settings); err != nil {
+		return err
+	}
 	root.Content = append(kept, scalar("encryptionsalt"), scalar(secrets.Salt), scalar("config"), settings)
 	out, err := yaml.Marshal(&document)
 	if err != nil {
 		return err
 	}
-	return writeAtomically(to, out)
-}
-
-// Learn takes over the secrets that a copy holds now: `pulumi config set --secret` wrote them there.
-func (s *Secrets) Learn(copied, namespace string) error {
-	text, err := os.ReadFile(copied)
-	if err != nil {
-		return err
-	}
-	var file struct {
-		Config map[string]yaml.Node `yaml:"config"`
-	}
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		return fmt.Errorf("stack file %s: %w", copied, err)
-	}
-	salt, err := s.saltBytes()
-	if err != nil {
-		return err
-	}
-	crypter := config.NewSymmetricCrypterFromPassphrase(s.Passphrase, salt)
-	for key, value := range file.Config {
-		name, ours := strings.CutPrefix(key, namespace+":")
-		if !ours || !isEncrypted(&value) || s.Encrypted[name] == value.Content[1].Value {
-			continue
-		}
-		plain, err := crypter.DecryptValue(context.Background(), value.Content[1].Value)
-		if err != nil {
-			return fmt.Errorf("stack file %s: %s: %w", copied, key, err)
-		}
-		s.Values[name], s.Encrypted[name] = plain, value.Content[1].Value
-	}
-	return nil
-}
-
-func (s *Secrets) saltBytes() ([]byte, error) {
-	parts := strings.SplitN(s.Salt, ":", 3)
-	if len(parts) != 3 {
-		return nil, fmt.Errorf("the world's salt is not version:salt:check")
-	}
-	return base64.StdEncoding.DecodeString(parts[1])
+	return WriteAtomically(to, out)
 }
 
 func replaceSecrets(settings *yaml.Node, namespace string, secrets *Secrets) {
@@ -166,8 +134,8 @@ func isEncrypted(n *yaml.Node) bool {
 
 func scalar(value string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: value} }
 
-// writeAtomically replaces a file that another process may be reading.
-func writeAtomically(path string, content []byte) error {
+// WriteAtomically replaces a file that another process may be reading; only its owner reads it.
+func WriteAtomically(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func copied(t *testing.T, text string) (string, *Secrets) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Copy(from, to, "platform", secrets); err != nil {
+	if err := Copy(from, to, "platform", secrets, &Own{}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := os.ReadFile(to)
@@ -87,56 +87,5 @@ func TestAStacksNameComesFromItsFilesName(t *testing.T) {
 	}
 	if _, err := StackName("x/prod.yaml"); err == nil {
 		t.Error("a file of another name was accepted")
-	}
-}
-
-func TestASecretThatWasSetInTheCopyIsInEveryLaterCopy(t *testing.T) {
-	folder := t.TempDir()
-	from, to := filepath.Join(folder, "Pulumi.prod.yaml"), filepath.Join(folder, "copy.yaml")
-	if err := os.WriteFile(from, []byte(operators), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	secrets, err := NewSecrets([]string{"vspherePassword", "dnsToken"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	before := secrets.Encrypted["vspherePassword"]
-	salt, err := secrets.saltBytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := config.NewSymmetricCrypterFromPassphrase(secrets.Passphrase, salt).EncryptValue(context.Background(), "rotated")
-	if err != nil {
-		t.Fatal(err)
-	}
-	edited := "config:\n  platform:dnsToken:\n    secure: " + set + "\n  platform:vspherePassword:\n    secure: " + before + "\n"
-	if err := os.WriteFile(to, []byte(edited), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := secrets.Learn(to, "platform"); err != nil {
-		t.Fatal(err)
-	}
-	if secrets.Values["dnsToken"] != "rotated" || secrets.Encrypted["vspherePassword"] != before {
-		t.Errorf("learnt %v", secrets.Encrypted)
-	}
-	if err := Copy(from, to, "platform", secrets); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := os.ReadFile(to); err != nil || !strings.Contains(string(out), set) {
-		t.Errorf("the next copy lacks it: %v\n%s", err, out)
-	}
-}
-
-func TestASecretOfAnotherPassphraseIsNamedWithItsKey(t *testing.T) {
-	secrets, err := NewSecrets([]string{"dnsToken"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "copy.yaml")
-	if err := os.WriteFile(path, []byte("config:\n  platform:dnsToken:\n    secure: v1:AAAA:BBBB\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := secrets.Learn(path, "platform"); err == nil || !strings.Contains(err.Error(), "platform:dnsToken") {
-		t.Errorf("got %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // Run makes a world, runs command in it and takes the world down again. Without a command the
@@ -56,7 +57,7 @@ func Run(l Layout, command []string) (int, error) {
 }
 
 func writeAlive(l Layout, pid int) error {
-	text, err := json.Marshal(alive{PID: pid})
+	text, err := json.Marshal(alive{PID: pid, Since: time.Now()})
 	if err != nil {
 		return err
 	}

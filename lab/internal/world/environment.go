@@ -10,14 +10,32 @@ import (
 // outside are variables that lead out of a world, or to trust that does not belong in it.
 var outside = []string{
 	"SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
-	"PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE", "KUBECONFIG", "TALOSCONFIG", "VSPHERE_PASSWORD", "VSPHERE_USER", "VSPHERE_SERVER",
+	"PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE", "LAB_OUT", "KUBECONFIG", "TALOSCONFIG", "VSPHERE_PASSWORD", "VSPHERE_USER", "VSPHERE_SERVER",
 }
 
 // environment is what a command in the world gets: the tools on PATH, the lab's authority as the
 // only trusted one, and Pulumi with a backend and plugins of the world's own.
 func environment(l Layout, s *Spec) []string {
+	set := ownEnvironment(l, s)
+	set["PATH"] = set["LAB_PATH"] + ":" + os.Getenv("PATH")
+	var env []string
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if _, ours := set[name]; !ours && !slices.Contains(outside, name) {
+			env = append(env, pair)
+		}
+	}
+	for name, value := range set {
+		env = append(env, name+"="+value)
+	}
+	slices.Sort(env)
+	return env
+}
+
+// ownEnvironment are the world's own variables, without PATH.
+func ownEnvironment(l Layout, s *Spec) map[string]string {
 	set := map[string]string{
-		"PATH": strings.Join([]string{l.Tools(), s.Bin, filepath.Join(s.Project, ".venv", "bin"), os.Getenv("PATH")}, ":"),
+		"LAB_PATH": strings.Join([]string{l.Tools(), s.Bin, filepath.Join(s.Project, ".venv", "bin")}, ":"),
 
 		"LAB_WORLD":          l.Root,
 		"SSL_CERT_FILE":      l.Authority(),
@@ -36,6 +54,15 @@ func environment(l Layout, s *Spec) []string {
 		"PULUMI_DEBUG_COMMANDS":                       "true", // for --event-log
 
 		"XDG_CACHE_HOME": l.path("cache"), // what the program fetches, it fetches in the world
+		// What a client remembers of a server: production has the same names and addresses.
+		"KUBECACHEDIR":      l.path("cache", "kubectl"),
+		"TALOS_HOME":        l.path("cache", "talos"),
+		"GOVMOMI_HOME":      l.path("cache", "govmomi"),
+		"HELM_CONFIG_HOME":  l.path("cache", "helm", "config"),
+		"HELM_DATA_HOME":    l.path("cache", "helm", "data"),
+		"ARGOCD_CONFIG_DIR": l.path("cache", "argocd"),
+		// The tree is read-only: Python keeps what it compiled beside the lab, for all worlds.
+		"PYTHONPYCACHEPREFIX": filepath.Join(s.Project, labFolder, "pycache"),
 
 		"KUBECONFIG":  l.path("kubeconfig"),
 		"TALOSCONFIG": l.path("talosconfig"),
@@ -45,16 +72,8 @@ func environment(l Layout, s *Spec) []string {
 		"GOVC_PASSWORD":   s.Secrets.Values["vspherePassword"],
 		"GOVC_DATACENTER": s.Settings.Site.Datacenter,
 	}
-	var env []string
-	for _, pair := range os.Environ() {
-		name, _, _ := strings.Cut(pair, "=")
-		if _, ours := set[name]; !ours && !slices.Contains(outside, name) {
-			env = append(env, pair)
-		}
+	if s.Out != "" {
+		set["LAB_OUT"] = s.Out
 	}
-	for name, value := range set {
-		env = append(env, name+"="+value)
-	}
-	slices.Sort(env)
-	return env
+	return set
 }

@@ -37,7 +37,7 @@ func Init(l Layout, folder string, command []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := isolate(l); err != nil {
+	if err := errors.Join(isolate(l), protectTree(l, spec)); err != nil {
 		return 0, fmt.Errorf("preparing the namespaces: %w", err)
 	}
 	signals := make(chan os.Signal, 8)
@@ -49,14 +49,20 @@ func Init(l Layout, folder string, command []string) (int, error) {
 		return 0, err
 	}
 	defer servers.stop()
+	go watchRoom(l, display.Line)
 	if len(command) == 0 {
-		display.Line("the world is up: enter it with `lab run -- COMMAND`; Ctrl-C ends it")
+		display.Line("the world is up: enter it with `lab run --join -- COMMAND` or `lab shell --join`; Ctrl-C ends it")
 		select {
 		case <-signals:
 			return 0, nil
 		case <-servers.process.ended:
 			return 1, servers.crash(l)
 		}
+	}
+	select {
+	case s := <-signals: // before there was a command to answer it
+		return 128 + int(s.(syscall.Signal)), nil
+	default:
 	}
 	env := environment(l, spec)
 	program, err := lookPath(command[0], env)
@@ -166,7 +172,7 @@ func (s *serverProcess) stop() {
 
 // crash names the end of the servers and shows what they said last.
 func (s *serverProcess) crash(l Layout) error {
-	return fmt.Errorf("the lab's servers ended (%s); the end of %s:\n%s", s.process.how(), l.Log(), tail(l.Log(), 25))
+	return fmt.Errorf("the lab's servers ended (%s)%s; the end of %s:\n%s", s.process.how(), shortage(l), l.Log(), tail(l.Log(), 25))
 }
 
 // tail is the end of a log, or what follows the first line of a Go program's crash in it.

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"platform.lab/lab/internal/stackfile"
 )
 
@@ -30,7 +32,9 @@ func (l Layout) Alive() string      { return l.path("alive.json") }
 func (l Layout) Control() string    { return l.path("control.sock") }
 func (l Layout) Log() string        { return l.path("world.log") }
 func (l Layout) Machines() string   { return l.path("machines") }
-func (l Layout) StackCopy() string  { return l.path("stack.yaml") }
+func (l Layout) Settings() string   { return l.path("settings") } // of the stacks, as the engine reads and writes them
+func (l Layout) Private() string    { return l.path("private") }  // stands in for the tree's folder of that name
+func (l Layout) Out() string        { return l.path("out") }      // stands in for the tree's .lab/out
 func (l Layout) Backend() string    { return l.path("backend") }
 func (l Layout) PulumiHome() string { return l.path("pulumi-home") }
 func (l Layout) Tools() string      { return l.path("tools") }
@@ -38,6 +42,20 @@ func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
+
+// settings is the stack's, made from the operator's file; madeSettings is the same before a command
+// has written into it.
+func (l Layout) settings(stack string) string {
+	return filepath.Join(l.Settings(), "Pulumi."+stack+".yaml")
+}
+func (l Layout) madeSettings() string { return l.path("made-settings.yaml") }
+
+// Folders of the tree that the lab knows.
+const (
+	labFolder     = ".lab"     // where the lab keeps what it builds, and its worlds
+	outFolder     = ".lab/out" // reports, previews and plans
+	privateFolder = "private"  // credentials and snapshots, where docs/procedures puts them
+)
 
 // BackendURL is the state's. Without metadata=skip each file has another beside it, which a run that is killed while
 // it writes leaves empty; then no command can read the state (gocloud.dev/blob/fileblob).
@@ -51,6 +69,8 @@ type Spec struct {
 	Bin       string             `json:"bin"`       // folder of the built programs
 	Settings  Settings           `json:"settings"`
 	Secrets   *stackfile.Secrets `json:"secrets"`
+	Own       stackfile.Own      `json:"own"` // settings that were changed in the world
+	Out       string             `json:"out"` // folder for what the command leaves; "" is the world's own
 	Options   Options            `json:"options"`
 	Versions  map[string]string  `json:"versions"` // of the programs, for the summary
 }
@@ -75,12 +95,8 @@ type Settings struct {
 		Network      string `json:"network"`
 		ImageFactory string `json:"imageFactory"`
 	} `json:"site"`
-	Machines []struct {
-		Name    string `json:"name"`
-		Address string `json:"address"`
-		Host    string `json:"host"`
-	} `json:"machines"`
-	Network struct {
+	Machines []Machine `json:"machines"`
+	Network  struct {
 		CIDR    netip.Prefix `json:"cidr"`
 		Gateway netip.Addr   `json:"gateway"`
 	} `json:"network"`
@@ -110,6 +126,14 @@ type Settings struct {
 	} `json:"secrets"` // that the program requires
 }
 
+// Machine is one of the settings' machines.
+type Machine struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Role    string `json:"role"`
+	Host    string `json:"host"`
+}
+
 // secretKeys are the keys that the program requires, without their namespace.
 func (s *Settings) secretKeys() []string {
 	var keys []string
@@ -131,19 +155,56 @@ func (l Layout) readSpec() (*Spec, error) {
 	return s, nil
 }
 
+func (l Layout) writeSpec(s *Spec) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return stackfile.WriteAtomically(l.Spec(), text)
+}
+
+// updateSpec changes the spec while no other command does. After a failure it is given as it was.
+func (l Layout) updateSpec(change func(*Spec) error) (*Spec, error) {
+	lock, err := os.OpenFile(l.path("world.json.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return nil, err
+	}
+	before, err := l.readSpec()
+	if err != nil {
+		return nil, err
+	}
+	s, err := l.readSpec()
+	if err != nil {
+		return nil, err
+	}
+	if err := change(s); err != nil {
+		return before, err
+	}
+	return s, l.writeSpec(s)
+}
+
 // alive says where a running world can be entered; PID is that of its init, seen from outside.
 type alive struct {
-	PID int `json:"pid"`
+	PID   int       `json:"pid"`
+	Since time.Time `json:"since"`
+}
+
+func (l Layout) readAlive() (a alive) {
+	text, err := os.ReadFile(l.Alive())
+	if err != nil || json.Unmarshal(text, &a) != nil {
+		return alive{}
+	}
+	return a
 }
 
 // Running tells the process id of a world's init, or 0 when the world is not there.
 func (l Layout) Running() int {
-	text, err := os.ReadFile(l.Alive())
-	if err != nil {
-		return 0
-	}
-	var a alive
-	if json.Unmarshal(text, &a) != nil {
+	a := l.readAlive()
+	if a.PID == 0 {
 		return 0
 	}
 	// A process id may have been given anew: only an init of ours has this namespace file.

@@ -21,16 +21,15 @@ const Namespace = "platform"
 // Request is what the operator asked for; Prepare turns it into a Spec.
 type Request struct {
 	Project, StackFile, Bin string
+	Out                     string // folder for what the command leaves; "" is the world's own
 	Options                 Options
 }
 
 // Prepare reads and checks the stack file, and lays out a fresh folder for the world.
 //
-// The folder of an earlier world is emptied: its vCenter is gone, so its state is of no use.
-func Prepare(l Layout, r Request) (*Spec, error) {
-	if pid := l.Running(); pid != 0 {
-		return nil, fmt.Errorf("world %s: already running (process %d); enter it with `lab run`, or end that process first", l.Root, pid)
-	}
+// The folder is claimed (Claim). What an earlier world left in it is removed: its vCenter is gone, so
+// its state is of no use.
+func Prepare(l Layout, r Request, warn func(string, ...any)) (*Spec, error) {
 	stack, err := stackfile.StackName(r.StackFile)
 	if err != nil {
 		return nil, err
@@ -45,13 +44,16 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 	if err := checkGit(*settings); err != nil {
 		return nil, err
 	}
+	if err := checkRoom(l, *settings, warn); err != nil {
+		return nil, err
+	}
 	secrets, err := stackfile.NewSecrets(settings.secretKeys())
 	if err != nil {
 		return nil, err
 	}
 	spec := &Spec{
 		Project: r.Project, StackFile: r.StackFile, Stack: stack, Bin: r.Bin,
-		Settings: *settings, Secrets: secrets, Options: r.Options, Versions: map[string]string{},
+		Settings: *settings, Secrets: secrets, Out: r.Out, Options: r.Options, Versions: map[string]string{},
 	}
 	for _, p := range programs.All() {
 		spec.Versions[p.Name] = programs.Version(r.Bin, p.Name)
@@ -60,15 +62,18 @@ func Prepare(l Layout, r Request) (*Spec, error) {
 		return nil, fmt.Errorf("platform:kubernetes.version is %s, and the lab's Kubernetes is %s: "+
 			"set that version in lab/tools/kubernetes/go.mod and build again", wants[1:], has)
 	}
-	if err := os.RemoveAll(l.Root); err != nil {
+	if err := l.empty(); err != nil {
 		return nil, err
 	}
-	for _, folder := range []string{l.Root, l.Machines(), l.Tools()} {
+	if err := l.writeSpec(spec); err != nil {
+		return nil, err
+	}
+	for _, folder := range []string{l.Root, l.Machines(), l.Tools(), l.Settings(), l.Private(), l.Out(), filepath.Join(r.Project, outFolder)} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	for _, step := range []func(Layout, *Spec) error{writeBackend, linkPlugins, linkTools, writeSpec} {
+	for _, step := range []func(Layout, *Spec) error{writeBackend, linkPlugins, linkTools} {
 		if err := step(l, spec); err != nil {
 			return nil, err
 		}
@@ -110,7 +115,7 @@ func readSettings(project, stackFile string) (*Settings, error) {
 	return settings, nil
 }
 
-// writeBackend makes an empty stack. `pulumi stack init` would write into the operator's file.
+// writeBackend makes an empty stack, as `pulumi stack init` would.
 func writeBackend(l Layout, s *Spec) error {
 	folder := filepath.Join(l.Backend(), ".pulumi", "stacks", Namespace)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -124,7 +129,7 @@ func writeBackend(l Layout, s *Spec) error {
 }
 
 // linkTools puts the names of the multi-call binary on the world's PATH, and those of programs that people know and the
-// lab has not. `pulumi` there gives the lab's copy of the stack file to the real one.
+// lab has not. `pulumi` there gives the world's own settings to the real one.
 func linkTools(l Layout, s *Spec) error {
 	for _, name := range append([]string{"pulumi", "govc", "lab"}, simulated.Tools()...) {
 		if err := os.Symlink(filepath.Join(s.Bin, "lab"), filepath.Join(l.Tools(), name)); err != nil {
@@ -133,12 +138,4 @@ func linkTools(l Layout, s *Spec) error {
 	}
 	script := simulated.Talosctl(filepath.Join(s.Bin, "talosctl"))
 	return os.WriteFile(filepath.Join(l.Tools(), "talosctl"), []byte(script), 0o755)
-}
-
-func writeSpec(l Layout, s *Spec) error {
-	text, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(l.Spec(), text, 0o600)
 }

@@ -56,29 +56,6 @@ func TestAnUnknownFaultIsRefusedWithTheKnownOnes(t *testing.T) {
 	}
 }
 
-func TestOnlyCommandsThatReadTheStackFileGetTheCopy(t *testing.T) {
-	for command, wanted := range map[string]bool{
-		"up --yes": true, "preview": true, "config get x": true, "stack export": false, "cancel": false,
-		"up --config-file mine.yaml": false, "--non-interactive destroy": true,
-		"--stack prod up": true, "stack import": false,
-	} {
-		if got := needsConfigFile(strings.Fields(command)); got != wanted {
-			t.Errorf("pulumi %s: %v", command, got)
-		}
-	}
-}
-
-func TestOnlyACommandThatSetsASecretIsKeptForLaterCopies(t *testing.T) {
-	for command, wanted := range map[string]bool{
-		"config set --secret platform:dnsToken": true, "--stack prod config set platform:dnsToken --secret": true,
-		"config set platform:x y": false, "config get platform:dnsToken": false, "up": false,
-	} {
-		if got := setsSecret(strings.Fields(command)); got != wanted {
-			t.Errorf("pulumi %s: %v", command, got)
-		}
-	}
-}
-
 func TestTheRepositorysHostIsOneOfTheWorldsNames(t *testing.T) {
 	var s Settings
 	s.Site.Vcenter, s.Site.ImageFactory = "vcenter.example.internal", "factory.talos.dev"

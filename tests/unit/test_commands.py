@@ -1,0 +1,71 @@
+"""What people type: `make help` tells it all, and `--help` of a module starts nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN_BY_THE_ENGINE = {"", "policies"}
+"""Packages whose `__main__` the engine runs: nobody types their name."""
+MAIN = re.compile(r"^if __name__ == .__main__.:", re.MULTILINE)
+
+
+def make(*arguments: str) -> str:
+    argv = ["make", *arguments]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def modules() -> list[str]:
+    argv = ["git", "ls-files", "*.py"]
+    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    named = (
+        ".".join(Path(file).with_suffix("").parts).removesuffix("__main__").removesuffix(".")
+        for file in listed.stdout.split()
+        if MAIN.search((ROOT / file).read_text(encoding="utf-8"))
+    )
+    return sorted(set(named) - RUN_BY_THE_ENGINE)
+
+
+def test_every_target_of_make_is_in_its_help() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE))
+    assert "lab-shell" in targets
+    listed = {line.split()[0] for line in make("help").splitlines()}
+    assert listed == targets
+
+
+def test_the_help_of_make_names_the_files_and_no_variable() -> None:
+    text = make("help", "STACK_FILE=Pulumi.mine.yaml")
+    assert "$" not in text
+    assert "Pulumi.mine.yaml" in text
+
+
+@pytest.mark.parametrize("module", modules())
+def test_the_help_of_a_module_starts_nothing(module: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=ROOT,
+        env={"PATH": str(tmp_path), "LAB_WORLD": str(tmp_path)},  # no tool could be called
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"usage: python -m {module}" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_is_interrupted_shows_no_traceback() -> None:
+    code = "import rehearsal; raise KeyboardInterrupt"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stderr == "\ninterrupted\n"
+    assert result.returncode == -2  # by the signal, as `make` and shells expect it
