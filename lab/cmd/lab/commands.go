@@ -222,13 +222,10 @@ func joinFlags(c *cobra.Command, o *options) {
 // toJoin is the world to enter. Options that it was started without cannot hold in it.
 func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	var refused []string
-	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "plugins", "fault", "out"} {
+	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "fault", "out"} {
 		if c.Flags().Changed(name) {
 			refused = append(refused, "--"+name)
 		}
-	}
-	if os.Getenv("LAB_PLUGINS") != "" {
-		refused = append(refused, "LAB_PLUGINS")
 	}
 	l, err := o.running()
 	if err != nil {
@@ -236,6 +233,10 @@ func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	}
 	if l.Running() == 0 {
 		return l, fmt.Errorf("no world runs in %s; leave --join away for one of its own", l.Root)
+	}
+	// The environment may be that of the one who started it.
+	if plugins, err := world.PublishedPlugins(o.plugins); err != nil || !l.HasPlugins(plugins) {
+		refused = append(refused, "LAB_PLUGINS="+o.plugins)
 	}
 	if len(refused) > 0 {
 		return l, fmt.Errorf("--join: %s cannot hold in a world that runs already (%s: %s); leave it away, "+

@@ -3,6 +3,7 @@ package world
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,12 @@ func (l Layout) Describe() string {
 	}
 	return fmt.Sprintf("it runs since %s (%s) on %s, with %s and a boot delay of %s",
 		since.Format(time.TimeOnly), time.Since(since).Round(time.Second), spec.StackFile, faults, spec.Options.BootDelay)
+}
+
+// HasPlugins says whether a world runs with these provider plugins; see PublishedPlugins.
+func (l Layout) HasPlugins(published map[string]bool) bool {
+	spec, err := l.readSpec()
+	return err == nil && maps.Equal(spec.Options.PublishedPlugins, published)
 }
 
 // Beside is the n-th world's folder beside the first one's; n counts from 1.
