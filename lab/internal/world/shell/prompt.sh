@@ -2,7 +2,7 @@
 if [ "${LAB_SHELL:-}" != "$$" ]; then # once a shell
     LAB_SHELL=$$
     . "$LAB_WORLD/shell/environment.sh"
-    for lab_tool in pulumi talosctl kubectl govc lab python python3 pip; do
+    for lab_tool in pulumi talosctl kubectl govc helm argocd lab make python python3 pip; do
         unalias "$lab_tool" 2> /dev/null || :
         unset -f "$lab_tool" 2> /dev/null || :
     done
