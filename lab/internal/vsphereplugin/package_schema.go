@@ -15,6 +15,8 @@ import (
 func (pl *plugin) schema(context.Context, p.GetSchemaRequest) (p.GetSchemaResponse, error) {
 	spec := pschema.PackageSpec{Name: pluginName, Version: pluginVersion, Types: map[string]pschema.ComplexTypeSpec{},
 		Resources: map[string]pschema.ResourceSpec{}}
+	// Types lie in the package itself, not in a module of each one's own: vsphere.VirtualMachine.
+	spec.Meta = &pschema.MetadataSpec{ModuleFormat: "(.*)(?:/[^/]*)"}
 	for token, r := range pl.resources {
 		inputs, outputs, required := objectSchema(&spec, strings.TrimPrefix(token[strings.LastIndex(token, ":"):], ":"), r.fields)
 		spec.Resources[token] = pschema.ResourceSpec{InputProperties: inputs, RequiredInputs: required,
