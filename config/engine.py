@@ -5,15 +5,13 @@ The only part of this package that imports Pulumi.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pulumi
 from pulumi.runtime import config as engine_config
 
-from config.placeholders import IN_LAB, in_lab, placeholders
+from config.placeholders import in_lab, operators_file, placeholders
 from config.problems import Problem, SettingsError
 from config.reading import PROJECT, gather, resolve
 from config.secret_keys import SECRET_NAMES
@@ -57,11 +55,7 @@ def _stack_file() -> Path | None:
     """Find the file that the engine reads: the operator's, also in the lab."""
     if not in_lab():
         return Path(f"Pulumi.{pulumi.get_stack()}.yaml")
-    world = Path(os.environ[IN_LAB]) / "world.json"
-    try:
-        return Path(json.loads(world.read_text(encoding="utf-8"))["stackFile"])
-    except (OSError, ValueError, KeyError):
-        return None
+    return operators_file()
 
 
 def require_secret(name: str) -> pulumi.Output[str]:

@@ -6,13 +6,16 @@ them: nobody means them, and some are everybody's, as the age key of age's own R
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.problems import Path, Problem, problem
+from config.problems import Path as Key
+from config.problems import Problem, problem
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -49,13 +52,22 @@ def in_lab() -> bool:
     return bool(os.environ.get(IN_LAB))
 
 
+def operators_file() -> Path | None:
+    """Find the stack file that a world was made from; `None` when that cannot be told."""
+    world = Path(os.environ.get(IN_LAB, "")) / "world.json"
+    try:
+        return Path(json.loads(world.read_text(encoding="utf-8"))["stackFile"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def placeholders(settings: Settings) -> tuple[Problem, ...]:
     """Find every value that stands in for the site's own."""
     sections = settings.model_dump(mode="json", by_alias=True, exclude_none=True)
     return tuple(found for name, value in sections.items() for found in _below(value, (name,)))
 
 
-def _below(value: object, path: Path) -> Iterator[Problem]:
+def _below(value: object, path: Key) -> Iterator[Problem]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from _below(item, (*path, key))

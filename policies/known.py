@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from config.problems import SettingsError, names_secret
+from config.problems import SettingsError
 from config.reading import gather, resolve
+from config.shown import names_secret
 from policies.model import Leaf, Secret, leaves
 
 if TYPE_CHECKING:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from config import load_file
+from config.placeholders import operators_file, placeholders
 from rehearsal import judgement, report
 from rehearsal.recorder import Recorder
 from rehearsal.timeline import Timeline
@@ -61,7 +63,17 @@ def rehearse() -> None:
         print(f"{title:40} {seconds:7.1f} s")
     print(f"\n{judged}")
     print(f"\n{report.real_and_simulated()}")
+    print(f"\n{stand_ins(operators_file())}")
     print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
+
+
+def stand_ins(file: Path | None) -> str:
+    """Say which values of a stack file are placeholders, which the lab alone takes."""
+    found = placeholders(load_file(file)) if file is not None else ()
+    if not found:
+        return "no value of the stack file is a placeholder"
+    keys = "".join(f"\n  {each.key}" for each in found)
+    return f"placeholders in the stack file, which `pulumi up` refuses outside of the lab:{keys}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from config.placeholders import IN_LAB
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
 from config.stack_file import read
+from rehearsal.__main__ import stand_ins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -285,6 +286,15 @@ def test_outside_of_the_lab_the_program_refuses_placeholders(
     assert len(told) == 10
     assert all(": a placeholder; " in each for each in told)
     assert "age-keygen" in told[-1]
+
+
+def test_a_rehearsal_says_which_values_are_placeholders(tmp_path: Path) -> None:
+    said = stand_ins(PROD)
+    assert said.splitlines()[1] == "  platform:site.vcenter"
+    assert len(said.splitlines()) == 11
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(own(PROD.read_text()))
+    assert stand_ins(path) == "no value of the stack file is a placeholder"
 
 
 def own(text: str) -> str:

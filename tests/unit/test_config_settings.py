@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 import config
 from config import rules, versions
-from config.problems import looks_secret, names_secret
 from config.secret_keys import SECRET_KEYS, needed
 from config.settings import Model, Services
+from config.shown import looks_secret, names_secret
 from tests.unit.recorder import production
 
 ROOT = Path(__file__).parents[2]
