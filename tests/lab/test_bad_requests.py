@@ -98,7 +98,7 @@ def test_bad_settings_are_refused_and_the_engine_registers_nothing(world: World,
             # What is wrong with the whole file begins with its name, here the world's copy's.
             assert problem.strip(" -").removeprefix(f"{bad.name}: ") in result.stdout
     state = json.loads(world.run("pulumi", "stack", "export").stdout)
-    registered = [one["type"] for one in state["deployment"].get("resources", [])]
+    registered = [one["type"] for one in (state["deployment"] or {}).get("resources", [])]
     assert registered in ([], ["pulumi:pulumi:Stack"])
 
 
