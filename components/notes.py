@@ -14,7 +14,7 @@ import pulumi
 
 SECONDS = 20.0
 ADVICE = (
-    "{count} operations were interrupted when an earlier run was killed. No `pulumi refresh`, "
+    "interrupted, when an earlier run was killed: {count} of its steps. No `pulumi refresh`, "
     "whatever the engine advises: it may take a change for made that was not. This run takes up or "
     "clears what was half made; after it, `make repair` clears the notes of it "
     "(docs/procedures/failed-up.md)"
