@@ -42,6 +42,9 @@ reboots it for nothing (Talos has its configuration), and DRS moves it away from
 class Machines(pulumi.ComponentResource):
     """The platform's virtual machines. `add` each, then `finish`."""
 
+    provider: vsphere.Provider
+    """The way to vCenter that all of them use."""
+
     def __init__(
         self,
         name: str,
@@ -56,7 +59,7 @@ class Machines(pulumi.ComponentResource):
         self._password = password
         self._machines: dict[str, list[vsphere.VirtualMachine]] = {}
         site = settings.site
-        self._provider = vsphere.Provider(
+        self.provider = vsphere.Provider(
             f"{name}-vcenter",
             vsphere_server=site.vcenter,
             user=site.user,
@@ -68,15 +71,10 @@ class Machines(pulumi.ComponentResource):
         self._make_image(image)
         self._make_place()
 
-    @property
-    def provider(self) -> vsphere.Provider:
-        """The way to vCenter that all of them use."""
-        return self._provider
-
     def _look_up(self) -> None:
         """Find what the site has: names from the settings to vCenter's ids."""
         site = self._settings.site
-        opts = pulumi.InvokeOutputOptions(parent=self, provider=self._provider)
+        opts = pulumi.InvokeOutputOptions(parent=self, provider=self.provider)
 
         def named(key: str, kind: str) -> Callable[[str], Problem]:
             return lambda words: explanation.of_site(site, key, kind, words)
@@ -230,7 +228,7 @@ class Machines(pulumi.ComponentResource):
             wait_for_guest_net_timeout=0,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                provider=self._provider,
+                provider=self.provider,
                 depends_on=[after],
                 # The name and the address are taken until the old machine is gone.
                 delete_before_replace=True,
@@ -281,7 +279,7 @@ class Machines(pulumi.ComponentResource):
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(
-            parent=self, provider=self._provider, depends_on=list(after) or None
+            parent=self, provider=self.provider, depends_on=list(after) or None
         )
 
 
