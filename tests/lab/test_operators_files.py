@@ -88,7 +88,7 @@ def world() -> Iterator[World]:
 
 def files(tree: Path) -> dict[str, bytes]:
     """Read all files of a tree, but for the folder in which the lab keeps what it makes."""
-    found = {}
+    found: dict[str, bytes] = {}
     for folder, folders, names in os.walk(tree):
         folders[:] = [one for one in folders if Path(folder, one) != tree / ".lab"]
         found |= {str(Path(folder, one)): Path(folder, one).read_bytes() for one in names}
