@@ -67,6 +67,7 @@ class World:
                 self.output.append(line)
                 if "the world is up" in line:
                     up.set()
+        process.wait()  # whoever waits for the world is to see that it has ended
         up.set()
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
