@@ -4,7 +4,7 @@ A run that is killed leaves notes of what it was about, of which those about cre
 somebody takes them out; it may leave things in vCenter that the state does not know; and, when it
 was a destroy, things in the state that vCenter has removed. `pulumi up` clears its places itself;
 the rest is done here, under the engine's own commands, and nothing of a running platform is touched
-(docs/decisions/0014-killed-runs.md).
+(docs/decisions/0019-killed-runs.md).
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_dns_is_not_forwarded_to_machines_whose_packets_are_routed_in_ebpf(
         cilium_config()["enable-bpf-masquerade"] == "true"
         and cilium_config().get("enable-host-legacy-routing", "false") != "true"
     )
-    assert in_ebpf, "then this test has nothing to hold apart: see docs/decisions/0014"
+    assert in_ebpf, "then nothing is held apart here: see docs/decisions/0015"
     assert not forwarded
 
 
