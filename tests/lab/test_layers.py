@@ -292,6 +292,7 @@ def test_what_argo_cd_changes_of_itself_is_no_change_for_the_program(world: Worl
     world.run(
         "kubectl", "annotate", "deployments", "--all", "--namespace", "argocd",
         "argocd.argoproj.io/tracking-id=argo-cd:apps/Deployment:argocd/x", "--overwrite",
+        "--field-manager=argocd-controller",  # Argo CD signs so; a person as kubectl
     )  # fmt: skip
     world.run("pulumi", "preview", "--refresh", "--expect-no-changes", "--non-interactive")
 
