@@ -21,7 +21,9 @@ KEYS = frozenset(["client-key-data", "key", "token"])
 """Secret fields of kubeconfigs and talosconfigs."""
 HELM = "helm.sh/release.v1"
 """Secrets that are whole records, compressed."""
-OWN = frozenset(["environment", "kubeconfig", "machines", "talosconfig", "workloads", "world.json"])
+OWN = frozenset(
+    ["environment", "kubeconfig", "machines", "private", "talosconfig", "workloads", "world.json"]
+)
 """Of a world's folder: its operator's credentials, the disks of simulated machines and pods, and
 what the lab knows as the site does (passwords of vCenter and GitHub, the passphrase)."""
 
