@@ -43,8 +43,9 @@ class InvalidError(ApiError):
 class KubernetesApi:
     """The API of one cluster, with a kubeconfig's own credentials."""
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str, call_seconds: float = CALL_SECONDS) -> None:
         config: dict[str, Any] = yaml.safe_load(kubeconfig)
+        self._call_seconds = call_seconds
         self.server = str(config["clusters"][0]["cluster"]["server"])
         self._context = _tls(config)
 
@@ -116,7 +117,7 @@ class KubernetesApi:
     ) -> tuple[int, bytes]:
         url = urlsplit(self.server)
         connection = HTTPSConnection(
-            url.hostname or "", url.port or 443, timeout=CALL_SECONDS, context=self._context
+            url.hostname or "", url.port or 443, timeout=self._call_seconds, context=self._context
         )
         try:
             headers = {"Content-Type": kind} if body else {}

@@ -44,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     return DRIFT if report.findings else 0
 
 
+CALL_SECONDS = 30.0
+"""A look asks once, and hundreds of times: a busy API server is no reason to give up."""
+
+
 def look(now: dt.datetime) -> Report:
     """Compare everything that the stack made with what is there.
 
@@ -55,7 +59,7 @@ def look(now: dt.datetime) -> Report:
     if not resources:
         raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
     outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
-    api = KubernetesApi(_output(outputs, "kubeconfig"))
+    api = KubernetesApi(_output(outputs, "kubeconfig"), CALL_SECONDS)
     on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
     preview = Preview.of(
         _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
