@@ -107,6 +107,7 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
         "Service metrics-server/metrics-server": "Pulumi",
         "Deployment metrics-server/metrics-server": "Pulumi",
         "Node node01": "Pulumi",
+        "Node node02": "Pulumi",  # Talos gives its node the label, too
         "Node node03": "Pulumi",
         "Deployment cert-manager/cert-manager": "Pulumi",
         "Namespace -/cert-manager": "Pulumi",
