@@ -39,9 +39,10 @@ drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
 KILLS ?= 40
+WORLDS ?= 1
 
-kills: build ## kill the engine's commands at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy SEED=1
-	@$(PYTHON) -m rehearsal.kills --kills $(KILLS) --kinds $(KINDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
+kills: build ## kill the engine's commands at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy WORLDS=2 SEED=1
+	@$(PYTHON) -m rehearsal.kills --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
 
 BASE ?= origin/main
 

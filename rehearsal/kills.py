@@ -14,9 +14,11 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,9 @@ class Round:
     problems: list[str] = field(default_factory=list)
 
 
+Record = Callable[[Round], None]
+
+
 class Campaign:
     """Kills on one world, until there are enough of each kind."""
 
@@ -103,20 +108,20 @@ class Campaign:
         """The platform is whole."""
         self.there = False
         """Something of it may be there."""
+        self._expected = dict(EXPECTED)
         self._original = world.stack_file.read_text(encoding="utf-8")
         self._changed = False
         self._log = world.state / "killed.log"
 
-    def run(self, record: Callable[[list[Round]], None]) -> None:
-        """Kill until there are enough; `record` is called after each round."""
+    def run(self, record: Record) -> None:
+        """Kill until there are enough; `record` is called with each round."""
         while +self.wanted:
             kind = self.random.choice(sorted((+self.wanted).elements()))
             done = self._changes() if kind in {"up", "destroy"} else self._looks(kind)
             if done.converged and not done.kills:
                 continue  # it ended before its moment
             self.rounds.append(done)
-            print(line(done), flush=True)
-            record(self.rounds)
+            record(done)
             if not done.converged:
                 return  # what comes after would only repeat it
 
@@ -212,7 +217,7 @@ class Campaign:
     def _kill(self, kind: str, command: tuple[str, ...]) -> Kill | None:
         """Run a command and kill it, or one process of it; None when it ended before."""
         victim = self.random.choices(VICTIMS, WEIGHTS)[0]
-        moment = self.random.random() * EXPECTED[kind]
+        moment = self.random.random() * self._expected[kind]
         lines = self.random.randint(1, LINES[kind]) if self.random.random() < 0.5 else None  # noqa: PLR2004
         self._cancel()
         began = time.monotonic()
@@ -229,12 +234,12 @@ class Campaign:
         while process.poll() is None:
             said = len(self._log.read_bytes().splitlines())
             reached = said >= lines if lines else time.monotonic() - began >= moment
-            if reached or time.monotonic() - began > 4 * EXPECTED[kind] + 60:
+            if reached or time.monotonic() - began > 4 * self._expected[kind] + 60:
                 break
             time.sleep(0.01)
         after = time.monotonic() - began
         if process.poll() is not None:
-            EXPECTED[kind] = max(2.0, (EXPECTED[kind] + after) / 2)
+            self._expected[kind] = max(2.0, (self._expected[kind] + after) / 2)
             if process.returncode == 0 and kind in {"up", "destroy"}:
                 self.standing = self.there = kind == "up"
             return None
@@ -411,13 +416,85 @@ def shares(kinds: list[str], kills: int) -> dict[str, int]:
     return {one: kills // len(kinds) + (at < kills % len(kinds)) for at, one in enumerate(kinds)}
 
 
-def machines_only(folder: Path) -> Path:
-    """Write the production stack file without what runs on the cluster."""
-    document = yaml.safe_load((PROJECT / "Pulumi.prod.yaml").read_text(encoding="utf-8"))
-    document["config"].pop("platform:services")
-    target = folder / "Pulumi.prod.yaml"
-    target.write_text(yaml.safe_dump(document, sort_keys=False))
+def shares_of(wanted: dict[str, int], worlds: int, at: int) -> dict[str, int]:
+    """Give the kills of each kind that one of several worlds has to make."""
+    return {kind: len(range(at, many, worlds)) for kind, many in wanted.items()}
+
+
+def stack_file(folder: Path, at: int, *, services: bool) -> Path:
+    """Write a world's stack file: production's, without what runs on the cluster if so asked."""
+    text = (PROJECT / "Pulumi.prod.yaml").read_text(encoding="utf-8")
+    if not services:
+        document = yaml.safe_load(text)
+        document["config"].pop("platform:services")
+        text = yaml.safe_dump(document, sort_keys=False)
+    target = folder / str(at) / "Pulumi.prod.yaml"
+    target.parent.mkdir()
+    target.write_text(text, encoding="utf-8")
     return target
+
+
+def campaign(seed: int, wanted: dict[str, int], file: Path, record: Record) -> None:
+    """Kill on a world of its own that is started and ended here."""
+    world = World(PROJECT / ".lab" / "worlds" / f"kills-{seed}", file, *DELAYS).start()
+    try:
+        Campaign(world, seed, wanted).run(record)
+    finally:
+        world.stop()
+
+
+class Report:
+    """What all worlds have seen, kept as JSON after each round."""
+
+    def __init__(self, out: Path, seed: int, wanted: dict[str, int]) -> None:
+        self.rounds: list[Round] = []
+        self._out = out
+        self._seed = seed
+        self._wanted = wanted
+        self._began = time.monotonic()
+        self._writing = threading.Lock()
+
+    def record(self, done: Round) -> None:
+        """Print and keep a round; worlds do so at the same time."""
+        with self._writing:
+            print(line(done), flush=True)
+            self.rounds.append(done)
+            document = {
+                "seed": self._seed,
+                "wanted": self._wanted,
+                "kills": self.counts(),
+                "seconds": round(self.seconds),
+                "converged": not self.bad(),
+                "rounds": [asdict(one) for one in self.rounds],
+            }
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            self._out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    def counts(self) -> dict[str, int]:
+        """Give how many kills there were of each kind."""
+        return dict(Counter(one.kind for done in self.rounds for one in done.kills))
+
+    def bad(self) -> list[Round]:
+        """Give the rounds that did not converge."""
+        return [one for one in self.rounds if not one.converged]
+
+    def total(self) -> str:
+        """Sum up in a line; fewer kills than wanted are said too."""
+        counts = self.counts()
+        kinds = ", ".join(
+            f"{counts.get(one, 0)} of {many} of {one}" for one, many in self._wanted.items()
+        )
+        end = f"{len(self.bad())} did not converge" if self.bad() else "all converged"
+        repaired = sum(one.repaired for one in self.rounds)
+        return (
+            f"SEED={self._seed}: {sum(counts.values())} kills ({kinds}) in "
+            f"{self.seconds / 60:.0f} min: {end}, {repaired} rounds after `make repair`"
+        )
 
 
 def main() -> int:
@@ -428,41 +505,28 @@ def main() -> int:
         sys.exit(f"--kinds: {', '.join(sorted(unknown))}: there are {', '.join(KINDS)}")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**32)
     wanted = shares(kinds, options.kills)
-    print(f"SEED={seed} KILLS={options.kills} KINDS={options.kinds}", flush=True)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        file = machines_only(Path(folder))
-        if options.services:
-            file.write_bytes((PROJECT / "Pulumi.prod.yaml").read_bytes())
-        world = World(PROJECT / ".lab" / "worlds" / f"kills-{seed}", file, *DELAYS).start()
-        campaign = Campaign(world, seed, wanted)
-
-        def record(rounds: list[Round]) -> None:
-            counts = Counter(one.kind for done in rounds for one in done.kills)
-            document = {
-                "seed": seed,
-                "kinds": kinds,
-                "kills": dict(counts),
-                "seconds": round(time.monotonic() - began),
-                "converged": all(one.converged for one in rounds),
-                "rounds": [asdict(one) for one in rounds],
-            }
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-        try:
-            campaign.run(record)
-        finally:
-            world.stop()
-    bad = [one for one in campaign.rounds if not one.converged]
-    counts = Counter(one.kind for done in campaign.rounds for one in done.kills)
-    total = ", ".join(f"{counts[one]} of {one}" for one in kinds)
     print(
-        f"SEED={seed}: {sum(counts.values())} kills ({total}) in "
-        f"{(time.monotonic() - began) / 60:.0f} min: "
-        + ("all converged" if not bad else f"{len(bad)} did not converge")
+        f"SEED={seed} KILLS={options.kills} KINDS={options.kinds} WORLDS={options.worlds}",
+        flush=True,
     )
-    return 1 if bad else 0
+    report = Report(options.out, seed, wanted)
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        parts = [shares_of(wanted, options.worlds, at) for at in range(options.worlds)]
+        with ThreadPoolExecutor(options.worlds) as worlds:
+            runs = [
+                worlds.submit(
+                    campaign,
+                    seed + at,
+                    part,
+                    stack_file(Path(folder), at, services=options.services),
+                    report.record,
+                )
+                for at, part in enumerate(parts)
+            ]
+        for run in runs:
+            run.result()
+    print(report.total())
+    return 1 if report.bad() else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -470,6 +534,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=40, help="how many, over all kinds")
     parser.add_argument("--kinds", default=",".join(KINDS), help="which, by commas")
     parser.add_argument("--seed", type=int, help="of an earlier run")
+    parser.add_argument("--worlds", type=int, default=1, help="at a time; each needs 2 GiB")
     parser.add_argument("--services", action="store_true", help="with all that runs on the cluster")
     parser.add_argument("--out", type=Path, default=Path(".lab/out/kills.json"))
     return parser

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rehearsal.killing import kill_tree, tree
-from rehearsal.kills import KINDS, Kill, Round, line, shares
+from rehearsal.kills import KINDS, Kill, Report, Round, line, shares, shares_of
 
 
 @pytest.mark.parametrize("kills", [1, 5, 40, 43])
@@ -16,6 +18,24 @@ def test_kills_are_shared_among_the_kinds_and_none_is_lost(kills: int) -> None:
     found = shares(list(KINDS), kills)
     assert sum(found.values()) == kills
     assert max(found.values()) - min(found.values()) <= 1
+
+
+@pytest.mark.parametrize("worlds", [1, 2, 3])
+def test_worlds_at_a_time_make_all_kills_together(worlds: int) -> None:
+    wanted = shares(list(KINDS), 43)
+    parts = [shares_of(wanted, worlds, at) for at in range(worlds)]
+    assert {kind: sum(part[kind] for part in parts) for kind in KINDS} == wanted
+
+
+def test_the_report_counts_what_was_killed_and_says_what_did_not_converge(tmp_path: Path) -> None:
+    report = Report(tmp_path / "out" / "kills.json", 7, {"up": 2, "destroy": 2})
+    report.record(Round([Kill(1, "up", "engine", 3.21, 14)], "up", repaired=True, converged=True))
+    assert ": 1 kills (1 of 2 of up, 0 of 2 of destroy) in 0 min: all converged" in report.total()
+    report.record(Round([Kill(2, "destroy", "engine", 1.0, 1)], "up", problems=["up fails"]))
+    assert report.total().endswith("1 did not converge, 1 rounds after `make repair`")
+    kept = json.loads((tmp_path / "out" / "kills.json").read_text())
+    assert kept["kills"] == {"up": 1, "destroy": 1}
+    assert kept["converged"] is False
 
 
 def test_a_round_says_what_was_killed_when_and_how_it_ended() -> None:
