@@ -96,7 +96,7 @@ go-test: build ## vet and test the lab's Go code
 LAB_WORKERS ?= 2
 
 lab-test: build ## the lab end to end (minutes)
-	@$(PYTHON) -m pytest tests/lab --numprocesses $(LAB_WORKERS) --dist loadfile
+	@$(PYTHON) -m pytest tests/lab --numprocesses $(LAB_WORKERS) --dist loadfile --no-loadscope-reorder
 
 render: build ## what CHART renders with our values; without CHART, all of them
 	@$(PYTHON) -m render --stack-file $(STACK_FILE) show $(CHART)

@@ -12,6 +12,23 @@ from rehearsal.world import LAB, PROJECT, World
 
 WORLDS = PROJECT / ".lab" / "worlds"
 
+LONGEST_FIRST = (
+    "test_procedures.py",
+    "test_layers.py",
+    "test_shell.py",
+    "test_layer_interruption.py",
+    "test_interruption.py",
+    "test_review.py",
+    "test_bad_requests.py",
+    "test_drift.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, so that no worker is left alone with one at the end."""
+    rank = {name: at for at, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _programs() -> None:
