@@ -419,9 +419,22 @@ func TestACustomResourceCanFollowItsDefinition(t *testing.T) {
 		t.Errorf("preview without a definition: %v", err)
 	}
 
+	patient := creationRetries
+	creationRetries.Duration = time.Millisecond
+
 	if _, err = api.Create(context.Background(), p.CreateRequest{Urn: urn(thing), Properties: custom}); err == nil || !strings.Contains(err.Error(), "Verify that any required CRDs have been created") {
 		t.Error(err)
 	}
+
+	creationRetries = patient
+	early := make(chan error, 1)
+
+	go func() {
+		_, err := api.Create(context.Background(), p.CreateRequest{Urn: urn(thing), Properties: values(map[string]any{
+			"apiVersion": "example.com/v1", "kind": "Thing", "metadata": map[string]any{"name": "early", "namespace": "default"},
+		})})
+		early <- err
+	}()
 
 	schema := map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}
 	definition, _ := made(t, "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition", map[string]any{
@@ -437,5 +450,9 @@ func TestACustomResourceCanFollowItsDefinition(t *testing.T) {
 
 	if made, err := api.Create(context.Background(), p.CreateRequest{Urn: urn(thing), Properties: custom}); err != nil || made.ID != "default/one" {
 		t.Errorf("%q, %v", made.ID, err)
+	}
+
+	if err := <-early; err != nil {
+		t.Errorf("an object that came before its definition is tried again: %v", err)
 	}
 }

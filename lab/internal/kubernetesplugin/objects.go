@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 )
 
@@ -90,7 +92,7 @@ func (o objects) create(ctx context.Context, r p.CreateRequest) (p.CreateRespons
 		return p.CreateResponse{}, err
 	}
 
-	live, err := o.make(ctx, object, manager, r.DryRun)
+	live, err := o.patientMake(ctx, object, manager, r.DryRun)
 	if err != nil {
 		if r.DryRun && previewable(err) {
 			return p.CreateResponse{Properties: r.Properties}, nil
@@ -124,6 +126,36 @@ func (o objects) create(ctx context.Context, r p.CreateRequest) (p.CreateRespons
 
 func (o objects) outputs(live *unstructured.Unstructured, inputs property.Map, manager string) property.Map {
 	return outputsOf(live, inputs, manager, o.kind.GroupVersion().String())
+}
+
+// creationRetries are the published plugin's (pkg/await, pkg/retry): five more tries, after 1, 2, 4, 8 and 16 seconds.
+var creationRetries = wait.Backoff{Duration: time.Second, Factor: 2, Steps: 6}
+
+// patientMake tries again while the server does not know the kind or the namespace: an API server behind the VIP may
+// learn of a definition a moment after its neighbour that took it.
+func (o objects) patientMake(ctx context.Context, object *unstructured.Unstructured, manager string, dryRun bool) (*unstructured.Unstructured, error) {
+	if dryRun {
+		return o.make(ctx, object, manager, dryRun)
+	}
+
+	var (
+		live *unstructured.Unstructured
+		last error
+	)
+
+	err := wait.ExponentialBackoffWithContext(ctx, creationRetries, func(ctx context.Context) (bool, error) {
+		live, last = o.make(ctx, object, manager, dryRun)
+		if meta.IsNoMatchError(last) || apierrors.IsNotFound(last) {
+			return false, nil
+		}
+
+		return true, last
+	})
+	if wait.Interrupted(err) {
+		return nil, last
+	}
+
+	return live, err
 }
 
 // make applies an object that must not exist yet. A Patch and a provider with upsertExistingObjects take what is there.
