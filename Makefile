@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 OUT ?= .lab/out
 
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
-	render render-diff chart-facts review drift workflows-lint namespaces preview explain apply-plan \
+	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock repair kills summary comment drift-report drift-issue
 
 help: ## this list
@@ -48,6 +48,9 @@ BASE ?= origin/main
 
 review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
 	@$(PYTHON) -m rehearsal.review $(BASE)
+
+reach: setup ## what $(STACK_FILE) needs from its site, tried from here: vCenter, repositories, DNS, free addresses
+	@$(PYTHON) -m config check --reach $(STACK_FILE)
 
 drift: setup ## what was changed behind the stack's back, and whose it is (`Error 3` when something was)
 	@mkdir -p $(OUT)

@@ -1,4 +1,7 @@
-"""Configuration: the command `python -m config`, which needs neither network nor engine."""
+"""Configuration: the command `python -m config`, which needs no engine.
+
+It needs no network either, but for `check --reach`.
+"""
 
 # ruff: noqa: T201 - a command prints
 from __future__ import annotations
@@ -44,7 +47,19 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{file}: good ({count} machine{'s' if count > 1 else ''})")
     for note in filter(None, (patches, *_notes(raw, settings))):
         print(note)
-    return 0
+    return _try_reach(settings, installed=options.installed) if options.reach else 0
+
+
+def _try_reach(settings: Settings, *, installed: bool) -> int:
+    """Try what the settings need from their site, and print what came of it."""
+    # Here, since it brings the SDK and all layers with it, which the other commands do without.
+    from reach import network, questions, report  # noqa: PLC0415
+
+    print()
+    asked = questions.questions(settings, installed=installed)
+    rows = report.ask_all(asked, network.Network())
+    print(report.as_text(rows))
+    return 1 if report.failed(rows) else 0
 
 
 def _is_for_production(options: argparse.Namespace, raw: Raw) -> bool:
@@ -107,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
         "--production",
         action="store_true",
         help="refuse placeholders also while no secret is set, as `pulumi up` does",
+    )
+    check.add_argument(
+        "--reach",
+        action="store_true",
+        help="try too what can be tried from here: vCenter, repositories, DNS, free addresses",
+    )
+    check.add_argument(
+        "--installed",
+        action="store_true",
+        help="with --reach: the machines are there, and have to answer",
     )
     show = commands.add_parser("show", help="print the resolved settings and the address plan")
     show.add_argument("--json", action="store_true", help="as JSON, with what follows from them")
