@@ -63,7 +63,9 @@ shell_flags = $(if $(JOIN),--join $(if $(filter command environment,$(firstword 
 lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in the one that runs
 	@exec $(BIN)/lab shell $(shell_flags)
 
-test: lint workflows-lint types unit go-test lab-test ## everything: format, lint, types, unit, Go, and the lab end to end
+test: build ## everything: format, lint, types, unit, Go, and the lab end to end
+	@$(MAKE) --jobs=2 --output-sync=target lint workflows-lint types unit go-test
+	$(MAKE) lab-test
 
 lint: setup ## format, lint, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
@@ -84,16 +86,13 @@ types: setup ## the types, with mypy
 unit: setup ## the quick tests (seconds)
 	@$(PYTHON) -m pytest tests/unit
 
-go-test: build ## vet and test the lab's Go code
+go-test: build ## vet and test the lab's Go code; what needs the real programs runs in lab-test
 	@go=$$(tail -n 1 .lab/go-path)
-	test -z "$$(gofmt -l lab | tee /dev/stderr)"
-	bin=$$PWD/$(BIN)
+	unformatted=$$("$$("$$go" env GOROOT)/bin/gofmt" -l lab)
+	test -z "$$unformatted" || { echo "not formatted: $$unformatted" >&2; exit 1; }
 	cd lab
 	"$$go" vet -tags lab ./...
 	"$$go" test ./...
-	# What needs the real programs: each test in namespaces of its own.
-	"$$go" test -tags lab ./internal/machine -args -bin "$$bin" -stages "$$bin/kwok-stages/pod/fast"
-	LAB_BIN=$$bin "$$go" test -tags lab ./internal/kubernetesplugin
 
 # Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes; a world takes up to 4 GiB.
 LAB_WORKERS ?= 2
@@ -162,7 +161,7 @@ bench: build ## measure, and write .lab/bench.json
 format: setup ## format the code
 	@$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
-	gofmt -w lab
+	"$$("$$(tail -n 1 .lab/go-path)" env GOROOT)/bin/gofmt" -w lab
 
 clean: ## remove all that the project made
 	rm -rf .lab .venv

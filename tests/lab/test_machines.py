@@ -1,0 +1,38 @@
+"""What the simulated machines and the lab's Kubernetes plugin do: their own Go tests.
+
+Those that need the real programs, each in namespaces of its own. They wait for the clocks of Talos
+and etcd most of the time, so they run here, beside the worlds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from rehearsal.world import LAB, PROJECT
+
+BIN = LAB.parent
+ARGUMENTS = {
+    "machine": ("-args", "-bin", str(BIN), "-stages", str(BIN / "kwok-stages" / "pod" / "fast")),
+    "kubernetesplugin": (),
+}
+
+
+@pytest.mark.parametrize("package", ARGUMENTS)
+def test_the_go_tests_that_need_the_real_programs_pass(package: str) -> None:
+    go = Path(PROJECT, ".lab", "go-path").read_text().split()[-1]
+    result = subprocess.run(
+        [go, "test", "-tags", "lab", f"./internal/{package}", *ARGUMENTS[package]],
+        cwd=PROJECT / "lab",
+        env=os.environ | {"CGO_ENABLED": "0", "LAB_BIN": str(BIN)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert f"ok  \tplatform.lab/lab/internal/{package}\t" in result.stdout, result.stdout
