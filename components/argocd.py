@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 import yaml
 
-from components.argocd_network import policies
+from components.argocd_network import login_ports, policies
 from components.charts import ChartPlan, Values
 from components.guardrails import ROUTE_PRIORITY
 from components.place import Place
 from components.release import install
+from config import git
 from config.engine import require_secret
 from gitops.generated import BASE_VALUES, VALUES, folder
 from gitops.root import root_application
@@ -34,6 +35,21 @@ REPOSITORY = "https://argoproj.github.io/argo-helm"
 SERVER = "argo-cd-argocd-server"
 """The Service of the web interface and the API, as the chart names it."""
 GITHUB = "github.com"
+
+
+class Webhook(NamedTuple):
+    """Where Argo CD looks for what a Git host signs its calls with, and the stack's secret."""
+
+    key: str
+    secret: str
+
+
+WEBHOOKS = {
+    "github": Webhook("webhook.github.secret", "githubWebhookSecret"),
+    "gitlab": Webhook("webhook.gitlab.secret", "gitlabWebhookSecret"),
+    # Gitea and Forgejo sign and name their calls as Gogs does, which is what Argo CD knows.
+    "gitea": Webhook("webhook.gogs.secret", "giteaWebhookSecret"),
+}
 PART_OF = {"app.kubernetes.io/part-of": "argocd"}
 """Argo CD reads only Secrets with this label."""
 HANDED_OVER = ("*",)
@@ -84,8 +100,7 @@ class ArgoCD(pulumi.ComponentResource):
             message = "services.argocd is not set"
             raise ValueError(message)
         place = Place(NAMESPACE, "restricted", self)
-        port = urlsplit(argocd.repository_url).port
-        for one in policies(*([port] if port else [])):
+        for one in policies(git.port(argocd.repository_url), login_ports(argocd)):
             place.allow(one.name, one.pods, ingress=one.ingress, egress=one.egress)
         secrets = _secrets(place, argocd)
         release = install(chart, kubeconfig, place.options(*secrets), ignore_changes=HANDED_OVER)
@@ -108,17 +123,19 @@ def _secrets(place: Place, argocd: ArgoCDSettings) -> list[kubernetes.core.v1.Se
     redis = place.secret("argocd-redis", {"auth": require_secret("argocdRedisPassword")})
     # Argo CD adds keys of its own, such as the one that signs sessions; they are not declared here,
     # so no preview sees them and no update takes them away.
+    called = WEBHOOKS.get(argocd.git_host)
     own = place.secret(
         "argocd-secret",
-        {"webhook.github.secret": require_secret("githubWebhookSecret")},
+        {} if called is None else {called.key: require_secret(called.secret)},
         labels={"app.kubernetes.io/name": "argocd-secret", **PART_OF},
     )
     # Empty until somebody is to be told: docs/gitops.md, "Notifications".
     told = place.secret("argocd-notifications-secret", {})
     found = [redis, own, told]
-    if argocd.github is not None:
-        sign_on = {"dex.github.clientSecret": require_secret("githubClientSecret")}
-        found.append(place.secret("argocd-sso", sign_on, labels=PART_OF))
+    for login in git.LOGINS:
+        if getattr(argocd, login) is not None:
+            sign_on = {f"dex.{login}.clientSecret": require_secret(f"{login}ClientSecret")}
+            found.append(place.secret("argocd-sso", sign_on, labels=PART_OF))
     if argocd.repository_access is not None:
         found.append(
             place.secret(
@@ -136,6 +153,8 @@ def _repository(argocd: ArgoCDSettings, access: RepositoryAccess) -> dict[str, p
     found: dict[str, pulumi.Input[str]] = {"type": "git", "url": argocd.repository_url}
     if access.kind == "token":
         return found | {"username": access.user or "", "password": key}
+    if access.kind == "deployKey":
+        return found | {"sshPrivateKey": key}
     host = urlsplit(argocd.repository_url).netloc
     if host != GITHUB:
         found["githubAppEnterpriseBaseUrl"] = f"https://{host}/api/v3"
@@ -147,7 +166,7 @@ def _repository(argocd: ArgoCDSettings, access: RepositoryAccess) -> dict[str, p
 
 
 def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
-    """Serve the web interface, the API, GitHub's webhook and the command line's gRPC.
+    """Serve the web interface, the API, the Git host's webhook and the command line's gRPC.
 
     The certificate is Traefik's default one, the platform's own.
     """

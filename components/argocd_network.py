@@ -7,10 +7,14 @@ CD's, so that no commit opens them. Ports are the pods' own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from components.place import API_PORT, HTTPS_PORT, Rule, anybody, in_namespace, metrics, ports
+
+if TYPE_CHECKING:
+    from config.settings import ArgoCD
 
 NAME = "app.kubernetes.io/name"
 SSH_PORT = 22
@@ -52,7 +56,7 @@ OUTSIDE: Mapping[str, tuple[int, ...]] = {
     "repo-server": (HTTPS_PORT, SSH_PORT),  # Git and chart repositories
     "applicationset": (API_PORT,),
     "notifications": (API_PORT, HTTPS_PORT),  # whom it tells
-    "dex": (API_PORT, HTTPS_PORT),  # GitHub
+    "dex": (API_PORT, HTTPS_PORT),  # where people log in
 }
 """Where each part goes out of the namespace; Redis never does."""
 
@@ -69,8 +73,21 @@ class Policy(NamedTuple):
     egress: list[Rule]
 
 
-def policies(git_port: int = HTTPS_PORT) -> Iterator[Policy]:
-    """Give a policy for every part; the repository's host listens on `git_port`."""
+def login_ports(argocd: ArgoCD) -> tuple[int, ...]:
+    """Give the ports on which the single sign-on's own server is asked."""
+    urls = [
+        *([] if argocd.gitlab is None else [argocd.gitlab.url]),
+        *([] if argocd.gitea is None else [argocd.gitea.url]),
+        *([] if argocd.oidc is None else [argocd.oidc.issuer]),
+    ]
+    return tuple(urlsplit(url).port or HTTPS_PORT for url in urls)
+
+
+def policies(
+    git_port: int = HTTPS_PORT, login_ports: Collection[int] = (HTTPS_PORT,)
+) -> Iterator[Policy]:
+    """Give a policy for every part, with the ports of the repository's and the login's hosts."""
+    further = {"repo-server": [git_port], "dex": login_ports}
     for name, part in PARTS.items():
         callers = [PARTS[one].labels for one, called in CALLS.items() if name in called]
         ingress = [metrics(part.metrics)]
@@ -83,7 +100,7 @@ def policies(git_port: int = HTTPS_PORT) -> Iterator[Policy]:
             {"to": [_pods(PARTS[called].labels)], "ports": ports(*PARTS[called].serves)}
             for called in CALLS.get(name, ())
         ]
-        outside = {*OUTSIDE.get(name, ()), *([git_port] if name == "repo-server" else [])}
+        outside = {*OUTSIDE.get(name, ()), *further.get(name, ())}
         if outside:
             egress.append(anybody(*sorted(outside)))
         yield Policy(name, part.labels, ingress, egress)

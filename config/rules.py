@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from config import addresses, gateway_api, versions
+from config import addresses, gateway_api, git, versions
 from config.problems import Path, Problem, problem
 
 if TYPE_CHECKING:
@@ -528,6 +528,11 @@ def _traefik_address(traefik: Traefik, network: NetworkSettings) -> Iterator[Pro
         yield problem(path, traefik.address, NEVER_GIVEN, "use another address of the pool")
 
 
+def _git(draft: Draft) -> Iterator[Problem]:
+    if draft.services is not None and draft.services.argocd is not None:
+        yield from git.problems(draft.services.argocd)
+
+
 def _drill(draft: Draft) -> Iterator[Problem]:
     if draft.cluster is None or draft.services is None or draft.services.cert_manager is None:
         return
@@ -561,6 +566,7 @@ RULES: tuple[Rule, ...] = (
     _gateway_api,
     _service_dependencies,
     _pools,
+    _git,
     _drill,
 )
 

@@ -42,8 +42,12 @@ def _has_argocd(services: Services) -> bool:
     return services.argocd is not None
 
 
-def _uses_github(services: Services) -> bool:
-    return services.argocd is not None and services.argocd.github is not None
+def _is_called_by(host: str) -> Callable[[Services], bool]:
+    return lambda services: services.argocd is not None and services.argocd.git_host == host
+
+
+def _logs_in_by(name: str) -> Callable[[Services], bool]:
+    return lambda services: getattr(services.argocd, name, None) is not None
 
 
 def _reads_private_repository(services: Services) -> bool:
@@ -59,11 +63,24 @@ SECRET_KEYS = (
     SecretKey("dnsToken", "Cloudflare's API token, or the TSIG key of rfc2136", _uses_acme),
     SecretKey("traefikDashboardPassword", "the dashboard's password", _serves_dashboard),
     SecretKey("argocdRedisPassword", "what Argo CD's parts show to its Redis", _has_argocd),
-    SecretKey("githubWebhookSecret", "what GitHub signs its webhook calls with", _has_argocd),
-    SecretKey("githubClientSecret", "the GitHub OAuth application's secret", _uses_github),
+    SecretKey(
+        "githubWebhookSecret", "what GitHub signs its webhook calls with", _is_called_by("github")
+    ),
+    SecretKey(
+        "gitlabWebhookSecret", "what GitLab shows in its webhook calls", _is_called_by("gitlab")
+    ),
+    SecretKey(
+        "giteaWebhookSecret",
+        "what Gitea or Forgejo signs its webhook calls with",
+        _is_called_by("gitea"),
+    ),
+    SecretKey("githubClientSecret", "the GitHub OAuth application's secret", _logs_in_by("github")),
+    SecretKey("gitlabClientSecret", "the GitLab application's secret", _logs_in_by("gitlab")),
+    SecretKey("giteaClientSecret", "the Gitea OAuth2 application's secret", _logs_in_by("gitea")),
+    SecretKey("oidcClientSecret", "the OpenID Connect client's secret", _logs_in_by("oidc")),
     SecretKey(
         "argocdRepositoryKey",
-        "what reads the Git repository: the GitHub App's private key, or the token",
+        "what reads the Git repository: the private key of the App or of SSH, or the token",
         _reads_private_repository,
     ),
     SecretKey("backupAccessKey", "the S3 access key's id", _backs_up),

@@ -28,8 +28,13 @@ from config.values import (
     Email,
     Extension,
     Folder,
+    GiteaName,
     GitHubName,
+    GitUrl,
+    GroupName,
+    GroupPath,
     Host,
+    HostKey,
     HostPort,
     HttpsUrl,
     KeyName,
@@ -424,17 +429,56 @@ class MetricsServer(Model):
 class GitHubLogin(Model):
     """Single sign-on with GitHub (an OAuth application of the organization)."""
 
+    host_name: Host | None = Field(
+        default=None, description="GitHub Enterprise Server's host; missing for github.com"
+    )
     client_id: ClientId = Field(description="the OAuth application's client id")
     organization: GitHubName = Field(description="the GitHub organization")
     admin_teams: tuple[Team, ...] = Field(min_length=1, description="teams that may do anything")
     viewer_teams: tuple[Team, ...] = Field(default=(), description="teams that may look")
 
 
+class GitLabLogin(Model):
+    """Single sign-on with GitLab (an application with the scopes read_user and openid)."""
+
+    url: HttpsUrl = Field(description="GitLab's URL, as in https://gitlab.example.com")
+    client_id: ClientId = Field(description="the application's id")
+    admin_groups: tuple[GroupPath, ...] = Field(
+        min_length=1, description="groups that may do anything"
+    )
+    viewer_groups: tuple[GroupPath, ...] = Field(default=(), description="groups that may look")
+
+
+class GiteaLogin(Model):
+    """Single sign-on with Gitea or Forgejo (an OAuth2 application)."""
+
+    url: HttpsUrl = Field(description="its URL, as in https://gitea.example.com")
+    client_id: ClientId = Field(description="the OAuth2 application's client id")
+    organization: GiteaName = Field(description="the organization")
+    admin_teams: tuple[GiteaName, ...] = Field(
+        min_length=1, description="teams that may do anything"
+    )
+    viewer_teams: tuple[GiteaName, ...] = Field(default=(), description="teams that may look")
+
+
+class OidcLogin(Model):
+    """Single sign-on with any OpenID Connect provider that tells a user's groups."""
+
+    name: Text = Field(default="OpenID Connect", description="what the login's button says")
+    issuer: HttpsUrl = Field(description="the provider's issuer URL")
+    client_id: ClientId = Field(description="the client's id")
+    admin_groups: tuple[GroupName, ...] = Field(
+        min_length=1, description="groups that may do anything"
+    )
+    viewer_groups: tuple[GroupName, ...] = Field(default=(), description="groups that may look")
+
+
 class RepositoryAccess(Model):
     """How Argo CD reads a private repository; its key is the secret argocdRepositoryKey."""
 
-    kind: Literal["githubApp", "token"] = Field(
-        description="by a GitHub App's key, or by a token of any Git host"
+    kind: Literal["githubApp", "token", "deployKey"] = Field(
+        description="by a GitHub App's key, by a token of any Git host over https, or by a deploy "
+        "key over SSH"
     )
     app_id: int | None = Field(default=None, ge=1, description="githubApp: the App's id")
     installation_id: int | None = Field(
@@ -443,20 +487,32 @@ class RepositoryAccess(Model):
     user: Text | None = Field(
         default=None, description="token: the user that the host wants beside it"
     )
+    host_keys: tuple[HostKey, ...] = Field(
+        default=(), description="deployKey: the public keys of the host's SSH server"
+    )
 
     @model_validator(mode="after")
     def _settings_of_the_kind(self) -> RepositoryAccess:
-        app = self.app_id is not None, self.installation_id is not None
-        if self.kind == "githubApp" and (app != (True, True) or self.user is not None):
-            refuse(
-                "githubApp without `appId` or `installationId`, or with `user`",
-                "give both ids and no user",
-            )
-        if self.kind == "token" and (app != (False, False) or self.user is None):
-            refuse(
-                "token without `user`, or with `appId` or `installationId`",
-                "give the user alone (GitHub: x-access-token, GitLab: oauth2)",
-            )
+        given = {
+            "appId": self.app_id is not None,
+            "installationId": self.installation_id is not None,
+            "user": self.user is not None,
+            "hostKeys": bool(self.host_keys),
+        }
+        wanted = {"githubApp": {"appId", "installationId"}, "token": {"user"}, "deployKey": set()}
+        known = wanted[self.kind] | ({"hostKeys"} if self.kind == "deployKey" else set())
+        lacking = [name for name in wanted[self.kind] if not given[name]]
+        strange = [name for name, there in given.items() if there and name not in known]
+        mends = {
+            "githubApp": "give `appId` and `installationId` alone",
+            "token": "give `user` alone (GitHub: x-access-token, GitLab: oauth2, Gitea: the "
+            "token's own user)",
+            "deployKey": "give `hostKeys` alone",
+        }
+        if lacking:
+            refuse(f"{self.kind} without `{min(lacking)}`", mends[self.kind])
+        if strange:
+            refuse(f"{self.kind} with `{strange[0]}`", mends[self.kind])
         return self
 
 
@@ -465,12 +521,22 @@ class ArgoCD(Model):
 
     version: Version = Field(default=versions.ARGO_CD, description="the chart's version")
     domain: Domain = Field(description="where Argo CD is served")
-    repository_url: HttpsUrl = Field(description="the Git repository of platform/ and apps/")
+    repository_url: GitUrl = Field(description="the Git repository of platform/ and apps/")
     revision: Revision = Field(default="main", description="the branch or tag to follow")
+    git_host: Literal["github", "gitlab", "gitea", "other"] = Field(
+        default="github",
+        description="what serves the repository, and calls Argo CD's webhook (gitea: Forgejo too; "
+        "other: nothing calls)",
+    )
     repository_access: RepositoryAccess | None = Field(
         default=None, description="how a private repository is read; missing for a public one"
     )
     github: GitHubLogin | None = Field(default=None, description="single sign-on with GitHub")
+    gitlab: GitLabLogin | None = Field(default=None, description="single sign-on with GitLab")
+    gitea: GiteaLogin | None = Field(
+        default=None, description="single sign-on with Gitea or Forgejo"
+    )
+    oidc: OidcLogin | None = Field(default=None, description="single sign-on by OpenID Connect")
 
 
 class Backup(Model):

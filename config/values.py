@@ -6,6 +6,7 @@ What values mean to each other is in `config.rules` and `config.addresses`.
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import re
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#=,-]{0,199}")
 _NO_REVISION = re.compile(r"\.\.|@\{|//|/\.|\./|\.lock(/|$)|[/.]$")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!*()@+,=:-]*)*")
 _FOLDER_PART = re.compile(r"[\w. ()+,=@#&-]{1,80}")
+_GIT_USER = r"[a-z_][a-z0-9_-]{0,31}"
 _DEVICE = re.compile(
     r"/dev/((sd|vd|xvd)[a-z]{1,2}|nvme[0-9]{1,3}n[0-9]{1,3}|mmcblk[0-9]{1,3}"
     r"|disk/by-(id|path|uuid|diskseq|dname)/[A-Za-z0-9][A-Za-z0-9._:+=@-]{0,199})"
@@ -243,6 +245,18 @@ def split_url(text: str) -> Url | None:
     return Url(scheme, host, int(port) if port else None, path)
 
 
+def split_git_url(text: str) -> Url | None:
+    """Read where a Git repository is: by https, `ssh://USER@HOST:PORT/PATH` or `USER@HOST:PATH`."""
+    short = re.fullmatch(rf"({_GIT_USER})@([a-z0-9.-]+):(?![0-9]+/)([^/:].*)", text)
+    if short is not None:
+        text = f"ssh://{short[1]}@{short[2]}/{short[3]}"
+    found = re.fullmatch(rf"ssh://{_GIT_USER}@(.+)", text)
+    url = split_url(f"ssh://{found[1]}" if found else text)
+    if url is None or url.path.strip("/") == "":
+        return None
+    return url if url.scheme == ("ssh" if found else "https") else None
+
+
 def _is_log_destination(text: str) -> bool:
     url = split_url(text)
     return (
@@ -329,6 +343,26 @@ def _is_age_key(text: str) -> bool:
             if top >> bit & 1:
                 checksum ^= generator
     return checksum == 1
+
+
+HOST_KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+)
+
+
+def _is_host_key(text: str) -> bool:
+    """Say whether a text is an SSH server's public key, whose bytes name its type again."""
+    kind, _, key = text.partition(" ")
+    try:
+        found = base64.b64decode(key, validate=True)
+    except ValueError:
+        return False
+    named = len(kind).to_bytes(4, "big") + kind.encode()
+    return kind in HOST_KEY_TYPES and found.startswith(named) and len(found) > len(named) + 32
 
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -470,6 +504,25 @@ HttpsUrl = Annotated[
         "write it as in https://s3.example.com",
     ),
 ]
+GitUrl = Annotated[
+    str,
+    _checked(
+        split_git_url,
+        "not the URL of a Git repository by https or SSH, or one with a password in it",
+        "write it as in https://git.example.com/team/platform, or with a deploy key as in "
+        "ssh://git@git.example.com:2222/team/platform.git; by http anybody on the way could change "
+        "what runs on the platform",
+    ),
+]
+HostKey = Annotated[
+    str,
+    _checked(
+        _is_host_key,
+        "not the public key of an SSH server",
+        "write a type and a key as `ssh-keyscan -p PORT HOST` prints them behind the host, and "
+        "compare it with what the server's people say",
+    ),
+]
 Folder = Annotated[
     str,
     _checked(
@@ -540,6 +593,32 @@ Team = Annotated[
         re.compile(r"[a-z0-9]([a-z0-9_-]{0,98}[a-z0-9])?").fullmatch,
         "not a team's short name",
         "write it as the team's address has it, of a-z, 0-9, `-` and `_`",
+    ),
+]
+GroupPath = Annotated[
+    str,
+    _checked(
+        re.compile(
+            r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,98}){0,20}"
+        ).fullmatch,
+        "not a group's path",
+        "write it as the group's address has it, as in team/platform",
+    ),
+]
+GroupName = Annotated[
+    str,
+    _checked(
+        re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.:/ @-]{0,253}[A-Za-z0-9_])?").fullmatch,
+        "not a group's name",
+        "write it as the `groups` claim has it, of letters, digits, blanks and . _ : / @ -",
+    ),
+]
+GiteaName = Annotated[
+    str,
+    _checked(
+        re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,38}[A-Za-z0-9_])?").fullmatch,
+        "not the name of an organization or a team",
+        "write the name as Gitea has it, of letters, digits and . _ -",
     ),
 ]
 KeyName = Annotated[

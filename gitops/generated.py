@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from config import Settings, SettingsError
+from config import Settings, SettingsError, git
 from config.problems import Path as Key
 from config.problems import Problem, problem
+from gitops.login import sign_on
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD
@@ -104,38 +105,27 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
     service: Key = ("services", "argocd")
     tree: Tree = {"global": {"domain": argocd.domain}, "configs": {"cm": {}, "rbac": {}}}
     keys: dict[Place, Key] = {("global", "domain"): (*service, "domain")}
-    github = argocd.github
-    if github is None:
+    login = sign_on(argocd)
+    if login is None:
         # Without single sign-on nobody could come in. Argo CD then makes up a password of its own,
         # another one for each cluster, in the Secret argocd-initial-admin-secret.
         tree["configs"]["cm"]["admin.enabled"] = True
         tree["dex"] = {"enabled": False}
     else:
-        groups = dict.fromkeys(github.viewer_teams, "role:readonly")
-        groups |= dict.fromkeys(github.admin_teams, "role:admin")
-        tree["configs"]["cm"]["dex.config"] = yaml.safe_dump(
-            {
-                "connectors": [
-                    {
-                        "type": "github",
-                        "id": "github",
-                        "name": "GitHub",
-                        "config": {
-                            "clientID": github.client_id,
-                            "clientSecret": "$argocd-sso:dex.github.clientSecret",
-                            "orgs": [{"name": github.organization, "teams": sorted(groups)}],
-                            "teamNameField": "slug",
-                        },
-                    }
-                ]
-            },
-            sort_keys=False,
-        )
+        connectors = {"connectors": [login.connector]}
+        tree["configs"]["cm"]["dex.config"] = yaml.safe_dump(connectors, sort_keys=False)
         tree["configs"]["rbac"]["policy.csv"] = "".join(
-            f"g, {github.organization}:{team}, {role}\n" for team, role in sorted(groups.items())
+            f"g, {group}, {role}\n" for group, role in sorted(login.roles.items())
         )
     for place in (("configs", "cm"), ("configs", "rbac"), ("dex",)):
-        keys[place] = (*service, "github")
+        keys[place] = (*service, "github" if login is None else login.kind)
+    access = argocd.repository_access
+    if access is not None and access.host_keys:
+        # Beside those of the chart's, each as a file of known hosts has it.
+        host = git.known_host(argocd.repository_url)
+        lines = "".join(f"{host} {key}\n" for key in access.host_keys)
+        tree["configs"]["ssh"] = {"extraHosts": lines}
+    keys["configs", "ssh"] = (*service, "repositoryAccess")
     if len(settings.machines) < REPLICAS_OF_REDIS:
         soft = {"hardAntiAffinity": False}
         tree["redis-ha"] = {**soft, "haproxy": dict(soft)}

@@ -1,17 +1,19 @@
 """The layers on the cluster under mocks: their order, what they register, what they keep secret."""
 
+import base64
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pulumi
 import pytest
 
 from components import layers
 from config import SettingsError, parse
-from config.secret_keys import SECRET_KEYS
+from config.secret_keys import SECRET_KEYS, needed
 from tests.unit.recorder import (
     Platform,
     Registered,
@@ -281,6 +283,12 @@ def test_a_bucket_can_be_part_of_the_storages_host_name() -> None:
     assert backup_environment(pathStyle=False)["USE_PATH_STYLE"] == "true"
 
 
+# An SSH server's public key; nobody has the other half.
+HOST_KEY = "ssh-ed25519 " + base64.b64encode(
+    (11).to_bytes(4, "big") + b"ssh-ed25519" + (32).to_bytes(4, "big") + bytes(range(32))
+).decode("ascii")
+
+
 def argocd_with(**changes: Any) -> Platform:
     """Run the platform with other settings of Argo CD, as if Git already followed them."""
     with mock.patch("gitops.generated.check"):
@@ -314,6 +322,16 @@ def argocd_with(**changes: Any) -> Platform:
             {"kind": "token", "user": "oauth2"},
             {"username": "oauth2", "password": "argocdRepositoryKey-of-the-test"},
         ),
+        (
+            "ssh://git@git.example.com:2222/example/platform.git",
+            {"kind": "deployKey", "hostKeys": [HOST_KEY]},
+            {"sshPrivateKey": "argocdRepositoryKey-of-the-test"},
+        ),
+        (
+            "git@github.com:example/platform.git",
+            {"kind": "deployKey"},
+            {"sshPrivateKey": "argocdRepositoryKey-of-the-test"},
+        ),
     ],
 )
 def test_a_private_repository_is_read_with_a_key_that_is_a_secret_of_the_stack(
@@ -342,7 +360,9 @@ def test_a_public_repository_needs_no_key() -> None:
         {"kind": "githubApp", "appId": 12, "installationId": 34, "user": "x"},
         {"kind": "token"},
         {"kind": "token", "user": "x", "appId": 12},
-        {"kind": "deployKey"},
+        {"kind": "token", "user": "x", "hostKeys": [HOST_KEY]},
+        {"kind": "deployKey", "user": "git"},
+        {"kind": "password"},
     ],
 )
 def test_an_access_that_lacks_something_is_refused(access: dict[str, Any]) -> None:
@@ -351,10 +371,73 @@ def test_an_access_that_lacks_something_is_refused(access: dict[str, Any]) -> No
         parse(changed(argocd=argocd))
 
 
-def test_argo_cd_may_go_to_the_port_of_its_repository() -> None:
-    platform = argocd_with(repositoryUrl="https://git.example.com:8443/example/platform")
-    egress = platform.one(POLICY, "argocd/repo-server").inputs["spec"]["egress"]
-    assert 8443 in [port["port"] for rule in egress for port in rule["ports"]]
+def outside(platform: Platform, part: str) -> list[int]:
+    """Give the ports on which a part of Argo CD may go out."""
+    egress = platform.one(POLICY, f"argocd/{part}").inputs["spec"]["egress"]
+    return [port["port"] for rule in egress for port in rule["ports"]]
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [
+        ("https://git.example.com:8443/example/platform", 8443),
+        ("ssh://git@git.example.com:2222/example/platform.git", 2222),
+        ("git@git.example.com:example/platform.git", 22),
+    ],
+)
+def test_argo_cd_may_go_to_the_port_of_its_repository(url: str, port: int) -> None:
+    access = {"kind": "deployKey", "hostKeys": [HOST_KEY]} if "@" in url else None
+    assert port in outside(argocd_with(repositoryUrl=url, repositoryAccess=access), "repo-server")
+
+
+LOGINS = {
+    "gitlab": {
+        "url": "https://gitlab.example.com:8443",
+        "clientId": "x",
+        "adminGroups": ["ops/platform"],
+    },
+    "gitea": {
+        "url": "https://gitea.example.com:3000",
+        "clientId": "x",
+        "organization": "ops",
+        "adminTeams": ["platform"],
+    },
+    "oidc": {
+        "issuer": "https://login.example.com:8443/realms/x",
+        "clientId": "x",
+        "adminGroups": ["admins"],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("login", "host", "webhook"),
+    [
+        ("gitlab", "gitlab", "webhook.gitlab.secret"),
+        # Gitea and Forgejo call as Gogs does (argo-cd, util/webhook).
+        ("gitea", "gitea", "webhook.gogs.secret"),
+        ("oidc", "other", None),
+    ],
+)
+def test_another_git_host_has_its_webhook_and_its_login_as_secrets_of_the_stack(
+    login: str, host: str, webhook: str | None
+) -> None:
+    platform = argocd_with(
+        github=None,
+        **{login: LOGINS[login]},
+        repositoryUrl="https://git.example.com/ops/platform",
+        gitHost=host,
+        repositoryAccess={"kind": "token", "user": "oauth2"},
+    )
+    given = [f"{key.name}-of-the-test" for key in SECRET_KEYS]
+    for one in platform.resources:
+        assert not any(secret in public_text(one.inputs) for secret in given), one.urn
+    own = plain(platform.one(SECRET, "argocd/argocd-secret").inputs.get("stringData", {}))
+    assert own == ({} if webhook is None else {webhook: f"{host}WebhookSecret-of-the-test"})
+    sso = plain(platform.one(SECRET, "argocd/argocd-sso").inputs["stringData"])
+    assert sso == {f"dex.{login}.clientSecret": f"{login}ClientSecret-of-the-test"}
+    url = str(LOGINS[login].get("url", LOGINS[login].get("issuer")))
+    assert urlsplit(url).port in outside(platform, "dex")
 
 
 def test_only_the_issuer_of_the_settings_is_waited_for() -> None:
@@ -418,8 +501,8 @@ def test_secrets_reach_the_engine_only_as_secrets() -> None:
         text = public_text(one.inputs)
         assert not any(secret in text for secret in given), one.urn
         used |= {secret for secret in given if secret in str(one.inputs)}
-    unused = {"vspherePassword-of-the-test", "argocdRepositoryKey-of-the-test"}
-    assert used == set(given) - unused
+    needs = {f"{key.name}-of-the-test" for key in needed(parse(production()).services)}
+    assert used == needs - {"vspherePassword-of-the-test"}
     made = {one.name: one.inputs for one in platform.all(SECRET)}
     told = made.pop("argocd/argocd-notifications-secret")
     assert "stringData" not in told, "until somebody is to be told"

@@ -1,0 +1,131 @@
+"""Configuration: whether the repository, its key, its webhook and the login fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from config.problems import Path, Problem, problem
+from config.values import split_git_url, split_url
+
+if TYPE_CHECKING:
+    from config.settings import ArgoCD
+    from config.values import Url
+
+ARGOCD: Path = ("services", "argocd")
+SSH_PORT, HTTPS_PORT = 22, 443
+LOGINS = ("github", "gitlab", "gitea", "oidc")
+KNOWN_HOSTS = {
+    "github.com": "github",
+    "gitlab.com": "gitlab",
+    "gitea.com": "gitea",
+    "codeberg.org": "gitea",
+}
+"""What serves the repositories of the hosts that everybody knows."""
+CHART_HOSTS = frozenset(
+    {"github.com", "gitlab.com", "bitbucket.org", "ssh.dev.azure.com", "vs-ssh.visualstudio.com"}
+)
+"""Hosts whose keys the chart brings, for port 22 (argo-cd, configs.ssh.knownHosts)."""
+
+
+def port(url: str) -> int:
+    """Give the port that a repository is read from."""
+    found = split_git_url(url)
+    if found is None:
+        message = "not the URL of a Git repository"
+        raise ValueError(message)
+    return found.port or (SSH_PORT if found.scheme == "ssh" else HTTPS_PORT)
+
+
+def known_host(url: str) -> str:
+    """Name a repository's SSH server as a file of known hosts does: `[HOST]:PORT` if not 22."""
+    found = split_git_url(url)
+    host = found.host if found is not None else ""
+    return host if port(url) == SSH_PORT else f"[{host}]:{port(url)}"
+
+
+def problems(argocd: ArgoCD) -> Iterator[Problem]:
+    """Find what does not fit."""
+    url = split_git_url(argocd.repository_url)
+    if url is None:
+        return
+    yield from _access(argocd, url)
+    yield from _git_host(argocd, url)
+    yield from _login(argocd)
+
+
+def _access(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
+    access, path = argocd.repository_access, (*ARGOCD, "repositoryAccess")
+    kind = None if access is None else access.kind
+    if url.scheme == "ssh" and access is None:
+        yield problem(
+            (*ARGOCD, "repositoryUrl"),
+            argocd.repository_url,
+            "a URL of SSH, which reads nothing without a key",
+            "add `repositoryAccess: { kind: deployKey, hostKeys: [...] }`, or write an https URL",
+        )
+    elif (url.scheme == "ssh") != (kind == "deployKey") and access is not None:
+        ways = "https URL" if kind == "deployKey" else "URL of SSH"
+        mend = "write repositoryUrl as in ssh://git@HOST/PATH.git, or use kind token"
+        if kind != "deployKey":
+            mend = "write repositoryUrl as in https://HOST/PATH, or use kind deployKey"
+        yield problem((*path, "kind"), kind, f"does not go with an {ways}", mend)
+    elif access is not None and kind == "deployKey" and not access.host_keys and not known(url):
+        yield problem(
+            (*path, "hostKeys"),
+            None,
+            f"missing: Argo CD knows no key of {known_host(argocd.repository_url)}, and reads "
+            "from no server that it cannot tell from another",
+            f"add what `ssh-keyscan -p {port(argocd.repository_url)} {url.host}` prints behind "
+            "the host, after comparing it with what the server's people say",
+        )
+    if kind == "githubApp" and argocd.git_host != "github":
+        yield problem(
+            (*path, "kind"),
+            kind,
+            f"a key of GitHub's, where services.argocd.gitHost is {argocd.git_host}",
+            "use kind token or deployKey",
+        )
+
+
+def known(url: Url) -> bool:
+    """Say whether the chart brings the keys of a repository's SSH server."""
+    return url.host in CHART_HOSTS and url.port in (None, SSH_PORT)
+
+
+def _git_host(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
+    """Refuse a Git host of another kind: its webhook's calls would be refused, silently."""
+    kind = KNOWN_HOSTS.get(url.host)
+    for login, where in (("gitlab", argocd.gitlab), ("gitea", argocd.gitea)):
+        there = None if where is None else split_url(where.url)
+        if there is not None and there.host == url.host:
+            kind = login
+    if argocd.github is not None and argocd.github.host_name == url.host:
+        kind = "github"
+    if kind is not None and argocd.git_host not in (kind, "other"):
+        yield problem(
+            (*ARGOCD, "gitHost"),
+            argocd.git_host,
+            f"{url.host} is {kind}: Argo CD would refuse the calls of its webhook",
+            f"write `gitHost: {kind}`",
+        )
+
+
+def _login(argocd: ArgoCD) -> Iterator[Problem]:
+    given = [name for name in LOGINS if getattr(argocd, name) is not None]
+    for name in given[1:]:
+        yield problem(
+            (*ARGOCD, name),
+            None,
+            f"a second login beside `{given[0]}`: groups of the one name would be taken for the "
+            "other's",
+            "keep one of the two",
+        )
+    github = argocd.github
+    if github is not None and github.host_name == "github.com":
+        yield problem(
+            (*ARGOCD, "github", "hostName"),
+            github.host_name,
+            "not a GitHub Enterprise Server",
+            "remove it",
+        )
