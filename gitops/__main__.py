@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from config import SettingsError, load_file
+from config.tree import why_not_written
 from gitops.generated import check, write
 from gitops.root import root_application
 
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             print(f"{options.file}: what Argo CD reads is what the settings say")
     except SettingsError as error:
         print(f"{options.file}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(why_not_written(error), file=sys.stderr)
         return 1
     return 0
 

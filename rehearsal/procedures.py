@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Command:
     fails: bool = False
     until: bool = False
     """It is repeated until it prints what is expected."""
+    writes: bool = False
+    """It writes files of the repository, which a world cannot: it runs outside."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def _steps(page: str, lines: Sequence[str]) -> Iterator[Step]:
         match kind:
             case "sh" | "lab":
                 yield from _commands(page, number, block)
+            case "sh tree":
+                yield from (replace(one, writes=True) for one in _commands(page, number, block))
             case "diff":
                 yield Edit("\n".join(block) + "\n", f"{page}:{number}")
             case "text":
@@ -155,7 +159,7 @@ def _steps(page: str, lines: Sequence[str]) -> Iterator[Step]:
             case _:
                 message = (
                     f"{page}:{number}: a block of the kind `{kind}`; "
-                    "the convention has sh, lab, diff and text"
+                    "the convention has sh, sh tree, lab, diff and text"
                 )
                 raise ProcedureError(message)
 

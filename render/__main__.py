@@ -12,6 +12,7 @@ import yaml
 
 import config
 from components.layers import plans
+from config.tree import why_not_written
 from render import difference, facts, packages, rendering
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         rendering.RenderError,
     ) as error:
         print(error, file=sys.stderr)
-        return 1
+    except OSError as error:
+        print(why_not_written(error), file=sys.stderr)
+    return 1
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +107,7 @@ class Site:
         typed = f"{ANSWER} | {command.text}" if command.text.startswith(ASKS) else command.text
         shell = ("env", YES, "bash", "-c", SHELL, str(environment), typed)
         while True:
-            result = self.world.run(*shell, code=None)
+            result = self._outside(typed) if command.writes else self.world.run(*shell, code=None)
             problem = wrong(command, result)
             patient = command.until and time.monotonic() - begin < UNTIL_SECONDS
             if problem is None or not patient:
@@ -115,6 +117,19 @@ class Site:
         self._said[shown] = result.stdout + result.stderr
         print(f"{time.monotonic() - begin:6.1f} s  {shown}")
         assert problem is None, f"{shown}\n{problem}\n{result.stdout}\n{result.stderr}"
+
+    def _outside(self, typed: str) -> Result:
+        """Run a command on the repository itself, in its virtual environment."""
+        path = f"{self.repository / '.venv' / 'bin'}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["/bin/bash", "-euo", "pipefail", "-c", typed],
+            cwd=self.repository,
+            env=os.environ | {"PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def wrong(command: Command, result: Result) -> str | None:

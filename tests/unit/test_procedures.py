@@ -34,7 +34,10 @@ DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        ("unknown-kind", r"unknown-kind\.md:5: a block of the kind `bash`; .* sh, lab, diff"),
+        (
+            "unknown-kind",
+            r"unknown-kind\.md:5: a block of the kind `bash`; .* sh, sh tree, lab, diff",
+        ),
         ("no-kind", r"no-kind\.md:5: a block of the kind ``"),
         ("no-command", r"no-command\.md: has no command to run; .*`Not built yet`"),
         ("not-built-but-run", r"not-built-but-run\.md: says `Not built yet`, and has steps"),
@@ -63,11 +66,13 @@ def test_a_good_page_gives_its_steps_in_order() -> None:
         "talosctl -n 172.16.20.51 \\\n  etcd members",
         "kubectl get --raw /readyz",
         "pulumi up",
+        "python -m render renew",
     ]
+    assert [one.text for one in page.commands if one.writes] == ["python -m render renew"]
     ends = [(one.fails, one.until) for one in page.commands]
-    assert ends == [(False, False)] * 3 + [(False, True), (True, False)]
+    assert ends == [(False, False)] * 3 + [(False, True), (True, False), (False, False)]
     expected = [[one.pattern for one in command.expected] for command in page.commands]
-    assert expected == [[], [], ["node01", "node03"], ["ok"], ["locked"]]
+    assert expected == [[], [], ["node01", "node03"], ["ok"], ["locked"], []]
 
 
 def test_an_edit_that_does_not_apply_is_refused_with_its_place(tmp_path: Path) -> None:
