@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -124,7 +125,7 @@ def _decoded(value: object, path: Path) -> tuple[object, list[Problem]]:
     twice: list[str] = []
 
     def mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        twice.extend(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        twice.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         return dict(pairs)
 
     try:

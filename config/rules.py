@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MINIMUM_SIZES = {"controlplane": (2, 2048, 10), "worker": (1, 1024, 10)}
 
 MOST_CONTROL_PLANES = 9
-"""etcd's own advice is 7 at most, its limit is a matter of speed (etcd.io, "FAQ")."""
+"""Each write waits for a majority of them; etcd's own advice is 7 at most (etcd.io, "FAQ")."""
 MOST_MACHINES = 500
 """Each is asked about in every run, and each takes a /24 of the pods' network."""
 MEMORY_STEP_MIB = 4
@@ -80,19 +80,19 @@ def _control_planes(draft: Draft) -> Iterator[Problem]:
             "no control plane",
             "give one machine, better three, `role: controlplane`",
         )
-    elif count % 2 == 0:
-        yield problem(
-            ("machines",),
-            None,
-            f"{count} control planes, which survive no more failures than {count - 1} would",
-            f"make it {count - 1} or {count + 1}",
-        )
     elif count > MOST_CONTROL_PLANES:
         yield problem(
             ("machines",),
             None,
             f"{count} control planes: etcd gets slower with each, and no safer",
             f"make it 3 or 5, at most {MOST_CONTROL_PLANES}, and the others workers",
+        )
+    elif count % 2 == 0:
+        yield problem(
+            ("machines",),
+            None,
+            f"{count} control planes, which survive no more failures than {count - 1} would",
+            f"make it {count - 1} or {count + 1}",
         )
     if len(draft.machines) > MOST_MACHINES:
         yield problem(

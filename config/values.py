@@ -624,7 +624,9 @@ GiteaName = Annotated[
 KeyName = Annotated[
     str,
     _checked(
-        re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62}\.?)*").fullmatch,
+        re.compile(
+            r"(?=.{1,253}$)[A-Za-z0-9][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?"
+        ).fullmatch,
         "not the name of a TSIG key",
         "write it as the name server has it, as in acme-key or acme-key.example.com.",
     ),

@@ -3,6 +3,7 @@
 # ruff: noqa: E501, RUF001, S104 - a case is a line, letters look alike on purpose, no address is used
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -77,6 +78,10 @@ KINDS: dict[str, list[tuple[str, str]]] = {
         (BASE + "  x:a: " + "[" * 3000 + "]" * 3000 + "\n", "nested deeper"),
         (BASE + "  x:a: " + "{a: " * 100 + "1" + "}" * 100 + "\n", "nested deeper"),
         (BASE + "  x:a:\n    " + "- " * 60 + "a\n", "nested deeper"),
+        (
+            BASE + f"  platform:site: '{json.dumps(dict.fromkeys(map(str, range(20_000)), 1))}'\n",
+            "platform:site",
+        ),
         (BASE + "  platform:site: '" + "[" * 5000 + "]" * 5000 + "'\n", "platform:site"),
         (BASE + "#" * 300_000, "larger than 256 KiB"),
         (BASE + "  x:a: [" + "1," * 25_000 + "1]\n", "20000 keys"),
@@ -542,6 +547,17 @@ KINDS: dict[str, list[tuple[str, str]]] = {
             edited(
                 "    - name: worker01",
                 "".join(
+                    f"    - {{ name: c{number}, address: 172.16.20.{number}, role: controlplane, {MACHINE}\n"
+                    for number in range(70, 77)
+                )
+                + "    - name: worker01",
+            ),
+            "10 control planes: etcd gets slower with each, and no safer; make it 3 or 5",
+        ),
+        (
+            edited(
+                "    - name: worker01",
+                "".join(
                     f"    - {{ name: w{number}, address: 172.16.20.61, role: worker, {MACHINE}\n"
                     for number in range(1200)
                 )
@@ -629,6 +645,19 @@ KINDS: dict[str, list[tuple[str, str]]] = {
             old="name: node01,",
         ),
         (edited("name: storage", "name: system"), "dataDisks[0].name"),
+        *[
+            (
+                edited(
+                    "issuer: private-ca",
+                    f"issuer: letsencrypt-staging, email: a@corp.net, dns: {dns}",
+                ),
+                "certManager.dns.keyName",
+            )
+            for dns in (
+                f"{{ provider: rfc2136, nameServer: ns.corp.net, keyName: '{name}' }}"
+                for name in ("a" * 200 + "!", "a" * 64, "a..b", ".a", "-a", "a b")
+            )
+        ],
         *named(
             "cluster.name",
             "a" * 33,
@@ -834,6 +863,11 @@ GOOD = {
     ),
     "names of months and days": edited('"0 * * * *"', '"*/15 8-18 1,15 jan-mar mon"'),
     "a leap day": edited('"0 * * * *"', '"0 3 29 2 *"'),
+    "a TSIG key": edited(
+        "issuer: private-ca",
+        "issuer: letsencrypt-staging, email: a@corp.net, dns: { provider: rfc2136, "
+        "nameServer: ns.corp.net, keyName: acme_1.key-2.corp.net. }",
+    ),
     "the domain itself": edited("domain: argocd.platform", "domain: platform"),
     "nine control planes": edited(
         "    - name: worker01",
