@@ -26,7 +26,8 @@ IN_LAB = "LAB_WORLD"
 # Names that belong to nobody (RFC 2606, RFC 6761), and what examples are written with.
 _EXAMPLE = re.compile(
     r"(?i)(^|[./@_-])example([./:@_-]|$)|\.(example|invalid)([:/]|$)"
-    r"|replace[-_ ]?(with|me|this)|change[-_ ]?(me|this)|fill[-_ ]?(me[-_ ]?)?in\b|placeholder"
+    r"|(?<![a-z])(replace[-_ ]?(with|me|this)|change[-_ ]?(me|this)|fill[-_ ]?(me[-_ ]?)?in)"
+    r"(?![a-z])|placeholder"
     r"|^your[-_ ]|^(todo|fixme|xxx+|\.\.\.)$|[<>]",
     re.ASCII,
 )

@@ -16,7 +16,7 @@ import yaml
 import config
 from config.__main__ import main
 from config.engine import load_from_pulumi, require_secret
-from config.placeholders import IN_LAB
+from config.placeholders import IN_LAB, placeholders
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
 from config.stack_file import read
@@ -354,6 +354,17 @@ def test_a_placeholder_is_refused_once_a_secret_is_set_and_the_lab_takes_it(
     path.write_text(text + IS_INSTALLED)
     assert main(["check", str(path)]) == 0
     assert "for the lab alone" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["exchange-metrics.corp.lan", "landfill-in.corp.lan", "interchange-this.corp.lan"]
+)
+def test_a_name_in_which_a_placeholders_words_happen_to_stand_is_none(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    path.write_text(own(PROD.read_text()).replace("vcenter.corp.lan", name))
+    assert placeholders(config.load_file(path)) == ()
 
 
 # --- The command -------------------------------------------------------------------------------
