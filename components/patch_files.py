@@ -114,8 +114,8 @@ def _contents(settings: Settings, root: Path) -> list[str]:
 def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
     try:
         found = yaml_text.parse_all(yaml_text.decode(file.read_bytes()))
-    except yaml_text.YamlError as error:
-        yield f"{error.fault}; {error.mend}"
+    except (OSError, yaml_text.YamlError) as error:
+        yield _unreadable(error)
         return
     for document in found:
         for each in document.findings:
@@ -150,6 +150,12 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
         yield from _against(one, own.get(name, {}), name)
         yield from _deletions(one, first.get(name, {}), name)
     yield from _nowhere_to_run(settings, read)
+
+
+def _unreadable(error: OSError | yaml_text.YamlError) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}; check who may read it"
+    return f"{error.fault}; {error.mend}"
 
 
 def _path_of(path: tuple[str | int, ...]) -> str:

@@ -406,6 +406,22 @@ def test_a_file_of_comments_alone_is_not_given_to_talos(tmp_path: Path) -> None:
     assert not any("nothing here" in one for one in patches(model, model.machines[0], tmp_path))
 
 
+def test_a_file_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "node01.yaml").write_text("machine: {}")
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(PatchError, match=r"node01\.yaml: cannot be read: Permission denied"):
+        check_patch_files(model, tmp_path)
+
+
 def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     model = parse(production())
     folder = tmp_path / model.talos.patches
