@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,9 @@ def session(vcenter: VCenter, password: str) -> Iterator[Session]:
         try:
             yield rest
         finally:
-            rest.call("DELETE", SESSION_PATH)
+            # After a failure the connection may be of no use, and the failure is what is told.
+            with suppress(OSError, HTTPException, OrphanError):
+                rest.call("DELETE", SESSION_PATH)
     except (OSError, HTTPException) as error:  # its certificate, too
         raise OrphanError(vcenter.unreachable(error)) from None
     finally:

@@ -16,6 +16,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -93,6 +94,13 @@ class VCenter:
     def refuses(self) -> str:
         """Say that it does not take the credentials."""
         return f"{self.server}: refuses user {self.user}; check platform:vspherePassword"
+
+    def answers(self, fault: Any) -> str:  # noqa: ANN401 pyVmomi has no types
+        """Say what it answers in place of doing what it was asked."""
+        words = " ".join(str(fault.msg or type(fault).__name__).split())
+        privilege = getattr(fault, "privilegeId", None)
+        lacking = f" ({self.user} lacks {privilege}: docs/site-requirements.md)"
+        return f"{self.server}: {words}{lacking if privilege else ''}"
 
     def unreachable(self, error: Exception) -> str:
         """Say why there is no connection to it."""
@@ -265,10 +273,16 @@ def connected(vcenter: VCenter, password: str) -> Iterator[Any]:
         )
     except vim.fault.InvalidLogin:
         raise OrphanError(vcenter.refuses()) from None
-    except OSError as error:  # its certificate, too
+    except vmodl.MethodFault as error:
+        raise OrphanError(vcenter.answers(error)) from None
+    except (OSError, HTTPException) as error:  # its certificate, too
         raise OrphanError(vcenter.unreachable(error)) from None
     try:
         yield service.RetrieveContent()
+    except vmodl.MethodFault as error:  # such as a privilege that is missing
+        raise OrphanError(vcenter.answers(error)) from None
+    except (OSError, HTTPException) as error:
+        raise OrphanError(vcenter.unreachable(error)) from None
     finally:
         Disconnect(service)  # type: ignore[no-untyped-call]
 

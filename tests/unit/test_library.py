@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http.client import CannotSendRequest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class FakeVCenter:
     """Library and name of each."""
     refused: str = ""
     """What is answered to a removal, when not empty."""
-    broken: OSError | None = None
+    broken: Exception | None = None
     done: list[str] = field(default_factory=list)
     sessions: set[str] = field(default_factory=set)
 
@@ -144,6 +145,21 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     told = r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused'
     with pytest.raises(OrphanError, match=told):
         remove(fake, monkeypatch)
+
+
+def test_a_connection_that_breaks_in_the_middle_is_told_and_not_the_logout_that_fails_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter({})
+
+    def fail(_: object) -> None:
+        fake.broken = CannotSendRequest("Request-sent")
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(fake, "find", fail)
+    with pytest.raises(OrphanError, match=r"it does not answer; .*\(timed out\)"):
+        remove(fake, monkeypatch)
+    assert fake.done[-1] == "close"
 
 
 def test_an_image_of_another_origin_has_another_name_and_a_place_that_was_cleared(

@@ -186,6 +186,44 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (
+            vim.fault.NoPermission(
+                msg="Permission to perform this operation was denied.",
+                privilegeId="VirtualMachine.Inventory.Delete",
+            ),
+            (
+                "vcenter.example: Permission to perform this operation was denied. (user lacks "
+                "VirtualMachine.Inventory.Delete: docs/site-requirements.md)"
+            ),
+        ),
+        (vmodl.fault.ManagedObjectNotFound(), "vcenter.example: vmodl.fault.ManagedObjectNotFound"),
+        (
+            ConnectionResetError(104, "Connection reset by peer"),
+            (
+                'platform:site.vcenter = "vcenter.example": it hung up; look at its own log; a '
+                "proxy between may do this too ([Errno 104] Connection reset by peer)"
+            ),
+        ),
+    ],
+)
+def test_what_vcenter_answers_instead_of_removing_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, told: str
+) -> None:
+    fake = FakeVCenter(power=OFF)
+
+    def fail(_: list[Any]) -> object:
+        raise fault
+
+    monkeypatch.setattr(fake, "read", fail)
+    with pytest.raises(OrphanError) as caught:
+        remove(fake, monkeypatch, never)
+    assert str(caught.value) == told
+    assert fake.done[-1] == "disconnect"
+
+
+@pytest.mark.parametrize(
     ("state", "answer", "seconds"),
     [
         ({"maintenance": True}, True, 0),
