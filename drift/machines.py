@@ -28,7 +28,7 @@ MOVES = (
 )
 QUORUM_LOST = (
     "Switch them on in vCenter, or look at their consoles: once most control planes are back, all "
-    "goes on by itself. Gone for good? Then it is docs/procedures/restore-etcd.md. Until then "
+    "goes on by itself. Gone for good? Then it is docs/procedures/lost-quorum.md. Until then "
     "neither `pulumi refresh` nor `pulumi up`"
 )
 UPGRADE = "see docs/procedures/upgrade-talos.md: `pulumi up` upgrades no machine that runs"

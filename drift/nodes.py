@@ -6,6 +6,7 @@ else is there, somebody set by hand.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,34 +61,36 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
         )
         told.append((field, f"kubectl uncordon {name}"))
     if told:
-        mends = list(dict.fromkeys(mend.replace("NODE", name) for _, mend in told))
+        mends = list(dict.fromkeys(mend for _, mend in told))
         yield _finding(name, "changed", f"`{' && '.join(mends)}`", [field for field, _ in told])
 
 
 def _labels(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
-    live = node["metadata"].get("labels") or {}
+    name, live = node["metadata"]["name"], node["metadata"].get("labels") or {}
     by_hand = set_by_people(node, "metadata", "labels")
     for key in sorted(live.keys() - wanted.keys()):
         if key in by_hand or not _of_system(key):
-            yield _field("labels", key, None, live[key]), f"kubectl label node NODE {key}-"
+            yield _field("labels", key, None, live[key]), f"kubectl label node {name} {key}-"
     for key, value in sorted(wanted.items()):
         if str(live.get(key)) != str(value):
-            mend = f"kubectl label --overwrite node NODE {key}={value}"
+            mend = f"kubectl label --overwrite node {name} {key}={value}"
             yield _field("labels", key, value, live.get(key)), mend
 
 
 def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
-    live = node["metadata"].get("annotations") or {}
+    name, live = node["metadata"]["name"], node["metadata"].get("annotations") or {}
     by_hand = set_by_people(node, "metadata", "annotations") - OF_TOOLS
     for key in sorted((live.keys() & by_hand) - wanted.keys()):
-        yield _field("annotations", key, None, live[key]), f"kubectl annotate node NODE {key}-"
+        yield _field("annotations", key, None, live[key]), f"kubectl annotate node {name} {key}-"
     for key, value in sorted(wanted.items()):
         if str(live.get(key)) != str(value):
-            mend = f"kubectl annotate --overwrite node NODE {key}='{value}'"
+            pair = shlex.quote(f"{key}={value}")
+            mend = f"kubectl annotate --overwrite node {name} {pair}"
             yield _field("annotations", key, value, live.get(key)), mend
 
 
 def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Field, str]]:  # noqa: FBT001
+    name = node["metadata"]["name"]
     live = {
         (one["key"], one["effect"]): str(one.get("value") or "")
         for one in (node.get("spec") or {}).get("taints") or ()
@@ -100,7 +103,7 @@ def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Fie
         own = _of_system(key) and (key != CONTROL_PLANE or not schedules)
         if (key, effect) not in declared and not own:
             field = Field(where=f"spec.taints.{key}", wanted=NOT_SET, found=f"{value}:{effect}")
-            yield field, f"kubectl taint node NODE {key}:{effect}-"
+            yield field, f"kubectl taint node {name} {key}:{effect}-"
     for (key, effect), value in sorted(declared.items()):
         if live.get((key, effect)) != value:
             found = live.get((key, effect))
@@ -108,7 +111,7 @@ def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Fie
                 where=f"spec.taints.{key}", wanted=f"{value}:{effect}",
                 found=NOT_SET if found is None else f"{found}:{effect}",
             )  # fmt: skip
-            yield field, f"kubectl taint --overwrite node NODE {key}={value}:{effect}"
+            yield field, f"kubectl taint --overwrite node {name} {key}={value}:{effect}"
 
 
 def _schedules(wanted: Object) -> bool:

@@ -164,7 +164,7 @@ def test_two_machines_that_are_off_are_named_and_nothing_advises_to_change_the_s
     assert "2 of 3 control planes do not answer" in said
     assert "node02 (172.16.20.52)" in said
     assert "node03 (172.16.20.53)" in said
-    assert "docs/procedures/restore-etcd.md" in said
+    assert "docs/procedures/lost-quorum.md" in said
     assert "UNREACHABLE" not in said
     assert len(said.splitlines()) < 20, said
     # An `up` that asks nobody does not see it: docs/operations.md says so.

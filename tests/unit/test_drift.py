@@ -255,7 +255,7 @@ def test_two_of_three_control_planes_that_are_off_are_named_with_the_page() -> N
     assert "  node02 (172.16.20.52): 172.16.20.52:50000: No route to host\n" in said
     assert "node03 (172.16.20.53)" in said
     assert "node01" not in said
-    assert "docs/procedures/restore-etcd.md" in said
+    assert "docs/procedures/lost-quorum.md" in said
 
 
 def test_one_control_plane_that_is_off_is_no_lost_quorum() -> None:
@@ -263,7 +263,7 @@ def test_one_control_plane_that_is_off_is_no_lost_quorum() -> None:
     assert said.startswith("1 of 3 control planes do not answer:")
     assert "node04 (172.16.20.54)" in said
     assert "etcd has its quorum" in said
-    assert "restore-etcd" not in said
+    assert "lost-quorum" not in said
 
 
 def test_when_every_machine_answers_the_api_s_address_may_be_on_its_way() -> None:
@@ -320,6 +320,11 @@ def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
             node(labels={"disk": "ssd"}),
             Field(where='metadata.labels["disk"]', wanted="(nothing)", found="ssd"),
             "kubectl label node node01 disk-",
+        ),
+        (
+            node(labels={"example.com/NODE": "x"}),
+            Field(where='metadata.labels["example.com/NODE"]', wanted="(nothing)", found="x"),
+            "kubectl label node node01 example.com/NODE-",
         ),
         (
             node(labels={"rack": "r2"}),
