@@ -117,6 +117,28 @@ func TestTheKubeletHasLogsOfRealProgramsAndASentenceForTheOthers(t *testing.T) {
 	}
 }
 
+func TestAProgramHasNoEarlierLog(t *testing.T) {
+	n := newTestNode(t, "proxy")
+	n.boot.plane.pods["kube-apiserver"] = &staticPod{component: component{name: "kube-apiserver"}}
+
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "kube-apiserver-node01"}}
+	n.observe([]corev1.Pod{pod})
+
+	if err := writeFile(n.boot.machine.path(logsFolder, "kube-apiserver.log"), []byte("one\n")); err != nil {
+		t.Fatal(err)
+	}
+
+	path := "/containerLogs/kube-system/kube-apiserver-node01/kube-apiserver"
+	if code, body := ask(t, n, path, "known"); code != http.StatusOK || body != "one\n" {
+		t.Errorf("%d %s", code, body)
+	}
+
+	wanted := `previous terminated container "kube-apiserver" in pod "kube-apiserver-node01" not found`
+	if code, body := ask(t, n, path+"?previous=true", "known"); code != http.StatusBadRequest || !strings.Contains(body, wanted) {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 func TestTheTailOfALogIsSent(t *testing.T) {
 	n := newTestNode(t, "proxy")
 	source := n.boot.machine.path("some.log")

@@ -29,16 +29,24 @@ var calls = map[string]string{
 func (n *node) serveLogs(w http.ResponseWriter, r *http.Request) {
 	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
 
-	at := slices.IndexFunc(n.podsNow(), func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == pod })
+	pods := n.podsNow()
+
+	at := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == pod })
 	if at < 0 {
 		http.Error(w, fmt.Sprintf("pod %q does not exist", pod), http.StatusNotFound)
 
 		return
 	}
 
-	source := n.logOf(&n.podsNow()[at], r.PathValue("container"))
-	if source == "" {
+	source := n.logOf(&pods[at], r.PathValue("container"))
+
+	switch {
+	case source == "":
 		http.Error(w, simulated.Pod("logs"), http.StatusBadRequest)
+
+		return
+	case r.URL.Query().Get("previous") == "true": // a program's log goes on where its last one ended
+		http.Error(w, fmt.Sprintf("previous terminated container %q in pod %q not found", r.PathValue("container"), pod), http.StatusBadRequest)
 
 		return
 	}
