@@ -76,8 +76,11 @@ func (o *Own) Learn(before, after, namespace string, secrets *Secrets) error {
 	}
 	for key, value := range is.Config {
 		o.Removed = slices.DeleteFunc(o.Removed, func(removed string) bool { return removed == key })
-		old, known := was.Config[key]
-		if strings.HasPrefix(key, namespace+":") && isEncrypted(&value) || known && same(&old, &value) {
+		if strings.HasPrefix(key, namespace+":") && isEncrypted(&value) {
+			delete(o.Set, key) // it was in plain text before
+			continue
+		}
+		if old, known := was.Config[key]; known && same(&old, &value) {
 			continue
 		}
 		text, err := yaml.Marshal(&value)

@@ -137,6 +137,21 @@ func TestASettingThatWasRemovedInTheCopyStaysAway(t *testing.T) {
 	}
 }
 
+func TestASettingThatBecameASecretIsOneInEveryLaterCopy(t *testing.T) {
+	d := newDesk(t, plain)
+	rest := "  platform:kubernetes: {version: 1.34.1}\n  platform:network: {vip: 10.0.0.1}\n" + d.secret()
+	if err := d.engine(rest + "  platform:note: in clear\n"); err != nil {
+		t.Fatal(err)
+	}
+	set := d.encrypted("hidden")
+	if err := d.engine(rest + "  platform:note:\n    secure: " + set + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if text := d.copy(); strings.Contains(text, "in clear") || !strings.Contains(text, set) {
+		t.Errorf("the next copy:\n%s", text)
+	}
+}
+
 // As `pulumi stack change-secrets-provider passphrase` does: the same passphrase, another salt.
 func TestANewSaltIsTakenOverWithTheSecretsThatItEncrypts(t *testing.T) {
 	d := newDesk(t, "config: {}\n")
