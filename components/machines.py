@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_vsphere as vsphere
 
-from components import explanation, leftovers
+from components import evidence, explanation, leftovers
 from components.configuration import LINK
 from components.failures import Questions
 from components.library import no_leftover_item
@@ -34,9 +34,10 @@ OVA_NETWORK = "VM Network"
 SCSI = "pvscsi"
 NIC = "vmxnet3"
 
-IGNORED = ["clone", "extraConfig", "hostSystemId"]
-"""Read once, when the machine is made: a new image would replace it, a change of extraConfig
-reboots it for nothing (Talos has its configuration), and DRS moves it away from its first host."""
+IGNORED = ["annotation", "clone", "extraConfig", "hostSystemId"]
+"""Read once, when the machine is made: people and backups write into its annotation, a new image
+would replace it, a change of extraConfig reboots it for nothing (Talos has its configuration), and
+DRS moves it away from its first host."""
 
 
 class Machines(pulumi.ComponentResource):
@@ -198,6 +199,8 @@ class Machines(pulumi.ComponentResource):
         made = vsphere.VirtualMachine(
             machine.name,
             name=machine.name,
+            # With the name from the first moment on: what a killed run leaves is known by it.
+            annotation=evidence.mark(VCenter.of(self._settings.site).path(machine.name)),
             folder=self._folder.path,
             datastore_id=self._datastore,
             resource_pool_id=self._pool,

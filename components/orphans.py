@@ -1,8 +1,9 @@
 """Layer vSphere: what an interrupted run left behind.
 
 A run that is killed while vCenter makes a machine leaves the machine in vCenter but not in the
-stack's state; the next run would fail on its name. Such a leftover holds nothing yet: it is off,
-or its Talos waits for a configuration. Only then is it removed.
+stack's state; the next run would fail on its name. Such a leftover holds nothing yet: it was never
+switched on, or its Talos waits for its first configuration. Only then is it removed, and only when
+vCenter itself knows it for this stack's (evidence.py).
 
 A destroy that is killed leaves a machine in the state that is off, or that vCenter has removed
 meanwhile. The first is switched on when its turn comes; of the second nothing can be made before
@@ -23,6 +24,7 @@ import pulumi
 from pyVim.connect import Disconnect, SmartConnect
 from pyVmomi import vim, vmodl
 
+from components import evidence
 from components.explanation import of_connection
 from components.hooks import in_thread, resolved
 from components.talosctl import Talosctl, TalosctlError, connect
@@ -38,13 +40,16 @@ TASK_SECONDS = 300.0
 BOOT_SECONDS = 180.0
 POLL_SECONDS = 1.0
 
+MODEL: Any = vim
+"""vSphere's own types, which pyVmomi makes at run time."""
+
 
 class OrphanError(Exception):
     """A virtual machine is in the way, and it may hold something."""
 
 
 class InTheWayError(OrphanError):
-    """It runs, and the stack does not know it."""
+    """The stack does not know it, and it is not proven to be a killed run's leftover."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +250,7 @@ def remove_orphan(
 ) -> bool:
     """Remove the leftover of this name; tell whether there was one.
 
-    Fails with InTheWayError when it runs and does not wait in maintenance mode.
+    Fails with InTheWayError when it is not proven to hold nothing.
     """
     clock = clock or Clock()
     with connected(vcenter, password) as content:
@@ -256,12 +261,31 @@ def remove_orphan(
         if machine is None:
             return False
         running = _power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
+        if reason := _against(content, machine, evidence.mark(vcenter.path(name)), running=running):
+            raise InTheWayError(_in_the_way(vcenter, name, reason))
         if running and not is_unconfigured():
-            raise InTheWayError(_in_the_way(vcenter, name))
+            reason = "it runs, and does not wait for its first configuration"
+            raise InTheWayError(_in_the_way(vcenter, name, reason))
         if running:
+            # Else a run that is killed just now would leave one that was on.
+            going = MODEL.vm.ConfigSpec(
+                annotation=evidence.mark(vcenter.path(name)) + evidence.GOING
+            )
+            finish(machine.ReconfigVM_Task(going), clock)
             finish(machine.PowerOffVM_Task(), clock)
         finish(machine.Destroy_Task(), clock)
         return True
+
+
+def _against(content: Any, machine: Any, mark: str, *, running: bool) -> str:  # noqa: ANN401
+    """Say why a machine is no leftover of a killed run, by what vCenter knows; empty if it is."""
+    return evidence.against_leftover(
+        str(_read(content, machine, "config.annotation") or ""),
+        mark,
+        evidence.events_of(content, machine),
+        str(content.sessionManager.currentSession.userName),
+        running=running,
+    )
 
 
 @contextmanager
@@ -288,13 +312,18 @@ def connected(vcenter: VCenter, password: str) -> Iterator[Any]:
 
 
 def _power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has no types
+    return _read(content, machine, "runtime.powerState")
+
+
+def _read(content: Any, machine: Any, path: str) -> Any:  # noqa: ANN401 pyVmomi has no types
     """Read this one property: pyVmomi refuses the whole of `runtime` for any value it dislikes."""
     query: Any = vmodl.query.PropertyCollector
     wanted = query.FilterSpec(
         objectSet=[query.ObjectSpec(obj=machine)],
-        propSet=[query.PropertySpec(type=vim.VirtualMachine, pathSet=["runtime.powerState"])],
+        propSet=[query.PropertySpec(type=vim.VirtualMachine, pathSet=[path])],
     )
-    return content.propertyCollector.RetrieveContents([wanted])[0].propSet[0].val
+    found = content.propertyCollector.RetrieveContents([wanted])[0].propSet
+    return found[0].val if found else None
 
 
 def finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
@@ -316,9 +345,10 @@ def finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN
         raise OrphanError(message)
 
 
-def _in_the_way(vcenter: VCenter, name: str) -> str:
+def _in_the_way(vcenter: VCenter, name: str, reason: str) -> str:
     return (
-        f"{name}: vCenter has a running machine {vcenter.path(name)} that this stack does not know"
+        f"{name}: vCenter has a machine {vcenter.path(name)} that this stack does not know, and it "
+        f"may hold something: {reason}"
     )
 
 

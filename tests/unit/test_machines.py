@@ -86,7 +86,8 @@ def test_the_extra_config_holds_the_address_and_nothing_else() -> None:
 
 def test_what_is_read_only_once_never_changes_a_machine_again() -> None:
     request = run_machines().one(VM, "node01").request
-    assert sorted(request.ignoreChanges) == ["clone", "extraConfig", "hostSystemId"]
+    ignored = ["annotation", "clone", "extraConfig", "hostSystemId"]
+    assert sorted(request.ignoreChanges) == ignored
 
 
 def test_a_rebuilt_machine_waits_until_its_name_is_free() -> None:

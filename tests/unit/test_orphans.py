@@ -3,13 +3,14 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyVmomi import vim, vmodl
 
-from components import orphans, talosctl
+from components import evidence, orphans, talosctl
 from components.orphans import (
     OrphanError,
     VCenter,
@@ -26,6 +27,19 @@ ON = vim.VirtualMachine.PowerState.poweredOn
 OFF = vim.VirtualMachine.PowerState.poweredOff
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
+
+EVENT: Any = vim.event
+MARK = evidence.mark("/dc01/vm/platform-prod/node01")
+USER = "VSPHERE.LOCAL\\pulumi"
+
+
+def happened(kind: str, hour: int = 1, user: str = USER) -> Any:
+    """Make an event of vCenter, as it tells of this machine."""
+    when = datetime(2026, 11, 1, hour, tzinfo=UTC)
+    return getattr(EVENT, kind)(
+        key=hour, chainId=hour, createdTime=when, userName=user.replace("VSPHERE", "vsphere")
+    )
+
 
 MACHINES = "urn:pulumi:prod::platform::platform:vsphere:Machines::machines"
 PROVIDER = (
@@ -44,6 +58,8 @@ class FakeVCenter:
     failing: str = ""
     removing: bool = False
     """Its one task is the machine's removal, which has begun."""
+    annotation: str | None = MARK
+    events: list[Any] = field(default_factory=lambda: [happened("VmCreatedEvent")])
 
     def connect(self, **arguments: Any) -> Any:
         assert arguments["pwd"] == "password"  # noqa: S105 the test's own
@@ -53,6 +69,8 @@ class FakeVCenter:
                 FindByUuid=lambda _, uuid, *kind: self.find(uuid) if kind == (True, False) else 1,
             ),
             propertyCollector=SimpleNamespace(RetrieveContents=self.read),
+            eventManager=SimpleNamespace(QueryEvents=self.query),
+            sessionManager=SimpleNamespace(currentSession=SimpleNamespace(userName=USER)),
         )
         return SimpleNamespace(RetrieveContent=lambda: content)
 
@@ -62,8 +80,19 @@ class FakeVCenter:
 
     def read(self, filters: list[Any]) -> object:
         (one,) = filters
-        assert one.propSet[0].pathSet == ["runtime.powerState"]
-        return [SimpleNamespace(propSet=[SimpleNamespace(val=self.power)])]
+        (path,) = one.propSet[0].pathSet
+        value = {"runtime.powerState": self.power, "config.annotation": self.annotation}[path]
+        return [SimpleNamespace(propSet=[] if value is None else [SimpleNamespace(val=value)])]
+
+    def query(self, wanted: Any) -> list[Any]:
+        assert wanted.entity.recursion == "self"
+        for one in self.events:
+            one.vm = EVENT.VmEventArgument(vm=wanted.entity.entity, name="node01")
+        return list(reversed(self.events))
+
+    def annotate(self, spec: Any) -> object:
+        self.annotation = spec.annotation
+        return self.task("annotate")
 
     def task(self, name: str) -> object:
         self.done.append(name)
@@ -84,6 +113,7 @@ class FakeVirtualMachine(vim.VirtualMachine):
             vcenter=vcenter,
             PowerOnVM_Task=lambda: vcenter.task("power on"),
             PowerOffVM_Task=lambda: vcenter.task("power off"),
+            ReconfigVM_Task=vcenter.annotate,
             Destroy_Task=lambda: vcenter.task("destroy"),
         )
 
@@ -133,14 +163,75 @@ def test_a_machine_that_waits_for_its_configuration_is_switched_off_and_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = FakeVCenter(power=ON)
+    fake.events.append(happened("VmPoweredOnEvent", 2))
     assert remove(fake, monkeypatch, lambda: True) is True
-    assert fake.done == ["clone", "power off", "destroy", "disconnect"]
+    assert fake.done == ["clone", "annotate", "power off", "destroy", "disconnect"]
+
+
+def test_a_removal_that_was_itself_killed_is_ended_by_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeVCenter(power=ON, failing="destroy")
+    fake.events.append(happened("VmPoweredOnEvent", 2))
+    with pytest.raises(OrphanError, match="in use"):
+        remove(fake, monkeypatch, lambda: True)
+    fake.power, fake.failing = OFF, ""
+    fake.events.append(happened("VmPoweredOffEvent", 3))
+    assert remove(fake, monkeypatch, never) is True
+
+
+@pytest.mark.parametrize(
+    ("power", "annotation", "events", "reason"),
+    [
+        (OFF, None, ["VmCreatedEvent"], "does not carry the mark"),
+        (OFF, "Made by hand", ["VmCreatedEvent"], "does not carry the mark"),
+        (OFF, MARK, [], "events do not go back to its making"),
+        (OFF, MARK, ["VmReconfiguredEvent"], "events do not go back to its making"),
+        (
+            OFF,
+            MARK,
+            [("VmCreatedEvent", "CORP\\backup")],
+            r"made by CORP\\backup at 2026-11-01 01:00:00 UTC, not by this stack's user",
+        ),
+        (
+            OFF,
+            MARK,
+            ["VmCreatedEvent", ("VmReconfiguredEvent", "CORP\\backup")],
+            r"changed by CORP\\backup",
+        ),
+        (OFF, MARK, ["VmCreatedEvent", "VmRegisteredEvent"], "registered from files"),
+        (OFF, MARK, ["VmDeployedEvent", "VmPoweredOnEvent"], "is off, and was switched on"),
+        (OFF, MARK, ["VmDeployedEvent", "DrsVmPoweredOnEvent"], "is off, and was switched on"),
+        (OFF, MARK, ["VmCreatedEvent", "VmPoweredOffEvent"], "switched off or restarted"),
+        (ON, MARK, ["VmCreatedEvent"] + ["VmPoweredOnEvent"] * 2, "more than once"),
+        (ON, MARK, ["VmCreatedEvent", "VmPoweredOnEvent", "VmResettingEvent"], "restarted"),
+    ],
+)
+def test_a_machine_that_vcenter_does_not_prove_to_be_a_leftover_is_never_removed(
+    monkeypatch: pytest.MonkeyPatch,
+    power: str,
+    annotation: str | None,
+    events: list[str | tuple[str, str]],
+    reason: str,
+) -> None:
+    """One that ran, one of an image backup, one of an older state: all of them may hold data."""
+    given = [one if isinstance(one, tuple) else (one, USER) for one in events]
+    told = [happened(kind, hour, user) for hour, (kind, user) in enumerate(given, 1)]
+    fake = FakeVCenter(power, annotation=annotation, events=told)
+    with (
+        pytest.raises(OrphanError, match=reason) as caught,
+        ways_out(VCENTER, "node01", MACHINES, PROVIDER),
+    ):
+        remove(fake, monkeypatch, lambda: True)
+    assert "take it over with `pulumi import" in str(caught.value)
+    assert not {"annotate", "power off", "destroy"} & set(fake.done)
 
 
 def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake = FakeVCenter(power=ON)
+    fake.events.append(happened("VmPoweredOnEvent", 2))
     with pytest.raises(OrphanError) as caught, ways_out(VCENTER, "node01", MACHINES, PROVIDER):
         remove(fake, monkeypatch, lambda: False)
     assert "destroy" not in fake.done
@@ -148,9 +239,9 @@ def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
     command = import_command(
         "node01", "/dc01/vm/platform-prod/node01", parent=MACHINES, provider=PROVIDER
     )
-    assert f"this stack does not know. If it is this platform's, take it over with `{command}`" in (
-        str(caught.value)
-    )
+    said = str(caught.value)
+    assert "this stack does not know, and it may hold something: it runs, and does not wait" in said
+    assert f"If it is this platform's, take it over with `{command}`" in said
 
 
 def test_the_import_names_parent_and_provider_as_the_program_has_them() -> None:

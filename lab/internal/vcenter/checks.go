@@ -122,6 +122,9 @@ func (v *VCenter) checkImport(ctx *simulator.Context, request *types.ImportVApp)
 	if !ok {
 		return nil // vcsim refuses it
 	}
+	if annotation, ok := v.annotations.Load(spec.ConfigSpec.Name); ok {
+		spec.ConfigSpec.Annotation, _ = annotation.(string)
+	}
 	folder := request.Folder
 	if folder == nil {
 		if datacenter, ok := v.registry().Any("Datacenter").(*simulator.Datacenter); ok {

@@ -5,13 +5,17 @@ package vcenter
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
+
+	ovf "github.com/vmware/govmomi/vapi/vcenter"
 )
 
 const (
@@ -28,7 +32,9 @@ type frontend struct {
 	vcsim      http.Handler
 	innerURL   string // vcsim's own, which it puts into answers
 	cloneDelay time.Duration
-	log        *slog.Logger
+	// annotations are those of the deployments that run, by the name of the VM; vcsim leaves them out.
+	annotations *sync.Map
+	log         *slog.Logger
 }
 
 // ServeHTTP implements http.Handler.
@@ -74,6 +80,13 @@ func (f *frontend) serveBuffered(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(request))
 	answer := &recorder{header: http.Header{}, status: http.StatusOK}
+	if strings.HasPrefix(r.URL.Path, deployPath) {
+		var deploy ovf.Deploy
+		if json.Unmarshal(request, &deploy) == nil && deploy.Annotation != "" {
+			f.annotations.Store(deploy.Name, deploy.Annotation)
+			defer f.annotations.Delete(deploy.Name)
+		}
+	}
 	f.vcsim.ServeHTTP(answer, r)
 	if strings.HasPrefix(r.URL.Path, deployPath) && r.URL.Query().Get("~action") == "deploy" {
 		time.Sleep(f.cloneDelay) // the VM is in the inventory, and stays there if the client goes away

@@ -65,6 +65,8 @@ type VCenter struct {
 	closing sync.Once
 	dir     string // the datastore's files
 
+	annotations sync.Map // of the VMs that are being deployed, by name
+
 	mu  sync.Mutex
 	vms map[types.ManagedObjectReference]*VM
 }
@@ -150,7 +152,7 @@ func (v *VCenter) serve() {
 
 	front := &frontend{
 		vcsim: service.ServeMux, innerURL: fmt.Sprintf("%s://%s", v.inner.URL.Scheme, v.inner.URL.Host),
-		cloneDelay: v.options.CloneDelay, log: v.options.Log,
+		cloneDelay: v.options.CloneDelay, annotations: &v.annotations, log: v.options.Log,
 	}
 	v.inner.Config.Handler = front // before its first request
 	v.server = &http.Server{

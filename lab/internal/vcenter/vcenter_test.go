@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi"
+	"github.com/vmware/govmomi/event"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vapi/library"
@@ -712,6 +713,32 @@ func TestADeploymentThatItsClientLeavesStaysInTheInventory(t *testing.T) {
 	}
 	if list := s.VMs(); len(list) != 1 || list[0].PoweredOn {
 		t.Errorf("the inventory: %+v", list)
+	}
+}
+
+func TestADeployedVMCarriesItsAnnotationFromTheStartAndItsEventsSayWhoMadeAndStartedIt(t *testing.T) {
+	s := start(t, nil)
+	vm, err := s.tryDeploy(s.item(), "node01", func(deploy *vcenter.Deploy) { deploy.Annotation = "made by a stack" })
+	s.must(err)
+	if got := s.properties(vm).Config.Annotation; got != "made by a stack" {
+		t.Errorf("annotation %q", got)
+	}
+	s.wait(vm.PowerOn(s.ctx))
+	filter := types.EventFilterSpec{Entity: &types.EventFilterSpecByEntity{
+		Entity: vm.Reference(), Recursion: types.EventFilterSpecRecursionOptionSelf,
+	}}
+	events, err := event.NewManager(s.client.Client).QueryEvents(s.ctx, filter)
+	s.must(err)
+	who := map[string]string{}
+	for _, one := range events {
+		who[fmt.Sprintf("%T", one)] = one.GetEvent().UserName
+	}
+	session, err := s.client.SessionManager.UserSession(s.ctx)
+	s.must(err)
+	for _, kind := range []string{"*types.VmCreatedEvent", "*types.VmPoweredOnEvent"} {
+		if who[kind] != session.UserName || session.UserName == "" {
+			t.Errorf("%s by %q, want %q (%v)", kind, who[kind], session.UserName, who)
+		}
 	}
 }
 
