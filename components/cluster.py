@@ -15,7 +15,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumiverse_talos as talos
 
-from components import redaction
+from components import disks, redaction
 from components.configuration import patches
 from components.expiry import ends, told_ends
 from components.failures import Questions
@@ -152,7 +152,7 @@ class Nodes(pulumi.ComponentResource):
         leftover = no_leftover(
             vcenter, self._password, self._identity.talosconfig, member, self._owner
         )
-        guard = self._rollout.guard(member)
+        guard = in_order(disks.stay(machine.name), self._rollout.guard(member))
         return pulumi.ResourceHookBinding(
             before_create=[pulumi.ResourceHook(f"{machine.name}-leftover", leftover)],
             before_update=[pulumi.ResourceHook(f"{machine.name}-guard", guard)],
@@ -260,7 +260,8 @@ class Nodes(pulumi.ComponentResource):
             "machine": virtual.id,
             "cpus": machine.cpus,
             "memoryMiB": machine.memory_mib,
-            "disksGiB": [machine.disk_gib, *(disk.size_gib for disk in machine.data_disks)],
+            "disksGiB": {disks.SYSTEM: machine.disk_gib}
+            | {disk.name: disk.size_gib for disk in machine.data_disks},
             # Full of random keys: its digest tells nothing about them.
             "configuration": pulumi.Output.unsecret(configuration.apply(digest)),
             # What a preview shows of it.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_vsphere as vsphere
 
-from components import evidence, explanation, leftovers
+from components import disks, evidence, explanation, leftovers
 from components.configuration import LINK
 from components.failures import Questions
 from components.library import no_leftover_item
@@ -194,8 +194,6 @@ class Machines(pulumi.ComponentResource):
         hooks: pulumi.ResourceHookBinding,
     ) -> vsphere.VirtualMachine:
         """Make a machine, after `after`."""
-        sizes = [machine.disk_gib, *(disk.size_gib for disk in machine.data_disks)]
-        labels = ["system", *(disk.name for disk in machine.data_disks)]
         made = vsphere.VirtualMachine(
             machine.name,
             name=machine.name,
@@ -217,7 +215,10 @@ class Machines(pulumi.ComponentResource):
                 vsphere.VirtualMachineDiskArgs(
                     label=label, size=size, unit_number=unit, thin_provisioned=True
                 )
-                for unit, (label, size) in enumerate(zip(labels, sizes, strict=True))
+                for label, size, unit in [
+                    (disks.SYSTEM, machine.disk_gib, 0),
+                    *((disk.name, disk.size_gib, disk.place) for disk in machine.data_disks),
+                ]
             ],
             network_interfaces=[
                 vsphere.VirtualMachineNetworkInterfaceArgs(

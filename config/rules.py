@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from config import addresses, gateway_api, git, versions
 from config.problems import Path, Problem, problem
+from config.settings import MOST_DATA_DISKS
 
 if TYPE_CHECKING:
     from config.settings import (
@@ -178,6 +179,23 @@ def _reserved_names(draft: Draft) -> Iterator[Problem]:
                     "the name of the disk that Talos is installed to",
                     "give the data disk another name",
                 )
+
+
+def _disk_units(draft: Draft) -> Iterator[Problem]:
+    """Find data disks of a machine that would be at the same place of its controller."""
+    for index, machine in draft.machines.items():
+        taken: dict[int, str] = {}
+        used = {disk.place for disk in machine.data_disks}
+        free = next((one for one in range(1, MOST_DATA_DISKS + 1) if one not in used), None)
+        for number, disk in enumerate(machine.data_disks):
+            if disk.place in taken and taken[disk.place] != disk.name:
+                yield problem(
+                    ("machines", index, "dataDisks", number, "name"),
+                    disk.name,
+                    f"at unit {disk.place} of the SCSI controller, as is {taken[disk.place]}",
+                    f"give the newer one of the two `unit: {free}`, which is free, or another name",
+                )
+            taken.setdefault(disk.place, disk.name)
 
 
 def _hosts(draft: Draft) -> Iterator[Problem]:
@@ -554,6 +572,7 @@ RULES: tuple[Rule, ...] = (
     _memory,
     _cluster_name,
     _reserved_names,
+    _disk_units,
     _hosts,
     _labels,
     _taints,

@@ -127,10 +127,27 @@ class Site(Model):
 class DataDisk(Model):
     """A disk beside the system disk."""
 
-    name: Label = Field(description="the disk's name")
+    name: Label = Field(description="the disk's name; it also decides the disk's unit")
     size_gib: int = Field(
         alias="sizeGiB", ge=1, le=LARGEST_DISK_GIB, description="the disk's size in GiB"
     )
+    unit: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_DATA_DISKS,
+        description="the disk's unit on the SCSI controller, where that of its name is taken",
+    )
+
+    @property
+    def place(self) -> int:
+        """The disk's unit on the SCSI controller, 1 to 14: by its name, wherever it is listed.
+
+        So a disk that comes or goes moves no other one.
+        """
+        if self.unit is not None:
+            return self.unit
+        digest = hashlib.sha256(self.name.encode()).digest()
+        return 1 + int.from_bytes(digest[:8], "big") % MOST_DATA_DISKS
 
 
 class Taint(Model):

@@ -6,9 +6,10 @@ virtual_machine, `ForceNew` and `rebootRequired`), which pulumi-vsphere 4.18 wra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from components.disks import SYSTEM, moved
 from components.tokens import MACHINE
 from review.preview import Change
 from review.verdict import Effect, Verdict, worst
@@ -76,6 +77,7 @@ OFFLINE = frozenset(
         "swapPlacementPolicy",
         "toolsUpgradePolicy",
         "vbsEnabled",
+        "videoCard",
         "vvtdEnabled",
     ]
 )
@@ -107,12 +109,47 @@ def _gone(change: Change, what: str) -> Effect:
     return Effect(Verdict.REPLACES, what, f"the machine, {away}", SOURCE)
 
 
+DISK_OFFLINE = frozenset(["controllerType", "diskMode", "diskSharing", "writeThrough"])
+"""Of a disk: the provider turns the machine off for these (its `SetRestart`)."""
+DISK_FIXED = frozenset(["attach", "eagerlyScrub", "thinProvisioned"])
+"""Of a disk: the provider refuses another value (its `GetWithVeto`)."""
+DISK_LIVE = frozenset(
+    [
+        "datastoreId",
+        "ioLimit",
+        "ioReservation",
+        "ioShareCount",
+        "ioShareLevel",
+        "keepOnRemove",
+        "storagePolicyId",
+    ]
+)
+DISK_JUDGED = frozenset(["label", "size", "unitNumber"])
+DISK_READ = frozenset(["deviceAddress", "key", "path", "uuid"])
+"""Of a disk: what vCenter says of it, never what is asked for."""
+DISK_SOURCE = "terraform-provider-vsphere, virtual_machine_disk_subresource.go"
+NIC_SOURCE = "terraform-provider-vsphere, virtual_machine_network_interface_subresource.go"
+
+LINUX_START_MIB = 3072
+"""A Linux machine that was started with at most so much memory gets none past it live."""
+MOST_TIMES = 16
+"""vCenter adds memory live up to so many times what the machine was started with."""
+REBOOT = "about 2 minutes, while it reboots"
+
+
 def _field(key: str, change: Change) -> Effect:
     old, new = change.before(key), change.after(key)
-    if key in ("memory", "numCpus"):
-        return _size(key, old, new, change)
-    if key == "disks":
-        return _disks(old, new)
+    match key:
+        case "memory" | "numCpus":
+            return _size(key, old, new, change)
+        case "disks":
+            return _disks(old or [], new or [])
+        case "networkInterfaces":
+            return _interfaces(old or [], new or [])
+    return _setting(key, change)
+
+
+def _setting(key: str, change: Change) -> Effect:
     if key == "extraConfig" and change.after("extraConfigRebootRequired") is not False:
         source = "terraform-provider-vsphere #1070"
         return Effect(Verdict.REBOOTS, "gets other guestinfo", CYCLE, source)
@@ -128,17 +165,43 @@ def _size(key: str, old: Any, new: Any, change: Change) -> Effect:  # noqa: ANN4
     if not isinstance(old, int | float) or not isinstance(new, int | float):
         return Effect(Verdict.UNKNOWN, f"gets other {what}; how many is not known yet")
     text = f"gets {'more' if new > old else 'less'} {what}: {old:g} to {new:g}{unit}"
-    hot = change.before("memoryHotAddEnabled" if key == "memory" else "cpuHotAddEnabled")
-    if new > old and hot:
-        return Effect(Verdict.SAFE, f"{text}, live", source=f"{SOURCE}: hot add is on")
-    return Effect(Verdict.REBOOTS, text, CYCLE, f"{SOURCE}: only growing is possible live")
+    if new <= old or _turned_off(change):
+        return Effect(Verdict.REBOOTS, text, CYCLE, f"{SOURCE}: only growing is possible live")
+    if key == "numCpus":
+        why = f"{text}; Talos sees them after a reboot, which `pulumi up` makes"
+        return Effect(Verdict.REBOOTS, why, REBOOT, "siderolabs/talos #12260")
+    if old <= LINUX_START_MIB < new:
+        why = f"{text}: vCenter adds none past {LINUX_START_MIB} MiB to a Linux machine that runs"
+        return Effect(Verdict.REFUSED, why, source="vSphere: hot add of memory")
+    if new > MOST_TIMES * old:
+        why = f"{text}: vCenter adds at most {MOST_TIMES} times as much to a machine that runs"
+        return Effect(Verdict.REFUSED, why, source="vSphere: hot add of memory")
+    why = f"{text}, live; its kubelet restarts to see them, pods run on"
+    return Effect(Verdict.SAFE, why, source="kubernetes/kubernetes #62355")
 
 
-def _disks(old: Any, new: Any) -> Effect:  # noqa: ANN401 JSON
+def _turned_off(change: Change) -> bool:
+    """Say whether the provider turns the machine off for this change, whatever else is in it."""
+    keys = {path.split(".")[0].split("[")[0] for path in change.paths}
+    if keys & OFFLINE:
+        return True
+    for key, hot in (("memory", "memoryHotAddEnabled"), ("numCpus", "cpuHotAddEnabled")):
+        old, new = change.before(key), change.after(key)
+        if less(new, old) or (less(old, new) and not change.before(hot)):
+            return True
+    return False
+
+
+def _disks(old: list[Any], new: list[Any]) -> Effect:
     before, after = sizes(old), sizes(new)
     lost = sorted(before.keys() - after.keys())
     if lost:
         return Effect(Verdict.LOSES, f"loses its disks {', '.join(lost)}", "their data", SOURCE)
+    if moves := moved(old, new):
+        told = ", ".join(f"{one} from unit {a} to {b}" for one, (a, b) in moves.items())
+        why = f"its disks would move ({told}), which the program refuses: the machine would be "
+        why += "turned off, and could take one for another"
+        return Effect(Verdict.REFUSED, why, source=f'{DISK_SOURCE}: SetRestart("unit_number")')
     shrunk = [one for one in before if less(after[one], before[one])]
     if shrunk:
         return Effect(
@@ -146,13 +209,66 @@ def _disks(old: Any, new: Any) -> Effect:  # noqa: ANN401 JSON
             f"gets smaller disks ({', '.join(shrunk)}), which vSphere refuses",
             source="terraform-provider-vsphere, virtual_machine: disks can only grow",
         )
-    parts = [f"{one} {before.get(one, 0)} to {after[one]} GiB" for one in after]
+    return worst([_grown(before, after), *_other_fields(old, new)])
+
+
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> Effect:
     changed = [
-        part for part, one in zip(parts, after, strict=True) if before.get(one) != after[one]
+        f"{one} {before.get(one, 0)} to {size} GiB"
+        for one, size in after.items()
+        if before.get(one) != size
     ]
-    return Effect(
-        Verdict.SAFE, f"gets larger or more disks, live: {', '.join(changed)}", source=SOURCE
-    )
+    if not changed:
+        return Effect(
+            Verdict.SAFE, "its disks are listed in another order, and stay", source=SOURCE
+        )
+    text = f"gets larger or more disks: {', '.join(changed)}"
+    if before.get(SYSTEM) != after.get(SYSTEM):
+        why = f"{text}; Talos takes up more of its own disk at a start, so `pulumi up` reboots it"
+        return Effect(Verdict.REBOOTS, why, REBOOT, "Talos: volumes grow when they are mounted")
+    larger = any(one in before and before[one] != after[one] for one in after)
+    later = "; a volume on a larger one grows at the machine's next start" if larger else ""
+    return Effect(Verdict.SAFE, f"{text}, live{later}", source=SOURCE)
+
+
+def _other_fields(old: list[Any], new: list[Any]) -> Iterator[Effect]:
+    """Judge what else changes of disks that were there before."""
+    before = {str(one.get("label")): one for one in old}
+    for disk in new:
+        label = str(disk.get("label"))
+        was = before.get(label, disk)
+        differs = {key for key in disk.keys() & was.keys() if disk[key] != was[key]}
+        for key in sorted(differs - DISK_JUDGED - DISK_READ):
+            text = f"its disk {label} gets another {key}"
+            if key in DISK_OFFLINE:
+                yield Effect(Verdict.REBOOTS, text, CYCLE, f"{DISK_SOURCE}: SetRestart")
+            elif key in DISK_FIXED:
+                why = f"{text}, which the provider refuses"
+                yield Effect(Verdict.REFUSED, why, source=DISK_SOURCE)
+            elif key in DISK_LIVE:
+                yield Effect(Verdict.SAFE, f"{text}, live", source=DISK_SOURCE)
+            else:
+                yield Effect(Verdict.UNKNOWN, f"{text}: review/vsphere.py has no rule for it")
+
+
+def _interfaces(old: list[Any], new: list[Any]) -> Effect:
+    """Judge network cards, which have no names: by their place."""
+    if len(new) < len(old):
+        return Effect(Verdict.REBOOTS, "loses a network card", CYCLE, f"{NIC_SOURCE}: SetRestart")
+    kinds = ("adapterType", "physicalFunction")
+    for was, now in zip(old, new, strict=False):
+        if any(was.get(key) != now.get(key) for key in kinds if key in was and key in now):
+            why = "gets another kind of network card"
+            return Effect(Verdict.REBOOTS, why, CYCLE, f"{NIC_SOURCE}: SetRestart")
+    if any(
+        was.get("networkId") != now.get("networkId") for was, now in zip(old, new, strict=False)
+    ):
+        why = "its network card goes to another port group, live"
+        return Effect(Verdict.UNKNOWN, f"{why}; it may not be reached there", source=NIC_SOURCE)
+    if len(new) > len(old):
+        return Effect(Verdict.SAFE, "gets another network card, live", source=NIC_SOURCE)
+    why = "gets other network settings: review/vsphere.py has no rule for it"
+    return Effect(Verdict.UNKNOWN, why)
 
 
 def less(new: Any, old: Any) -> bool:  # noqa: ANN401 JSON

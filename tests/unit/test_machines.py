@@ -1,10 +1,14 @@
 """The vSphere layer under mocks: each machine as vCenter is asked for it."""
 
+import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 
+from components import disks
 from tests.unit.recorder import (
     KEY,
     decoded_guestinfo,
@@ -94,13 +98,44 @@ def test_a_rebuilt_machine_waits_until_its_name_is_free() -> None:
     assert run_machines().one(VM, "node01").request.deleteBeforeReplace is True
 
 
-def test_data_disks_follow_the_system_disk() -> None:
-    node = machine("node01", "172.16.20.51", dataDisks=[{"name": "data", "sizeGiB": 50}])
-    disks = run(settings(machines=[node])).one(VM, "node01").inputs["disks"]
-    assert [(one["label"], one["size"], one["unitNumber"]) for one in disks] == [
-        ("system", 100, 0),
-        ("data", 50, 1),
-    ]
+def disks_of(*data_disks: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Give size and unit of each disk of a machine with these data disks."""
+    node = machine("node01", "172.16.20.51", dataDisks=list(data_disks))
+    found = run(settings(machines=[node])).one(VM, "node01").inputs["disks"]
+    return {one["label"]: (one["size"], one["unitNumber"]) for one in found}
+
+
+def test_a_data_disk_keeps_its_place_whatever_comes_before_it() -> None:
+    data, logs = {"name": "data", "sizeGiB": 50}, {"name": "logs", "sizeGiB": 20}
+    alone = disks_of(data)
+    assert alone == {"system": (100, 0), "data": (50, 10)}
+    assert disks_of(logs, data) == alone | {"logs": (20, 5)}
+    assert disks_of(data, logs) == disks_of(logs, data)
+
+
+def test_a_unit_of_the_settings_is_where_the_disk_is() -> None:
+    assert disks_of({"name": "data", "sizeGiB": 50, "unit": 1})["data"] == (50, 1)
+
+
+def test_a_change_that_moves_a_disk_is_refused_before_the_machine_is_touched() -> None:
+    def args(**units: int) -> list[dict[str, Any]]:
+        return [{"label": label, "unitNumber": unit} for label, unit in units.items()]
+
+    def change(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+        hook = pulumi.ResourceHookArgs(
+            urn="urn:pulumi:prod::platform::x::node01", id="id", name="node01", type=VM,
+            old_inputs={"disks": before}, new_inputs={"disks": after},
+        )  # fmt: skip
+        asyncio.run(as_coroutine(disks.stay("node01")(hook)))
+
+    change(args(system=0, data=1), args(system=0, logs=5, data=1))
+    change(args(system=0, data=1), args(system=0))
+    with pytest.raises(disks.MovedDiskError, match=r"data from unit 1 to 2.*add `unit: 1` to data"):
+        change(args(system=0, data=1), args(system=0, logs=1, data=2))
+
+
+async def as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def test_a_host_of_the_settings_is_where_the_machine_starts() -> None:

@@ -207,6 +207,81 @@ def test_memory_grows_live_only_when_hot_add_is_on() -> None:
     assert reviewed(cold).verdict == "reboots machines"
 
 
+@pytest.mark.parametrize(
+    ("changes", "verdict", "says"),
+    [
+        ({"memory": (8192, 16384)}, "safe", "its kubelet restarts to see them, pods run on"),
+        ({"memory": (2048, 4096)}, "refused", "vCenter adds none past 3072 MiB"),
+        ({"memory": (16384, 524288)}, "refused", "vCenter adds at most 16 times as much"),
+        (
+            {"memory": (2048, 4096), "memoryHotAddEnabled": (False, True)},
+            "reboots machines",
+            "gets more memory: 2048 to 4096 MiB",
+        ),
+        ({"memory": (2048, 4096), "numCpus": (4, 2)}, "reboots machines", ""),
+        ({"numCpus": (4, 6)}, "reboots machines", "Talos sees them after a reboot"),
+        (
+            {"disks": (DISKS, [{"label": "system", "size": 200}])},
+            "reboots machines",
+            "Talos takes up more of its own disk at a start",
+        ),
+    ],
+)
+def test_growth_is_told_with_what_it_takes_until_the_node_has_it(
+    changes: dict[str, tuple[Any, Any]], verdict: str, says: str
+) -> None:
+    found = reviewed(vm_update(**changes))
+    assert found.verdict == verdict
+    assert says in markdown(found)
+
+
+def with_unit(label: str, unit: int, **more: Any) -> dict[str, Any]:
+    return {"label": label, "size": 100, "unitNumber": unit, **more}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict", "says"),
+    [
+        ((("logs", 1), ("data", 2)), (("data", 1), ("logs", 2)), "refused", "disks would move"),
+        ((("data", 1),), (("logs", 1), ("data", 2)), "refused", "data from unit 1 to 2"),
+        ((("data", 1), ("logs", 2)), (("logs", 2), ("data", 1)), "safe", "in another order"),
+        ((("data", 1),), (("logs", 2), ("data", 1)), "safe", "logs 0 to 100 GiB"),
+    ],
+)
+def test_a_disk_is_known_by_its_name_and_one_that_would_move_is_refused(
+    before: tuple[tuple[str, int], ...],
+    after: tuple[tuple[str, int], ...],
+    verdict: str,
+    says: str,
+) -> None:
+    old, new = ([*DISKS, *(with_unit(*one) for one in disks)] for disks in (before, after))
+    found = reviewed(vm_update(disks=(old, new)))
+    assert found.verdict == verdict
+    assert says in markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("field", "verdict"),
+    [
+        ("diskMode", "reboots machines"),
+        ("diskSharing", "reboots machines"),
+        ("writeThrough", "reboots machines"),
+        ("thinProvisioned", "refused"),
+        ("ioLimit", "safe"),
+        ("brandNew", "unknown effect"),
+    ],
+)
+def test_fields_of_a_disk_do_what_the_provider_does_with_them(field: str, verdict: str) -> None:
+    old, new = ([*DISKS, with_unit("data", 1, **{field: value})] for value in ("a", "b"))
+    assert reviewed(vm_update(disks=(old, new))).verdict == verdict
+
+
+def test_another_kind_of_network_card_turns_the_machine_off() -> None:
+    old, new = ([{"networkId": "n", "adapterType": one}] for one in ("vmxnet3", "e1000e"))
+    assert reviewed(vm_update(networkInterfaces=(old, new))).verdict == "reboots machines"
+    assert reviewed(vm_update(networkInterfaces=(old, []))).verdict == "reboots machines"
+
+
 def test_a_field_of_a_machine_without_a_rule_has_an_unknown_effect() -> None:
     assert reviewed(vm_update(brandNewField=(1, 2))).verdict == "unknown effect"
 
