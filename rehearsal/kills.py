@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -434,15 +435,6 @@ def stack_file(folder: Path, at: int, *, services: bool) -> Path:
     return target
 
 
-def campaign(seed: int, wanted: dict[str, int], file: Path, record: Record) -> None:
-    """Kill on a world of its own that is started and ended here."""
-    world = World(PROJECT / ".lab" / "worlds" / f"kills-{seed}", file, *DELAYS).start()
-    try:
-        Campaign(world, seed, wanted).run(record)
-    finally:
-        world.stop()
-
-
 class Report:
     """What all worlds have seen, kept as JSON after each round."""
 
@@ -511,22 +503,38 @@ def main() -> int:
     )
     report = Report(options.out, seed, wanted)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        parts = [shares_of(wanted, options.worlds, at) for at in range(options.worlds)]
-        with ThreadPoolExecutor(options.worlds) as worlds:
-            runs = [
-                worlds.submit(
-                    campaign,
-                    seed + at,
-                    part,
-                    stack_file(Path(folder), at, services=options.services),
-                    report.record,
-                )
-                for at, part in enumerate(parts)
-            ]
-        for run in runs:
-            run.result()
+        worlds = [
+            World(
+                PROJECT / ".lab" / "worlds" / f"kills-{seed + at}",
+                stack_file(Path(folder), at, services=options.services),
+                *DELAYS,
+            )
+            for at in range(options.worlds)
+        ]
+        try:
+            _kill_in(worlds, seed, wanted, report)
+        except KeyboardInterrupt:
+            print(report.total())
+            return 130
     print(report.total())
     return 1 if report.bad() else 0
+
+
+def _kill_in(worlds: list[World], seed: int, wanted: dict[str, int], report: Report) -> None:
+    """Run a campaign in each world at the same time; they end with it, and with a Ctrl-C."""
+    with ExitStack() as ends:
+        threads = ends.enter_context(ThreadPoolExecutor(len(worlds)))
+        for world in worlds:
+            world.start()
+            ends.callback(world.stop)
+        runs = [
+            threads.submit(
+                Campaign(world, seed + at, shares_of(wanted, len(worlds), at)).run, report.record
+            )
+            for at, world in enumerate(worlds)
+        ]
+        for run in runs:
+            run.result()
 
 
 def _parser() -> argparse.ArgumentParser:
