@@ -15,6 +15,8 @@ import pytest
 from rehearsal.world import LAB, PROJECT
 
 BIN = LAB.parent
+FLAGS = ("-tags=lab", "-vet=off", "-ldflags=-s -w")
+"""`make go-test` vets; nobody debugs the programs that are linked here."""
 ARGUMENTS = {
     "machine": ("-args", "-bin", str(BIN), "-stages", str(BIN / "kwok-stages" / "pod" / "fast")),
     "kubernetesplugin": (),
@@ -25,7 +27,7 @@ ARGUMENTS = {
 def test_the_go_tests_that_need_the_real_programs_pass(package: str) -> None:
     go = Path(PROJECT, ".lab", "go-path").read_text().split()[-1]
     result = subprocess.run(
-        [go, "test", "-tags", "lab", f"./internal/{package}", *ARGUMENTS[package]],
+        [go, "test", *FLAGS, f"./internal/{package}", *ARGUMENTS[package]],
         cwd=PROJECT / "lab",
         env=os.environ | {"CGO_ENABLED": "0", "LAB_BIN": str(BIN)},
         stdin=subprocess.DEVNULL,
