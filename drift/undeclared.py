@@ -43,13 +43,18 @@ def undeclared(live: Object, declared: Object, *, hidden: bool = False) -> list[
     A Secret's values are `hidden`.
     """
     told: dict[tuple[str, ...], Undeclared] = {}
-    for entry in (live.get("metadata") or {}).get("managedFields") or ():
-        if entry.get("subresource") or not PEOPLE.search(str(entry.get("manager", ""))):
-            continue
-        for pointer, where, value in _walk(entry.get("fieldsV1") or {}, live, declared, (), ""):
+    for fields in _set_by_hand(live):
+        for pointer, where, value in _walk(fields, live, declared, (), ""):
             found = SECRET_TEXT if hidden else shown(value)
             told[pointer] = Undeclared(Field(where=where, wanted=NOT_SET, found=found), pointer)
     return list(told.values())
+
+
+def _set_by_hand(live: Object) -> Iterator[Mapping[str, Any]]:
+    """Give the sets of fields (the API server's fieldsV1) that each tool for people has set."""
+    for entry in (live.get("metadata") or {}).get("managedFields") or ():
+        if not entry.get("subresource") and PEOPLE.search(str(entry.get("manager", ""))):
+            yield entry.get("fieldsV1") or {}
 
 
 def removal(what: str, found: Sequence[Undeclared]) -> str:
@@ -76,10 +81,8 @@ def _escaped(part: str) -> str:
 def set_by_people(live: Object, *path: str) -> set[str]:
     """Give the keys below a path of an object that a person set, such as the labels' names."""
     keys: set[str] = set()
-    for entry in (live.get("metadata") or {}).get("managedFields") or ():
-        if entry.get("subresource") or not PEOPLE.search(str(entry.get("manager", ""))):
-            continue
-        at: Any = entry.get("fieldsV1") or {}
+    for fields in _set_by_hand(live):
+        at: Any = fields
         for part in path:
             at = at.get(f"f:{part}") or {}
         keys |= {key.removeprefix("f:") for key in at if key.startswith("f:")}

@@ -280,7 +280,7 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
     ("fault", "told"),
     [
         (
-            vim.fault.NoPermission(
+            vim.fault.NoPermission(  # type: ignore[no-untyped-call]
                 msg="Permission to perform this operation was denied.",
                 privilegeId="VirtualMachine.Inventory.Delete",
             ),
@@ -289,7 +289,10 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
                 "VirtualMachine.Inventory.Delete: docs/site-requirements.md)"
             ),
         ),
-        (vmodl.fault.ManagedObjectNotFound(), "vcenter.example: vmodl.fault.ManagedObjectNotFound"),
+        (
+            vmodl.fault.ManagedObjectNotFound(),  # type: ignore[no-untyped-call]
+            "vcenter.example: vmodl.fault.ManagedObjectNotFound",
+        ),
         (
             ConnectionResetError(104, "Connection reset by peer"),
             (
