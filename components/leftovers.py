@@ -143,7 +143,10 @@ def exists(content: Any, rest: Session, kind: str, identity: str) -> bool:  # no
         return _named(MODEL.Folder(identity, content.searchIndex._stub))  # noqa: SLF001 pyVmomi's way
     if kind == RULE:
         cluster, _, key = identity.partition(":")
-        return any(str(one.key) == key for one in _rules(content, cluster))
+        try:
+            return any(str(one.key) == key for one in _rules(content, cluster))
+        except vmodl.fault.ManagedObjectNotFound:  # the cluster, and its rules with it
+            return False
     return kind not in BY_REST or rest.exists(f"{BY_REST[kind]}/id:{identity}")
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pyVmomi import vim
+from pyVmomi import vim, vmodl
 
 from components import leftovers, orphans
 from components.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
@@ -148,6 +148,19 @@ def test_a_folder_with_machines_or_permissions_of_its_own_stays(
     with pytest.raises(OrphanError, match="take it over with `pulumi import vsphere:index/folder"):
         leftovers.clear_folder(VCENTER, "password", "platform-prod", Clock())
     assert not folder.removed
+
+
+def test_a_rule_of_a_cluster_that_is_gone_is_gone_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rules(_: object, cluster: str) -> list[object]:
+        if cluster == "domain-c1":
+            return [SimpleNamespace(key=7)]
+        raise vmodl.fault.ManagedObjectNotFound
+
+    monkeypatch.setattr(leftovers, "_rules", rules)
+    rest: Any = FakeRest()
+    assert leftovers.exists(None, rest, leftovers.RULE, "domain-c1:7")
+    assert not leftovers.exists(None, rest, leftovers.RULE, "domain-c1:8")
+    assert not leftovers.exists(None, rest, leftovers.RULE, "domain-c2:7")
 
 
 def test_everything_in_vcenter_clears_its_place_before_it_is_made() -> None:
