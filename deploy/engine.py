@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from commands import interrupts
 from components.engine_words import without_harmful_advice
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,9 +42,7 @@ def pulumi(*argv: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedPro
     """Run the engine and keep what it says; any other exit code than `codes` is an error."""
     command = ["pulumi", *argv, "--non-interactive"]
     try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
+        result = interrupts.run(command)
     except FileNotFoundError:
         message = "no `pulumi` on PATH: install the Pulumi CLI of the version in pyproject.toml"
         raise EngineError(message) from None

@@ -8,9 +8,9 @@ drift. So the server's defaults are none; fields that a person added are told ap
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from commands import interrupts
 from components.kubernetes_api import InvalidError, KubernetesApi
 from components.tokens import RELEASE
 from drift.fields import told
@@ -83,7 +83,7 @@ def added(api: KubernetesApi, resources: Sequence[Mapping[str, Any]]) -> Iterato
         if one["type"].startswith(PREFIX) and one["type"] != RELEASE and "kind" in one["inputs"]
     ]
     located = [kinds.locate(one, "default") for one in objects]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with interrupts.threads(AT_ONCE) as pool:
         found = pool.map(lambda path: api.find(path) if path else None, (one for _, one in located))
         for declared, (thing, _), live in zip(objects, located, found, strict=True):
             if live and (more := _added(live, declared, thing)):

@@ -1,1 +1,5 @@
 """Layer Report: what a run found, where people look: job summary, pull request, issue."""
+
+from commands import interrupts
+
+interrupts.quiet()

@@ -2,3 +2,7 @@
 
 `python -m config check --reach FILE` runs it. Nothing is changed anywhere, and no secret is read.
 """
+
+from commands import interrupts
+
+interrupts.quiet()

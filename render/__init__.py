@@ -3,3 +3,7 @@
 For people and tests; nothing here runs in `pulumi up`. What each chart accepts is kept in
 `render/charts/`, renewed from the real packages by `python -m render renew`.
 """
+
+from commands import interrupts
+
+interrupts.quiet()

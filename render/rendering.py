@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from commands import interrupts
 from render import packages
 from render.packages import PROJECT, Package, PackageError
 
@@ -67,7 +67,7 @@ def text(plan: ChartPlan, kubernetes: str, *, version: str | None = None) -> str
         ]
         for served in SERVED:
             argv += ["--api-versions", served]
-        result = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False)
+        result = interrupts.run([str(one) for one in argv], PROJECT)
     if result.returncode != 0:
         raise RenderError(f"{found.path.name}: {result.stderr.strip() or result.stdout.strip()}")
     return result.stdout

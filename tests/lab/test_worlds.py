@@ -120,6 +120,17 @@ def test_a_command_joins_a_world_when_it_asks_for_that_and_is_told_which(world: 
     assert str(world.stack_file) in result.stderr
 
 
+def test_a_joined_command_that_needs_a_while_after_a_ctrl_c_is_waited_for(world: World) -> None:
+    ending = "trap 'sleep 1; echo ended well; exit 7' INT; echo begun; while :; do sleep 0.1; done"
+    process = world.start_command("sh", "-c", ending)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    rest, _ = process.communicate(timeout=30)
+    assert rest == "ended well\n"
+    assert process.returncode == 7
+
+
 @pytest.mark.parametrize(
     "option", ["--fault=vcenter-password", "--boot-delay=1m", "--stack-file=Pulumi.prod.yaml"]
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from rehearsal.world import wait_until
 
 ROOT = Path(__file__).parents[2]
 RUN_BY_THE_ENGINE = {"", "policies"}
@@ -69,3 +73,65 @@ def test_a_module_that_is_interrupted_shows_no_traceback() -> None:
     )
     assert result.stderr == "\ninterrupted\n"
     assert result.returncode == -2  # by the signal, as `make` and shells expect it
+
+
+RUNNER = """
+from commands import interrupts
+interrupts.quiet()
+interrupts.run([{program}])
+"""
+
+
+@pytest.mark.parametrize(
+    "handler",
+    ["signal.default_int_handler", "signal.SIG_IGN"],
+    ids=["ends-by-itself", "does-not-end"],
+)
+def test_a_command_that_is_interrupted_ends_soon_and_leaves_no_program_behind(
+    handler: str, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    program = (
+        f"import os, signal, time; signal.signal(signal.SIGINT, {handler}); "
+        f"open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    argv = f"{sys.executable!r}, '-c', {program!r}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER.format(program=argv)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until("the program runs", lambda: started.exists() and bool(started.read_text()))
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=30)
+    assert errors == "\ninterrupted\n"
+    assert process.returncode == -signal.SIGINT
+    assert not Path(f"/proc/{started.read_text()}").exists()
+
+
+def test_a_thread_that_hangs_does_not_keep_an_interrupted_command() -> None:
+    code = (
+        "import time\nfrom commands import interrupts\ninterrupts.quiet()\n"
+        "with interrupts.threads(1) as pool:\n"
+        "    pool.submit(time.sleep, 60)\n"
+        "    raise KeyboardInterrupt"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "\ninterrupted\n")
+
+
+@pytest.mark.parametrize(
+    "package", ["deploy", "drift", "github_report", "reach", "render", "review"]
+)
+def test_every_command_that_takes_its_time_ends_without_a_traceback(package: str) -> None:
+    text = (ROOT / package / "__init__.py").read_text(encoding="utf-8")
+    assert "interrupts.quiet()" in text

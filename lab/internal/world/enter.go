@@ -75,7 +75,11 @@ func exitCode(err error) (int, error) {
 	return 0, err
 }
 
-// Join runs command in a world that is already there, in the caller's place.
+// untilTheCommandEnds is what stays outside of the world while a command runs in it. A Ctrl-C reaches the command
+// too, which may need a while to end well; nsenter itself would end at once, and leave it behind.
+const untilTheCommandEnds = `trap : INT; "$@"; exit $?`
+
+// Join runs command in a world that is already there, in the caller's place, and ends with it.
 func Join(l Layout, command []string) error {
 	pid := l.Running()
 	if pid == 0 {
@@ -94,7 +98,8 @@ func Join(l Layout, command []string) error {
 		return err
 	}
 	argv := []string{
-		"nsenter", "--target", strconv.Itoa(pid), "--user", "--preserve-credentials", "--mount", "--net", "--pid", "--",
+		"nsenter", "--target", strconv.Itoa(pid), "--user", "--preserve-credentials", "--mount", "--net", "--pid",
+		"--no-fork", "--", "/bin/sh", "-c", untilTheCommandEnds, "lab",
 		self, insideCommand, l.Root, folder,
 	}
 	return syscall.Exec(nsenter, append(argv, command...), os.Environ())
