@@ -9,11 +9,12 @@ import base64
 import json
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
-from http.client import HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPException, HTTPSConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import pulumi
@@ -30,6 +31,8 @@ API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
 POLL_SECONDS = 1.0
 CALL_SECONDS = 5.0
+CLOSED = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+"""What a call on a kept connection finds that the server has closed."""
 
 
 class ApiError(Exception):
@@ -41,13 +44,29 @@ class InvalidError(ApiError):
 
 
 class KubernetesApi:
-    """The API of one cluster, with a kubeconfig's own credentials."""
+    """The API of one cluster, with a kubeconfig's own credentials.
+
+    Used as a context manager it keeps its connections for further calls, one a thread at a time;
+    else each call has its own.
+    """
 
     def __init__(self, kubeconfig: str, call_seconds: float = CALL_SECONDS) -> None:
         config: dict[str, Any] = yaml.safe_load(kubeconfig)
         self._call_seconds = call_seconds
         self.server = str(config["clusters"][0]["cluster"]["server"])
         self._context = _tls(config)
+        self._idle: list[HTTPSConnection] | None = None
+
+    def __enter__(self) -> Self:
+        """Keep connections from now on."""
+        self._idle = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        idle, self._idle = self._idle or [], None
+        for one in idle:
+            one.close()
 
     def get(self, path: str) -> dict[str, Any]:
         """Read an object or a list. Raises `ApiError`."""
@@ -115,19 +134,49 @@ class KubernetesApi:
     def _request(
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
     ) -> tuple[int, bytes]:
+        headers = {"Content-Type": kind} if body else {}
+        connection = self._connection()
+        known = connection.sock is not None
+        try:
+            try:
+                return self._answer(connection, method, path, body, headers)
+            except CLOSED:
+                if not known:
+                    raise
+                connection.close()  # the server has closed it meanwhile: the next one is new
+                return self._answer(connection, method, path, body, headers)
+        except (OSError, HTTPException) as error:
+            connection.close()
+            raise ApiError(str(error) or type(error).__name__) from None
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connection(self) -> HTTPSConnection:
+        with suppress(IndexError):
+            if self._idle is not None:
+                return self._idle.pop()
         url = urlsplit(self.server)
-        connection = HTTPSConnection(
+        return HTTPSConnection(
             url.hostname or "", url.port or 443, timeout=self._call_seconds, context=self._context
         )
-        try:
-            headers = {"Content-Type": kind} if body else {}
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except (OSError, HTTPException) as error:
-            raise ApiError(str(error) or type(error).__name__) from None
-        finally:
+
+    def _answer(
+        self,
+        connection: HTTPSConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> tuple[int, bytes]:
+        connection.request(method, path, body, dict(headers))
+        response = connection.getresponse()
+        answer = response.status, response.read()
+        if self._idle is None:
             connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
 
 
 def _message(answer: bytes) -> str | None:

@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from commands import interrupts
 from components import helm_records
 from components.engine_words import without_harmful_advice
 from components.kubernetes_api import ApiError, KubernetesApi
@@ -23,6 +23,8 @@ from review.preview import Preview, PreviewError
 from review.watch import expiry, unprotected
 
 DRIFT, FAILED = 3, 1
+CALL_SECONDS = 30.0
+"""A look asks once, and hundreds of times: a busy API server is no reason to give up."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,10 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
     return DRIFT if report.findings else 0
 
 
-CALL_SECONDS = 30.0
-"""A look asks once, and hundreds of times: a busy API server is no reason to give up."""
-
-
 def look(now: dt.datetime) -> Report:
     """Compare everything that the stack made with what is there.
 
@@ -59,14 +57,15 @@ def look(now: dt.datetime) -> Report:
     if not resources:
         raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
     outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
-    api = KubernetesApi(_output(outputs, "kubeconfig"), CALL_SECONDS)
-    on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
-    preview = Preview.of(
-        _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
-    )
-    if preview.errors:
-        raise DriftError("\n".join(preview.errors))
-    in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
+    kubeconfig = _output(outputs, "kubeconfig")
+    with KubernetesApi(kubeconfig, CALL_SECONDS) as api:
+        on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
+        preview = Preview.of(
+            _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
+        )
+        if preview.errors:
+            raise DriftError("\n".join(preview.errors))
+        in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
     return Report(
         findings=(*state.findings(preview), *on_machines.findings, *in_cluster),
         watch=(
@@ -146,10 +145,7 @@ def _output(outputs: Mapping[str, str], name: str) -> str:
 
 def _pulumi(*arguments: str) -> str:
     try:
-        result = subprocess.run(
-            ["pulumi", *arguments],  # noqa: S607 the operator's PATH decides which pulumi
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        result = interrupts.run(["pulumi", *arguments])
     except FileNotFoundError:
         raise DriftError("pulumi is not on PATH; https://www.pulumi.com/docs/install/") from None
     if result.returncode != 0 and not result.stdout.lstrip().startswith("{"):

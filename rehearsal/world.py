@@ -148,13 +148,16 @@ class World:
         )
 
     def preview(self) -> dict[str, dict[str, Any]]:
-        """Give the steps of a preview that change something, by resource name."""
+        """Give the steps of a preview that change something, as in `VirtualMachine node01`.
+
+        A machine, its configuration and its gate share a name: the type tells them apart.
+        """
         document = json.loads(self.run("pulumi", "preview", "--json", "--non-interactive").stdout)
-        return {
-            step["urn"].rsplit("::", 1)[1]: step
-            for step in document["steps"]
-            if step["op"] != "same"
-        }
+        steps = [step for step in document["steps"] if step["op"] != "same"]
+        found = {kind_and_name(step["urn"]): step for step in steps}
+        if len(found) < len({step["urn"] for step in steps}):
+            raise WorldError(f"two resources have one type and name: {sorted(found)}")
+        return found
 
     def state_with_secrets(self) -> dict[str, Any]:
         """Give the stack's state with its secrets in plain text."""
@@ -186,6 +189,12 @@ class World:
         )
         machines: list[dict[str, Any]] = json.loads(result.stdout)
         return machines
+
+
+def kind_and_name(urn: str) -> str:
+    """Shorten a URN to the last part of its type, and its name."""
+    types, name = urn.split("::", 3)[2:]
+    return f"{types.rpartition(':')[2]} {name}"
 
 
 def wait_until(

@@ -71,7 +71,7 @@ def test_an_image_that_a_killed_up_left_behind_is_made_again(
 ) -> None:
     world = make_world()
     try:
-        name = world.preview()["talos"]["newState"]["inputs"]["name"]
+        name = world.preview()["ContentLibraryItem talos"]["newState"]["inputs"]["name"]
         # The library is there; of what was not asked for, some values are missed in the end.
         targets = ["**:Machines::machines", "**::machines-vcenter", "**::images"]
         targets += ["**:Identity::prod", "**Secrets::prod"]

@@ -302,9 +302,9 @@ def test_one_value_of_traefik_shows_and_changes_exactly_one_resource(
 ) -> None:
     edit(TRAEFIK, f"{TRAEFIK}\n      replicas: 2")
     changed = world.preview()
-    assert list(changed) == ["traefik"]
-    assert changed["traefik"]["op"] == "update"
-    assert list(changed["traefik"]["detailedDiff"]) == ["values.deployment.replicas"]
+    assert list(changed) == ["Release traefik"]
+    assert changed["Release traefik"]["op"] == "update"
+    assert list(changed["Release traefik"]["detailedDiff"]) == ["values.deployment.replicas"]
     assert re.search(r"1 updated", world.up().stdout)
     assert workloads(world)["traefik/traefik"] == (2, 2)
     world.expect_no_changes()

@@ -69,8 +69,8 @@ def test_more_memory_for_one_machine_shows_exactly_that_machine(
     )
     # Its VM, and the gate that the next machine waits behind.
     assert {name: step["op"] for name, step in world.preview().items()} == {
-        "node02": "update",
-        "node02-healthy": "update",
+        "VirtualMachine node02": "update",
+        "Gate node02-healthy": "update",
     }
 
 
@@ -146,7 +146,9 @@ def test_a_machine_that_was_lost_is_rebuilt_and_configured_again(world: World) -
     world.run("pulumi", "refresh", "--yes", "--skip-preview", "--non-interactive")
     changed = world.preview()
     assert changed, "the loss went unseen"
-    assert all("node02" in name or name == "controlplanes-apart" for name in changed), changed
+    assert all("node02" in name or name.endswith(" controlplanes-apart") for name in changed), (
+        changed
+    )
     world.up()
     world.expect_no_changes()
     after = world.boot_ids(ADDRESSES)

@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 import yaml
 
 from components import kubernetes_api
-from components.kubernetes_api import ApiError, wait_ready
+from components.kubernetes_api import ApiError, KubernetesApi, wait_ready
 from components.waiting import Clock
 
 
@@ -81,3 +81,56 @@ def test_an_api_that_nobody_serves_is_named_with_the_cause() -> None:
         pass  # its port is free again
     with pytest.raises(ApiError, match="Connection refused"):
         wait_ready(kubeconfig(address), Time().clock())
+
+
+@contextmanager
+def keeping_server(calls_a_connection: int) -> Iterator[tuple[str, list[tuple[str, int]]]]:
+    """Serve `{}` on connections that are kept for so many calls, and note whose each call is."""
+    callers: list[tuple[str, int]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        served = 0
+
+        def do_GET(self) -> None:
+            callers.append(self.client_address)
+            self.served += 1
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            # Without a word, as a server does whose patience is over.
+            self.close_connection = self.served >= calls_a_connection
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{httpd.server_port}", callers
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
+
+
+def test_many_calls_share_a_connection_while_they_are_looked_after() -> None:
+    with keeping_server(100) as (address, callers):
+        with KubernetesApi(kubeconfig(address)) as api:
+            for _ in range(5):
+                assert api.get("/api") == {}
+        assert len(callers) == 5
+        assert len(set(callers)) == 1
+        api.get("/api")
+        api.get("/api")
+        assert len(set(callers)) == 3
+
+
+def test_a_kept_connection_that_the_server_has_closed_is_made_anew() -> None:
+    with keeping_server(2) as (address, callers), KubernetesApi(kubeconfig(address)) as api:
+        for _ in range(5):
+            assert api.get("/api") == {}
+    assert len(callers) == 5
+    assert len(set(callers)) == 3
