@@ -15,7 +15,7 @@ OUT ?= .lab/out
 
 .PHONY: help setup build lab drill lab-shell test unit lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
-	unlock repair kills summary comment drift-report drift-issue
+	unlock repair destroy kills summary comment drift-report drift-issue
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s|\$$\(STACK_FILE\)|$(STACK_FILE)|; s|\$$\(OUT\)|$(OUT)|' | expand -t 16
@@ -133,6 +133,9 @@ YES ?=
 
 repair: setup ## after a killed run: what it left in vCenter and in the state is told, and removed (YES=1: without asking)
 	@$(PYTHON) -m deploy repair $(if $(YES),--yes)
+
+destroy: setup ## delete all but what is protected, whatever a killed run left (YES=1: without asking)
+	@exec $(PYTHON) -m deploy destroy $(if $(YES),--yes)
 
 summary: setup ## append FILES to the summary of the workflow's job
 	@$(PYTHON) -m github_report summary $(FILES)

@@ -1,4 +1,4 @@
-"""`python -m deploy`: a plan, and exactly it carried out; what a lost run left, its lock too."""
+"""`python -m deploy`: a plan, and exactly it carried out; what a lost run left; a destroy."""
 
 # ruff: noqa: T201 - a command prints
 from __future__ import annotations
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 apply(out)
             case "repair":
                 return put_in_order(yes=options.yes)
+            case "destroy":
+                if code := put_in_order(yes=options.yes):
+                    return code
+                destroy(yes=options.yes)
             case _:
                 print(lock.unlock(out / RUN))
     except StaleError as error:
@@ -101,6 +105,17 @@ def put_in_order(*, yes: bool) -> int:
     return 0
 
 
+def destroy(*, yes: bool) -> None:
+    """Become the engine that deletes all but what is protected.
+
+    What a killed run left must be put in order before: the provider fails at a machine that vCenter
+    no longer has (terraform-provider-vsphere, resourceVSphereVirtualMachineDelete).
+    """
+    sys.stdout.flush()
+    command = ["destroy", "--exclude-protected", *(["--yes", "--skip-preview"] if yes else [])]
+    os.execvp("pulumi", ["pulumi", *command])  # noqa: S606, S607
+
+
 def read_origin(path: Path) -> Origin:
     """Read what a plan was made from; without it, nobody can say that the plan is not stale."""
     try:
@@ -116,8 +131,8 @@ def read_origin(path: Path) -> Origin:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
-    parser.add_argument("command", choices=("preview", "apply", "unlock", "repair"))
-    parser.add_argument("--yes", action="store_true", help="repair without asking")
+    parser.add_argument("command", choices=("preview", "apply", "unlock", "repair", "destroy"))
+    parser.add_argument("--yes", action="store_true", help="repair, and destroy, without asking")
     parser.add_argument(
         "--out", type=Path, default=Path(".lab/out"), help="where preview, plan and origin lie"
     )

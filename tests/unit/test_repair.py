@@ -197,6 +197,29 @@ def test_it_says_what_it_found_and_does_nothing_unasked(
     assert len(imported) == yes
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_destroy_takes_what_vcenter_no_longer_has_out_of_the_state_first(
+    monkeypatch: pytest.MonkeyPatch,
+    imported: list[dict[str, Any]],
+    vcenter: set[str],
+    *,
+    gone: bool,
+) -> None:
+    vcenter.difference_update({"id-node03"} if gone else ())
+    monkeypatch.setattr(lock, "ask", list)
+    monkeypatch.setattr(Site, "of_stack", classmethod(lambda _: SITE))
+    monkeypatch.setattr(command, "export", lambda: state([NODE01, NODE03]))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    became: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr("os.execvp", lambda _, argv: became.append((len(imported), argv)))
+    command.main(["destroy", "--yes"])
+    engine = ["pulumi", "destroy", "--exclude-protected", "--yes", "--skip-preview"]
+    assert became == [(gone, engine)]
+    became.clear()
+    assert command.main(["destroy"]) == (1 if gone else 0)  # who cannot be asked has not agreed
+    assert len(became) == (not gone)
+
+
 def test_the_settings_and_the_password_come_from_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
