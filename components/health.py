@@ -29,6 +29,7 @@ SETTLE_SECONDS = 10.0
 health counts once it has lasted this long."""
 
 LOST_QUORUM = "docs/procedures/lost-quorum.md"
+LOST_DATA = f"{LOST_QUORUM}#no-machine-has-etcds-data"
 
 API = "Talos API"
 """What a machine lacks that does not answer."""
@@ -44,6 +45,8 @@ class Member:
     name: str
     address: str
     control_plane: bool
+    data_disks: int = 0
+    """Disks beside the system disk."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
@@ -157,6 +160,42 @@ class Observer:
 
         return look
 
+    def data_watch(self, member: Member) -> Callable[[], None]:
+        """Make a check, to be repeated in a wait, that etcd's data is somewhere.
+
+        It fails with HealthError once a control plane has had none for QUORUM_SECONDS, and no etcd
+        runs that it could join: it has been bootstrapped before, and will not be again by itself.
+        """
+        since: float | None = None
+
+        def look() -> None:
+            nonlocal since
+            empty = member.control_plane and self._nothing_to_join(member)
+            since = None if not empty else (self.clock.now() if since is None else since)
+            if since is not None and self.clock.now() - since >= QUORUM_SECONDS:
+                raise HealthError(self._lost_data(member))
+
+        return look
+
+    def _nothing_to_join(self, member: Member) -> bool:
+        try:
+            if not self.talos.etcd_is_empty(member.address):
+                return False
+        except TalosctlError:
+            return False
+        runs = any(self._etcd_runs(one) for one in self.control_planes)
+        return not runs and not self.etcd_members(self.control_planes)
+
+    def _lost_data(self, member: Member) -> str:
+        others = [one for one in self.control_planes if one != member]
+        states = "".join(f" {one}: {self._without_etcd(one)}." for one in others)
+        return (
+            f"etcd's data is lost: {member} has none, and no control plane runs an etcd that it "
+            f"could join.{states} This cluster was bootstrapped before, and an empty etcd in its "
+            "place would look like success: nothing more is touched. A person must decide between "
+            f"a backup and a new beginning: {LOST_DATA}"
+        )
+
     def _without_majority(self) -> list[Member]:
         """List the control planes whose etcd runs, if none of them finds a majority."""
         if self.etcd_members(self.control_planes):
@@ -261,7 +300,7 @@ class Observer:
     def wait_healthy(self, member: Member, before: Before | None, *, settle: bool) -> None:
         """Wait until the machine is healthy and, to settle, has stayed so for some seconds."""
         was_ready = before is not None and before.node_ready
-        quorum = self.quorum_watch()
+        quorum, data = self.quorum_watch(), self.data_watch(member)
 
         def pending() -> dict[str, str]:
             lacks = self.missing(member)
@@ -269,6 +308,7 @@ class Observer:
                 return {}
             if lacks:
                 quorum()
+                data()
             return lacks
 
         lasting = SETTLE_SECONDS if settle else 0.0

@@ -36,6 +36,10 @@ RELEASES = "https://github.com/siderolabs/talos/releases"
 CONFIGURATION_ID = "v1alpha1"
 """The id of the configuration that a machine runs on; another one is what it was given."""
 
+ETCD_FOLDER, ETCD_DATA = "/var/lib/etcd", "member"
+"""Where Talos keeps etcd's data (machinery/constants), and what etcd calls it."""
+NO_SUCH_FILE = "no such file or directory"
+
 CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -157,6 +161,16 @@ class Talosctl:
         return any(
             one["metadata"]["id"] == "etcd" and bool(one["spec"].get("running")) for one in services
         )
+
+    def etcd_is_empty(self, address: str) -> bool:
+        """Tell whether the machine has none of etcd's data: its etcd waits for one to join."""
+        try:
+            listed = self._call(address, "list", ETCD_FOLDER)
+        except TalosctlError as error:
+            if NO_SUCH_FILE in str(error):
+                return True
+            raise
+        return not any(line.split()[-1:] == [ETCD_DATA] for line in listed.splitlines())
 
     def pods_not_ready(self, address: str) -> list[str]:
         """Name the control plane's static pods that do not run and serve."""

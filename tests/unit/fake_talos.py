@@ -30,6 +30,8 @@ class FakeMachine:
     unmet: dict[str, str] = field(default_factory=dict)
     boot: str = "boot-1"
     etcd: bool = True
+    data: bool = True
+    """It has etcd's data on its disk."""
     alone: bool = False
     """Its etcd runs, and finds no majority of its members."""
     learner: bool = False
@@ -97,6 +99,9 @@ class FakeTalos:
             case ["get", "machineconfig", *_]:
                 spec = {"metadata": {"id": "v1alpha1"}, "spec": machine.configuration}
                 return Result(0, _json(spec), "")
+            case ["list", "/var/lib/etcd"]:
+                names = [".", "member"] if machine.data else ["."]
+                return Result(0, "".join(f"{machine.address}   {one}\n" for one in names), "")
             case ["version"]:
                 return Result(0, f"Server:\n\tNODE: x\n\tTag:         {machine.version}\n", "")
             case ["read", *_]:

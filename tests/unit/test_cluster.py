@@ -242,6 +242,43 @@ def test_one_answer_is_enough_for_a_majority() -> None:
     assert fake.now >= 100
 
 
+# --- No machine has etcd's data -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", ["made anew", "gone"])
+def test_lost_data_is_told_within_a_minute_with_every_machine_and_the_page(others: str) -> None:
+    fake = FakeTalos(nodes(etcd=False, data=False, unmet={"services": "etcd"}))
+    for one in fake.machines[1:]:
+        one.up = others == "made anew"
+    with observer(fake) as cluster, pytest.raises(HealthError) as caught:
+        cluster.wait_healthy(cluster.members[0], None, settle=False)
+    assert fake.now < 60
+    text = str(caught.value)
+    assert text.startswith("etcd's data is lost: node01 (172.16.20.51) has none, and no control")
+    state = "it waits for an etcd to join." if others == "made anew" else "No route to host."
+    assert (
+        f"node03 (172.16.20.53): {'' if others == 'made anew' else '172.16.20.53:50000: '}" in text
+    )
+    assert state in text
+    file, _, heading = health.LOST_DATA.partition("#")
+    page = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
+    assert heading == "no-machine-has-etcds-data"
+    assert "## No machine has etcd's data\n" in page
+    assert not any(one.startswith("bootstrap") for one in fake.commands)
+
+
+@pytest.mark.parametrize("lives", ["its own data", "another's etcd"])
+def test_an_etcd_that_is_only_slow_to_start_has_not_lost_its_data(lives: str) -> None:
+    fake = FakeTalos(nodes(etcd=False, data=False))
+    first, second, _ = fake.machines
+    first.data = lives == "its own data"
+    second.etcd = lives == "another's etcd"
+    at(fake, 300, lambda: vars(first).update(etcd=True))
+    with observer(fake) as cluster:
+        cluster.wait_healthy(cluster.members[0], None, settle=False)
+    assert fake.now >= 300
+
+
 # --- Before and after a configuration -------------------------------------------------------------
 
 
