@@ -10,10 +10,9 @@ import pulumiverse_talos as talos
 from components import entrances, layers, notes
 from components.cluster import Cluster, Identity, Image, Nodes
 from components.failures import exit_when_told, tell
-from components.foundation import Definition, load_definitions
+from components.foundation import Definition
 from components.hooks import end_waits_on_interrupt
 from components.machines import Machines
-from components.manifests import ManifestError
 from components.patch_files import PatchError, check_patch_files
 from components.talosctl import TalosctlError, check_talosctl
 from config.engine import load_from_pulumi, require_secret
@@ -31,10 +30,10 @@ def read_settings() -> tuple[Settings, list[Definition]]:
         settings = load_from_pulumi()
         check_patch_files(settings, ROOT)
         gitops.check(settings, ROOT)
-        definitions = load_definitions(settings)
+        definitions = layers.published(settings)
         if not pulumi.runtime.is_dry_run():
             check_talosctl(settings.talos.tag)
-    except (SettingsError, PatchError, TalosctlError, ManifestError) as error:
+    except (SettingsError, PatchError, TalosctlError, layers.PublishedError) as error:
         raise tell(str(error)) from None
     finally:
         notes.tell(asked)

@@ -13,6 +13,16 @@ from typing import Any
 CRITICAL = "platform-critical"
 """The priority class of what the platform's applications stand on (components/foundation.py)."""
 
+SERVICES = {
+    "cilium": "cilium",
+    "metallb": "metallb",
+    "cert-manager": "certManager",
+    "traefik": "traefik",
+    "metrics-server": "metricsServer",
+    "argo-cd": "argocd",
+}
+"""Charts, and the keys of `platform:services` that ask for them."""
+
 Values = dict[str, Any]
 
 SECCOMP: Values = {"seccompProfile": {"type": "RuntimeDefault"}}
@@ -33,6 +43,11 @@ class ChartPlan:
     def release(self) -> str:
         """The release's name: the chart's, since a cluster has one of each."""
         return self.chart
+
+    @property
+    def service(self) -> str:
+        """The service's key in `platform:services`."""
+        return SERVICES[self.chart]
 
 
 def resources(cpu: str, memory: str, limit: str) -> Values:

@@ -15,7 +15,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumiverse_talos as talos
 
-from components import disks, redaction
+from components import disks, redaction, resource_failures
 from components.configuration import patches
 from components.expiry import ends, told_ends
 from components.failures import Questions
@@ -51,7 +51,18 @@ class Image(pulumi.ComponentResource):
             self.schematic = talos.imagefactory.Schematic(
                 name,
                 schematic=settings.talos.schematic_document,
-                opts=pulumi.ResourceOptions(parent=self, provider=provider),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    provider=provider,
+                    hooks=pulumi.ResourceHookBinding(
+                        on_error=[
+                            resource_failures.explained(
+                                "the image factory's answer",
+                                lambda _, words: resource_failures.of_factory(settings, words),
+                            )
+                        ]
+                    ),
+                ),
             )
         self.register_outputs({})
 
@@ -83,15 +94,21 @@ class Identity(pulumi.ComponentResource):
                 ignore_changes=["talosVersion"],
             ),
         )
-        self.talosconfig = pulumi.Output.secret(
-            talos.client.get_configuration_output(
+        credentials = Questions().ask(
+            lambda: talos.client.get_configuration_output(
                 cluster_name=settings.cluster.name,
                 client_configuration=camel_case(self.secrets.client_configuration),
                 endpoints=[str(one.address) for one in settings.control_planes],
                 nodes=[str(one.address) for one in settings.machines],
                 opts=pulumi.InvokeOutputOptions(parent=self, provider=provider),
-            ).talos_config
+            ),
+            lambda words: Problem(
+                "platform:machines",
+                "Talos' provider makes no access to them",
+                f"check their addresses, and whether its plugin is whole ({words})",
+            ),
         )
+        self.talosconfig = pulumi.Output.secret(credentials.talos_config)
         self.register_outputs({})
 
 
@@ -124,6 +141,7 @@ class Nodes(pulumi.ComponentResource):
         everyone = settings.control_planes + settings.workers
         self._rollout = Rollout([as_member(one) for one in everyone], identity.talosconfig)
         self._questions = Questions()
+        self._on_error = talos_errors("Talos' answer", settings)
 
         after: pulumi.Input[pulumi.Resource] = identity.secrets
         for machine in everyone:
@@ -222,6 +240,7 @@ class Nodes(pulumi.ComponentResource):
                         pulumi.ResourceHook(f"{machine.name}-awake", self._awake(machine, virtual))
                     ],
                     before_update=[pulumi.ResourceHook(f"{machine.name}-configuration", hook)],
+                    on_error=[self._on_error],
                 ),
             ),
         )
@@ -312,7 +331,14 @@ class Cluster(pulumi.ComponentResource):
             node=address,
             endpoint=address,
             client_configuration=typed(identity.secrets.client_configuration),
-            opts=pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[nodes.joined]),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                provider=provider,
+                depends_on=[nodes.joined],
+                hooks=pulumi.ResourceHookBinding(
+                    on_error=[talos_errors("Talos' answer about the kubeconfig", settings)]
+                ),
+            ),
         )
         self.kubeconfig = pulumi.Output.secret(credentials.kubeconfig_raw)
         self.expires = pulumi.Output.unsecret(
@@ -352,9 +378,21 @@ class Cluster(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+def talos_errors(name: str, settings: Settings) -> pulumi.ErrorHook:
+    """Make the hook that explains what a machine, named as its resource, answers."""
+    return resource_failures.explained(
+        name, lambda args, words: resource_failures.of_talos(settings, args.name, words)
+    )
+
+
 def as_member(machine: Machine) -> Member:
     """Give what the Talos layer needs to know of a machine."""
-    return Member(machine.name, str(machine.address), control_plane=machine.is_control_plane)
+    return Member(
+        machine.name,
+        str(machine.address),
+        control_plane=machine.is_control_plane,
+        data_disks=len(machine.data_disks),
+    )
 
 
 def digest(text: str) -> str:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 LOGIN = re.compile(r"(?i)cannot complete login|incorrect user name or password|InvalidLogin")
 MISSING = re.compile(r"(?i)not found|no default|could not find|does not exist|unable to find")
-DENIED = re.compile(r"(?i)permission to perform this operation was denied|NoPermission")
+DENIED = re.compile(
+    r"(?i)permission to perform this operation was denied|NoPermission|\b403 forbidden"
+)
 
 CONNECTION = (
     (r"certificate has expired or is not yet valid|certificate has expired",
@@ -48,12 +50,21 @@ CONNECTION = (
 """What a failed connection's words are, what they mean, and what to do."""
 
 
-def of_connection(path: tuple[str, ...], value: str, words: str) -> Problem | None:
-    """Explain why a server cannot be reached; None where the words are about something else."""
+def meaning_of_connection(words: str) -> tuple[str, str] | None:
+    """Say what a failed connection's words mean, and what to do; None for words of another kind."""
     for pattern, fault, mend in CONNECTION:
         if re.search(pattern, words, re.IGNORECASE):
-            return problem(path, value, fault, f"{mend} ({words})")
+            return fault, mend
     return None
+
+
+def of_connection(path: tuple[str, ...], value: str, words: str) -> Problem | None:
+    """Explain why a server cannot be reached; None where the words are about something else."""
+    found = meaning_of_connection(words)
+    if found is None:
+        return None
+    fault, mend = found
+    return problem(path, value, fault, f"{mend} ({words})")
 
 
 def of_vcenter(site: Site, words: str) -> Problem | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -32,6 +33,10 @@ EXIT_CODE = 32
 
 ASKED = "invoke of "
 """How the SDK begins the error of a provider's function."""
+
+
+SHUT_DOWN = re.compile(r"client connection is closing|resource monitor shut down|context canceled")
+"""What a call ends with that the engine cuts off because something else has failed."""
 
 
 class ToldError(BaseException):
@@ -114,6 +119,9 @@ class Questions:
                 await answer.resources(),
             )
         except Exception as error:
+            if SHUT_DOWN.search(str(error)):  # the engine ends, and has told why
+                self._settled()
+                raise ToldError(str(error)) from None
             if not str(error).startswith(ASKED) or STOP.requested():
                 self._settled()  # it was never asked, or is not waited for any more
                 raise

@@ -68,10 +68,15 @@ def load_definitions(settings: Settings) -> list[Definition]:
     if cilium is None:
         return []
     version = cilium.gateway_api_version
-    return [
-        one
-        for kind, sha256 in gateway_api.SHA256[version].items()
-        for one in manifests.load(
-            manifests.Manifest(gateway_api.URL.format(version=version, kind=kind), sha256)
-        )
-    ]
+    try:
+        return [
+            one
+            for kind, sha256 in gateway_api.SHA256[version].items()
+            for one in manifests.load(
+                manifests.Manifest(gateway_api.URL.format(version=version, kind=kind), sha256)
+            )
+        ]
+    except manifests.ManifestError as error:
+        key = "platform:services.cilium.gatewayApiVersion"
+        message = f"{key} = {version}: {error}"
+        raise manifests.ManifestError(message) from None

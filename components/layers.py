@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from components import argocd, cert_manager, cilium, metallb, metrics_server, traefik
+from components import (
+    argocd,
+    cert_manager,
+    chart_repositories,
+    cilium,
+    metallb,
+    metrics_server,
+    traefik,
+)
 from components.backup import Backup
 from components.charts import ChartPlan
-from components.foundation import Definition, Foundation
+from components.foundation import Definition, Foundation, load_definitions
 from components.guardrails import Guardrails
+from components.manifests import ManifestError
 
 if TYPE_CHECKING:
     from components.cluster import Cluster
@@ -34,6 +43,26 @@ PLANS: tuple[Callable[[Settings], ChartPlan | None], ...] = (
 def plans(settings: Settings) -> tuple[ChartPlan, ...]:
     """Plan the charts that these settings install, in the order of their installation."""
     return tuple(found for plan in PLANS if (found := plan(settings)) is not None)
+
+
+class PublishedError(Exception):
+    """What others publish cannot be had; the text names every setting, and what to do."""
+
+
+def published(settings: Settings) -> list[Definition]:
+    """Fetch the definitions, and look whether each chart can be had. Raises `PublishedError`."""
+    problems, definitions = [], list[Definition]()
+    try:
+        definitions = load_definitions(settings)
+    except ManifestError as error:
+        problems.append(str(error))
+    try:
+        chart_repositories.check(plans(settings))
+    except chart_repositories.ChartError as error:
+        problems.append(str(error))
+    if problems:
+        raise PublishedError("\n".join(problems))
+    return definitions
 
 
 def build(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_vsphere as vsphere
 
-from components import disks, evidence, explanation, leftovers
+from components import disks, evidence, explanation, leftovers, resource_failures
 from components.configuration import LINK
 from components.failures import Questions
 from components.library import no_leftover_item
@@ -34,10 +34,18 @@ OVA_NETWORK = "VM Network"
 SCSI = "pvscsi"
 NIC = "vmxnet3"
 
-IGNORED = ["annotation", "clone", "extraConfig", "hostSystemId"]
+IGNORED = [
+    "annotation",
+    "clone",
+    "extraConfig",
+    "hostSystemId",
+    "disks[0].label",
+    "networkInterfaces[0].ovfMapping",
+]
 """Read once, when the machine is made: people and backups write into its annotation, a new image
 would replace it, a change of extraConfig reboots it for nothing (Talos has its configuration), and
-DRS moves it away from its first host."""
+DRS moves it away from its first host. A machine that was imported has vCenter's own label on its
+system disk and no mapping: the provider would make the disk, and the machine, anew for them."""
 
 
 class Machines(pulumi.ComponentResource):
@@ -67,6 +75,10 @@ class Machines(pulumi.ComponentResource):
             password=password,
             allow_unverified_ssl=site.allow_unverified_tls,
             opts=pulumi.ResourceOptions(parent=self),
+        )
+        self._on_error = resource_failures.explained(
+            "vCenter's answer",
+            lambda args, words: resource_failures.of_vsphere(settings, args, words),
         )
         self._look_up()
         self._make_image(image)
@@ -230,14 +242,15 @@ class Machines(pulumi.ComponentResource):
             tags=[self._tags[machine.role].id],
             # Talos tells its address only with an agent; its API is asked instead.
             wait_for_guest_net_timeout=0,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                provider=self.provider,
-                depends_on=[after],
-                # The name and the address are taken until the old machine is gone.
-                delete_before_replace=True,
-                ignore_changes=IGNORED,
-                hooks=hooks,
+            opts=pulumi.ResourceOptions.merge(
+                self._child(),
+                pulumi.ResourceOptions(
+                    depends_on=[after],
+                    # The name and the address are taken until the old machine is gone.
+                    delete_before_replace=True,
+                    ignore_changes=IGNORED,
+                    hooks=hooks,
+                ),
             ),
         )
         self._machines.setdefault(machine.role, []).append(made)
@@ -283,7 +296,10 @@ class Machines(pulumi.ComponentResource):
 
     def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(
-            parent=self, provider=self.provider, depends_on=list(after) or None
+            parent=self,
+            provider=self.provider,
+            depends_on=list(after) or None,
+            hooks=pulumi.ResourceHookBinding(on_error=[self._on_error]),
         )
 
 

@@ -128,7 +128,10 @@ def no_leftover(
         parent, provider = await resolved(owner.parent), await resolved(owner.provider)
 
         def run(clock: Clock) -> None:
-            with connect(credentials) as talos, ways_out(vcenter, member.name, parent, provider):
+            adopt = import_command(
+                member.name, vcenter.path(member.name), parent=parent, provider=provider
+            )
+            with connect(credentials) as talos, ways_out(adopt, member.data_disks):
                 remove_orphan(
                     vcenter,
                     secret,
@@ -143,16 +146,20 @@ def no_leftover(
 
 
 @contextmanager
-def ways_out(vcenter: VCenter, name: str, parent: str, provider: str) -> Iterator[None]:
-    """Say of a machine that is in the way what to do about it; parent and provider are URNs."""
+def ways_out(adopt: str, data_disks: int) -> Iterator[None]:
+    """Say of a machine that is in the way what to do about it; `adopt` is the import's command."""
     try:
         yield
     except InTheWayError as error:
-        adopt = import_command(name, vcenter.path(name), parent=parent, provider=provider)
+        # Of the disks only the first one's label can be left as the import gives it.
+        loss = (
+            ". An import does not know its data disks' names: `pulumi preview` shows that `up` "
+            "would make them anew, so copy away first what they hold"
+        )
         message = (
-            f"{error}. If it is this platform's, take it over with `{adopt}` and read `pulumi "
-            "preview`: an import does not know the disks' names, and `up` may want to make the "
-            "machine anew; if it is not, rename or delete it; then run `pulumi up` again"
+            f"{error}. If it is this platform's, take it over with `{adopt}`"
+            f"{loss if data_disks else ''}; if it is not, rename or delete it; then run "
+            "`pulumi up` again, which leaves a machine that was taken over as it is"
         )
         raise OrphanError(message) from None
 

@@ -13,6 +13,7 @@ import pulumi_kubernetes as kubernetes
 
 from components.charts import ChartPlan
 from components.helm_records import before_install, before_upgrade
+from components.resource_failures import explained, of_release
 
 TIMEOUT_SECONDS = 600
 """For an installation; images are pulled over the site's own line."""
@@ -34,6 +35,9 @@ def install(
         ],
         before_update=[
             pulumi.ResourceHook(f"{plan.release}-upgrade", before_upgrade(plan, kubeconfig))
+        ],
+        on_error=[
+            explained(f"Helm's answer for {plan.release}", lambda _, words: of_release(plan, words))
         ],
     )
     own = pulumi.ResourceOptions(hooks=hooks, ignore_changes=list(ignore_changes))

@@ -78,8 +78,16 @@ LOST_IN_THE_COPY = ("encrypted-section",)
                 'platform:site.network = "platform": vcenter.example.internal has no such',
             ],
         ),
+        (
+            ["chart-missing"],
+            [
+                "6 problems:",
+                "platform:services.metallb.version = ",
+                "https://metallb.github.io/metallb has no such version of the chart metallb; set",
+            ],
+        ),
     ],
-    ids=["password", "certificate", "inventory"],
+    ids=["password", "certificate", "inventory", "charts"],
 )
 def test_a_broken_site_is_told_once_with_key_fix_and_the_real_words(
     make_world: Callable[..., World], faults: list[str], messages: list[str]
@@ -92,6 +100,22 @@ def test_a_broken_site_is_told_once_with_key_fix_and_the_real_words(
         for message in messages:
             assert diagnostics.count(message) == 1, diagnostics
         assert diagnostics.count("error: ") == 1, diagnostics
+        assert "Traceback" not in said
+    finally:
+        world.stop()
+
+
+def test_a_machine_that_vcenter_refuses_is_told_once_with_key_fix_and_the_real_words(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world("--fault", "datastore-full")
+    try:
+        said = world.up(code=255).stdout
+        diagnostics = said.partition("Diagnostics:")[2]
+        key = 'platform:site.datastore = "datastore01": it has no room for VirtualMachine node01'
+        assert diagnostics.count(key) == 1, diagnostics
+        assert "free space on it, or make it larger, then `pulumi up` again (" in diagnostics
+        assert diagnostics.count("Insufficient disk space on datastore") == 1, diagnostics
         assert "Traceback" not in said
     finally:
         world.stop()

@@ -58,7 +58,7 @@ class Platform:
 
     resources: list[Registered] = field(default_factory=list)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    hooks: dict[str, pulumi.ResourceHook] = field(default_factory=dict)
+    hooks: dict[str, pulumi.ResourceHook | pulumi.ErrorHook] = field(default_factory=dict)
     outputs: dict[str, pulumi.Output[Any]] = field(default_factory=dict)
     secret_outputs: set[str] = field(default_factory=set)
     values: dict[str, Any] = field(default_factory=dict)
@@ -215,7 +215,7 @@ def run(
     CONFIG.set(config)
     pulumi.runtime.set_all_config(config, [f"platform:{key}" for key in secrets])
 
-    def register(hook: pulumi.ResourceHook) -> asyncio.Future[None]:
+    def register(hook: pulumi.ResourceHook | pulumi.ErrorHook) -> asyncio.Future[None]:
         assert hook.name not in platform.hooks, "the engine takes each hook's name only once"
         platform.hooks[hook.name] = hook
         done: asyncio.Future[None] = asyncio.get_event_loop().create_future()
@@ -239,8 +239,10 @@ def run(
         # The mocks have no server for callbacks, so hooks are kept here.
         with (
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
+            mock.patch("pulumi.resource_hooks.register_error_hook", register),
             mock.patch("pulumi.export", export),
             mock.patch("components.manifests.load", definition),
+            mock.patch("components.chart_repositories.check"),
             mock.patch("components.notes.ask", return_value=None),
             # Of a process that is the program's own.
             mock.patch("components.hooks.end_waits_on_interrupt"),

@@ -119,6 +119,16 @@ def test_an_error_that_is_no_providers_is_not_taken_for_one(told: Problems) -> N
     assert told == []
 
 
+def test_a_call_that_the_ending_engine_cuts_off_says_nothing(told: Problems) -> None:
+    async def test() -> None:
+        cut = Questions().ask(failed("grpc: the client connection is closing"), problem_of("a"))
+        with pytest.raises(ToldError):
+            await cut.future()
+
+    run(test())
+    assert told == []
+
+
 def test_an_answer_keeps_what_it_is(told: Problems) -> None:
     async def test() -> None:
         secret = Questions().ask(lambda: pulumi.Output.secret("value"), problem_of("a"))

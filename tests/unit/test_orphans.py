@@ -46,6 +46,9 @@ PROVIDER = (
     "urn:pulumi:prod::platform::"
     "platform:vsphere:Machines$pulumi:providers:vsphere::machines-vcenter"
 )
+COMMAND = import_command(
+    "node01", "/dc01/vm/platform-prod/node01", parent=MACHINES, provider=PROVIDER
+)
 
 
 @dataclass
@@ -220,28 +223,28 @@ def test_a_machine_that_vcenter_does_not_prove_to_be_a_leftover_is_never_removed
     fake = FakeVCenter(power, annotation=annotation, events=told)
     with (
         pytest.raises(OrphanError, match=reason) as caught,
-        ways_out(VCENTER, "node01", MACHINES, PROVIDER),
+        ways_out(COMMAND, 0),
     ):
         remove(fake, monkeypatch, lambda: True)
     assert "take it over with `pulumi import" in str(caught.value)
     assert not {"annotate", "power off", "destroy"} & set(fake.done)
 
 
+@pytest.mark.parametrize("data_disks", [0, 1])
 def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, data_disks: int
 ) -> None:
     fake = FakeVCenter(power=ON)
     fake.events.append(happened("VmPoweredOnEvent", 2))
-    with pytest.raises(OrphanError) as caught, ways_out(VCENTER, "node01", MACHINES, PROVIDER):
+    with pytest.raises(OrphanError) as caught, ways_out(COMMAND, data_disks):
         remove(fake, monkeypatch, lambda: False)
     assert "destroy" not in fake.done
     assert fake.done[-1] == "disconnect"
-    command = import_command(
-        "node01", "/dc01/vm/platform-prod/node01", parent=MACHINES, provider=PROVIDER
-    )
     said = str(caught.value)
     assert "this stack does not know, and it may hold something: it runs, and does not wait" in said
-    assert f"If it is this platform's, take it over with `{command}`" in said
+    assert f"If it is this platform's, take it over with `{COMMAND}`" in said
+    # Only the system disk's label can be left as the import gives it.
+    assert ("copy away first what they hold" in said) is (data_disks > 0)
 
 
 def test_the_import_names_parent_and_provider_as_the_program_has_them() -> None:

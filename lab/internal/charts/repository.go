@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -18,7 +19,27 @@ import (
 
 // Handler serves the packages and manifests of a build under their production addresses; the
 // request's Host decides which repository answers.
-func Handler(bin string) (http.Handler, error) {
+func Handler(bin string) (http.Handler, error) { return newServer(bin) }
+
+// OutdatedHandler lists each chart in one version that nobody asks for, as a repository does that has dropped the
+// others.
+func OutdatedHandler(bin string) (http.Handler, error) {
+	s, err := newServer(bin)
+	if err != nil {
+		return nil, err
+	}
+	for path, content := range s.files {
+		if strings.HasSuffix(path, "/index.yaml") {
+			s.files[path] = versionLine.ReplaceAll(content, []byte("${1}0.0.1"))
+		}
+	}
+	return s, nil
+}
+
+// versionLine is that of a chart in an index.
+var versionLine = regexp.MustCompile(`(?m)^( {4}version: ).*`)
+
+func newServer(bin string) (*server, error) {
 	entries, err := Index(bin)
 	if err != nil {
 		return nil, err

@@ -2,11 +2,15 @@ package world
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"platform.lab/lab/internal/charts"
+	"platform.lab/lab/internal/vcenter"
 )
 
 // Faults that a run can ask for, to see the real errors of bad requests and dead parts.
@@ -21,12 +25,16 @@ const (
 	FaultNetwork     = "network-missing"
 	FaultFactory     = "factory-down"
 	FaultCharts      = "charts-down"
+	FaultImage       = "image-missing"
+	FaultChart       = "chart-missing"
+	FaultPrivilege   = "privilege-missing"
+	FaultFull        = "datastore-full"
 	faultSilent      = "machine-silent=" // and a machine's name
 )
 
 var faults = []string{
 	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultDatastore,
-	FaultNetwork, FaultFactory, FaultCharts,
+	FaultNetwork, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull,
 }
 
 // CheckFaults refuses a fault that the lab does not know.
@@ -54,6 +62,36 @@ func (o Options) certificateEnd() time.Time {
 		return time.Now().Add(-time.Hour)
 	}
 	return time.Now().Add(validity)
+}
+
+// versions are those of Talos that the image factory makes images of.
+func (o Options) versions(wanted string) []string {
+	if o.has(FaultImage) {
+		return []string{"1.0.0"}
+	}
+	return []string{wanted}
+}
+
+// repositories serve charts, and with the fault list versions that nobody asks for.
+func (o Options) repositories(bin string) (http.Handler, error) {
+	if o.has(FaultChart) {
+		return charts.OutdatedHandler(bin)
+	}
+	return charts.Handler(bin)
+}
+
+// refuse lets vCenter refuse what makes machines, in its own words.
+func (o Options) refuse(center *vcenter.VCenter, datastore string) {
+	if o.has(FaultPrivilege) {
+		for _, method := range []string{"CreateFolder", "ImportVApp", "CloneVM_Task", "ReconfigureComputeResource_Task"} {
+			center.AddFault(vcenter.Fault{Method: method, Message: "Permission to perform this operation was denied."})
+		}
+	}
+	if o.has(FaultFull) {
+		message := fmt.Sprintf("Insufficient disk space on datastore '%s'.", datastore)
+		center.AddFault(vcenter.Fault{Method: "ImportVApp", Message: message})
+		center.AddFault(vcenter.Fault{Method: "CloneVM_Task", Message: message})
+	}
 }
 
 // pullCables cuts the machines off that a fault names: they are powered on and never answer.

@@ -99,6 +99,7 @@ func Serve(l Layout, progress *os.File) error {
 		return err
 	}
 	defer center.Close()
+	spec.Options.refuse(center, s.Site.Datastore)
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
@@ -145,7 +146,7 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 	if id := spec.Settings.Talos.Schematic; id != "" {
 		registered = append(registered, id)
 	}
-	handler, err := factory.New(factory.Options{Versions: []string{spec.Settings.Talos.Version}, Registered: registered})
+	handler, err := factory.New(factory.Options{Versions: spec.Options.versions(spec.Settings.Talos.Version), Registered: registered})
 	if err != nil {
 		return fmt.Errorf("image factory: %w", err)
 	}
@@ -160,7 +161,7 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 
 // serveCharts answers for the repositories of charts and manifests, each under its own name.
 func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
-	handler, err := charts.Handler(spec.Bin)
+	handler, err := spec.Options.repositories(spec.Bin)
 	if err != nil {
 		return fmt.Errorf("chart repositories: %w", err)
 	}

@@ -1,0 +1,170 @@
+"""What a provider's refusal of a resource means for the settings.
+
+A resource that fails ends the run with the provider's words alone. Each resource of vCenter, of the
+image factory, of Talos and of Helm has an error hook, which says in their place which setting it is
+about and what to do, with those words in brackets.
+
+What the hook raises takes the place of the words only when nothing was made. When something was
+made or was there before, the engine shows them whatever the hook says (pulumi/pkg,
+resource/deploy/step.go), so the rest is told beside them, and they still stand there once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pulumi
+from pulumi.resource import DependencyResource
+
+from components.explanation import meaning_of_connection, of_connection, of_vcenter
+from components.failures import SHUT_DOWN
+from components.hooks import this_run
+from components.waiting import STOP
+from config.problems import Problem, problem
+
+if TYPE_CHECKING:
+    from components.charts import ChartPlan
+    from config.settings import Settings
+
+Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]
+"""Makes a problem of what failed and of the provider's words."""
+
+ITEM = "vsphere:index/contentLibraryItem:ContentLibraryItem"
+
+AGAIN = "then `pulumi up` again"
+REFUSALS = (
+    (r"insufficient disk space|not enough (free )?space|no space left|out of space|DiskSpace",
+     "datastore", "it has no room for {what}", "free space on it, or make it larger"),
+    (r"resource ?pool.*(not found|does not exist)|(could not|unable to) find resource ?pool",
+     "cluster", "it no longer has the resource pool of {what}",
+     "see in vCenter what became of it"),
+    (r"no (compatible )?hosts? |insufficient ?(resources|memory|cpu)|failover level",
+     "cluster", "none of its hosts can take {what}",
+     "see in vCenter which hosts are connected, not in maintenance, and have memory left"),
+)  # fmt: skip
+"""What vCenter's words are, the key of `platform:site` they are about, the fault and the mend."""
+
+GONE = re.compile(
+    r"(?i)cannot locate (virtual machine|folder)|ManagedObjectNotFound|already been d"
+)
+FROM_FACTORY = re.compile(
+    r"(?i)got status|while getting the file|https?://\S*/image/|\bfrom remote\b|response code"
+)
+MADE = re.compile(r"(?i)powering on|waiting for|failed to initialize|attach\w* tags?")
+"""Words of a creation that failed after something was made."""
+NOISE = re.compile(r"^\d+ errors? occurred:\s*\*\s*|\*\s(?=error )")
+"""What Terraform puts around a list of errors."""
+
+
+def explained(name: str, explain: Explain) -> pulumi.ErrorHook:
+    """Make an error hook, which any number of resources may share; its name is shown."""
+
+    def hook(args: pulumi.ErrorHookArgs) -> bool:
+        words = plain("".join(args.errors[:1]))
+        if STOP.requested() or not words or SHUT_DOWN.search(words):
+            return False  # what is cut off fails with words that mean nothing
+        found = explain(args, words)
+        this_run().write(f"{args.name}: {found}")
+        if args.failed_operation == "create" and not MADE.search(words):
+            raise ResourceError(str(found))
+        pulumi.log.error(str(without(found, words)), resource=DependencyResource(args.urn))
+        return False
+
+    return pulumi.ErrorHook(name, hook)
+
+
+class ResourceError(Exception):
+    """A provider refused a resource; the text names the setting and the mend."""
+
+
+def plain(error: str) -> str:
+    """Write a provider's error on one line, without what is only about its form."""
+    return NOISE.sub("", " ".join(error.split()))
+
+
+def without(found: Problem, words: str) -> Problem:
+    """Leave out the provider's words, where the engine shows them."""
+    return replace(found, mend=found.mend.replace(f" ({words})", ""))
+
+
+def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Problem:
+    """Explain why vCenter does not make, change or remove something."""
+    site = settings.site
+    what = f"{args.type.rpartition(':')[2]} {args.name}"
+    if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
+        return of_factory(settings, words)
+    for pattern, key, fault, mend in REFUSALS:
+        if re.search(pattern, words, re.IGNORECASE):
+            value = getattr(site, key)
+            return problem(
+                ("site", key), value, fault.format(what=what), f"{mend}, {AGAIN} ({words})"
+            )
+    if args.failed_operation != "create" and GONE.search(words):
+        fault = f"it does not have {what}, which the stack's state has"
+        mend = f"`make repair` takes it out of the state, {AGAIN} ({words})"
+        return problem(("site", "vcenter"), site.vcenter, fault, mend)
+    fault = f"it does not {args.failed_operation} {what}"
+    mend = f"see its tasks and events, mend it there, {AGAIN} ({words})"
+    return of_vcenter(site, words) or problem(("site", "vcenter"), site.vcenter, fault, mend)
+
+
+def of_factory(settings: Settings, words: str) -> Problem:
+    """Explain why the image factory does not take the schematic, or does not give the image."""
+    talos, factory = settings.talos, settings.site.image_factory
+    found = of_connection(("site", "imageFactory"), factory, words)
+    if found is not None:
+        return found
+    extensions = list(talos.extensions or ())
+    image = f"Talos {talos.version}"
+    status = re.search(r"\b(?:status|code|HTTP)\D{0,3}(\d{3})\b", words)
+    refused = status is not None and status[1].startswith("4")
+    if re.search(r"(?i)extension", words) or (refused and status and status[1] == "400"):
+        fault = f"{factory} makes no image of {image} with {', '.join(extensions) or 'these'}"
+        mend = f"name extensions that it has for this version ({words})"
+        return Problem("platform:talos.extensions", fault, mend)
+    if refused and talos.schematic is not None:
+        fault = f"{factory} has no image of {image} for it"
+        mend = (
+            f"check it, and platform:talos.version = {talos.version}: a schematic is known to the "
+            f"factory where it was registered ({words})"
+        )
+        return problem(("talos", "schematic"), talos.schematic, fault, mend)
+    if refused:
+        fault = f"{factory} has no image of it"
+        mend = f"set a version that https://{factory} lists ({words})"
+        return problem(("talos", "version"), talos.version, fault, mend)
+    fault = "it does not give the machines' image"
+    mend = f"see whether https://{factory} is well, {AGAIN} ({words})"
+    return problem(("site", "imageFactory"), factory, fault, mend)
+
+
+def of_talos(settings: Settings, name: str, words: str) -> Problem:
+    """Explain why a machine, or the cluster, does not take a call of Talos' provider."""
+    numbers = {one.name: n for n, one in enumerate(settings.machines)}
+    if name not in numbers:  # what belongs to the cluster is asked of its first control plane
+        name = settings.control_planes[0].name
+    address = str(settings.machines[numbers[name]].address)
+    found = meaning_of_connection(words)
+    if found is not None:
+        fault, mend = found
+        look = f"{mend}; and look at its console in vCenter, {AGAIN} ({words})"
+        return problem(("machines", numbers[name], "address"), address, f"{name}: {fault}", look)
+    return Problem(
+        f"platform:machines, {name}",
+        "Talos does not take what it is told",
+        f"correct the machine's settings, or its patches in {settings.talos.patches}; its own log: "
+        f"`talosctl -n {address} dmesg` ({words})",
+    )
+
+
+def of_release(plan: ChartPlan, words: str) -> Problem:
+    """Explain why Helm does not install or upgrade a chart."""
+    return Problem(
+        f"platform:services.{plan.service}",
+        f"Helm could not bring the chart {plan.chart} {plan.version} to its end",
+        f"see what is not ready: `kubectl --namespace {plan.namespace} get pods,events`, mend it, "
+        f"{AGAIN} ({words})",
+    )
