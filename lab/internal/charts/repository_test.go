@@ -129,3 +129,22 @@ func TestAWantedPackageIsNameAndVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOutdatedRepositoryListsItsChartInAnotherVersionOnly(t *testing.T) {
+	f := newFixture(t)
+	f.build(t)
+	handler, err := OutdatedHandler(f.Bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		_, body := get(t, handler, http.MethodGet, c.repository+"/index.yaml")
+		var index repo.IndexFile
+		if err := yaml.Unmarshal([]byte(body), &index); err != nil {
+			t.Fatal(err)
+		}
+		if entries := index.Entries[c.name]; len(entries) != 1 || entries[0].Version != "0.0.1" {
+			t.Errorf("%s: got %s", c.repository, body)
+		}
+	}
+}
