@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components import refusals
+from components import growth, refusals
+from components.growth import Size
 from components.talosctl import EtcdMember, Talosctl, TalosctlError
 from components.waiting import Clock
 
@@ -24,6 +25,8 @@ GUARD_SECONDS = 60.0
 """Patience with the other machines: each was healthy when it was left, only a blip is bridged."""
 QUORUM_SECONDS = 30.0
 """Patience with an etcd that runs and finds no majority: an election takes a second or two."""
+CAPACITY_SECONDS = 120.0
+"""A kubelet writes its node's status every ten seconds, and at its start."""
 SETTLE_SECONDS = 10.0
 """A change that needs no reboot restarts pods and services only some seconds after its apply;
 health counts once it has lasted this long."""
@@ -313,6 +316,38 @@ class Observer:
 
         lasting = SETTLE_SECONDS if settle else 0.0
         self._wait(member, "healthy", pending, HEALTHY_SECONDS, lasting)
+
+    def boot_id(self, member: Member) -> str | None:
+        """Read the machine's boot; None when it does not answer."""
+        try:
+            return self.talos.boot_id(member.address)
+        except TalosctlError:
+            return None
+
+    def take_up(self, member: Member, old: Size, new: Size, boot: str | None) -> None:
+        """Let a healthy machine of a new size use it, and see its node have it.
+
+        `boot` is that before the change, if known: one that has booted since needs nothing.
+        """
+        now = self.boot_id(member)
+        booted = boot is not None and now is not None and now != boot
+        if old.boots_for(new) and not booted:
+            self._refuse_while_ill(member, lambda: self.others(member), self.quorum_watch())
+            self.talos.reboot(member.address)
+            before = Before(now or "", reboots=True, node_ready=True)
+            self.wait_rebooted(member, before)
+            self.wait_healthy(member, before, settle=False)
+        elif new.memory_mib > old.memory_mib and not booted:
+            self.talos.restart_kubelet(member.address)
+            self.wait_healthy(member, None, settle=True)
+        addresses = [one.address for one in self.control_planes]
+
+        def pending() -> dict[str, str]:
+            found = growth.of_node(self.talos, addresses, member.name)
+            lacks = found if isinstance(found, str) else growth.lacking(found, new)
+            return {"capacity": lacks} if lacks else {}
+
+        self._wait(member, "of its new size", pending, CAPACITY_SECONDS)
 
     def _cni_beside(self, member: Member) -> bool:
         """Tell whether another machine's node is Ready: then the cluster has a CNI."""

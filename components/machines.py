@@ -34,6 +34,9 @@ OVA_NETWORK = "VM Network"
 SCSI = "pvscsi"
 NIC = "vmxnet3"
 
+LINUX_START_MIB = 3072
+"""What a Linux machine must have been started with to get more live than this (vSphere)."""
+
 IGNORED = [
     "annotation",
     "clone",
@@ -218,9 +221,11 @@ class Machines(pulumi.ComponentResource):
             guest_id=GUEST_ID,
             num_cpus=machine.cpus,
             memory=machine.memory_mib,
-            # Both let the machine grow while it runs.
+            # CPUs are taken up by a reboot of Talos' own (growth.py), not by a loss of power.
             cpu_hot_add_enabled=True,
-            memory_hot_add_enabled=True,
+            # vCenter refuses to take a running Linux machine past this; one that grows past it is
+            # turned off for this flag, and gets its memory then.
+            memory_hot_add_enabled=machine.memory_mib > LINUX_START_MIB,
             scsi_type=SCSI,
             enable_disk_uuid=True,
             disks=[
@@ -259,18 +264,21 @@ class Machines(pulumi.ComponentResource):
     def finish(self) -> None:
         """Keep the machines of a role on different hosts; then close the layer.
 
-        For control planes it is a must: two on one host could take etcd's quorum with it. Workers
-        may share when there are more of them than hosts.
+        For control planes it is a must, unless the settings say less: two on one host could take
+        etcd's quorum with it. A must asks for a host more than control planes: with as many, none
+        can go into maintenance, and HA cannot restart a failed one's machine. Workers may share
+        when there are more of them than hosts. Without DRS there are no rules.
         """
+        strictness = self._settings.site.anti_affinity
         for role, machines in self._machines.items():
-            if len(machines) > 1:
+            if len(machines) > 1 and strictness != "none":
                 name = f"{self._settings.cluster.name}-{role}s-apart"
                 vsphere.ComputeClusterVmAntiAffinityRule(
                     f"{role}s-apart",
                     name=name,
                     compute_cluster_id=self._cluster,
                     virtual_machine_ids=[one.id for one in machines],
-                    mandatory=role == "controlplane",
+                    mandatory=role == "controlplane" and strictness == "mandatory",
                     opts=self._made_anew(
                         f"{role}s-apart",
                         leftovers.clear_rule,

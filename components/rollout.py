@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pulumi
 
+from components.growth import Size
 from components.health import Before, Member, Observer
 from components.hooks import Hook, in_thread, resolved
 from components.talosctl import Talosctl, connect
@@ -41,12 +42,18 @@ class Rollout:
         self._connect = connector
         self._clock = clock
         self._before: dict[str, Before] = {}
+        self._boots: dict[str, str | None] = {}
+        """Each changed machine's boot before its change."""
 
     def guard(self, member: Member) -> Hook:
         """Make the hook that refuses to touch the machine while another one is unhealthy."""
 
         async def guard(args: pulumi.ResourceHookArgs) -> None:
-            await self._observe(args, lambda cluster: cluster.guard(member))
+            def look(cluster: Observer) -> str | None:
+                cluster.guard(member)
+                return cluster.boot_id(member)
+
+            self._boots[member.name] = await self._observe(args, look)
 
         return guard
 
@@ -88,12 +95,16 @@ class Rollout:
         async def health_again(args: pulumi.ResourceHookArgs) -> None:
             # None after a changed VM, and when an earlier run was killed between change and gate.
             before = self._before.pop(member.name, None)
+            boot = self._boots.pop(member.name, None)
+            old, new = Size.of_gate(args.old_inputs), Size.of_gate(args.new_inputs)
 
             def wait(cluster: Observer) -> None:
                 reboots = before is not None and before.reboots
                 if before is not None and reboots:
                     cluster.wait_rebooted(member, before)
                 cluster.wait_healthy(member, before, settle=not reboots)
+                if old is not None and new is not None and old != new:
+                    cluster.take_up(member, old, new, boot)
 
             await self._observe(args, wait)
 

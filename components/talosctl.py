@@ -190,6 +190,22 @@ class Talosctl:
             if "AlreadyExists" not in str(error):
                 raise
 
+    def reboot(self, address: str) -> None:
+        """Tell the machine to reboot through its firmware, which alone finds new hardware."""
+        self._call(address, "reboot", "--mode", "powercycle", "--wait=false")
+
+    def restart_kubelet(self, address: str) -> None:
+        """Tell the machine to start its kubelet anew; pods run on."""
+        self._call(address, "service", "kubelet", "restart")
+
+    def kubeconfig(self, address: str) -> str:
+        """Read the administrator's kubeconfig from a control plane; a secret."""
+        with TemporaryDirectory(prefix="kubeconfig-") as directory:
+            file = Path(directory, "kubeconfig")
+            with private_file(file, ""):
+                self._call(address, "kubeconfig", str(file), "--force", "--merge=false")
+                return file.read_text(encoding="utf-8")
+
     def leave_etcd(self, address: str) -> None:
         """Tell the machine to leave the etcd cluster."""
         self._call(address, "etcd", "leave")

@@ -200,6 +200,8 @@ def _disk_units(draft: Draft) -> Iterator[Problem]:
 
 def _hosts(draft: Draft) -> Iterator[Problem]:
     """Keep control planes on hosts of their own, as the anti-affinity rule does."""
+    if draft.site is not None and draft.site.anti_affinity == "none":
+        return
     seen: dict[str, str] = {}
     for index, machine in draft.machines.items():
         if not machine.is_control_plane or machine.host is None:

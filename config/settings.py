@@ -116,6 +116,10 @@ class Site(Model):
     content_library: Text = Field(
         description="the content library for the image, made by the stack"
     )
+    anti_affinity: Literal["mandatory", "preferred", "none"] = Field(
+        default="mandatory",
+        description="how strictly DRS keeps control planes on different hosts; `none` without DRS",
+    )
     allow_unverified_tls: bool = Field(
         default=False, description="whether to accept any certificate of vCenter"
     )

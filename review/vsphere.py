@@ -209,10 +209,12 @@ def _disks(old: list[Any], new: list[Any]) -> Effect:
             f"gets smaller disks ({', '.join(shrunk)}), which vSphere refuses",
             source="terraform-provider-vsphere, virtual_machine: disks can only grow",
         )
-    return worst([_grown(before, after), *_other_fields(old, new)])
+    # By its place: one that was imported has vCenter's own label.
+    system = str(new[0].get("label")) if new else SYSTEM
+    return worst([_grown(before, after, system), *_other_fields(old, new)])
 
 
-def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> Effect:
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any], system: str) -> Effect:
     changed = [
         f"{one} {before.get(one, 0)} to {size} GiB"
         for one, size in after.items()
@@ -223,7 +225,7 @@ def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> Effect:
             Verdict.SAFE, "its disks are listed in another order, and stay", source=SOURCE
         )
     text = f"gets larger or more disks: {', '.join(changed)}"
-    if before.get(SYSTEM) != after.get(SYSTEM):
+    if before.get(system) != after.get(system):
         why = f"{text}; Talos takes up more of its own disk at a start, so `pulumi up` reboots it"
         return Effect(Verdict.REBOOTS, why, REBOOT, "Talos: volumes grow when they are mounted")
     larger = any(one in before and before[one] != after[one] for one in after)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import yaml
 
+from components import growth
 from rehearsal.world import PROJECT, World, wait_until
 from tests.lab.probe import Probe
 from tests.lab.secret_values import left_behind, secret_values
@@ -85,6 +86,9 @@ def test_memory_grows_in_place_without_a_reboot(
     world.up()
     assert world.boot_ids(ADDRESSES) == before
     assert memory_of(world, "node02") == 20480
+    capacity = "jsonpath={.status.capacity.memory}"
+    said = world.run("kubectl", "get", "node", "node02", "-o", capacity).stdout
+    assert growth.quantity(said) == 20480 * growth.MEBIBYTE  # its kubelet has seen it, too
 
 
 def test_the_smaller_size_comes_back_one_machine_at_a_time(world: World) -> None:

@@ -42,6 +42,9 @@ class FakeMachine:
     configuration: str = ""
     """What it runs on."""
     version: str = "v1.13.9"
+    boots: int = 0
+    kubelets: int = 0
+    """How often it was rebooted, and its kubelet restarted."""
 
 
 @dataclass
@@ -108,6 +111,16 @@ class FakeTalos:
                 return Result(0, machine.boot + "\n", "")
             case ["etcd", "members"]:
                 return self._members(machine)
+            case ["reboot", "--mode", "powercycle", "--wait=false"]:
+                machine.boots += 1
+                machine.boot = f"boot-after-{machine.boots}"
+                return Result(0, "", "")
+            case ["service", "kubelet", "restart"]:
+                machine.kubelets += 1
+                return Result(0, "", "")
+            case ["kubeconfig", target, "--force", "--merge=false"]:
+                Path(target).write_text("kubeconfig")
+                return Result(0, "", "")
             case ["etcd", "leave"]:
                 machine.etcd = False
                 return Result(0, "", "")

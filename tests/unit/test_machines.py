@@ -63,6 +63,13 @@ def test_a_machine_grows_while_it_runs() -> None:
     assert node["memoryHotAddEnabled"] is True
 
 
+def test_a_small_machine_grows_past_three_gib_while_it_is_off() -> None:
+    """Live, vCenter would refuse it half way through an `up`."""
+    worker = machine("worker01", "172.16.20.61", "worker", memoryMiB=3072)
+    platform = run(settings(machines=production()["machines"] + [worker]))
+    assert platform.one(VM, "worker01").inputs["memoryHotAddEnabled"] is False
+
+
 def test_nobody_waits_for_an_address_that_needs_vmware_tools() -> None:
     assert run_machines().one(VM, "node01").inputs["waitForGuestNetTimeout"] == 0
 
@@ -168,6 +175,18 @@ def test_control_planes_must_be_apart_and_workers_should() -> None:
     ]
     assert rules["workers-apart"]["mandatory"] is False
     assert sorted(rules["workers-apart"]["virtualMachineIds"]) == ["worker01-id", "worker02-id"]
+
+
+@pytest.mark.parametrize(
+    ("strictness", "mandatory"), [("mandatory", [True]), ("preferred", [False]), ("none", [])]
+)
+def test_the_settings_say_how_strictly_control_planes_are_kept_apart(
+    strictness: str, mandatory: list[bool]
+) -> None:
+    """With as many hosts as control planes a must keeps any host from maintenance."""
+    site = production()["site"] | {"antiAffinity": strictness}
+    rules = run(settings(site=site)).all(RULE)
+    assert [one.inputs["mandatory"] for one in rules] == mandatory
 
 
 def test_the_library_says_that_it_is_not_published() -> None:

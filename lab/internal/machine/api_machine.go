@@ -153,7 +153,7 @@ func (*machineService) ServiceList(ctx context.Context, _ *emptypb.Empty) (*mach
 	return &machineapi.ServiceListResponse{Messages: []*machineapi.ServiceList{list}}, nil
 }
 
-// ServiceRestart restarts etcd or the kubelet's view of things; Talos allows it for some services only.
+// ServiceRestart restarts etcd or what the kubelet knows of the machine; Talos allows it for some services only.
 func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.ServiceRestartRequest) (*machineapi.ServiceRestartResponse, error) {
 	b := at(ctx)
 
@@ -162,7 +162,9 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 		return nil, fmt.Errorf("service %q not defined", in.Id)
 	case in.Id == "etcd" && b.etcd.running() != nil:
 		b.etcd.running().restart()
-	case in.Id != "kubelet":
+	case in.Id == "kubelet":
+		b.node.restart()
+	default:
 		return nil, fmt.Errorf("service %q doesn't support restart operation via API", in.Id)
 	}
 

@@ -219,9 +219,9 @@ func processInfo(pid int) (*machineapi.ProcessInfo, error) {
 	}, nil
 }
 
-// memory is the VM's; what is used is the real processes', the pods' played use, and the system's.
+// memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' played use, and the system's.
 func (b *boot) memory() *machineapi.MemInfo {
-	total := uint64(b.hardware.MemoryMiB) << 10 //nolint:gosec // a size
+	total := uint64(b.machine.vm().MemoryMiB) << 10 //nolint:gosec // a size
 	used := min(total, uint64(b.node.usage.total()/1024))
 
 	return &machineapi.MemInfo{Memtotal: total, Memfree: total - used, Memavailable: total - used}

@@ -32,13 +32,16 @@ type node struct {
 	client  kubernetes.Interface
 	current *corev1.Node
 	pods    []corev1.Pod
+	// memoryMiB is what the kubelet found when it started; it never looks again (kubernetes #62355).
+	memoryMiB int
 	// beat is when the status was last written, lease when the lease was.
 	beat, lease time.Time
 }
 
 func newNode(b *boot) *node {
 	return &node{
-		boot: b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
+		memoryMiB: b.machine.vm().MemoryMiB,
+		boot:      b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
 		serving: newServing(b.machine.path(kubeletFolder), b.hostname),
 	}
 }
@@ -137,6 +140,23 @@ func (n *node) sync(rotate bool) error {
 	}
 
 	return errors.Join(refused, n.playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
+}
+
+// restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up
+// while it runs (siderolabs/talos #12260), and its disk's partition grows when it is mounted.
+func (n *node) restart() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	n.memoryMiB, n.beat = n.boot.machine.vm().MemoryMiB, time.Time{}
+}
+
+// memory is what the node's capacity says, in MiB.
+func (n *node) memory() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	return n.memoryMiB
 }
 
 // connect takes the kubelet's client, or drops it.

@@ -139,7 +139,7 @@ func (n *node) describe(object *corev1.Node, provider config.Provider) {
 
 	object.Status.Capacity = corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(b.hardware.CPUs), resource.DecimalSI),
-		corev1.ResourceMemory:           *resource.NewQuantity(int64(b.hardware.MemoryMiB)<<20, resource.BinarySI),
+		corev1.ResourceMemory:           *resource.NewQuantity(int64(n.memory())<<20, resource.BinarySI),
 		corev1.ResourcePods:             resource.MustParse("110"),
 		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk)<<30, resource.BinarySI),
 	}

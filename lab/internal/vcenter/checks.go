@@ -249,12 +249,22 @@ func (v *VCenter) checkReconfigure(ctx *simulator.Context, request *types.Reconf
 	return fault
 }
 
+// What vSphere adds to a running machine with Linux: nothing past 3 GiB to one that began with less, and at most
+// sixteen times as much.
+const (
+	linuxStartMiB = 3072
+	hotAddTimes   = 16
+)
+
 func hotPlugFault(config *types.VirtualMachineConfigInfo, spec *types.VirtualMachineConfigSpec) types.BaseMethodFault {
 	isTrue := func(b *bool) bool { return b != nil && *b }
 	changed := func(want, have *bool) bool { return want != nil && *want != isTrue(have) }
 
 	memory, current := spec.MemoryMB, int64(config.Hardware.MemoryMB)
 	if memory != 0 && memory != current && (memory < current || !isTrue(config.MemoryHotAddEnabled)) {
+		return &types.MemoryHotPlugNotSupported{}
+	}
+	if memory > current && (memory > hotAddTimes*current || current <= linuxStartMiB && memory > linuxStartMiB) {
 		return &types.MemoryHotPlugNotSupported{}
 	}
 	cpus, have := spec.NumCPUs, config.Hardware.NumCPU

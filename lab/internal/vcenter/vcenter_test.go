@@ -606,6 +606,20 @@ func TestARunningMachineWithoutHotPlugKeepsItsHardware(t *testing.T) {
 	}
 }
 
+func TestARunningMachineGetsNoMoreMemoryThanVSphereAddsLive(t *testing.T) {
+	for _, c := range []struct {
+		from int32
+		to   int64
+		ok   bool
+	}{{2048, 3072, true}, {2048, 4096, false}, {3072, 4096, false}, {4096, 65536, true}, {4096, 65540, false}} {
+		config := &types.VirtualMachineConfigInfo{MemoryHotAddEnabled: types.NewBool(true)}
+		config.Hardware.MemoryMB = c.from
+		if fault := hotPlugFault(config, &types.VirtualMachineConfigSpec{MemoryMB: c.to}); (fault == nil) != c.ok {
+			t.Errorf("%d to %d MiB: %T", c.from, c.to, fault)
+		}
+	}
+}
+
 func TestTagsAndFoldersHoldMachines(t *testing.T) {
 	s := start(t, nil)
 	manager := tags.NewManager(s.rest)
