@@ -87,8 +87,6 @@ def build(
     if services.cilium is None:
         return
     network = cilium.Cilium("cilium", settings, kubeconfig, on(foundation))
-    if services.metrics_server is not None:
-        metrics_server.MetricsServer("metrics-server", settings, kubeconfig, on(network))
     if services.backup is not None:
         Backup("backup", settings, kubeconfig, on(network))
     addresses = certificates = ingress = None
@@ -96,6 +94,9 @@ def build(
         addresses = metallb.MetalLB("metallb", settings, kubeconfig, on(network))
     if services.cert_manager is not None:
         certificates = cert_manager.CertManager("cert-manager", settings, kubeconfig, on(network))
+    if services.metrics_server is not None:
+        after = on(certificates)
+        metrics_server.MetricsServer("metrics-server", settings, kubeconfig, after)
     if services.traefik is not None and certificates is not None:
         ingress = traefik.Traefik(
             "traefik",

@@ -1,5 +1,9 @@
 """Layer metrics-server: resource metrics, read from kubelets whose certificates are verified.
 
+Its own certificate is verified too, by the API server, and comes from cert-manager's private
+authority: one that signs itself would be unknown, at each renewal, until its injector has written
+the new one.
+
 Kubelets ask the cluster for serving certificates (`rotate-server-certificates` in clusters/prod),
 and Kubernetes itself approves none. The approver is upstream's program with this manifest of ours:
 https://github.com/alex1989hu/kubelet-serving-cert-approver.
@@ -12,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
+from components.cert_manager import PRIVATE
 from components.charts import ChartPlan, Values, resources, spread
 from components.place import API_PORT, Place, anybody, metrics
 from components.release import install
@@ -56,6 +61,15 @@ def values() -> Values:
             "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
         ],
         "metrics": {"enabled": True},
+        # The API server verifies whom it asks: cert-manager issues and renews the certificate, and
+        # its injector writes the authority into the APIService.
+        "apiService": {"insecureSkipTLSVerify": False},
+        "tls": {
+            "type": "cert-manager",
+            "certManager": {
+                "existingIssuer": {"enabled": True, "kind": "ClusterIssuer", "name": PRIVATE},
+            },
+        },
     }
 
 

@@ -27,8 +27,12 @@ def install(
     opts: pulumi.ResourceOptions,
     *,
     ignore_changes: Sequence[str] = (),
+    skip_crds: bool = False,
 ) -> kubernetes.helm.v3.Release:
-    """Install a chart, or upgrade it; both end with all of it ready, or are rolled back."""
+    """Install a chart, or upgrade it; both end with all of it ready, or are rolled back.
+
+    With `skip_crds` what lies in its `crds/` folder is left to another owner.
+    """
     hooks = pulumi.ResourceHookBinding(
         before_create=[
             pulumi.ResourceHook(f"{plan.release}-install", before_install(plan, kubeconfig))
@@ -54,5 +58,6 @@ def install(
         create_namespace=False,
         max_history=REVISIONS,
         timeout=TIMEOUT_SECONDS,
+        skip_crds=skip_crds or None,
         opts=pulumi.ResourceOptions.merge(opts, own),
     )

@@ -131,7 +131,8 @@ class Traefik(pulumi.ComponentResource):
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
         self._certificate(services.cert_manager.domain, issuer, place)
-        release = install(chart, kubeconfig, place.options())
+        # Its definitions are the foundation's, which keeps them as new as the chart.
+        release = install(chart, kubeconfig, place.options(), skip_crds=True)
         after = place.options(release)
         self._tls(after)
         self._gateway(services.cert_manager.domain, after)

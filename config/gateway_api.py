@@ -1,7 +1,7 @@
 """Configuration: the files of Gateway API's definitions, pinned.
 
 The standard channel of https://gateway-api.sigs.k8s.io, as it is in the project's repository at the
-release's tag. `make pins` renews the checksums after Renovate has moved the version.
+release's tag.
 """
 
 from __future__ import annotations

@@ -476,7 +476,7 @@ def _gateway_api(draft: Draft) -> Iterator[Problem]:
 STANDS_ON = {
     "metallb": ("cilium",),
     "certManager": ("cilium",),
-    "metricsServer": ("cilium",),
+    "metricsServer": ("cilium", "certManager"),
     "traefik": ("metallb", "certManager"),
     "argocd": ("traefik",),
     "backup": ("cilium",),

@@ -22,6 +22,9 @@ KUBERNETES = "1.34.1"
 
 # renovate: datasource=github-releases depName=kubernetes-sigs/gateway-api extractVersion=^v(?<version>.+)$
 GATEWAY_API = "1.4.1"
+# Of the Traefik that the chart below installs (its appVersion).
+# renovate: datasource=github-releases depName=traefik/traefik extractVersion=^v(?<version>.+)$
+TRAEFIK_API = "3.6.15"
 
 # --- Helm charts -------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ def _charts(settings: Settings) -> Iterator[Question]:
             except ManifestError as error:
                 raise RefusedError(str(error), "let this computer go there") from None
 
-        yield Question("Gateway API", where, key, definitions)
+        yield Question("definitions", where, key, definitions)
 
     def plugins(network: Network) -> str:
         return _status(network.get(PLUGINS, most=1), range(200, 500), "answers")

@@ -252,6 +252,9 @@ def test_kubelets_have_certificates_of_the_cluster_and_metrics_are_read(world: W
         "system:node:node02",
         "system:node:node03",
     }
+    service = get(world, "apiservice", "v1beta1.metrics.k8s.io")
+    assert not service["spec"].get("insecureSkipTLSVerify")
+    assert service["spec"]["caBundle"]
     wait_until(
         "the nodes have metrics",
         lambda: (

@@ -264,6 +264,8 @@ def event_loop() -> asyncio.AbstractEventLoop:
 def definition(manifest: Manifest) -> list[dict[str, Any]]:
     """Stand in for a definition of upstream's, which a unit test does not fetch."""
     name = manifest.url.rpartition("/")[2].removesuffix(".yaml")
+    if "/traefik/" in manifest.url:
+        name = "ingressroutes.traefik.io"
     return [
         {
             "apiVersion": "apiextensions.k8s.io/v1",

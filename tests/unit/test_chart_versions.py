@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from config import versions
+from config import traefik_api, versions
 
 LAB = Path(__file__).parents[2] / "lab"
 
@@ -62,6 +62,11 @@ def test_a_stand_in_has_the_version_that_is_installed(name: str, version: str) -
 )
 def test_a_stand_ins_definitions_are_of_its_program(name: str, module: str) -> None:
     assert stand_in(name)["appVersion"] == "v" + required("charts")[module]
+
+
+def test_traefiks_definitions_are_of_the_version_that_its_chart_installs() -> None:
+    assert stand_in("traefik")["appVersion"] == f"v{versions.TRAEFIK_API}"
+    assert versions.TRAEFIK_API in traefik_api.SHA256
 
 
 def test_no_stand_in_is_forgotten() -> None:

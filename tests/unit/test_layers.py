@@ -11,12 +11,17 @@ from urllib.parse import urlsplit
 import pulumi
 import pytest
 
+import config.traefik_api
+import config.versions
 from components import layers
+from components.manifests import Manifest
 from config import SettingsError, parse
 from config.secret_keys import SECRET_KEYS, needed
+from tests.unit import recorder
 from tests.unit.recorder import (
     Platform,
     Registered,
+    definition,
     install_talosctl,
     is_secret,
     plain,
@@ -104,18 +109,56 @@ def test_each_layer_waits_for_those_that_it_stands_on() -> None:
         return {by_urn[urn].name for urn in seen if by_urn[urn].type == RELEASE} - {name}
 
     assert needs("cilium") == set()
-    assert needs("metallb") == needs("cert-manager") == needs("metrics-server") == {"cilium"}
+    assert needs("metallb") == needs("cert-manager") == {"cilium"}
+    assert needs("metrics-server") == {"cilium", "cert-manager"}
     assert needs("traefik") == {"cilium", "metallb", "cert-manager"}
     assert needs("argo-cd") == {"cilium", "metallb", "cert-manager", "traefik"}
+
+
+def test_the_api_server_verifies_metrics_server() -> None:
+    values = run_production().one(RELEASE, "metrics-server").inputs["values"]
+    assert values["apiService"]["insecureSkipTLSVerify"] is False
+    assert values["tls"]["type"] == "cert-manager"
+    issuer = values["tls"]["certManager"]["existingIssuer"]
+    assert issuer == {"enabled": True, "kind": "ClusterIssuer", "name": "private-ca"}
 
 
 def test_gateway_apis_definitions_come_before_cilium_and_traefik() -> None:
     platform = run_production()
     definitions = platform.all("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition")
     position = order(platform)
-    assert len(definitions) == 6
+    assert len(definitions) == 7
     first = min(position[platform.one(RELEASE, name).urn] for name in ("cilium", "traefik"))
     assert all(position[one.urn] < first for one in definitions)
+
+
+def test_traefiks_definitions_have_an_owner_that_brings_their_new_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"
+    name = "ingressroutes.traefik.io"
+    platform = run_production()
+    # Helm installs what lies in crds/ once, and never changes it.
+    assert platform.one(RELEASE, "traefik").inputs["skipCrds"] is True
+    before = platform.one(kind, name)
+    assert before.request.retainOnDelete  # with the definition all routes would go
+    assert [one.name for one in platform.all(kind) if one.request.retainOnDelete] == [name]
+
+    newer = "3.6.99"
+    monkeypatch.setattr(config.versions, "TRAEFIK_API", newer)
+    monkeypatch.setitem(config.traefik_api.SHA256, newer, "0" * 64)
+
+    def load(manifest: Manifest) -> list[dict[str, Any]]:
+        (found,) = definition(manifest)
+        if f"/v{newer}/" in manifest.url:
+            found["spec"]["newField"] = True
+        return [found]
+
+    monkeypatch.setattr(recorder, "definition", load)
+    after = run(production()).one(kind, name)
+    assert after.urn == before.urn  # changed in place
+    assert "newField" not in before.inputs["spec"]
+    assert after.inputs["spec"]["newField"] is True
 
 
 def test_every_namespace_denies_by_default_and_is_held_to_a_level() -> None:

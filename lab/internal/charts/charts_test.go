@@ -281,6 +281,18 @@ func TestManifestsAndDefinitionsAreKeptByteForByte(t *testing.T) {
 	if err != nil || string(got) != definitionText("gateways.gateway.networking.k8s.io") {
 		t.Errorf("got %q, %v", got, err)
 	}
+	file := "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"
+	kept, err := os.ReadFile(filepath.Join(f.Bin, "manifests/raw.githubusercontent.com/traefik/traefik/v3.0.1", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, _, err := f.Module("tools/charts", "github.com/traefik/traefik/v3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wanted, err := os.ReadFile(filepath.Join(source, file)); err != nil || string(kept) != string(wanted) {
+		t.Errorf("got %q, %v", kept, err)
+	}
 	for _, name := range []string{"nodes.cilium.io", "pools.cilium.io"} {
 		got, err := os.ReadFile(filepath.Join(Definitions(f.Bin, "cilium"), name+".yaml"))
 		if err != nil || !strings.Contains(string(got), definitionText(name)) {

@@ -117,7 +117,22 @@ func (b *Builder) copyManifests(bin string) error {
 		return err
 	}
 	target := filepath.Join(manifests(bin), manifestHost, "kubernetes-sigs", "gateway-api", version, filepath.FromSlash(gatewayDefinitions.path))
-	return os.CopyFS(target, os.DirFS(filepath.Join(dir, filepath.FromSlash(gatewayDefinitions.path))))
+	if err := os.CopyFS(target, os.DirFS(filepath.Join(dir, filepath.FromSlash(gatewayDefinitions.path)))); err != nil {
+		return err
+	}
+	dir, version, err = b.Module(traefikDefinitions.tool, traefikDefinitions.module)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(traefikDefinitions.path)))
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(manifests(bin), manifestHost, "traefik", "traefik", version, filepath.FromSlash(traefikDefinitions.path))
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, content, 0o644)
 }
 
 // copyDefinitions keeps the definitions that Cilium's operator registers when it starts, each under

@@ -3,13 +3,16 @@ package workloads
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 const (
@@ -20,13 +23,15 @@ const (
 	namespacedNameParts = 2
 )
 
-// injectAuthorities is the simulated cainjector, for webhook configurations: it fills the caBundle of those that
-// name a Secret (which must allow it) or a Certificate.
+var apiServiceResource = schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"}
+
+// injectAuthorities is the simulated cainjector, for webhook configurations and aggregated APIs: it fills the
+// caBundle of those that name a Secret (which must allow it) or a Certificate.
 func (c *cluster) injectAuthorities(ctx context.Context) error {
 	registrations := c.objects.Admissionregistration().V1()
 
 	changed, err := on(ctx, registrations.ValidatingWebhookConfigurations().Informer(), registrations.MutatingWebhookConfigurations().Informer(),
-		c.secretInformer(), c.objects.Apps().V1().Deployments().Informer())
+		c.secretInformer(), c.objects.Apps().V1().Deployments().Informer(), c.apiServices)
 	if err != nil {
 		return err
 	}
@@ -36,7 +41,7 @@ func (c *cluster) injectAuthorities(ctx context.Context) error {
 			return nil
 		}
 
-		return errors.Join(c.injectValidating(ctx), c.injectMutating(ctx))
+		return errors.Join(c.injectValidating(ctx), c.injectMutating(ctx), c.injectAPIServices(ctx))
 	})
 
 	return nil
@@ -87,6 +92,29 @@ func (c *cluster) injectMutating(ctx context.Context) error {
 			_, err := c.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(ctx, changed, metav1.UpdateOptions{FieldManager: cainjectorName})
 			problems = append(problems, err)
 		}
+	}
+
+	return errors.Join(problems...)
+}
+
+// injectAPIServices does so for aggregated APIs. The API server takes no bundle beside insecureSkipTLSVerify.
+func (c *cluster) injectAPIServices(ctx context.Context) error {
+	var problems []error
+
+	for _, object := range listed(c.apiServices) {
+		bundle := base64.StdEncoding.EncodeToString(c.bundleFor(object.GetAnnotations()))
+
+		if known, _, _ := unstructured.NestedString(object.Object, "spec", "caBundle"); bundle == "" || known == bundle {
+			continue
+		}
+
+		changed := object.DeepCopy()
+		if err := unstructured.SetNestedField(changed.Object, bundle, "spec", "caBundle"); err != nil {
+			return err
+		}
+
+		_, err := c.custom.Resource(apiServiceResource).Update(ctx, changed, metav1.UpdateOptions{FieldManager: cainjectorName})
+		problems = append(problems, err)
 	}
 
 	return errors.Join(problems...)

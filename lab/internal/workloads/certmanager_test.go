@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"slices"
 	"testing"
@@ -319,5 +320,47 @@ func TestABundleIsInjectedFromASecretThatAllowsIt(t *testing.T) {
 
 	if bundles("bad") != "" {
 		t.Error("a Secret that does not allow it was injected")
+	}
+}
+
+func TestTheAuthorityOfACertificateIsWrittenIntoTheAPIServiceThatAsksForIt(t *testing.T) {
+	b := newBench(t, runningDeployment(certManagerNamespace, certManagerName), runningDeployment(certManagerNamespace, cainjectorName))
+	b.define(issuers, clusterIssuers, certificates)
+	b.start(runCertManager)
+	b.heard("issuers", "clusterissuers", "certificates", "apiservices")
+
+	services := b.custom.Resource(apiServiceResource)
+	for name, annotations := range map[string]any{"v1beta1.metrics.k8s.io": map[string]any{injectFrom: "m/serving"}, "v1.other": map[string]any{}} {
+		object := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+			"metadata": map[string]any{"name": name, "annotations": annotations}, "spec": map[string]any{},
+		}}
+		if _, err := services.Create(t.Context(), object, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	b.put(clusterIssuers, "ClusterIssuer", "", "self", map[string]any{"selfSigned": map[string]any{}})
+	b.put(certificates, "Certificate", "m", "serving", map[string]any{
+		"secretName": "serving", "dnsNames": []any{"metrics-server.m.svc"}, "issuerRef": reference("self", "ClusterIssuer"),
+	})
+	bundle := func(name string) string {
+		object, err := services.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		text, _, _ := unstructured.NestedString(object.Object, "spec", "caBundle")
+
+		return text
+	}
+	b.until("the APIService has a bundle", func() bool { return bundle("v1beta1.metrics.k8s.io") != "" })
+
+	if want := base64.StdEncoding.EncodeToString(b.secretOf("m", "serving").Data[caFile]); bundle("v1beta1.metrics.k8s.io") != want {
+		t.Error("it is not the authority of the certificate")
+	}
+
+	if bundle("v1.other") != "" {
+		t.Error("one that did not ask got a bundle")
 	}
 }

@@ -34,6 +34,7 @@ type cluster struct {
 	// secrets leave Helm's out, which are large.
 	secrets     informers.SharedInformerFactory
 	definitions cache.SharedIndexInformer
+	apiServices cache.SharedIndexInformer
 
 	addresses *addresses
 
@@ -51,6 +52,7 @@ func makeCluster(given Cluster, options Options, config *rest.Config, client kub
 			o.FieldSelector = "type!=helm.sh/release.v1"
 		})),
 		definitions: dynamicinformer.NewFilteredDynamicInformer(custom, definitionResource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer(),
+		apiServices: dynamicinformer.NewFilteredDynamicInformer(custom, apiServiceResource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer(),
 		addresses:   newAddresses(options.Links), forwardsDNS: given.ForwardsDNS,
 	}
 
@@ -65,7 +67,7 @@ func (c *cluster) startInformers(ctx context.Context) error {
 		c.objects.Certificates().V1().CertificateSigningRequests().Informer(),
 		c.objects.Admissionregistration().V1().ValidatingWebhookConfigurations().Informer(),
 		c.objects.Admissionregistration().V1().MutatingWebhookConfigurations().Informer(),
-		c.secretInformer(), c.definitions,
+		c.secretInformer(), c.definitions, c.apiServices,
 	}
 
 	if err := c.definitions.SetTransform(withoutSchemas); err != nil {
@@ -86,6 +88,7 @@ func (c *cluster) startInformers(ctx context.Context) error {
 	c.secrets.Start(ctx.Done())
 
 	go c.definitions.Run(ctx.Done())
+	go c.apiServices.Run(ctx.Done())
 
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return fmt.Errorf("the workloads' informers of cluster %s: %w", c.name, context.Cause(ctx))

@@ -77,7 +77,7 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 		t.Fatal(err)
 	}
 
-	kinds := map[schema.GroupVersionResource]string{definitionResource: "CustomResourceDefinitionList"}
+	kinds := map[schema.GroupVersionResource]string{definitionResource: "CustomResourceDefinitionList", apiServiceResource: "APIServiceList"}
 	for plural, kind := range map[string]string{issuers: "IssuerList", clusterIssuers: "ClusterIssuerList", certificates: "CertificateList"} {
 		kinds[schema.ParseGroupResource(plural).WithVersion("v1")] = kind
 	}
