@@ -16,7 +16,9 @@ import pulumi_kubernetes as kubernetes
 from components.admission import once_taken
 from components.charts import SECCOMP, ChartPlan, Values, resources, spread
 from components.configuration import KUBEPRISM_PORT
+from components.place import Rule, metrics, ports
 from components.release import install
+from components.workload import shape
 
 if TYPE_CHECKING:
     from config.settings import Bgp, Settings
@@ -25,6 +27,7 @@ NAMESPACE = "kube-system"
 REPOSITORY = "https://helm.cilium.io"
 VXLAN_PORT = 8223
 """Not Cilium's 8472: ESXi 7 and NSX lose TCP on it, as vmxnet3's offload takes it for its own."""
+RELAY_PORT, RELAY_METRICS_PORT = 4245, 9966
 ONE_AT_A_TIME = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 GATEWAY_CLASS = "cilium"
 CRITICAL = "system-cluster-critical"
@@ -194,6 +197,7 @@ class Cilium(pulumi.ComponentResource):
             message = "services.cilium is not set"
             raise ValueError(message)
         child = pulumi.ResourceOptions(parent=self)
+        self._close_hubble(child)
         release = install(chart, kubeconfig, child)
         # The operator registers Cilium's definitions when it starts, a moment after it is ready.
         probes = [
@@ -211,6 +215,35 @@ class Cilium(pulumi.ComponentResource):
         if cilium.bgp is not None:
             self._bgp(cilium.bgp, after)
         self.register_outputs({})
+
+    @staticmethod
+    def _close_hubble(opts: pulumi.ResourceOptions) -> None:
+        """Let no pod see what flows: the interface has no password, and relay asks for none.
+
+        People come by `kubectl port-forward`, which no policy stops; the API server asks who they
+        are.
+        """
+        interface = {"k8s-app": "hubble-ui"}
+        rules: dict[str, list[Rule]] = {
+            "hubble-ui": [],
+            "hubble-relay": [
+                {"from": [{"podSelector": {"matchLabels": interface}}], "ports": ports(RELAY_PORT)},
+                metrics(RELAY_METRICS_PORT),
+            ],
+        }
+        for name, ingress in rules.items():
+            kubernetes.networking.v1.NetworkPolicy(
+                f"{NAMESPACE}/{name}",
+                metadata={"name": name, "namespace": NAMESPACE},
+                spec=shape(
+                    {
+                        "podSelector": {"matchLabels": {"k8s-app": name}},
+                        "policyTypes": ["Ingress"],
+                        "ingress": ingress,
+                    }
+                ),
+                opts=opts,
+            )
 
     @staticmethod
     def _gateway_class(opts: pulumi.ResourceOptions) -> None:

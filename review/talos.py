@@ -203,6 +203,10 @@ def configuration(change: Change, fields: list[Leaf]) -> Effect:
     )
 
 
+CREDENTIALS = "clientConfiguration"
+"""What the machine secrets hold beside the cluster's keys: a client certificate, for a year."""
+
+
 def secrets(change: Change) -> Effect:
     """Judge the machine secrets, on which everything stands."""
     if change.operation in ("delete", "replace"):
@@ -214,6 +218,10 @@ def secrets(change: Change) -> Effect:
         )
     if change.operation == "create":
         return Effect(Verdict.SAFE, "the cluster's keys are made")
+    if change.paths and all(one.startswith(CREDENTIALS) for one in change.paths):
+        return Effect(
+            Verdict.SAFE, "the administrators' talosconfig is renewed; fetch it anew then"
+        )
     return Effect(
         Verdict.UNKNOWN, f"the cluster's keys change ({', '.join(change.paths) or 'no detail'})"
     )

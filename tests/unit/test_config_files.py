@@ -433,6 +433,17 @@ def test_check_says_when_kubernetes_gets_no_fixes_any_more(
     assert "warning: platform:kubernetes.version = 1.34.1: no fixes" in capsys.readouterr().out
 
 
+def test_any_patch_of_the_line_is_taken_and_warned_of_alike(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "Pulumi.x.yaml"
+    text = PROD.read_text()
+    assert text.count("version: 1.34.1") == 1
+    path.write_text(text.replace("version: 1.34.1", "version: 1.34.4"))
+    assert main(["check", str(path)]) == 0
+    assert "warning: platform:kubernetes.version = 1.34.4: no fixes" in capsys.readouterr().out
+
+
 def test_show_refuses_what_check_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     path = FIXTURES / "bad" / "vip-in-pool.yaml"
     assert main(["show", str(path), "--json"]) == 1

@@ -178,6 +178,22 @@ def test_every_namespace_denies_by_default_and_is_held_to_a_level() -> None:
     assert [name for name, level in levels.items() if level != "restricted"] == ["metallb-system"]
 
 
+def test_no_pod_but_hubbles_own_may_ask_hubble_what_flows() -> None:
+    platform = run_production()
+    interface = platform.one(POLICY, "kube-system/hubble-ui").inputs["spec"]
+    assert interface["policyTypes"] == ["Ingress"]
+    assert not interface.get("ingress")
+    relay = platform.one(POLICY, "kube-system/hubble-relay").inputs["spec"]
+    asks, reads = relay["ingress"]
+    assert asks["from"] == [{"podSelector": {"matchLabels": {"k8s-app": "hubble-ui"}}}]
+    assert asks["ports"] == [{"port": 4245, "protocol": "TCP"}]
+    assert list(reads["from"][0]) == ["namespaceSelector"]
+    # Closed before anything runs there.
+    position = order(platform)
+    release = position[platform.one(RELEASE, "cilium").urn]
+    assert position[platform.one(POLICY, "kube-system/hubble-ui").urn] < release
+
+
 def test_nothing_in_the_cluster_is_deleted_one_by_one_when_the_machines_go() -> None:
     platform = run_production()
     machines = platform.one("platform:vsphere:Machines", "machines")

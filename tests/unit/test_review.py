@@ -632,6 +632,17 @@ def test_machine_secrets_without_protection_are_watched() -> None:
     assert reviewed(closed).watch == ()
 
 
+def test_credentials_that_are_renewed_are_no_change_of_the_clusters_keys() -> None:
+    def update(*paths: str) -> Review:
+        detail = {path: {"kind": "update"} for path in paths}
+        return reviewed(step("update", SECRETS, "prod", {}, {}, protect=True, detailedDiff=detail))
+
+    credentials = update("clientConfiguration.clientKey", "clientConfiguration.clientCertificate")
+    assert credentials.verdict == "safe"
+    assert "talosconfig" in markdown(credentials)
+    assert update("clientConfiguration.clientKey", "machineSecrets").verdict != "safe"
+
+
 def test_an_old_backup_is_watched_and_a_fresh_one_is_not() -> None:
     for newest, watched in (("2026-11-20T01:00:00Z", True), ("2026-11-24T01:00:00Z", False)):
         job = step("same", "kubernetes:batch/v1:CronJob", "etcd-backup", {}, {})
