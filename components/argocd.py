@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_kubernetes as kubernetes
-import yaml
 
 from components.argocd_network import login_ports, policies
 from components.charts import ChartPlan, Values
 from components.guardrails import ROUTE_PRIORITY
 from components.place import Place
 from components.release import install
-from config import git
+from config import git, plain_yaml
 from config.engine import require_secret
 from gitops.generated import BASE_VALUES, VALUES, folder
 from gitops.root import root_application
@@ -79,7 +78,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
 
 
 def _read(path: Path) -> Values:
-    values: Values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values: Values = plain_yaml.read(path.read_text(encoding="utf-8"))
     return values
 
 

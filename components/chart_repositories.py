@@ -19,6 +19,7 @@ import yaml
 
 from components.explanation import meaning_of_connection
 from components.failures import listed
+from config import plain_yaml
 from config.problems import Problem, problem
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def versions(index: str, chart: str) -> list[str]:
     if found:
         return [one.strip("\"'") for one in found]
     try:
-        document: Any = yaml.safe_load(index)
+        document: Any = plain_yaml.read(index)
         entries = (document.get("entries") or {}).get(chart) or []
         return [str(one["version"]) for one in entries]
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from config import plain_yaml
 from config.settings import Machine, Settings
 
 KUBEPRISM_PORT = 7445
@@ -35,7 +36,7 @@ def patches(settings: Settings, machine: Machine, root: Path) -> list[str]:
     before = [written(document) for document in defaults(machine)]
     texts = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
     # Talos takes a text of comments alone for a patch of another kind, which it does not know.
-    own = [text for text in texts if any(yaml.safe_load_all(text))]
+    own = [text for text in texts if any(plain_yaml.read_all(text))]
     return before + own + [written(document) for document in documents(settings, machine)]
 
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import pulumi
-import yaml
 
 from components.hooks import in_thread, resolved
 from components.talosctl import private_file
 from components.waiting import Clock
+from config import plain_yaml
 
 if TYPE_CHECKING:
     from components.hooks import Hook
@@ -51,7 +51,7 @@ class KubernetesApi:
     """
 
     def __init__(self, kubeconfig: str, call_seconds: float = CALL_SECONDS) -> None:
-        config: dict[str, Any] = yaml.safe_load(kubeconfig)
+        config: dict[str, Any] = plain_yaml.read(kubeconfig)
         self._call_seconds = call_seconds
         self.server = str(config["clusters"][0]["cluster"]["server"])
         self._context = _tls(config)

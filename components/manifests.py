@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from config import plain_yaml
 
 SECONDS = 30.0
 
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 def load(manifest: Manifest) -> list[dict[str, Any]]:
     """Give the objects of a manifest. Raises `ManifestError`."""
-    return [one for one in yaml.safe_load_all(_text(manifest)) if one]
+    return [one for one in plain_yaml.read_all(_text(manifest)) if one]
 
 
 def _text(manifest: Manifest) -> bytes:

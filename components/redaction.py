@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+from config import plain_yaml
 
 MAIN = "v1alpha1"
 """The name of the first document, which has no kind."""
@@ -37,7 +37,7 @@ def fields(configuration: str, secrets: Any) -> dict[str, Any]:  # noqa: ANN401 
     known = sorted({one for one in _texts(secrets) if len(one) >= SHORTEST})
     key = hashlib.sha256("\0".join(known).encode()).digest()
     found: dict[str, Any] = {}
-    for document in yaml.safe_load_all(configuration):
+    for document in plain_yaml.read_all(configuration):
         if isinstance(document, Mapping):
             found[_name(document)] = _without_secrets(document, known, key, hide=False)
     return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import yaml
+from config import plain_yaml
 
 UPGRADE_KUBERNETES = "docs/procedures/upgrade-kubernetes.md"
 UPGRADE_TALOS = "docs/procedures/upgrade-talos.md"
@@ -68,14 +68,14 @@ def _encrypted(configuration: str) -> Keys:
     """Read how each partition is encrypted, by its name."""
     return {
         str(one.get("name")): one["encryption"]
-        for one in yaml.safe_load_all(configuration)
+        for one in plain_yaml.read_all(configuration)
         if isinstance(one, dict) and one.get("kind") == "VolumeConfig" and one.get("encryption")
     }
 
 
 def _version(configuration: str, section: str) -> str:
     """Read the tag of the kubelet's image, or of the installer's."""
-    documents: list[Any] = list(yaml.safe_load_all(configuration))
+    documents: list[Any] = list(plain_yaml.read_all(configuration))
     for one in documents:
         if isinstance(one, dict) and isinstance(one.get("machine"), dict):
             image = (one["machine"].get(section) or {}).get("image") or ""

@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import yaml
 
+from config.plain_yaml import LOADER
+
 SIZE = 256 * 1024
 """Bytes of a file. A machine takes about 110."""
 NODES = 20_000
@@ -119,24 +121,18 @@ def _documents(text: str, most: int) -> list[Document]:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         # PyYAML's own words quote the text, which may hold a secret; those of libyaml are fixed.
         words = error.problem or ""
-        reason = (
-            words if _PARSER is not yaml.SafeLoader else re.sub(r"['\"`<].*", "", words).strip()
-        )
+        reason = words if LOADER is not yaml.SafeLoader else re.sub(r"['\"`<].*", "", words).strip()
         raise YamlError(f"not valid YAML: {place}{reason}", "correct the file there") from None
     except yaml.YAMLError:
         fault = "not valid YAML: it holds a character that YAML does not allow"
         raise YamlError(fault, "remove control characters") from None
 
 
-_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's events; without it PyYAML's own, of the same grammar."""
-
-
 class _Reader:
     """Builds values of libyaml's events, within the bounds."""
 
     def __init__(self, text: str) -> None:
-        self._parser = _PARSER(text)
+        self._parser = LOADER(text)
         self._nodes = 0
         self._aliases = 0
         self._anchors: dict[str, tuple[Any, int]] = {}

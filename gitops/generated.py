@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from config import Settings, SettingsError, git
+from config import Settings, SettingsError, git, plain_yaml
 from config.problems import Path as Key
 from config.problems import Problem, problem
 from gitops.login import sign_on
@@ -195,7 +195,7 @@ def _value(settings: Any, key: Key) -> object:  # noqa: ANN401 any part of the s
 def _read(path: Path) -> object:
     """Read a file's YAML; None when there is none."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return plain_yaml.read(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return None
 

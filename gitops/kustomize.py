@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
+from config import plain_yaml
 
 Object = dict[str, Any]
 
@@ -39,7 +39,7 @@ def identity(one: Object) -> tuple[str, str, str, str]:
 
 def _gather(folder: Path) -> list[Object]:
     file = folder / FILE
-    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    document = plain_yaml.read(file.read_text(encoding="utf-8"))
     _only(document, _KEYS, file)
     objects = [one for name in document["resources"] for one in _read(folder / name)]
     for replacement in document.get("replacements", ()):
@@ -50,7 +50,7 @@ def _gather(folder: Path) -> list[Object]:
 def _read(path: Path) -> list[Object]:
     if path.is_dir():
         return _gather(path)
-    return [one for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if one]
+    return [one for one in plain_yaml.read_all(path.read_text(encoding="utf-8")) if one]
 
 
 def _is_local(one: Object) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from config import plain_yaml
 from gitops.generated import folder
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def root_application(settings: Settings, root: Path) -> dict[str, Any]:
     if argocd is None:
         message = "services.argocd is not set"
         raise ValueError(message)
-    found: dict[str, Any] = yaml.safe_load((root / FILE).read_text(encoding="utf-8"))
+    found: dict[str, Any] = plain_yaml.read((root / FILE).read_text(encoding="utf-8"))
     found["spec"]["source"] = {
         "repoURL": argocd.repository_url,
         "targetRevision": argocd.revision,

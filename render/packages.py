@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import yaml
 
+from config import plain_yaml
 from render import facts, keys
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -95,11 +96,11 @@ class Chart:
     @classmethod
     def of(cls, files: Mapping[str, bytes]) -> Chart:
         """Read a chart from its files, by their paths in its folder."""
-        about: Mapping[str, Any] = yaml.safe_load(files["Chart.yaml"])
+        about: Mapping[str, Any] = plain_yaml.read(files["Chart.yaml"])
         schema = files.get("values.schema.json")
         return cls(
             about,
-            yaml.safe_load(files.get("values.yaml", b"")) or {},
+            plain_yaml.read(files.get("values.yaml", b"")) or {},
             None if schema is None else json.loads(schema),
             dict(_parts(about, files)),
         )

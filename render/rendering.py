@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from commands import interrupts
+from config import plain_yaml
 from render import packages
 from render.packages import PROJECT, Package, PackageError
 
@@ -76,7 +75,7 @@ def text(plan: ChartPlan, kubernetes: str, *, version: str | None = None) -> str
 def objects(rendered: str) -> list[Object]:
     """Read rendered YAML; Lists are taken apart, and what has no name is no object."""
     found: list[Object] = []
-    for one in yaml.load_all(rendered, _LOADER):
+    for one in plain_yaml.read_all(rendered):
         if isinstance(one, Mapping) and one.get("kind"):
             found += one["items"] if one["kind"] == "List" else [dict(one)]
     # Some charts keep a kustomization beside their definitions.
@@ -111,7 +110,3 @@ CLUSTER_KINDS = {
 def is_of_cluster(one: Mapping[str, Any]) -> bool:
     """Say whether an object is in no namespace."""
     return one["kind"] in CLUSTER_KINDS
-
-
-_LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Definitions are megabytes of YAML: libyaml reads them where it is there."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components.charts import ChartPlan
+from config import plain_yaml
 from render import difference, rendering
 from render.difference import DEFINITION, Name, written
 from render.packages import PackageError
@@ -146,8 +146,8 @@ def _rendered(old: ChartPlan, new: ChartPlan, version: str) -> list[tuple[Object
         ("update", both.changed),
     ]
     return [
-        _object(name, operation, yaml.safe_load(both.old.get(name, "")),
-                yaml.safe_load(both.new.get(name, "")))
+        _object(name, operation, plain_yaml.read(both.old.get(name, "")),
+                plain_yaml.read(both.new.get(name, "")))
         for operation, names in named
         for name in names
     ]  # fmt: skip

@@ -247,6 +247,7 @@ def run(
             # Of a process that is the program's own.
             mock.patch("components.hooks.end_waits_on_interrupt"),
             mock.patch("components.failures.exit_when_told"),
+            mock.patch("components.sdk.be_quick"),
             nullcontext() if check_git else mock.patch("gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
