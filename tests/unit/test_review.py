@@ -228,9 +228,9 @@ def test_memory_grows_live_only_when_hot_add_is_on() -> None:
     ],
 )
 def test_growth_is_told_with_what_it_takes_until_the_node_has_it(
-    changes: dict[str, tuple[Any, Any]], verdict: str, says: str
+    changes: dict[str, Any], verdict: str, says: str
 ) -> None:
-    found = reviewed(vm_update("node01", **changes))
+    found = reviewed(vm_update(**changes))
     assert found.verdict == verdict
     assert says in markdown(found)
 
