@@ -77,7 +77,7 @@ def of_vcenter(site: Site, words: str) -> Problem | None:
         )
         return Problem("platform:vspherePassword, platform:site.user", fault, mend)
     if DENIED.search(words):
-        mend = f"give it the rights that docs/procedures/first-install.md lists ({words})"
+        mend = f"give it the rights that docs/site-requirements.md lists ({words})"
         return problem(
             ("site", "user"), site.user, "vCenter denies it a right that is needed", mend
         )

@@ -263,6 +263,8 @@ class Observer:
                 running = self.talos.configuration(member.address)
                 talos = self.talos.version(member.address)
                 refused[:] = refusals.of(running, configuration, talos)
+                if refused:  # Talos is not asked: its own refusal would hide the reason
+                    return ""
                 before = Before(
                     boot_id=self.talos.boot_id(member.address),
                     reboots=self.talos.needs_reboot(member.address, configuration),

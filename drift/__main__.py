@@ -19,6 +19,7 @@ from components.talosctl import TalosctlError, connect
 from drift import backups, cluster, machines, nodes, state
 from drift.finding import DriftError, Finding
 from drift.report import Report, markdown, short
+from policies.model import SECRET, SIGNATURE
 from review.preview import Preview, PreviewError
 from review.watch import expiry, unprotected
 
@@ -121,17 +122,17 @@ def _state() -> list[dict[str, Any]]:
     """Read the state; its secrets stay in this process."""
     document = json.loads(_pulumi("stack", "export", "--show-secrets"))
     found = document["deployment"].get("resources") or []
-    return [_revealed(one) for one in found]
+    return [revealed(one) for one in found]
 
 
-def _revealed(value: Any) -> Any:  # noqa: ANN401 JSON
+def revealed(value: Any) -> Any:  # noqa: ANN401 JSON
     """Take off the engine's marks of secrets."""
     if isinstance(value, dict):
-        if "plaintext" in value:
+        if value.get(SIGNATURE) == SECRET and "plaintext" in value:
             return json.loads(value["plaintext"])
-        return {key: _revealed(one) for key, one in value.items()}
+        return {key: revealed(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_revealed(one) for one in value]
+        return [revealed(one) for one in value]
     return value
 
 

@@ -106,8 +106,8 @@ def _ask(question: Question, network: Network) -> Row:
     except (OSError, http.client.HTTPException) as error:
         return _failed(question, *_meaning(error))
     except Exception as error:  # noqa: BLE001 one question's mistake must not hide the other answers
-        reason = f"a mistake of this check ({type(error).__name__}: {error})"
-        return Row(question, Outcome.NOT_TRIED, reason)
+        fault = f"this check itself has a mistake ({type(error).__name__}: {error})"
+        return _failed(question, fault, "report it; look at this point by hand")
     return Row(question, Outcome.OK, told)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from policies.model import SECRET, SIGNATURE
 from rehearsal.world import World
 from tests.secret_search import SHORTEST, found_in
 
@@ -121,7 +122,7 @@ def _secrets_of_the_cluster(world: World) -> Iterator[tuple[str, str]]:
 def _plaintexts(value: Any) -> Iterator[Any]:
     """Give what the engine marks as secret, decoded."""
     if isinstance(value, dict):
-        if "plaintext" in value:
+        if value.get(SIGNATURE) == SECRET and "plaintext" in value:
             yield json.loads(value["plaintext"])
             return
         for item in value.values():

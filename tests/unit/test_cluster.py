@@ -322,6 +322,7 @@ def test_a_configuration_moves_no_machine_to_a_version_that_is_an_upgrades_busin
             cluster.before_configuration(first, wanted)
     assert str(caught.value).startswith("node01 (172.16.20.51): not touched. platform:")
     assert refusal in str(caught.value)
+    assert fake.files == [], "Talos was asked, and its own refusal would hide the reason"
 
 
 @pytest.mark.parametrize(("runs", "wanted"), [("", "nodeID"), ("nodeID", ""), ("nodeID", "kms")])

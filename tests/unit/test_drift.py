@@ -17,11 +17,12 @@ from components.kubernetes_api import InvalidError
 from components.talosctl import Talosctl, TalosctlError
 from components.waiting import Result
 from drift import backups, cluster, machines, nodes, state
-from drift.__main__ import main
+from drift.__main__ import main, revealed
 from drift.finding import DriftError, Field, Finding
 from drift.ownership import Thing, owner_of
 from drift.report import MARKER, Report, markdown
 from drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
+from policies.model import SECRET, SIGNATURE
 from review.preview import Preview
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
@@ -826,3 +827,13 @@ def test_the_report_counts_by_owner_and_survives_what_is_in_a_field() -> None:
     text = markdown(Report(findings=(mine, other)))
     assert "1 of Argo CD's, 1 of Pulumi's" in text
     assert "wanted `'1'`, found `2 3`" in text
+
+
+def test_only_what_the_engine_marks_is_taken_for_a_secret() -> None:
+    marked = {SIGNATURE: SECRET, "plaintext": '"opened"'}
+    state = {"secret": marked, "data": {"plaintext": "a ConfigMap's own key"}, "list": [marked]}
+    assert revealed(state) == {
+        "secret": "opened",
+        "data": {"plaintext": "a ConfigMap's own key"},
+        "list": ["opened"],
+    }

@@ -58,7 +58,7 @@ SITE = parse(production()).site
             "ServerFaultCode: Permission to perform this operation was denied.",
             "platform:site.user = ",
             "denies it a right",
-            "docs/procedures/first-install.md",
+            "docs/site-requirements.md",
         ),
         (
             "something that nobody has seen before",

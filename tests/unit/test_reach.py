@@ -615,7 +615,8 @@ def test_a_mistake_in_one_question_hides_no_other_answer() -> None:
         [question("broken", raising(KeyError("x"))), question("good", lambda _: "answers")],
         Network({}),
     )
-    assert [row.outcome for row in rows] == [Outcome.NOT_TRIED, Outcome.OK]
+    assert [row.outcome for row in rows] == [Outcome.FAILED, Outcome.OK]
+    assert "this check itself has a mistake (KeyError: 'x')" in rows[0].told
 
 
 @pytest.mark.parametrize(("ask", "status"), [(lambda _: "answers", 0), (raising(OSError("x")), 1)])

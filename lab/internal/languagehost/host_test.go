@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 	"google.golang.org/grpc"
@@ -163,9 +164,13 @@ while :; do sleep 0.05; done
 		}
 		answer <- response
 	}()
-	for text := ""; text != "started\n"; {
-		read, _ := os.ReadFile(told)
-		text = string(read)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if read, _ := os.ReadFile(told); string(read) == "started\n" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the program has not started")
+		}
 	}
 	if _, err := h.Cancel(t.Context(), nil); err != nil {
 		t.Fatal(err)
