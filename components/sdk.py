@@ -1,4 +1,4 @@
-"""What the program changes of Pulumi's SDK to be quick; docs/performance.md has the figures.
+"""What the program changes of Pulumi's SDK to be quick.
 
 Each change touches a private part of the SDK; tests/unit/test_sdk.py fails when one is gone.
 """

@@ -40,7 +40,8 @@ func TestAMethodThatNobodyWroteSaysSo(t *testing.T) {
 func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
 	b := testBoot(t, "node01")
 	b.id = "the-boot"
-	b.hardware = Hardware{Name: "node01", MemoryMiB: 2048, DisksGiB: []int{10, 20}}
+	b.hardware = Hardware{Name: "node01", MemoryMiB: 1024, DisksGiB: []int{10, 20}}
+	b.machine.hardware = Hardware{Name: "node01", MemoryMiB: 2048} // it has grown while it runs
 
 	for name, content := range map[string]string{etcdFolder + "/member/wal": "12345", logsFolder + "/machined.log": "{}\n"} {
 		if err := writeFile(b.machine.path(name), []byte(content)); err != nil {
