@@ -197,8 +197,9 @@ class Cilium(pulumi.ComponentResource):
             message = "services.cilium is not set"
             raise ValueError(message)
         child = pulumi.ResourceOptions(parent=self)
-        self._close_hubble(child)
-        release = install(chart, kubeconfig, child)
+        closed = self._close_hubble(child)
+        after_policies = pulumi.ResourceOptions(parent=self, depends_on=closed)
+        release = install(chart, kubeconfig, after_policies)
         # The operator registers Cilium's definitions when it starts, a moment after it is ready.
         probes = [
             probe(*one) for one in (GATEWAY_KINDS + BGP_KINDS if cilium.bgp else GATEWAY_KINDS)
@@ -217,7 +218,7 @@ class Cilium(pulumi.ComponentResource):
         self.register_outputs({})
 
     @staticmethod
-    def _close_hubble(opts: pulumi.ResourceOptions) -> None:
+    def _close_hubble(opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
         """Let no pod see what flows: the interface has no password, and relay asks for none.
 
         People come by `kubectl port-forward`, which no policy stops; the API server asks who they
@@ -231,7 +232,7 @@ class Cilium(pulumi.ComponentResource):
                 metrics(RELAY_METRICS_PORT),
             ],
         }
-        for name, ingress in rules.items():
+        return [
             kubernetes.networking.v1.NetworkPolicy(
                 f"{NAMESPACE}/{name}",
                 metadata={"name": name, "namespace": NAMESPACE},
@@ -244,6 +245,8 @@ class Cilium(pulumi.ComponentResource):
                 ),
                 opts=opts,
             )
+            for name, ingress in rules.items()
+        ]
 
     @staticmethod
     def _gateway_class(opts: pulumi.ResourceOptions) -> None:

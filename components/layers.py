@@ -95,7 +95,7 @@ def build(
     if services.cert_manager is not None:
         certificates = cert_manager.CertManager("cert-manager", settings, kubeconfig, on(network))
     if services.metrics_server is not None:
-        after = on(certificates)
+        after = on(certificates or network)
         metrics_server.MetricsServer("metrics-server", settings, kubeconfig, after)
     if services.traefik is not None and certificates is not None:
         ingress = traefik.Traefik(

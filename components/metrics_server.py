@@ -2,7 +2,7 @@
 
 Its own certificate is verified too, by the API server, and comes from cert-manager's private
 authority: one that signs itself would be unknown, at each renewal, until its injector has written
-the new one.
+the new one. Without cert-manager nobody can verify it, and `config check` warns.
 
 Kubelets ask the cluster for serving certificates (`rotate-server-certificates` in clusters/prod),
 and Kubernetes itself approves none. The approver is upstream's program with this manifest of ours:
@@ -33,6 +33,20 @@ PORT = 10250
 KUBELET_PORT = 10250
 CRITICAL = "system-cluster-critical"
 
+# The API server verifies whom it asks: cert-manager issues and renews the certificate, and its
+# injector writes the authority into the APIService.
+VERIFIED: Values = {
+    "apiService": {"insecureSkipTLSVerify": False},
+    "tls": {
+        "type": "cert-manager",
+        "certManager": {
+            "existingIssuer": {"enabled": True, "kind": "ClusterIssuer", "name": PRIVATE},
+        },
+    },
+}
+# It makes a certificate at each start that nobody knows.
+UNVERIFIED: Values = {"apiService": {"insecureSkipTLSVerify": True}}
+
 APPROVER = "kubelet-serving-cert-approver"
 APPROVER_IMAGE = f"ghcr.io/alex1989hu/{APPROVER}:{versions.SERVING_CERT_APPROVER}"
 RBAC_GROUP = "rbac.authorization.k8s.io"
@@ -44,10 +58,10 @@ def plan(settings: Settings) -> ChartPlan | None:
     server = settings.services.metrics_server
     if server is None:
         return None
-    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values())
+    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values(settings))
 
 
-def values() -> Values:
+def values(settings: Settings) -> Values:
     """Give the chart's values."""
     return {
         "replicas": 2,
@@ -61,15 +75,7 @@ def values() -> Values:
             "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
         ],
         "metrics": {"enabled": True},
-        # The API server verifies whom it asks: cert-manager issues and renews the certificate, and
-        # its injector writes the authority into the APIService.
-        "apiService": {"insecureSkipTLSVerify": False},
-        "tls": {
-            "type": "cert-manager",
-            "certManager": {
-                "existingIssuer": {"enabled": True, "kind": "ClusterIssuer", "name": PRIVATE},
-            },
-        },
+        **(UNVERIFIED if settings.services.cert_manager is None else VERIFIED),
     }
 
 

@@ -105,6 +105,12 @@ def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
             f"warning: platform:kubernetes.version = {version}: no fixes for {line} since "
             f"{ends}; plan the upgrade (https://kubernetes.io/releases)"
         )
+    services = settings.services
+    if services.metrics_server is not None and services.cert_manager is None:
+        yield (
+            "warning: platform:services.metricsServer without certManager: the API server cannot "
+            "verify it (insecureSkipTLSVerify); add `certManager` to the services"
+        )
     for key in raw.elsewhere:
         yield f"note: nothing reads {key_of((key,))}: the platform's settings are platform:..."
     if missing := missing_secrets(raw, settings.services):

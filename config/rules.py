@@ -476,7 +476,7 @@ def _gateway_api(draft: Draft) -> Iterator[Problem]:
 STANDS_ON = {
     "metallb": ("cilium",),
     "certManager": ("cilium",),
-    "metricsServer": ("cilium", "certManager"),
+    "metricsServer": ("cilium",),
     "traefik": ("metallb", "certManager"),
     "argocd": ("traefik",),
     "backup": ("cilium",),

@@ -76,7 +76,10 @@ def test_a_module_that_is_interrupted_shows_no_traceback() -> None:
 
 
 RUNNER = """
+import signal
 from commands import interrupts
+# A test run that was started in the background ignores it, and what it starts does too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.quiet()
 interrupts.run([{program}])
 """

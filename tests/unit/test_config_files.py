@@ -498,3 +498,16 @@ def test_the_command_needs_neither_engine_nor_network() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Pulumi.prod.yaml: good (3 machines)")
+
+
+def test_metrics_that_nobody_can_verify_are_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load(PROD.read_text())
+    services = settings["config"]["platform:services"]
+    file = tmp_path / "Pulumi.prod.yaml"
+    for kept, warned in ((services, False), ({"cilium": {}, "metricsServer": {}}, True)):
+        settings["config"]["platform:services"] = kept
+        file.write_text(yaml.safe_dump(settings))
+        assert main(["check", str(file)]) == 0
+        assert ("metricsServer without certManager" in capsys.readouterr().out) is warned

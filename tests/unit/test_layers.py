@@ -123,6 +123,13 @@ def test_the_api_server_verifies_metrics_server() -> None:
     assert issuer == {"enabled": True, "kind": "ClusterIssuer", "name": "private-ca"}
 
 
+def test_without_cert_manager_metrics_server_is_there_and_not_verified() -> None:
+    platform = run(changed(argocd=None, traefik=None, certManager=None))
+    values = platform.one(RELEASE, "metrics-server").inputs["values"]
+    assert values["apiService"]["insecureSkipTLSVerify"] is True
+    assert "tls" not in values
+
+
 def test_gateway_apis_definitions_come_before_cilium_and_traefik() -> None:
     platform = run_production()
     definitions = platform.all("kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition")

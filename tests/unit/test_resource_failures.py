@@ -51,13 +51,13 @@ def failure(
             "ServerFaultCode: Permission to perform this operation was denied.",
             'platform:site.user = "pulumi@vsphere.local": ',
             "vCenter denies it a right",
-            "docs/procedures/first-install.md",
+            "docs/site-requirements.md",
         ),
         (
             "POST /rest/com/vmware/content/local-library: 403 Forbidden",
             "platform:site.user = ",
             "vCenter denies it a right",
-            "docs/procedures/first-install.md",
+            "docs/site-requirements.md",
         ),
         (
             "could not find resource pool: resource pool 'platform' not found",
