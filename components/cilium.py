@@ -240,7 +240,8 @@ class Cilium(pulumi.ComponentResource):
                     {
                         "podSelector": {"matchLabels": {"k8s-app": name}},
                         "policyTypes": ["Ingress"],
-                        "ingress": ingress,
+                        # The API server drops an empty list; every preview would put it back.
+                        **({"ingress": ingress} if ingress else {}),
                     }
                 ),
                 opts=opts,

@@ -189,7 +189,7 @@ def test_no_pod_but_hubbles_own_may_ask_hubble_what_flows() -> None:
     platform = run_production()
     interface = platform.one(POLICY, "kube-system/hubble-ui").inputs["spec"]
     assert interface["policyTypes"] == ["Ingress"]
-    assert not interface.get("ingress")
+    assert "ingress" not in interface  # an empty list would be a change in every preview
     relay = platform.one(POLICY, "kube-system/hubble-relay").inputs["spec"]
     asks, reads = relay["ingress"]
     assert asks["from"] == [{"podSelector": {"matchLabels": {"k8s-app": "hubble-ui"}}}]
