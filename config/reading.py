@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from config import rules, values, yaml_text
+from config import not_settings, rules, values, yaml_text
 from config.problems import (
     Path,
     Problem,
@@ -258,6 +258,9 @@ def _unknown(path: Path, known: Iterable[str]) -> Problem:
     names = sorted(known)
     close = difflib.get_close_matches(str(path[-1]), names, n=1)
     mend = f"did you mean `{close[0]}`?" if close else "remove it; known are " + ", ".join(names)
+    spelt = str(path[-1]).casefold() in (one.casefold() for one in names)
+    if not spelt and (instead := not_settings.way(path)):
+        mend = f"remove it: {instead}; known are {', '.join(names)}"
     return Problem(key_of(path), "unknown key", mend)
 
 

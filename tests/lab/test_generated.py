@@ -5,6 +5,8 @@ Offline: the real talosctl generates, the lab renders; no world is needed.
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -17,6 +19,7 @@ import yaml
 import config
 from components.configuration import patches
 from components.layers import plans
+from components.patch_files import check_patch_files
 from components.patch_validation import validate
 from config import Settings
 from render import rendering
@@ -179,3 +182,17 @@ def images_in(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for one in value:
             yield from images_in(one)
+
+
+EXAMPLES = re.findall(
+    r"```yaml\n(.*?)```", (PROJECT / "docs" / "patches.md").read_text(), re.DOTALL
+)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: yaml.safe_load(text)["kind"])
+def test_talos_takes_every_example_of_the_page_about_patches(example: str, tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "clusters", tmp_path / "clusters")
+    (tmp_path / "clusters" / "prod" / "node01.yaml").write_text(example)
+    settings = config.parse(production())
+    check_patch_files(settings, tmp_path)
+    assert validate(settings, tmp_path, str(TALOSCTL)) == []

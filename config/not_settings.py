@@ -1,0 +1,68 @@
+"""What people look for among the settings and do not find: what stands in its place, if anything.
+
+Said beside the known keys, so that nobody guesses on, and no similar key is taken for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+PATCHES = "docs/patches.md has the patch of Talos that does it"
+
+
+class Missing(NamedTuple):
+    """Keys of the same meaning, and what to do instead; `below` is a part of their path."""
+
+    way: str
+    below: frozenset[str]
+    keys: str
+
+
+ANYWHERE = frozenset[str]()
+MISSING = (
+    Missing(
+        f"a machine has one network card; for a VLAN on it {PATCHES}",
+        frozenset({"machines"}),
+        "bond bonds interfaces networkInterfaces networks nics vlan vlans",
+    ),
+    Missing(
+        "not built: machines are in the root pool of site.cluster, on site.datastore",
+        frozenset({"machines", "site"}),
+        "datastore datastoreCluster resourcePool storagePolicy",
+    ),
+    Missing(
+        f"{PATCHES} for machines; the pods of charts get none",
+        ANYWHERE,
+        "env environment httpProxy httpsProxy noProxy proxy",
+    ),
+    Missing(
+        f"{PATCHES}; one with a login is not built",
+        ANYWHERE,
+        "mirrors registries registryAuth registryMirrors",
+    ),
+    Missing(
+        f"{PATCHES} for machines; charts trust public authorities only",
+        ANYWHERE,
+        "ca caBundle caCertificate caCertificates certificateAuthority trustedRoots",
+    ),
+    Missing(
+        "not built: cert-manager proves names by Cloudflare or RFC 2136, at Let's Encrypt",
+        frozenset({"certManager"}),
+        "accessKeyId acmeServer algorithm directory directoryUrl hostedZoneId region route53 "
+        "server solver solvers webhook",
+    ),
+)
+
+
+def way(path: Sequence[str | int]) -> str | None:
+    """Say what stands in the place of a key that is none; None when nothing is known of it."""
+    key = _plain(str(path[-1]))
+    for one in MISSING:
+        if key in map(_plain, one.keys.split()) and (not one.below or one.below & {*path[:-1]}):
+            return one.way
+    return None
+
+
+def _plain(key: str) -> str:
+    return key.replace("-", "").replace("_", "").casefold()

@@ -1,0 +1,64 @@
+"""Keys that people look for and that are none: the message says what stands in their place."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+import config
+from config.not_settings import MISSING
+from tests.unit.recorder import ROOT, production
+
+
+def refused(*path: str | int) -> str:
+    """Give what is said of production's settings with one more key."""
+    settings: dict[str, Any] = deepcopy(production())
+    place: Any = settings
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = "x"
+    with pytest.raises(config.SettingsError) as caught:
+        config.parse(settings)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "way"),
+    [
+        (("machines", 0, "networks"), "one network card; for a VLAN on it docs/patches.md"),
+        (("machines", 0, "datastore"), "not built: machines are in the root pool"),
+        (("site", "resource_pool"), "not built: machines are in the root pool"),
+        (("site", "datastoreCluster"), "not built: machines are in the root pool"),
+        (("talos", "registryMirrors"), "docs/patches.md has the patch"),
+        (("network", "httpProxy"), "for machines; the pods of charts get none"),
+        (("network", "caBundle"), "charts trust public authorities only"),
+        (("services", "certManager", "dns", "algorithm"), "by Cloudflare or RFC 2136"),
+    ],
+)
+def test_a_key_that_is_none_leads_to_what_stands_in_its_place(
+    path: tuple[str | int, ...], way: str
+) -> None:
+    said = refused(*path)
+    assert "unknown key" in said
+    assert way in said
+    assert "; known are " in said
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [(("site", "dataStore"), "datastore"), (("machines", 0, "hots"), "host")],
+)
+def test_a_key_that_is_only_misspelt_is_still_told_as_that(
+    path: tuple[str | int, ...], meant: str
+) -> None:
+    assert f"did you mean `{meant}`?" in refused(*path)
+
+
+def test_every_way_by_a_patch_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "patches.md").read_text()
+    kinds = ("VLANConfig", "EnvironmentConfig", "RegistryMirrorConfig", "TrustedRootsConfig")
+    assert sum("docs/patches.md" in one.way for one in MISSING) == len(kinds)
+    for kind in kinds:
+        assert f"kind: {kind}" in page
