@@ -37,6 +37,7 @@ from config.values import (
     HostKey,
     HostPort,
     HttpsUrl,
+    Interface,
     KeyName,
     KubernetesKey,
     KubernetesValue,
@@ -372,7 +373,7 @@ class MetalLB(Model):
     """Addresses for Services of type LoadBalancer, announced on layer 2."""
 
     version: Version = Field(default=versions.METALLB, description="the chart's version")
-    interface: Label = Field(default="eth0", description="the network interface to announce on")
+    interface: Interface = Field(default="eth0", description="the network interface to announce on")
     spare_addresses: int = Field(
         default=1, ge=0, le=1 << 16, description="addresses to keep for applications' own Services"
     )

@@ -179,6 +179,11 @@ def as_address(text: str) -> IPv4Address | None:
         return None
 
 
+def _is_interface(text: str) -> bool:
+    """Say whether Linux could call an interface so: 15 bytes at most (IFNAMSIZ)."""
+    return re.fullmatch(r"[a-z][a-z0-9._-]{0,14}", text, re.ASCII) is not None
+
+
 def _is_label(text: str) -> bool:
     return len(text) <= LABEL_LENGTH and _LABEL.fullmatch(text) is not None
 
@@ -460,6 +465,14 @@ Label = Annotated[
         _is_label,
         "not a valid name",
         "use at most 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit",
+    ),
+]
+Interface = Annotated[
+    str,
+    _checked(
+        _is_interface,
+        "not the name of a network interface",
+        "use at most 15 of a-z, 0-9, `.`, `-` and `_`, as in eth0, or eth0.120 for a VLAN on it",
     ),
 ]
 Host = Annotated[

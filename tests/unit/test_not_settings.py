@@ -62,3 +62,19 @@ def test_every_way_by_a_patch_is_on_the_page() -> None:
     assert sum("docs/patches.md" in one.way for one in MISSING) == len(kinds)
     for kind in kinds:
         assert f"kind: {kind}" in page
+
+
+@pytest.mark.parametrize(
+    ("interface", "good"),
+    [("eth0.120", True), ("bond0", True), ("ETH0", False), ("eth0/1", False), ("a" * 16, False)],
+)
+def test_addresses_are_announced_on_any_interface_that_linux_can_have(
+    interface: str, *, good: bool
+) -> None:
+    settings: dict[str, Any] = deepcopy(production())
+    settings["services"]["metallb"]["interface"] = interface
+    if good:
+        assert config.parse(settings).services.metallb is not None
+        return
+    with pytest.raises(config.SettingsError, match=r"metallb\.interface.*as in eth0"):
+        config.parse(settings)
