@@ -14,7 +14,7 @@ from components.foundation import Definition
 from components.hooks import end_waits_on_interrupt
 from components.machines import Machines
 from components.patch_files import PatchError, check_patch_files
-from components.sdk import be_quick, wait_for_registrations_first
+from components.sdk import be_quick
 from components.talosctl import TalosctlError, check_talosctl
 from config.engine import load_from_pulumi, require_secret
 from config.problems import SettingsError
@@ -84,4 +84,3 @@ if __name__ == "__main__":
     exit_when_told()
     end_waits_on_interrupt()
     main()
-    wait_for_registrations_first()

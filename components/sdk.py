@@ -1,16 +1,15 @@
 """What the program changes of Pulumi's SDK to be quick.
 
-Each change touches a private part of the SDK; tests/unit/test_sdk.py fails when one is gone.
+Its quadratic wait for outputs (`wait_for_rpcs` in pulumi/runtime/stack.py) stays: made to wait for
+its calls first, a program whose look-ups fail waits for ever for calls that stand on them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 
 from pulumi import log
-from pulumi.runtime import settings
 
 DEBUG = "PLATFORM_DEBUG"
 """The variable that gives the SDK its debug messages back."""
@@ -31,14 +30,3 @@ def _send_no_debug_messages() -> None:
         """Send nothing."""
 
     log.debug = debug
-
-
-def wait_for_registrations_first() -> None:
-    """Let the SDK wait for its calls before it waits for outputs; called after the last resource.
-
-    `wait_for_rpcs` (pulumi/runtime/stack.py) looks at its list of calls before any registration has
-    begun, finds none, and then waits for all outputs anew after each of them: time grows with the
-    square of the resources. One call in the list makes it wait for the calls, one by one.
-    """
-    calls = settings._get_rpc_manager().rpcs  # noqa: SLF001 there is no other way in
-    calls.append(asyncio.ensure_future(asyncio.sleep(0)))

@@ -1,31 +1,16 @@
-"""What the program changes of Pulumi's SDK works, and is still needed."""
+"""What the program changes of Pulumi's SDK works."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections.abc import Iterator
 from typing import Any
 
-import pulumi
 import pytest
 from pulumi import log
-from pulumi.runtime import mocks, settings, stack
+from pulumi.runtime import settings
 
-from components.sdk import DEBUG, be_quick, wait_for_registrations_first
-from tests.unit.recorder import event_loop
-
-
-class Thing(mocks.Mocks):
-    """Registers whatever it is given."""
-
-    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[Any, Any]]:
-        """Give a name as an id."""
-        return args.name, {}
-
-    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
-        """Answer what was asked."""
-        return dict(args.args), None
+from components.sdk import DEBUG, be_quick
 
 
 @pytest.fixture(autouse=True)
@@ -34,46 +19,6 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = gc.get_threshold()
     yield
     gc.set_threshold(*before)
-
-
-def waits(resources: int, monkeypatch: pytest.MonkeyPatch, *, mended: bool) -> int:
-    """Give for how many outputs the SDK waits in all, until a program has ended."""
-    seen = 0
-    wait = asyncio.wait
-
-    async def counted(tasks: list[Any], **options: Any) -> Any:
-        nonlocal seen
-        seen += len(tasks)
-        return await wait(tasks, **options)
-
-    async def program() -> None:
-        await stack.wait_for_rpcs()  # the stack itself is registered; a program begins after it
-        for number in range(resources):
-            pulumi.CustomResource("test:index:Thing", str(number), {})
-        if mended:
-            wait_for_registrations_first()
-        await stack.wait_for_rpcs()
-
-    asyncio.set_event_loop(event_loop())
-    mocks.set_mocks(Thing())
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio, "wait", counted)
-        event_loop().run_until_complete(program())
-    return seen
-
-
-def test_registrations_are_waited_for_before_their_outputs_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert waits(80, monkeypatch, mended=True) < 80
-
-
-def test_the_sdk_still_needs_to_be_told_to_wait_for_registrations_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert waits(80, monkeypatch, mended=False) > 80, (
-        "the SDK waits as it should by itself: remove wait_for_registrations_first"
-    )
 
 
 @pytest.mark.parametrize(("asked", "sent"), [("", 0), ("1", 1)])
