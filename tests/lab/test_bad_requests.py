@@ -15,6 +15,7 @@ import pytest
 
 from rehearsal.world import PROJECT, World, wait_until
 
+WITH_SERVICES = True
 BAD = PROJECT / "tests" / "fixtures" / "config" / "bad"
 
 # One file of each kind goes through the engine; `config check` reads all of them in the unit tests.
@@ -110,7 +111,7 @@ def test_a_machine_that_vcenter_refuses_is_told_once_with_key_fix_and_the_real_w
 ) -> None:
     world = make_world("--fault", "datastore-full")
     try:
-        said = world.up(code=255).stdout
+        said = world.up(code=1).stdout
         diagnostics = said.partition("Diagnostics:")[2]
         key = 'platform:site.datastore = "datastore01": it has no room for VirtualMachine node01'
         assert diagnostics.count(key) == 1, diagnostics
