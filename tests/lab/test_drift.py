@@ -130,8 +130,9 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
     (opened,) = found["NetworkPolicy argocd/applicationset"]["fields"]
     assert (opened["where"], opened["found"]) == ("spec.ingress[0].from", "(nothing): everybody")
     assert opened["wanted"].startswith("[{")
-    (hidden,) = found["Secret traefik/dashboard-user"]["fields"]
-    assert hidden["found"] == "(secret, changed)"
+    hidden = found["Secret traefik/dashboard-user"]["fields"]
+    assert {one["where"] for one in hidden} == {"stringData", "data"}
+    assert {one["found"] for one in hidden} == {"(secret, changed)"}
     assert found["Service metrics-server/metrics-server"]["what"].startswith("gone")
     assert left_behind(world, secret_values(world), report=text) == []
     assert text.count("<!-- platform-drift -->") == 1
