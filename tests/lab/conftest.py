@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from rehearsal.world import LAB, PROJECT, World
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A run in the background ignores Ctrl-C, and all that it starts would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORLDS = PROJECT / ".lab" / "worlds"
 
