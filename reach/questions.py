@@ -20,11 +20,11 @@ from components.cert_manager import ACME_SERVERS
 from components.foundation import load_definitions
 from components.layers import plans
 from components.manifests import ManifestError
-from config import gateway_api
+from config import gateway_api, git
 from config.addresses import Entry, Kind
 from config.problems import key_of
 from config.show import address_plan
-from config.values import split_url
+from config.values import split_git_url, split_url
 from reach.network import (
     DNS_A,
     DNS_PORT,
@@ -67,15 +67,6 @@ REGISTRIES = (
 PLUGINS = "https://get.pulumi.com/"
 CLOUDFLARE = "https://api.cloudflare.com/client/v4/"
 DISCOVERY = "https://discovery.talos.dev/"
-
-CHART_KEYS = {
-    "cilium": "cilium",
-    "metallb": "metallb",
-    "cert-manager": "certManager",
-    "traefik": "traefik",
-    "metrics-server": "metricsServer",
-    "argo-cd": "argocd",
-}
 
 
 def questions(settings: Settings, *, installed: bool) -> list[Question]:
@@ -160,8 +151,7 @@ def _factory(settings: Settings) -> Iterator[Question]:
 
 def _charts(settings: Settings) -> Iterator[Question]:
     for plan in plans(settings):
-        service = CHART_KEYS[plan.chart]
-        key = key_of(("services", service, "version"))
+        key = key_of(("services", plan.service, "version"))
         title = f"chart {plan.chart} {plan.version}"
         yield Question(title, plan.repository, key, _chart(plan))
     if settings.services.cilium is not None:
@@ -376,6 +366,11 @@ def _git(settings: Settings) -> Iterator[Question]:
         return
     url, key = argocd.repository_url, key_of(("services", "argocd", "repositoryUrl"))
     private = argocd.repository_access is not None
+    found = split_git_url(url)
+    if found is not None and found.scheme == "ssh":
+        ask_port = _connects(found.host, git.port(url))
+        yield Question("Git repository", url, key, ask_port, by_machines=True)
+        return
 
     def ask(network: Network) -> str:
         answer = network.get(f"{url.removesuffix('/')}/info/refs?service=git-upload-pack", most=512)

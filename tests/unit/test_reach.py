@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import ipaddress
 import json
@@ -330,6 +331,20 @@ def test_a_git_repository_must_be_readable_or_have_a_key(site: Site) -> None:
     site.answers[refs] = 401, b""
     argocd["repositoryAccess"] = {"kind": "token", "user": "oauth2"}
     assert of(config.parse(document), "Git repository").outcome is Outcome.OK
+
+
+def test_a_repository_by_ssh_is_tried_at_its_own_port(site: Site) -> None:
+    document = production()
+    argocd = document["services"]["argocd"]
+    argocd["repositoryUrl"] = "ssh://git@factory.test:2222/team/platform.git"
+    key = "ssh-ed25519 " + base64.b64encode(b"\0\0\0\x0bssh-ed25519" + bytes(36)).decode()
+    argocd["repositoryAccess"] = {"kind": "deployKey", "hostKeys": [key]}
+    row = of(config.parse(document), "Git repository")
+    assert row.outcome is Outcome.FAILED
+    assert "mistake" not in row.told
+    argocd["repositoryUrl"] = f"ssh://git@{site.host}/team/platform.git"
+    row = of(config.parse(document), "Git repository")
+    assert (row.outcome, row.told) == (Outcome.OK, f"answers on TCP {site.host.split(':')[1]}")
 
 
 def test_a_bucket_that_is_not_there_fails_and_one_that_asks_for_a_key_is_good(site: Site) -> None:
