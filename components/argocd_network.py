@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from components.place import API_PORT, HTTPS_PORT, Rule, anybody, in_namespace, metrics, ports
+from config import git
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD
@@ -75,12 +76,8 @@ class Policy(NamedTuple):
 
 def login_ports(argocd: ArgoCD) -> tuple[int, ...]:
     """Give the ports on which the single sign-on's own server is asked."""
-    urls = [
-        *([] if argocd.gitlab is None else [argocd.gitlab.url]),
-        *([] if argocd.gitea is None else [argocd.gitea.url]),
-        *([] if argocd.oidc is None else [argocd.oidc.issuer]),
-    ]
-    return tuple(urlsplit(url).port or HTTPS_PORT for url in urls)
+    servers = (where for _, where, _ in git.login_servers(argocd) if where is not None)
+    return tuple(urlsplit(where).port or HTTPS_PORT for where in servers)
 
 
 def policies(

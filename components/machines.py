@@ -21,6 +21,7 @@ import pulumi_vsphere as vsphere
 from components import disks, evidence, explanation, leftovers, resource_failures
 from components.configuration import LINK
 from components.failures import Questions
+from components.growth import LINUX_START_MIB
 from components.library import no_leftover_item
 from components.orphans import VCenter
 
@@ -33,9 +34,6 @@ GUEST_ID = "other3xLinux64Guest"
 OVA_NETWORK = "VM Network"
 SCSI = "pvscsi"
 NIC = "vmxnet3"
-
-LINUX_START_MIB = 3072
-"""What a Linux machine must have been started with to get more live than this (vSphere)."""
 
 IGNORED = [
     "annotation",

@@ -14,13 +14,14 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from config import git
 from config.problems import Path, Problem, key_of, problem
 from config.values import AddressRange, as_address, split_git_url, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from config.settings import ArgoCD, Machine, NetworkSettings, Services, Site, Talos
+    from config.settings import Machine, NetworkSettings, Services, Site, Talos
 
 MACHINE_PREFIXES = range(8, 30)
 """A /29 is the smallest network that holds a gateway, three machines and a VIP."""
@@ -126,7 +127,7 @@ def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
     if services.argocd is not None:
         path: Path = ("services", "argocd", "repositoryUrl")
         yield "Git repository", services.argocd.repository_url, path
-        yield from _of_login(services.argocd)
+        yield from git.login_servers(services.argocd)
     if services.backup is not None:
         yield "backup storage", services.backup.endpoint, ("services", "backup", "endpoint")
     if services.cert_manager is not None and services.cert_manager.dns is not None:
@@ -136,19 +137,6 @@ def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
             for index, resolver in enumerate(services.cert_manager.dns.resolvers):
                 path = ("services", "certManager", "dns", "resolvers", index)
                 yield "resolver", str(resolver), path
-
-
-def _of_login(argocd: ArgoCD) -> Iterator[tuple[str, str | None, Path]]:
-    """Give the hosts of the single sign-on, as `_of_hosts` does."""
-    path: Path = ("services", "argocd")
-    if argocd.github is not None:
-        yield "GitHub server", argocd.github.host_name, (*path, "github", "hostName")
-    if argocd.gitlab is not None:
-        yield "GitLab server", argocd.gitlab.url, (*path, "gitlab", "url")
-    if argocd.gitea is not None:
-        yield "Gitea server", argocd.gitea.url, (*path, "gitea", "url")
-    if argocd.oidc is not None:
-        yield "OpenID Connect provider", argocd.oidc.issuer, (*path, "oidc", "issuer")
 
 
 def entries(

@@ -111,6 +111,18 @@ def _git_host(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
         )
 
 
+def login_servers(argocd: ArgoCD) -> Iterator[tuple[str, str | None, Path]]:
+    """Give where people log in: what it is, its host or URL (None for github.com), its key."""
+    if argocd.github is not None:
+        yield "GitHub server", argocd.github.host_name, (*ARGOCD, "github", "hostName")
+    if argocd.gitlab is not None:
+        yield "GitLab server", argocd.gitlab.url, (*ARGOCD, "gitlab", "url")
+    if argocd.gitea is not None:
+        yield "Gitea server", argocd.gitea.url, (*ARGOCD, "gitea", "url")
+    if argocd.oidc is not None:
+        yield "OpenID Connect provider", argocd.oidc.issuer, (*ARGOCD, "oidc", "issuer")
+
+
 def _login(argocd: ArgoCD) -> Iterator[Problem]:
     given = [name for name in LOGINS if getattr(argocd, name) is not None]
     for name in given[1:]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from components.explanation import of_connection
+from components.explanation import meaning_of_connection
 from config.shown import line_text
 from reach.network import Network, NotTriedError
 
@@ -113,10 +113,11 @@ def _ask(question: Question, network: Network) -> Row:
 
 def _meaning(error: Exception) -> tuple[str, str]:
     words = " ".join((str(error) or type(error).__name__).split())
-    found = of_connection(("site",), "", words)
+    found = meaning_of_connection(words)
     if found is None:
         return f"it cannot be used ({words})", "check the name, the way there, and the proxy"
-    return found.fault, found.mend
+    fault, mend = found
+    return fault, f"{mend} ({words})"
 
 
 def _failed(question: Question, fault: str, mend: str) -> Row:

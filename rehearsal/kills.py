@@ -103,7 +103,6 @@ class Campaign:
         self.world = world
         self.random = random.Random(seed)
         self.wanted = Counter(wanted)
-        self.rounds: list[Round] = []
         self.killed = 0
         self.standing = False
         """The platform is whole."""
@@ -121,7 +120,6 @@ class Campaign:
             done = self._changes() if kind in {"up", "destroy"} else self._looks(kind)
             if done.converged and not done.kills:
                 continue  # it ended before its moment
-            self.rounds.append(done)
             record(done)
             if not done.converged:
                 return  # what comes after would only repeat it

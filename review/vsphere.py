@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.disks import SYSTEM, moved
+from components.growth import LINUX_START_MIB
 from components.tokens import MACHINE
 from review.preview import Change
 from review.verdict import Effect, Verdict, worst
@@ -130,8 +131,6 @@ DISK_READ = frozenset(["deviceAddress", "key", "path", "uuid"])
 DISK_SOURCE = "terraform-provider-vsphere, virtual_machine_disk_subresource.go"
 NIC_SOURCE = "terraform-provider-vsphere, virtual_machine_network_interface_subresource.go"
 
-LINUX_START_MIB = 3072
-"""A Linux machine that was started with at most so much memory gets none past it live."""
 MOST_TIMES = 16
 """vCenter adds memory live up to so many times what the machine was started with."""
 REBOOT = "about 2 minutes, while it reboots"
