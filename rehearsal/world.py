@@ -94,15 +94,21 @@ class World:
 
     def run(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
         """Run a command inside; `code` is the exit code that is expected, None for any."""
-        result = subprocess.run(
-            self.command(*argv),
-            cwd=self.project,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        try:
+            result = subprocess.run(
+                self.command(*argv),
+                cwd=self.project,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            # Bytes, whatever `text` says (python/cpython #87597).
+            said = b"".join(part for part in (error.stdout, error.stderr) if part).decode()
+            message = f"{' '.join(argv)}: not at its end after {timeout:.0f} s\n{said}"
+            raise WorldError(message) from None
         if code is not None and result.returncode != code:
             raise WorldError(
                 f"{' '.join(argv)}: exit code {result.returncode}, not {code}\n"

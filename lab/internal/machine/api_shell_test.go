@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -14,7 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/fake"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 
@@ -169,26 +167,6 @@ func logged(t *testing.T, n *node, source, query string) string {
 	}
 
 	return recorder.Body.String()
-}
-
-func TestADebugContainerRunsAsPlayedAsTheOthers(t *testing.T) {
-	pod := played(time.Now(), nil)
-	pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debugger", Image: "busybox"}}}
-	client := fake.NewClientset(&pod)
-	n := newTestNode(t)
-
-	if err := n.playDebuggers(context.Background(), client, []corev1.Pod{pod}); err != nil {
-		t.Fatal(err)
-	}
-
-	got, err := client.CoreV1().Pods("apps").Get(t.Context(), "web", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	if all := got.Status.EphemeralContainerStatuses; len(all) != 1 || all[0].Name != "debugger" || all[0].State.Running == nil {
-		t.Errorf("%+v", all)
-	}
 }
 
 func TestAKindThatNothingFillsIsKnownAsThat(t *testing.T) {

@@ -115,8 +115,9 @@ func (e *etcd) begin(provider config.Provider) error {
 func (e *etcd) watch() {
 	var client *clientv3.Client
 
-	for ; !e.boot.isStopping(); e.boot.sleep(2 * tick) {
-		var err error
+	var err error
+
+	for ; !e.boot.isStopping(); e.boot.sleep(probeInterval(err)) {
 		if client == nil {
 			if client, err = e.client(loopback4); err != nil {
 				e.boot.services.health("etcd", err)

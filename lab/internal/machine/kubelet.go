@@ -18,6 +18,8 @@ import (
 const (
 	kubeletInterval = time.Second
 	systemNamespace = "kube-system"
+	// fromCache lets the API server answer from its watch cache, without asking etcd, as a kubelet does.
+	fromCache = "0"
 )
 
 // node is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
@@ -116,7 +118,9 @@ func (n *node) sync(rotate bool) error {
 	}
 
 	// A kubelet may list the pods of its own node only, and get none by name that is not bound to it.
-	pods, err := client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + object.Name})
+	pods, err := client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
+		FieldSelector: "spec.nodeName=" + object.Name, ResourceVersion: fromCache,
+	})
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func (n *node) sync(rotate bool) error {
 		return errors.Join(refused, err)
 	}
 
-	return errors.Join(refused, n.playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
+	return errors.Join(refused, readyAgain(ctx, client, pods.Items), playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
 }
 
 // restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up

@@ -2,9 +2,7 @@ package machine
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,7 +13,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/simulated"
 )
@@ -154,30 +151,4 @@ func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(metav1.Status{ // else the caller went
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Message: message, Code: http.StatusNotImplemented,
 	})
-}
-
-// playDebuggers lets ephemeral containers (kubectl debug) run as KWOK lets all others: nobody else reports on them, and
-// kubectl would wait forever.
-func (n *node) playDebuggers(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod) error {
-	var problems []error
-
-	for i := range pods {
-		if len(pods[i].Spec.EphemeralContainers) == len(pods[i].Status.EphemeralContainerStatuses) || pods[i].Status.Phase != corev1.PodRunning {
-			continue
-		}
-
-		updated := pods[i].DeepCopy()
-		updated.Status.EphemeralContainerStatuses = nil
-
-		for _, one := range updated.Spec.EphemeralContainers {
-			updated.Status.EphemeralContainerStatuses = append(updated.Status.EphemeralContainerStatuses, corev1.ContainerStatus{
-				Name: one.Name, Image: one.Image, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
-			})
-		}
-
-		_, err := client.CoreV1().Pods(updated.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{})
-		problems = append(problems, err)
-	}
-
-	return errors.Join(problems...)
 }

@@ -31,7 +31,7 @@ const (
 func (n *node) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
 	name := n.boot.hostname()
 
-	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{ResourceVersion: fromCache})
 	if !apierrors.IsNotFound(err) {
 		return object, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate/csr"
@@ -92,6 +93,8 @@ func (b *boot) kubeletClient(ctx context.Context, provider config.Provider) (*ku
 	}
 
 	settings.CertFile, settings.KeyFile = certificate, key
+	// As a kubelet does; it looks at its pods every second.
+	settings.ContentType, settings.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 
 	return kubernetes.NewForConfig(settings)
 }

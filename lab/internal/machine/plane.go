@@ -214,14 +214,32 @@ func (p *plane) stop(grace time.Duration) {
 
 func (p *plane) kill() { p.stop(0) }
 
-// probe asks every static pod for its readiness, once a second.
+// probeInterval is the time until what answered a probe is asked again. One that is awaited is asked often; one
+// that is well less so, though still more often than Talos and the kubelet do: a world's processors are few.
+func probeInterval(problem error) time.Duration {
+	if problem != nil {
+		return 2 * tick
+	}
+
+	return 2 * time.Second
+}
+
+// probe asks every static pod for its readiness.
 func (p *plane) probe() {
 	client := p.boot.probeClient()
 	defer client.CloseIdleConnections()
 
-	for ; !p.boot.isStopping(); p.boot.sleep(2 * tick) {
-		for _, pod := range p.snapshot() {
+	var problems error
+
+	for ; !p.boot.isStopping(); p.boot.sleep(probeInterval(problems)) {
+		pods := p.snapshot()
+		if problems = nil; len(pods) == 0 {
+			problems = errNotYet
+		}
+
+		for _, pod := range pods {
 			err := p.probeOnce(client, pod)
+			problems = errors.Join(problems, err)
 
 			p.mu.Lock()
 			if current := p.pods[pod.name]; current != nil && current.process == pod.process {
