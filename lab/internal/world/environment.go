@@ -63,6 +63,8 @@ func ownEnvironment(l Layout, s *Spec) map[string]string {
 		"ARGOCD_CONFIG_DIR": l.path("cache", "argocd"),
 		// The tree is read-only: Python keeps what it compiled beside the lab, for all worlds.
 		"PYTHONPYCACHEPREFIX": filepath.Join(s.Project, labFolder, "pycache"),
+		// Else every run compiles all of the program and its packages, a third of a preview.
+		"PYTHONDONTWRITEBYTECODE": "",
 
 		"KUBECONFIG":  l.path("kubeconfig"),
 		"TALOSCONFIG": l.path("talosconfig"),
