@@ -291,6 +291,18 @@ def test_talos_gives_the_backup_credentials_that_can_only_read_snapshots(world: 
     assert job["spec"]["schedule"] == "0 * * * *"
 
 
+def test_a_backup_job_leaves_an_encrypted_snapshot_in_the_bucket(world: World) -> None:
+    place = ("--namespace", "platform-backup")
+    world.run("kubectl", "create", "job", *place, "--from=cronjob/etcd-backup", "now")
+    world.run("kubectl", "wait", *place, "--for=condition=Complete", "--timeout=3m", "job/now")
+    said = world.run("kubectl", "logs", *place, "job/now").stdout
+    world.run("kubectl", "delete", "job", *place, "now")
+    (key,) = re.findall(r"uploaded (prod/prod-[0-9TZ:-]+\.snap\.age)$", said.strip())
+    stored = (world.state / "storage" / "platform-prod-etcd" / key).read_bytes()
+    assert stored.startswith(b"age-encryption.org/v1\n-> X25519 ")
+    assert len(stored) > 1 << 20, "a snapshot of etcd is larger than a mebibyte"
+
+
 def test_what_argo_cd_changes_of_itself_is_no_change_for_the_program(world: World) -> None:
     world.run(
         "kubectl", "annotate", "deployments", "--all", "--namespace", "argocd",

@@ -252,8 +252,22 @@ func podStages(folder string) ([]byte, error) {
 			return nil, err
 		}
 
-		stages = append(stages, string(data))
+		stages = append(stages, withoutBackups(string(data)))
 	}
 
 	return []byte(strings.Join(stages, "---\n")), nil
+}
+
+// withoutBackups keeps KWOK from ending a Job's pods that take backups: how those end depends on what they find
+// (workloads/backup.go).
+func withoutBackups(stage string) string {
+	const job = `    - key: '.metadata.ownerReferences.[].kind'
+      operator: 'In'
+`
+
+	return strings.Replace(stage, job, `    - key: '.metadata.labels["app.kubernetes.io/name"]'
+      operator: 'NotIn'
+      values:
+      - 'etcd-backup'
+`+job, 1)
 }

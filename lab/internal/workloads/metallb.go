@@ -31,6 +31,10 @@ var isMetalLB = labelled(metallbNamespace, labels.Set{"app.kubernetes.io/name": 
 // LogOf is the log file of a pod's container whose program is real, in the folder that Options.Dir names; "" of
 // all others.
 func LogOf(dir, cluster string, pod *corev1.Pod, container string) string {
+	if isBackup(pod) {
+		return backupLog(dir, cluster, pod)
+	}
+
 	if !isMetalLB(pod) || container != metallbContainer {
 		return ""
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -40,7 +41,9 @@ type Options struct {
 	Links Links
 	// Authority is the one that the world trusts; it vouches for the simulated ACME authority.
 	Authority *pki.Authority
-	Log       *slog.Logger
+	// Resolve gives the address of a name outside the cluster, as the site's name servers know it; nil knows none.
+	Resolve func(name string) (netip.Addr, bool)
+	Log     *slog.Logger
 }
 
 // Part is one piece of the simulation, for a run's summary.
@@ -66,6 +69,7 @@ func parts() []part {
 		{Part{"cert-manager", "simulated", "issuers, certificates and caBundles; ACME certificates come from an authority of the lab"}, runCertManager},
 		{Part{"cert-manager-webhook", "simulated", "answers on the pods' addresses and admits everything"}, runCertManagerWebhook},
 		{Part{"metrics-server", "simulated", "serves metrics.k8s.io/v1beta1 from the kubelets, verified and authorized; its numbers are as real as the kubelets'"}, runMetricsServer},
+		{Part{"etcd-backup", "simulated", "does what talos-backup 0.1.0-beta.3 does: a real snapshot through the Talos API, real age, Amazon's real library; the storage checks signatures and names, and keeps objects in memory"}, runBackups},
 		{Part{"traefik", "simulated", "an HTTPS responder with the default TLSStore's certificate; it routes nothing"}, runTraefik},
 	}
 }

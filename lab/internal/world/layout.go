@@ -41,6 +41,7 @@ func (l Layout) Tools() string      { return l.path("tools") }
 func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
+func (l Layout) Storage() string    { return l.path("storage") }        // what backups have left, by bucket
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 
 // settings is the stack's, made from the operator's file; madeSettings is the same before a command
@@ -113,6 +114,12 @@ type Settings struct {
 			RepositoryURL string `json:"repositoryUrl"`
 			Revision      string `json:"revision"`
 		} `json:"argocd"`
+		Backup *struct {
+			Endpoint  string `json:"endpoint"`
+			Bucket    string `json:"bucket"`
+			Region    string `json:"region"`
+			PathStyle bool   `json:"pathStyle"`
+		} `json:"backup"`
 		CertManager *struct {
 			Domain string `json:"domain"`
 		} `json:"certManager"`

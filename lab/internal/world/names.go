@@ -23,6 +23,9 @@ func names(s Settings) map[string]netip.Addr {
 	if git := s.gitHost(); git != "" {
 		all = append(all, git)
 	}
+	if storage := s.storageHost(); storage != "" {
+		all = append(all, storage)
+	}
 	for _, name := range all {
 		next = next.Next()
 		out[name] = next

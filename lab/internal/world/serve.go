@@ -106,6 +106,9 @@ func Serve(l Layout, progress *os.File) error {
 	if err := serveGit(l, authority, spec, addresses, say); err != nil {
 		return err
 	}
+	if err := serveStorage(l, authority, spec, addresses, say); err != nil {
+		return err
+	}
 	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"net/netip"
 	"os"
 
 	"platform.lab/lab/internal/machine"
@@ -17,6 +18,10 @@ func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Auth
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
 			Bin: spec.Bin, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+			Resolve: func(name string) (netip.Addr, bool) {
+				address, known := names(spec.Settings)[name]
+				return address, known
+			},
 		})
 		if err != nil && ctx.Err() == nil {
 			log.Error("nothing answers on the cluster", "cluster", cluster.Name, "error", err)

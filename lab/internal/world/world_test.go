@@ -70,6 +70,21 @@ func TestTheRepositorysHostIsOneOfTheWorldsNames(t *testing.T) {
 	}
 }
 
+func TestTheStorageHasOneNameWithTheBucketInItOrWithout(t *testing.T) {
+	for style, wanted := range map[string]string{"true": "s3.example.com", "false": "etcd.s3.example.com"} {
+		var s Settings
+		s.Site.Vcenter, s.Site.ImageFactory = "vcenter.example.internal", "factory.talos.dev"
+		without := names(s)
+		text := `{"services": {"backup": {"endpoint": "https://s3.example.com:9000", "bucket": "etcd", "region": "r", "pathStyle": ` + style + `}}}`
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(s); len(got) != len(without)+1 || !servers.Contains(got[wanted]) {
+			t.Errorf("%s: got %v", style, got)
+		}
+	}
+}
+
 func TestThePublishedPluginsAreNoneAllOrThoseThatAreNamed(t *testing.T) {
 	for choice, wanted := range map[string]map[string]bool{
 		"stand-in":              {"kubernetes": false, "talos": false, "vsphere": false},
