@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_vsphere as vsphere
 
-from components import disks, evidence, explanation, leftovers, resource_failures
+from components import apart, disks, evidence, explanation, leftovers, resource_failures
 from components.configuration import LINK
 from components.failures import Questions
+from components.gate import Gate
 from components.growth import LINUX_START_MIB
 from components.library import no_leftover_item
 from components.orphans import VCenter
@@ -270,20 +271,42 @@ class Machines(pulumi.ComponentResource):
         strictness = self._settings.site.anti_affinity
         for role, machines in self._machines.items():
             if len(machines) > 1 and strictness != "none":
-                name = f"{self._settings.cluster.name}-{role}s-apart"
-                vsphere.ComputeClusterVmAntiAffinityRule(
-                    f"{role}s-apart",
-                    name=name,
-                    compute_cluster_id=self._cluster,
-                    virtual_machine_ids=[one.id for one in machines],
-                    mandatory=role == "controlplane" and strictness == "mandatory",
-                    opts=self._made_anew(
-                        f"{role}s-apart",
-                        leftovers.clear_rule,
-                        pulumi.Output.concat(self._cluster, ":", name),
-                    ),
-                )
+                mandatory = role == "controlplane" and strictness == "mandatory"
+                rule = self._keep_apart(role, machines, mandatory=mandatory)
+                if role == "controlplane":
+                    self._see_apart(machines, rule)
         self.register_outputs({})
+
+    def _keep_apart(
+        self, role: str, machines: list[vsphere.VirtualMachine], *, mandatory: bool
+    ) -> pulumi.Resource:
+        name = f"{self._settings.cluster.name}-{role}s-apart"
+        return vsphere.ComputeClusterVmAntiAffinityRule(
+            f"{role}s-apart",
+            name=name,
+            compute_cluster_id=self._cluster,
+            virtual_machine_ids=[one.id for one in machines],
+            mandatory=mandatory,
+            opts=self._made_anew(
+                f"{role}s-apart",
+                leftovers.clear_rule,
+                pulumi.Output.concat(self._cluster, ":", name),
+            ),
+        )
+
+    def _see_apart(self, machines: list[vsphere.VirtualMachine], rule: pulumi.Resource) -> None:
+        """Tell of control planes that run on one host in spite of the rule."""
+        names = [one.name for one in self._settings.control_planes]
+        uuids = {name: one.id for name, one in zip(names, machines, strict=True)}
+        hook = apart.kept_apart(VCenter.of(self._settings.site), self._password, uuids)
+        Gate(
+            f"{apart.CONTROL_PLANES}-seen",
+            {"machines": uuids},
+            after=rule,
+            on_create=hook,
+            on_update=hook,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _made_anew(
         self, name: str, clear: leftovers.Clear, place: pulumi.Input[str]

@@ -212,6 +212,13 @@ def by_uuid(content: Any, uuid: str) -> Any:  # noqa: ANN401 pyVmomi has no type
     return content.searchIndex.FindByUuid(None, uuid, True, False)  # noqa: FBT003 its signature
 
 
+def host_of(content: Any, uuid: str) -> str:  # noqa: ANN401 pyVmomi has no types
+    """Give the name of the host that a machine runs on; "" when vCenter has no such machine."""
+    machine = by_uuid(content, uuid)
+    host = None if machine is None else _read(content, machine, "runtime.host")
+    return str(host.name) if host is not None else ""
+
+
 def settle(machine: Any, clock: Clock, *endings: str) -> None:  # noqa: ANN401 pyVmomi has no types
     """Wait for what somebody else told vCenter to do with a machine, however it ends.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+ANTI_AFFINITY_RULE = (
+    "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
+)
 CONFIGURATION = "talos:machine/configurationApply:ConfigurationApply"
 """The configuration of one machine, as it is sent to it."""
 GATE = "platform:index:Gate"

@@ -16,7 +16,7 @@ from components import helm_records
 from components.engine_words import without_harmful_advice
 from components.kubernetes_api import ApiError, KubernetesApi
 from components.talosctl import TalosctlError, connect
-from drift import backups, cluster, machines, nodes, state
+from drift import backups, cluster, hosts, machines, nodes, state
 from drift.finding import DriftError, Finding
 from drift.report import Report, markdown, short
 from policies.model import SECRET, SIGNATURE
@@ -68,7 +68,12 @@ def look(now: dt.datetime) -> Report:
             raise DriftError("\n".join(preview.errors))
         in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
     return Report(
-        findings=(*state.findings(preview), *on_machines.findings, *in_cluster),
+        findings=(
+            *state.findings(preview),
+            *hosts.findings(preview),
+            *on_machines.findings,
+            *in_cluster,
+        ),
         watch=(
             *expiry(preview, now.date()),
             *backup,

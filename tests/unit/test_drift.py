@@ -16,7 +16,7 @@ from components import redaction
 from components.kubernetes_api import InvalidError
 from components.talosctl import Talosctl, TalosctlError
 from components.waiting import Result
-from drift import backups, cluster, machines, nodes, state
+from drift import backups, cluster, hosts, machines, nodes, state
 from drift.__main__ import main, revealed
 from drift.finding import DriftError, Field, Finding
 from drift.ownership import Thing, owner_of
@@ -54,6 +54,36 @@ def test_a_changed_input_is_told_with_both_values() -> None:
 def test_how_a_machine_is_at_the_moment_is_no_drift() -> None:
     old, new = ({"outputs": {"powerState": one, "changeVersion": one}} for one in ("a", "b"))
     assert refreshed("update", VM, old, new) == []
+
+
+RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
+
+
+def on_hosts(*places: str, rule: str = "controlplanes-apart") -> list[Finding]:
+    """Give the findings of machines on these hosts, all of them in one rule."""
+    ids = [f"id-{number}" for number, _ in enumerate(places)]
+    found: list[tuple[str, str, Mapping[str, Any]]] = [
+        (VM, f"node0{number}", {"id": ids[number], "outputs": {"hostSystemId": host}})
+        for number, host in enumerate(places)
+    ]
+    found.append((RULE, rule, {"inputs": {"virtualMachineIds": ids}}))
+    steps = [
+        {"op": "same", "urn": f"urn:pulumi:prod::platform::{kind}::{name}",
+         "oldState": {"type": kind, **of}, "newState": {"type": kind, **of}}
+        for kind, name, of in found
+    ]  # fmt: skip
+    return list(hosts.findings(Preview.of(json.dumps({"config": {}, "steps": steps}))))
+
+
+def test_control_planes_that_share_a_host_are_drift() -> None:
+    (found,) = on_hosts("host-1", "host-2", "host-1")
+    assert "node00, node02 run on one host, host-1" in found.what
+    assert "govc vm.migrate" in found.mend
+    assert on_hosts("host-1", "host-2", "host-3") == []
+
+
+def test_machines_that_no_rule_keeps_apart_may_share_a_host() -> None:
+    assert on_hosts("host-1", "host-1", rule="workers-apart") == []
 
 
 def test_a_thing_that_is_gone_is_told() -> None:

@@ -20,6 +20,7 @@ from tests.unit.recorder import (
     without_services,
 )
 
+GATE = "platform:index:Gate"
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
 
@@ -187,6 +188,14 @@ def test_the_settings_say_how_strictly_control_planes_are_kept_apart(
     site = production()["site"] | {"antiAffinity": strictness}
     rules = run(settings(site=site)).all(RULE)
     assert [one.inputs["mandatory"] for one in rules] == mandatory
+
+
+def test_a_gate_sees_the_control_planes_apart_where_a_rule_keeps_them_so() -> None:
+    gate = run_machines().one(GATE, "controlplanes-apart-seen")
+    assert gate.inputs["machines"] == {f"node0{n}": f"node0{n}-id" for n in (1, 2, 3)}
+    site = production()["site"] | {"antiAffinity": "none"}
+    gates = {one.name for one in run(settings(site=site)).all(GATE)}
+    assert "controlplanes-apart-seen" not in gates
 
 
 def test_the_library_says_that_it_is_not_published() -> None:
