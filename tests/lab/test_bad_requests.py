@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -52,55 +52,65 @@ LOST_IN_THE_COPY = ("encrypted-section",)
 """The lab's copy leaves out what is encrypted, so the program misses the section instead."""
 
 
-@pytest.mark.parametrize(
-    ("faults", "messages"),
-    [
-        (
-            ["vcenter-password"],
-            [
-                "platform:vspherePassword, platform:site.user: vcenter.example.internal refuses",
-                "Cannot complete login due to an incorrect user name or password",
-            ],
-        ),
-        (
-            ["vcenter-certificate-expired"],
-            [
-                'platform:site.vcenter = "vcenter.example.internal": its certificate has expired',
-                "certificate has expired or is not yet valid",
-            ],
-        ),
-        (
-            ["datastore-missing", "network-missing"],
-            [
-                "2 problems:",
-                'platform:site.datastore = "datastore01": vcenter.example.internal has no such',
-                "datastore 'datastore01' not found",
-                'platform:site.network = "platform": vcenter.example.internal has no such',
-            ],
-        ),
-        (
-            ["chart-missing"],
-            [
-                "6 problems:",
-                "platform:services.metallb.version = ",
-                "https://metallb.github.io/metallb has no such version of the chart metallb; set",
-            ],
-        ),
+SITES: Mapping[tuple[str, ...], Sequence[str]] = {
+    ("vcenter-password",): [
+        "platform:vspherePassword, platform:site.user: vcenter.example.internal refuses",
+        "Cannot complete login due to an incorrect user name or password",
     ],
-    ids=["password", "certificate", "inventory", "charts"],
-)
+    ("vcenter-certificate-expired",): [
+        'platform:site.vcenter = "vcenter.example.internal": its certificate has expired',
+        "certificate has expired or is not yet valid",
+    ],
+    ("datastore-missing", "network-missing"): [
+        "2 problems:",
+        'platform:site.datastore = "datastore01": vcenter.example.internal has no such',
+        "datastore 'datastore01' not found",
+        'platform:site.network = "platform": vcenter.example.internal has no such',
+    ],
+    ("chart-missing",): [
+        "6 problems:",
+        "platform:services.metallb.version = ",
+        "https://metallb.github.io/metallb has no such version of the chart metallb; set",
+    ],
+    ("vcenter-down",): [
+        'platform:site.vcenter = "vcenter.example.internal": nothing listens there; check',
+        "connect: connection refused",
+    ],
+    ("vcenter-certificate-unknown",): [
+        'platform:site.vcenter = "vcenter.example.internal": its certificate is signed by',
+        "certificate signed by unknown authority",
+    ],
+    ("datacenter-missing",): [
+        'platform:site.datacenter = "dc01": vcenter.example.internal has no such datacenter',
+        "datacenter 'dc01' not found",
+    ],
+    ("cluster-missing",): [
+        'platform:site.cluster = "cluster01": vcenter.example.internal has no such cluster',
+        "cluster 'cluster01' not found",
+    ],
+    ("charts-down",): [
+        "6 problems:",
+        "platform:services.argocd: its chart repository https://argoproj.github.io/argo-helm",
+        "platform:services.cilium.gatewayApiVersion = 1.4.1: https://raw.githubusercontent.com/",
+    ],
+}
+"""Faults of a site, and what is said of them."""
+OF_CHARTS = {"chart-missing", "charts-down"}
+
+
+@pytest.mark.parametrize("faults", SITES, ids="+".join)
 def test_a_broken_site_is_told_once_with_key_fix_and_the_real_words(
-    make_world: Callable[..., World], stack_file: Path, faults: list[str], messages: list[str]
+    make_world: Callable[..., World], stack_file: Path, faults: tuple[str, ...]
 ) -> None:
     before = stack_file.read_text()
-    if "chart-missing" in faults:  # only the whole platform has charts to miss
+    if OF_CHARTS & set(faults):  # only the whole platform has charts to miss
         shutil.copy(PROJECT / "Pulumi.prod.yaml", stack_file)
     world = make_world(*(option for one in faults for option in ("--fault", one)))
     try:
         result = world.run("pulumi", "preview", "--non-interactive", code=1)
         said = result.stdout + result.stderr
         diagnostics = said.partition("Diagnostics:")[2]
-        for message in messages:
+        for message in SITES[faults]:
             assert diagnostics.count(message) == 1, diagnostics
         assert diagnostics.count("error: ") == 1, diagnostics
         assert "Traceback" not in said
