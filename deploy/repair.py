@@ -40,6 +40,8 @@ class Site:
 
     settings: Settings
     password: str = field(repr=False)
+    talosconfig: str = field(repr=False, default="")
+    """The access to the machines' Talos; "" before the first `pulumi up` has ended."""
 
     @property
     def vcenter(self) -> VCenter:
@@ -59,7 +61,8 @@ class Site:
         if PASSWORD not in encrypted:
             message = f"{PASSWORD}: not set; `pulumi config set --secret {PASSWORD}`"
             raise EngineError(message)
-        return cls(settings, document[PASSWORD]["value"])
+        outputs = json.loads(pulumi("stack", "output", "--json", "--show-secrets").stdout)
+        return cls(settings, document[PASSWORD]["value"], outputs.get("talosconfig", ""))
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,8 @@ def _clear_machine(name: str, site: Site) -> None:
             f"{name}: not among platform:machines, so nobody can tell whether it holds anything"
         )
         raise OrphanError(message)
-    # Maintenance mode answers without credentials; one that wants some is no leftover.
-    with talosctl.connect("") as talos:
+    # Maintenance mode answers without credentials; one that takes them is no leftover.
+    with talosctl.connect(site.talosconfig) as talos:
         orphans.remove_orphan(
             site.vcenter,
             site.password,

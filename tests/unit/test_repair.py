@@ -226,12 +226,37 @@ def test_the_settings_and_the_password_come_from_the_engine(
     file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     document = {key: {"value": json.dumps(one), "secret": False} for key, one in file.items()}
     document[repair.PASSWORD] = {"value": "pw-of-the-test", "secret": True}
-    answer = SimpleNamespace(stdout=json.dumps(document))
-    monkeypatch.setattr(repair, "pulumi", lambda *_: answer)
+    answers = {"config": document, "stack": {"talosconfig": "access-of-the-test"}}
+    monkeypatch.setattr(
+        repair, "pulumi", lambda *argv: SimpleNamespace(stdout=json.dumps(answers[argv[0]]))
+    )
     site = Site.of_stack()
     assert site.settings == SITE.settings
     assert site.password == "pw-of-the-test"  # noqa: S105 the test's own
-    assert "pw-of-the-test" not in repr(site)
+    assert site.talosconfig == "access-of-the-test"
+    assert "of-the-test" not in repr(site)
+
+
+def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to_it(
+    imported: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the machine would refuse every question, and silence counts only after minutes."""
+    used: list[str] = []
+
+    @contextmanager
+    def connect(talosconfig: str) -> Iterator[object]:
+        used.append(talosconfig)
+        yield SimpleNamespace()
+
+    monkeypatch.setattr(repair.talosctl, "connect", connect)
+    monkeypatch.setattr(orphans, "remove_orphan", lambda *_: True)
+    site = Site(SITE.settings, SITE.password, "access-of-the-test")
+    document = state([NODE01, NODE03], creating(VM, "node02", name="node02"))
+    found = Found((), (creating(VM, "node02", name="node02")["resource"],), ())
+    monkeypatch.setattr(repair, "export", lambda: document)
+    repair.carry_out(document, found, site)
+    assert used == ["access-of-the-test"]
+    assert imported
 
 
 # --- What the program says of the engine's notes --------------------------------------------------
