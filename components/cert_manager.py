@@ -1,6 +1,6 @@
 """Layer cert-manager: who issues certificates, and the platform's own wildcard certificate.
 
-Let's Encrypt cannot reach the platform, so domains are proven by DNS (ACME, DNS-01). The private
+An ACME server outside cannot reach the platform, so domains are proven by DNS (DNS-01). The private
 authority is there always: a platform without a public domain uses it, and so do drills. A drill
 (`cluster.drill`) has no production issuer at all: Let's Encrypt allows five certificates a week
 for the same names, and a rebuild after a fire must not find them used up.
@@ -8,6 +8,7 @@ for the same names, and a rebuild after a fire must not find them used up.
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -18,6 +19,7 @@ from components.charts import CRITICAL, ChartPlan, Values, resources, spread
 from components.place import API_PORT, DNS_PORT, HTTPS_PORT, Place, anybody, metrics, ports
 from components.release import install
 from config.engine import require_secret
+from config.values import split_url
 
 if TYPE_CHECKING:
     from config.settings import CertManager as CertManagerSettings
@@ -35,7 +37,8 @@ ACME_SERVERS = {
     "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
 }
 TEN_YEARS = "87600h"
-DNS_TOKEN, DNS_KEY = "dns-token", "token"
+OWN_SERVER = "acme"
+DNS_TOKEN, DNS_KEY, DNS_ID = "dns-token", "token", "access-key"
 
 PROBE = {
     "apiVersion": API,
@@ -171,22 +174,47 @@ class CertManager(pulumi.ComponentResource):
         place: Place,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """Make Let's Encrypt's issuers; both, so that a trial needs no change of the platform.
+        """Make the ACME servers' issuers.
 
         Only the one of the settings is waited for: the other one's directory may be down.
         """
-        token = place.secret(DNS_TOKEN, {DNS_KEY: require_secret("dnsToken")})
+        secret = {DNS_KEY: require_secret("dnsToken")}
+        if cert_manager.dns is not None and cert_manager.dns.provider == "route53":
+            secret[DNS_ID] = require_secret("dnsAccessKey")
+        token = place.secret(DNS_TOKEN, secret)
         after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[token]))
-        for name, server in ACME_SERVERS.items():
-            if settings.cluster.drill and name == "letsencrypt-production":
-                continue
+        authority = {}
+        if cert_manager.acme is not None and cert_manager.acme.ca is not None:
+            bundle = base64.b64encode(cert_manager.acme.ca.encode()).decode()
+            authority = {"caBundle": bundle}
+        for name, server in acme_servers(settings).items():
             acme = {
                 "server": server,
+                **authority,
                 "email": cert_manager.email,
                 "privateKeySecretRef": {"name": f"{name}-account"},
                 "solvers": [{"dns01": solver(cert_manager)}],
             }
             issuer(name, {"acme": acme}, after, wait=name == cert_manager.issuer)
+
+
+def acme_servers(settings: Settings) -> dict[str, str]:
+    """Give the directories of the ACME servers, by issuer.
+
+    Of one's own server only that one; else both of Let's Encrypt, so that a trial needs no change
+    of the platform, but in a drill.
+    """
+    cert_manager = settings.services.cert_manager
+    if cert_manager is None or not cert_manager.uses_acme:
+        return {}
+    if cert_manager.acme is not None:
+        return {OWN_SERVER: cert_manager.acme.directory}
+    drill = settings.cluster.drill
+    return {
+        name: server
+        for name, server in ACME_SERVERS.items()
+        if not (drill and name == "letsencrypt-production")
+    }
 
 
 def issuer(
@@ -205,7 +233,7 @@ def issuer(
 
 
 def solver(cert_manager: CertManagerSettings) -> dict[str, Any]:
-    """Say how the domain is proven; the token is in the Secret."""
+    """Say how the domain is proven; what it takes of secrets is in the Secret."""
     dns = cert_manager.dns
     reference = {"name": DNS_TOKEN, "key": DNS_KEY}
     if dns is not None and dns.provider == "rfc2136":
@@ -213,8 +241,18 @@ def solver(cert_manager: CertManagerSettings) -> dict[str, Any]:
             "rfc2136": {
                 "nameserver": dns.name_server,
                 "tsigKeyName": dns.key_name,
-                "tsigAlgorithm": "HMACSHA256",
+                "tsigAlgorithm": dns.algorithm or "HMACSHA256",
                 "tsigSecretSecretRef": reference,
+            }
+        }
+    if dns is not None and dns.provider == "route53":
+        zone = {"hostedZoneID": dns.hosted_zone_id} if dns.hosted_zone_id else {}
+        return {
+            "route53": {
+                "region": dns.region,
+                **zone,
+                "accessKeyIDSecretRef": reference | {"key": DNS_ID},
+                "secretAccessKeySecretRef": reference,
             }
         }
     return {"cloudflare": {"apiTokenSecretRef": reference}}
@@ -226,6 +264,8 @@ def _open(place: Place, cert_manager: CertManagerSettings) -> None:
     if cert_manager.dns is not None and cert_manager.dns.name_server is not None:
         _, _, port = cert_manager.dns.name_server.partition(":")
         outside.append(int(port or DNS_PORT))
+    if cert_manager.acme is not None and (url := split_url(cert_manager.acme.directory)):
+        outside.append(url.port or HTTPS_PORT)
     every_port = sorted({API_PORT, *outside})
     place.allow(
         "controller",

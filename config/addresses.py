@@ -130,6 +130,9 @@ def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
         yield from git.login_servers(services.argocd)
     if services.backup is not None:
         yield "backup storage", services.backup.endpoint, ("services", "backup", "endpoint")
+    if services.cert_manager is not None and services.cert_manager.acme is not None:
+        path = ("services", "certManager", "acme", "directory")
+        yield "ACME server", services.cert_manager.acme.directory, path
     if services.cert_manager is not None and services.cert_manager.dns is not None:
         path = ("services", "certManager", "dns", "nameServer")
         yield "name server of the domain", services.cert_manager.dns.name_server, path

@@ -47,10 +47,10 @@ MISSING = (
         "ca caBundle caCertificate caCertificates certificateAuthority trustedRoots",
     ),
     Missing(
-        "not built: cert-manager proves names by Cloudflare or RFC 2136, at Let's Encrypt",
+        "cert-manager proves names by `dns`: Cloudflare, RFC 2136 or Route 53; other ways are not "
+        "built. A server of one's own is `acme.directory` with `issuer: acme`",
         frozenset({"certManager"}),
-        "accessKeyId acmeServer algorithm directory directoryUrl hostedZoneId region route53 "
-        "server solver solvers webhook",
+        "accessKeyId acmeServer directory directoryUrl route53 server solver solvers webhook",
     ),
 )
 

@@ -34,6 +34,11 @@ def _uses_acme(services: Services) -> bool:
     return services.cert_manager is not None and services.cert_manager.uses_acme
 
 
+def _proves_by_route53(services: Services) -> bool:
+    dns = services.cert_manager.dns if services.cert_manager is not None else None
+    return dns is not None and dns.provider == "route53"
+
+
 def _serves_dashboard(services: Services) -> bool:
     return services.traefik is not None and services.traefik.dashboard_domain is not None
 
@@ -60,7 +65,12 @@ def _backs_up(services: Services) -> bool:
 
 SECRET_KEYS = (
     SecretKey("vspherePassword", "the vCenter user's password", lambda _: True),
-    SecretKey("dnsToken", "Cloudflare's API token, or the TSIG key of rfc2136", _uses_acme),
+    SecretKey(
+        "dnsToken",
+        "Cloudflare's API token, the TSIG key of rfc2136, or Route 53's secret access key",
+        _uses_acme,
+    ),
+    SecretKey("dnsAccessKey", "the id of Route 53's access key", _proves_by_route53),
     SecretKey("traefikDashboardPassword", "the dashboard's password", _serves_dashboard),
     SecretKey("argocdRedisPassword", "what Argo CD's parts show to its Redis", _has_argocd),
     SecretKey(

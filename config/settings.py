@@ -9,6 +9,7 @@ an error. Keys are camelCase in YAML and JSON, snake_case here. Secrets are neve
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,7 @@ from config.values import (
     Address,
     AgePublicKey,
     Bucket,
+    Certificates,
     ClientId,
     Contract,
     Cron,
@@ -34,6 +36,7 @@ from config.values import (
     GroupName,
     GroupPath,
     Host,
+    HostedZone,
     HostKey,
     HostPort,
     HttpsUrl,
@@ -379,46 +382,82 @@ class MetalLB(Model):
     )
 
 
-class DnsChallenge(Model):
-    """How cert-manager proves the domain to Let's Encrypt (ACME, DNS-01)."""
+def _keys(names: Sequence[str], joint: str = "and") -> str:
+    return f" {joint} ".join(f"`{name}`" for name in names)
 
-    provider: Literal["cloudflare", "rfc2136"] = Field(description="who serves the domain")
+
+class DnsChallenge(Model):
+    """How cert-manager proves the domain to an ACME server (DNS-01)."""
+
+    provider: Literal["cloudflare", "rfc2136", "route53"] = Field(
+        description="who serves the domain"
+    )
     name_server: HostPort | None = Field(
         default=None, description="rfc2136: the name server to update, with its port if not 53"
     )
     key_name: KeyName | None = Field(default=None, description="rfc2136: the TSIG key's name")
+    algorithm: Literal["HMACMD5", "HMACSHA1", "HMACSHA256", "HMACSHA512"] | None = Field(
+        default=None, description="rfc2136: the TSIG key's algorithm; missing is HMACSHA256"
+    )
+    region: Region | None = Field(default=None, description="route53: the AWS region")
+    hosted_zone_id: HostedZone | None = Field(
+        default=None, description="route53: the hosted zone; missing: the one that fits"
+    )
     resolvers: tuple[Address, ...] = Field(
         default=(parse_address("1.1.1.1"), parse_address("9.9.9.9")),
         min_length=1,
-        description="name servers that see the domain as Let's Encrypt does",
+        description="name servers that see the domain as the ACME server does",
     )
 
     @model_validator(mode="after")
     def _settings_of_the_provider(self) -> DnsChallenge:
-        given = self.name_server is not None, self.key_name is not None
-        if self.provider == "rfc2136" and given != (True, True):
-            refuse("rfc2136 without `nameServer` or `keyName`", "give both")
-        if self.provider == "cloudflare" and given != (False, False):
-            refuse("cloudflare with `nameServer` or `keyName`", "remove them")
+        takes = {"rfc2136": ("nameServer", "keyName"), "route53": ("region",), "cloudflare": ()}
+        may = {"rfc2136": ("algorithm",), "route53": ("hostedZoneId",), "cloudflare": ()}
+        given = {
+            "nameServer": self.name_server,
+            "keyName": self.key_name,
+            "algorithm": self.algorithm,
+            "region": self.region,
+            "hostedZoneId": self.hosted_zone_id,
+        }
+        needed = takes[self.provider]
+        if missing := [key for key in needed if given[key] is None]:
+            refuse(f"{self.provider} without {_keys(missing, 'or')}", f"give {_keys(needed)}")
+        known = (*needed, *may[self.provider])
+        if foreign := [key for key, one in given.items() if one is not None and key not in known]:
+            refuse(f"{self.provider} with {_keys(foreign)}", f"remove {_keys(foreign)}")
         return self
+
+
+class AcmeServer(Model):
+    """An ACME server of one's own, such as step-ca or a company's."""
+
+    directory: HttpsUrl = Field(
+        description="its directory, as in https://ca.example.com/acme/acme/directory"
+    )
+    ca: Certificates | None = Field(
+        default=None,
+        description="who signed the server's own certificate, in PEM; missing: a public authority",
+    )
 
 
 class CertManager(Model):
     """Certificates: the platform's wildcard certificate, and those of applications."""
 
     version: Version = Field(default=versions.CERT_MANAGER, description="the chart's version")
-    issuer: Literal["letsencrypt-production", "letsencrypt-staging", "private-ca"] = Field(
-        description="who issues the certificates"
+    issuer: Literal["letsencrypt-production", "letsencrypt-staging", "acme", "private-ca"] = Field(
+        description="who issues the certificates; `acme` is a server of one's own"
     )
     domain: Domain = Field(description="the platform's domain; its certificate is for *.DOMAIN too")
-    email: Email | None = Field(default=None, description="for Let's Encrypt's notices")
+    email: Email | None = Field(default=None, description="for the ACME server's notices")
+    acme: AcmeServer | None = Field(default=None, description="the ACME server of one's own")
     dns: DnsChallenge | None = Field(
-        default=None, description="how the domain is proven to Let's Encrypt"
+        default=None, description="how the domain is proven to the ACME server"
     )
 
     @property
     def uses_acme(self) -> bool:
-        """Whether certificates come from Let's Encrypt."""
+        """Whether certificates come from an ACME server."""
         return self.issuer != "private-ca"
 
     @model_validator(mode="after")
@@ -428,6 +467,10 @@ class CertManager(Model):
             refuse(f"{self.issuer} without `email` or `dns`", "give both")
         if not self.uses_acme and given != (False, False):
             refuse("private-ca with `email` or `dns`", "remove them")
+        if self.issuer == "acme" and self.acme is None:
+            refuse("acme without the server's `acme`", "give `acme.directory`")
+        if self.issuer != "acme" and self.acme is not None:
+            refuse(f"{self.issuer} with `acme`", "remove it, or set issuer: acme")
         return self
 
 

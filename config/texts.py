@@ -17,6 +17,9 @@ LONGEST = 1000
 DATES = frozenset({"ends"})
 """Keys whose value is a day."""
 
+CERTIFICATES = frozenset({"ca"})
+"""Keys whose value has lines; their type lets only PEM through (values.py)."""
+
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u2800\u3164\uffa0")
 _VARIATION = range(0xFE00, 0xFE10)
@@ -35,7 +38,7 @@ def unprintable(value: object, path: Path) -> Iterator[Problem]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from unprintable(item, (*path, index))
-    elif isinstance(value, str):
+    elif isinstance(value, str) and path[-1] not in CERTIFICATES:
         if (fault := _fault(value)) is not None:
             yield problem(path, value, *fault)
         elif path[-1] not in DATES and _TIME.fullmatch(value):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
+from cryptography import x509
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
@@ -29,6 +30,10 @@ REFUSED = "refused"
 LABEL_LENGTH = 63
 HOST_LENGTH = 253
 TEXT_LENGTH = 255
+LARGEST_PEM = 64 * 1024
+_PEM = re.compile(
+    r"(-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\s*)+", re.ASCII
+)
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3})){2}")
 _KUBERNETES_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
@@ -275,6 +280,16 @@ def _is_log_destination(text: str) -> bool:
 def _is_https(text: str) -> bool:
     url = split_url(text)
     return url is not None and url.scheme == "https"
+
+
+def _are_certificates(text: str) -> bool:
+    """Say whether a text holds certificates and nothing else: a private key beside them is none."""
+    if len(text) > LARGEST_PEM or _PEM.fullmatch(text) is None:
+        return False
+    try:
+        return bool(x509.load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        return False
 
 
 def _is_folder(text: str) -> bool:
@@ -582,6 +597,23 @@ Region = Annotated[
         re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?").fullmatch,
         "not a region's name",
         "write it as your storage calls it, as in eu-central-1 or RegionOne",
+    ),
+]
+HostedZone = Annotated[
+    str,
+    _checked(
+        re.compile(r"Z[A-Z0-9]{1,31}").fullmatch,
+        "not a hosted zone of Route 53",
+        "write its id, as in Z2ABCDEF3GHIJK",
+    ),
+]
+Certificates = Annotated[
+    str,
+    _checked(
+        _are_certificates,
+        "not certificates in PEM",
+        "write them as `ca: |` with the lines from -----BEGIN CERTIFICATE----- to "
+        "-----END CERTIFICATE----- below it",
     ),
 ]
 ClientId = Annotated[

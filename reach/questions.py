@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import yaml
 
-from components.cert_manager import ACME_SERVERS
+from components.cert_manager import OWN_SERVER, acme_servers
 from components.foundation import load_definitions
 from components.layers import plans
 from components.manifests import ManifestError
@@ -329,9 +329,7 @@ def _certificates(settings: Settings) -> Iterator[Question]:
     if manager is None or manager.dns is None:
         return
     base: Path = ("services", "certManager")
-    for name, server in ACME_SERVERS.items():
-        if settings.cluster.drill and name == "letsencrypt-production":
-            continue
+    for name, server in acme_servers(settings).items():
 
         def directory(network: Network, server: str = server) -> str:
             found = _json(network.get(server), "an ACME server")
@@ -340,7 +338,7 @@ def _certificates(settings: Settings) -> Iterator[Question]:
                 raise RefusedError(fault, "check the name; a proxy between may answer for it")
             return "answers"
 
-        key = key_of((*base, "issuer"))
+        key = key_of((*base, *(("acme", "directory") if name == OWN_SERVER else ("issuer",))))
         yield Question("ACME", server, key, directory, by_machines=True)
     for index, resolver in enumerate(manager.dns.resolvers):
         key = key_of((*base, "dns", "resolvers", index))

@@ -1,6 +1,7 @@
 """The layers on the cluster under mocks: their order, what they register, what they keep secret."""
 
 import base64
+import datetime as dt
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +19,7 @@ from components.manifests import Manifest
 from config import SettingsError, parse
 from config.secret_keys import SECRET_KEYS, needed
 from tests.unit import recorder
+from tests.unit.certificates import certificate
 from tests.unit.recorder import (
     Platform,
     Registered,
@@ -279,6 +281,56 @@ def test_a_zone_of_rfc2136_is_updated_at_its_name_server() -> None:
     assert solver["dns01"]["rfc2136"]["nameserver"] == "ns.example.com:5353"
     egress = platform.one(POLICY, "cert-manager/controller").inputs["spec"]["egress"]
     assert 5353 in [port["port"] for rule in egress for port in rule["ports"]]
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "HMACSHA256"), ("HMACSHA512", "HMACSHA512")])
+def test_the_key_of_rfc2136_has_the_algorithm_that_its_server_made_it_with(
+    given: str | None, used: str
+) -> None:
+    dns = {"provider": "rfc2136", "nameServer": "ns.example.com", "keyName": "acme"}
+    settings = changed()
+    settings["services"]["certManager"]["dns"] = dns | ({"algorithm": given} if given else {})
+    (solver,) = specs(run(settings), ISSUER)["letsencrypt-staging"]["acme"]["solvers"]
+    assert solver["dns01"]["rfc2136"]["tsigAlgorithm"] == used
+
+
+def test_a_zone_of_route_53_is_changed_with_an_access_key_of_its_own() -> None:
+    settings = changed()
+    settings["services"]["certManager"]["dns"] = {
+        "provider": "route53", "region": "eu-central-1", "hostedZoneId": "Z2ABCDEF3GHIJK",
+    }  # fmt: skip
+    platform = run(settings)
+    (solver,) = specs(platform, ISSUER)["letsencrypt-staging"]["acme"]["solvers"]
+    assert solver["dns01"]["route53"] == {
+        "region": "eu-central-1",
+        "hostedZoneID": "Z2ABCDEF3GHIJK",
+        "accessKeyIDSecretRef": {"name": "dns-token", "key": "access-key"},
+        "secretAccessKeySecretRef": {"name": "dns-token", "key": "token"},
+    }
+    assert sorted(plain(platform.one(SECRET, "cert-manager/dns-token").inputs["stringData"])) == [
+        "access-key",
+        "token",
+    ]
+
+
+def test_an_acme_server_of_ones_own_is_the_only_one_and_is_reached_and_trusted() -> None:
+    end = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    authority = base64.b64decode(certificate(end)).decode()
+    settings = changed()
+    settings["services"]["certManager"] |= {
+        "issuer": "acme",
+        "acme": {"directory": "https://ca.corp.net:9000/acme/acme/directory", "ca": authority},
+    }
+    platform = run(settings)
+    issuers = specs(platform, ISSUER)
+    assert sorted(issuers) == ["acme", "private-ca", "self-signed"]
+    acme = issuers["acme"]["acme"]
+    assert acme["server"] == "https://ca.corp.net:9000/acme/acme/directory"
+    assert base64.b64decode(acme["caBundle"]).decode() == authority
+    wildcard = specs(platform, "kubernetes:cert-manager.io/v1:Certificate")["wildcard"]
+    assert wildcard["issuerRef"] == {"kind": "ClusterIssuer", "name": "acme"}
+    egress = platform.one(POLICY, "cert-manager/controller").inputs["spec"]["egress"]
+    assert 9000 in [port["port"] for rule in egress for port in rule["ports"]]
 
 
 def test_bgp_is_a_switch_with_peers() -> None:

@@ -34,7 +34,7 @@ def refused(*path: str | int) -> str:
         (("talos", "registryMirrors"), "docs/patches.md has the patch"),
         (("network", "httpProxy"), "for machines; the pods of charts get none"),
         (("network", "caBundle"), "charts trust public authorities only"),
-        (("services", "certManager", "dns", "algorithm"), "by Cloudflare or RFC 2136"),
+        (("services", "certManager", "dns", "webhook"), "Cloudflare, RFC 2136 or Route 53"),
     ],
 )
 def test_a_key_that_is_none_leads_to_what_stands_in_its_place(
