@@ -111,6 +111,16 @@ class Machines(pulumi.ComponentResource):
             named("cluster", "cluster"),
         )
         self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
+        if site.resource_pool is not None:
+            pool = site.resource_pool
+            # Its name alone would be looked for in all clusters.
+            path = f"{site.cluster}/Resources/{pool}"
+            self._pool = questions.ask(
+                lambda: vsphere.get_resource_pool_output(name=path, datacenter_id=home, opts=opts),
+                lambda words: explanation.of_object(
+                    site, ("site", "resourcePool"), pool, f"resource pool in {site.cluster}", words
+                ),
+            ).id
         self._datastore = questions.ask(
             lambda: vsphere.get_datastore_output(
                 name=site.datastore, datacenter_id=home, opts=opts

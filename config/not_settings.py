@@ -27,7 +27,8 @@ MISSING = (
         "bond bonds interfaces networkInterfaces networks nics vlan vlans",
     ),
     Missing(
-        "not built: machines are in the root pool of site.cluster, on site.datastore",
+        "not built: all machines are in one place: site.resourcePool or the cluster's root, and "
+        "site.datastore",
         frozenset({"machines", "site"}),
         "datastore datastoreCluster resourcePool storagePolicy",
     ),

@@ -114,6 +114,10 @@ class Site(Model):
     user: Text = Field(description="the vCenter user, as in pulumi@vsphere.local")
     datacenter: Text = Field(description="the vSphere datacenter's name")
     cluster: Text = Field(description="the vSphere cluster's name")
+    resource_pool: Text | None = Field(
+        default=None,
+        description="the resource pool in that cluster for the machines; missing: its root",
+    )
     datastore: Text = Field(description="the datastore for the machines' disks and the image")
     network: PortGroup = Field(description="the port group that the machines are joined to")
     folder: Folder = Field(description="the folder for the machines, made by the stack")

@@ -88,6 +88,10 @@ SITES: Mapping[tuple[str, ...], Sequence[str]] = {
         'platform:site.cluster = "cluster01": vcenter.example.internal has no such cluster',
         "cluster 'cluster01' not found",
     ],
+    ("resource-pool-missing",): [
+        'platform:site.resourcePool = "pool01": vcenter.example.internal has no such resource pool',
+        "resource pool 'cluster01/Resources/pool01' not found",
+    ],
     ("charts-down",): [
         "6 problems:",
         "platform:services.argocd: its chart repository https://argoproj.github.io/argo-helm",
@@ -105,6 +109,10 @@ def test_a_broken_site_is_told_once_with_key_fix_and_the_real_words(
     before = stack_file.read_text()
     if OF_CHARTS & set(faults):  # only the whole platform has charts to miss
         shutil.copy(PROJECT / "Pulumi.prod.yaml", stack_file)
+    if "resource-pool-missing" in faults:  # production is in its cluster's root
+        cluster = "cluster: cluster01\n"
+        assert cluster in before
+        stack_file.write_text(before.replace(cluster, f"{cluster}    resourcePool: pool01\n"))
     world = make_world(*(option for one in faults for option in ("--fault", one)))
     try:
         result = world.run("pulumi", "preview", "--non-interactive", code=1)

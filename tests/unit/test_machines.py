@@ -210,6 +210,13 @@ def test_names_of_the_site_are_looked_up_in_its_datacenter() -> None:
         assert calls[token]["datacenterId"] == "id-of-dc01"
 
 
+def test_machines_are_in_the_resource_pool_that_the_settings_name() -> None:
+    site = production()["site"] | {"resourcePool": "platform"}
+    platform = run(settings(site=site))
+    path = "cluster01/Resources/platform"
+    assert platform.one(VM, "node01").inputs["resourcePoolId"] == f"id-of-{path}"
+
+
 def test_each_machine_carries_the_tag_of_its_role() -> None:
     workers = [machine("worker01", "172.16.20.61", "worker")]
     platform = run(settings(machines=production()["machines"] + workers))

@@ -28,9 +28,9 @@ def refused(*path: str | int) -> str:
     ("path", "way"),
     [
         (("machines", 0, "networks"), "one network card; for a VLAN on it docs/patches.md"),
-        (("machines", 0, "datastore"), "not built: machines are in the root pool"),
-        (("site", "resource_pool"), "not built: machines are in the root pool"),
-        (("site", "datastoreCluster"), "not built: machines are in the root pool"),
+        (("machines", 0, "datastore"), "not built: all machines are in one place"),
+        (("machines", 0, "resource_pool"), "not built: all machines are in one place"),
+        (("site", "datastoreCluster"), "not built: all machines are in one place"),
         (("talos", "registryMirrors"), "docs/patches.md has the patch"),
         (("network", "httpProxy"), "for machines; the pods of charts get none"),
         (("network", "caBundle"), "charts trust public authorities only"),

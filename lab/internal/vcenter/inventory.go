@@ -25,7 +25,9 @@ type Inventory struct {
 	Cluster    string
 	Datastore  string
 	Network    string
-	Hosts      []string
+	// Pool is a resource pool of the cluster; empty: none beside its root.
+	Pool  string
+	Hosts []string
 }
 
 func (i Inventory) validate() error {
@@ -74,6 +76,15 @@ func (i Inventory) build(ctx context.Context, service *simulator.Service, dir st
 	hosts, err := i.addHosts(ctx, client, cluster)
 	if err != nil {
 		return err
+	}
+	if i.Pool != "" {
+		root, err := cluster.ResourcePool(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := root.Create(ctx, i.Pool, types.DefaultResourceConfigSpec()); err != nil {
+			return err
+		}
 	}
 	if i.Network != standardNetwork {
 		if err := i.addPortGroup(ctx, client, folders.NetworkFolder, hosts); err != nil {

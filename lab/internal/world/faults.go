@@ -21,6 +21,7 @@ const (
 	FaultPassword    = "vcenter-password"
 	FaultDatacenter  = "datacenter-missing"
 	FaultCluster     = "cluster-missing"
+	FaultPool        = "resource-pool-missing"
 	FaultDatastore   = "datastore-missing"
 	FaultNetwork     = "network-missing"
 	FaultFactory     = "factory-down"
@@ -33,7 +34,7 @@ const (
 )
 
 var faults = []string{
-	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultDatastore,
+	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultPool, FaultDatastore,
 	FaultNetwork, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull,
 }
 

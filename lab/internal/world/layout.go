@@ -92,6 +92,7 @@ type Settings struct {
 		User         string `json:"user"`
 		Datacenter   string `json:"datacenter"`
 		Cluster      string `json:"cluster"`
+		ResourcePool string `json:"resourcePool"`
 		Datastore    string `json:"datastore"`
 		Network      string `json:"network"`
 		ImageFactory string `json:"imageFactory"`

@@ -237,6 +237,7 @@ func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.
 			Cluster:    options.named(FaultCluster, s.Site.Cluster),
 			Datastore:  options.named(FaultDatastore, s.Site.Datastore),
 			Network:    options.named(FaultNetwork, s.Site.Network),
+			Pool:       options.named(FaultPool, s.Site.ResourcePool),
 			Hosts:      hosts(s),
 		},
 		Machines: machinesOf(fleet), Dir: l.Root, CloneDelay: options.CloneDelay, Log: log,
