@@ -215,6 +215,7 @@ func (b *boot) activate(provider config.Provider) {
 	b.mu.Unlock()
 
 	b.applyNetwork(provider)
+	b.applyFirewall(provider)
 
 	if provider.CompleteForBoot() {
 		b.mu.Lock()

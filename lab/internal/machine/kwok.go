@@ -2,8 +2,10 @@ package machine
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,7 +183,7 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	balance := &balancer{dial: new(net.Dialer).DialContext, targets: func() []string { return k.apiServers(provider) }}
+	balance := &balancer{dial: asPod(provider).DialContext, targets: func() []string { return k.apiServers(provider) }}
 
 	go balance.serve(ctx, listener)
 
@@ -221,6 +223,28 @@ func (k *kwokRunner) forwardsDNS(clusterID string) bool {
 
 		return dns.Enabled() && dns.ForwardKubeDNSToHost()
 	})
+}
+
+// asPod dials as the cluster's pods do, from their network: a machine's firewall tells by the address who it is. All that
+// plays in the lab's own namespace are controllers of pods.
+func asPod(provider config.Provider) *net.Dialer {
+	for _, text := range provider.Cluster().Network().PodCIDRs() {
+		pods, err := netip.ParsePrefix(text)
+		if err != nil || !pods.Addr().Is4() {
+			continue
+		}
+
+		// The last address but one: machines are given their parts of that network from its beginning.
+		first := pods.Masked().Addr().As4()
+		last := binary.BigEndian.Uint32(first[:]) | (1<<(pods.Addr().BitLen()-pods.Bits()) - 1)
+		own := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, last-1)))
+
+		if network.AddLoopback(own) == nil {
+			return &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))}
+		}
+	}
+
+	return &net.Dialer{}
 }
 
 func (k *kwokRunner) apiServers(provider config.Provider) []string {

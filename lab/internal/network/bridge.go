@@ -88,6 +88,23 @@ func (b *Bridge) AddAddress(address netip.Addr) error {
 	return nil
 }
 
+// SetSource decides which of the lab's own addresses its connections to a network behind the bridge come from.
+func (b *Bridge) SetSource(behind netip.Prefix, source netip.Addr) error {
+	link, err := netlink.LinkByName(b.name)
+	if err == nil {
+		err = netlink.RouteReplace(&netlink.Route{
+			LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_KERNEL,
+			Dst: ipNet(behind.Masked()), Src: source.AsSlice(),
+		})
+	}
+
+	if err != nil {
+		return fmt.Errorf("bridge %s: source %s: %w", b.name, source, err)
+	}
+
+	return nil
+}
+
 // RemoveAddress takes an address from the bridge; it is no error when the bridge has not got it.
 func (b *Bridge) RemoveAddress(address netip.Addr) error {
 	return removeAddress(b.name, address)

@@ -3,6 +3,7 @@ package network
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -298,6 +299,34 @@ func TestAFurtherAddressOfTheBridgeIsANeighbourUntilItIsRemoved(t *testing.T) {
 	if listener, err := net.Listen("tcp", net.JoinHostPort(shared.Addr().String(), "0")); err == nil {
 		listener.Close()
 		t.Error("the address is still there")
+	}
+}
+
+func TestConnectionsComeFromTheSourceThatIsSet(t *testing.T) {
+	bridge := newBridge(t)
+	namespace := newNamespace(t, bridge, "one", first)
+
+	source := netip.MustParseAddr("198.51.100.7")
+	if err := errors.Join(AddLoopback(source), bridge.SetSource(gateway, source), namespace.SetDefaultRoute(gateway.Addr())); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { _ = RemoveLoopback(source) })
+
+	listener, err := namespace.Listen("tcp", "0.0.0.0:9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+
+	conn, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", net.JoinHostPort(first.Addr().String(), "9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+
+	if got := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != source { //nolint:forcetypeassert // a TCP connection
+		t.Errorf("the connection comes from %s", got)
 	}
 }
 

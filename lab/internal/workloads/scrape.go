@@ -153,10 +153,19 @@ func (c *cluster) newScraper(pod *corev1.Pod, token string) *scraper {
 		before: map[string]reading{}, last: map[string]reading{}, problems: map[string]string{},
 	}
 
-	s.client = &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{
-		RootCAs: roots, MinVersion: tls.VersionTLS12,
-		InsecureSkipVerify: hasFlag(pod, "kubelet-insecure-tls"), //nolint:gosec // only when the pod is told so
-	}}}
+	// From the pod's own address, by which a machine's firewall knows it.
+	dialer := &net.Dialer{}
+	if own := net.ParseIP(pod.Status.PodIP); own != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: own}
+	}
+
+	s.client = &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{
+		DialContext: dialer.DialContext,
+		TLSClientConfig: &tls.Config{
+			RootCAs: roots, MinVersion: tls.VersionTLS12,
+			InsecureSkipVerify: hasFlag(pod, "kubelet-insecure-tls"), //nolint:gosec // only when the pod is told so
+		},
+	}}
 
 	if given := flagValues(pod, "kubelet-preferred-address-types"); len(given) > 0 {
 		s.kinds = strings.Split(given[0], ",")

@@ -99,8 +99,11 @@ type Settings struct {
 	} `json:"site"`
 	Machines []Machine `json:"machines"`
 	Network  struct {
-		CIDR    netip.Prefix `json:"cidr"`
-		Gateway netip.Addr   `json:"gateway"`
+		CIDR     netip.Prefix `json:"cidr"`
+		Gateway  netip.Addr   `json:"gateway"`
+		Firewall *struct {
+			Operators []netip.Prefix `json:"operators"`
+		} `json:"firewall"`
 	} `json:"network"`
 	Talos struct {
 		Version   string `json:"version"`

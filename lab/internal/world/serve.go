@@ -60,6 +60,10 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	say("network %s with gateway %s (simulated)", s.Network.CIDR, s.Network.Gateway)
 
+	if err := moveOperator(s, bridge, say); err != nil {
+		return err
+	}
+
 	if err := pullCables(l, spec.Options); err != nil {
 		return err
 	}
