@@ -16,6 +16,7 @@ import pulumi_kubernetes as kubernetes
 from components.admission import once_taken
 from components.charts import SECCOMP, ChartPlan, Values, resources, spread
 from components.configuration import KUBEPRISM_PORT
+from components.firewall import VXLAN_PORT
 from components.place import Rule, metrics, ports
 from components.release import install
 from components.workload import shape
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 NAMESPACE = "kube-system"
 REPOSITORY = "https://helm.cilium.io"
-VXLAN_PORT = 8223
-"""Not Cilium's 8472: ESXi 7 and NSX lose TCP on it, as vmxnet3's offload takes it for its own."""
 RELAY_PORT, RELAY_METRICS_PORT = 4245, 9966
 ONE_AT_A_TIME = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 GATEWAY_CLASS = "cilium"

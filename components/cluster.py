@@ -221,8 +221,11 @@ class Nodes(pulumi.ComponentResource):
         configuration: pulumi.Output[str],
     ) -> pulumi.Input[pulumi.Resource]:
         """Send the configuration to the machine, which reboots when the change needs it."""
-        address = str(machine.address)
-        hook = self._rollout.before_configuration(as_member(machine), configuration)
+        address, member = str(machine.address), as_member(machine)
+        hook = self._rollout.before_configuration(member, configuration)
+        first = in_order(
+            self._rollout.first_configuration(member, configuration), self._awake(machine, virtual)
+        )
         return talos.machine.ConfigurationApply(
             machine.name,
             node=address,
@@ -236,9 +239,7 @@ class Nodes(pulumi.ComponentResource):
                 # A machine rebuilt on the same address has no configuration.
                 replacement_trigger=virtual.id,
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[
-                        pulumi.ResourceHook(f"{machine.name}-awake", self._awake(machine, virtual))
-                    ],
+                    before_create=[pulumi.ResourceHook(f"{machine.name}-first", first)],
                     before_update=[pulumi.ResourceHook(f"{machine.name}-configuration", hook)],
                     on_error=[self._on_error],
                 ),

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from components import firewall
 from config import plain_yaml
 from config.settings import Machine, Settings
 
@@ -70,6 +71,7 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
     return [
         {"machine": _machine(settings, machine), "cluster": _cluster(settings, machine)},
         *_network(settings, machine),
+        *firewall.documents(settings, machine),
         *_kernel_log(settings),
         *_encryption(settings),
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from components import growth, refusals
+from components import growth, lockout, refusals
 from components.growth import Size
 from components.talosctl import EtcdMember, Talosctl, TalosctlError
 from components.waiting import Clock
@@ -257,8 +257,10 @@ class Observer:
         """
         found: list[Before | None] = []
         refused: list[str] = []
+        running = ""
 
         def lacking() -> str:
+            nonlocal running
             try:
                 running = self.talos.configuration(member.address)
                 talos = self.talos.version(member.address)
@@ -288,7 +290,20 @@ class Observer:
         if refused:
             message = f"{member}: not touched. {'. '.join(refused)}"
             raise HealthError(message)
+        # Last of all: whatever is asked of the machine's configuration afterwards ends the try.
+        if found[0] is not None and (
+            fault := lockout.tried(self.talos, self.clock, member.address, running, configuration)
+        ):
+            message = f"{member}: {fault}"
+            raise HealthError(message)
         return found[0]
+
+    def first_configuration(self, member: Member, configuration: str) -> None:
+        """Refuse a machine's first configuration if its firewall would keep this computer out."""
+        others = [one.address for one in self.members if one.name != member.name]
+        if fault := lockout.foreseen(self.talos, member.address, others, configuration):
+            message = f"{member}: not touched. {fault}"
+            raise HealthError(message)
 
     def wait_rebooted(self, member: Member, before: Before) -> None:
         """Wait until the machine runs another boot than before."""

@@ -36,6 +36,8 @@ SETTINGS = {
     "LinkConfig": "the machine's `address` in platform:machines, and platform:network",
     "ResolverConfig": "platform:network.nameServers",
     "TimeSyncConfig": "platform:network.timeServers",
+    "NetworkDefaultActionConfig": "platform:network.firewall",
+    "NetworkRuleConfig": "platform:network.firewall, or give the rule a name of its own",
     "VolumeConfig": "platform:talos.diskEncryption",
     "cluster.discovery": "platform:talos.discovery",
 }

@@ -73,6 +73,15 @@ class Rollout:
 
         return before_configuration
 
+    def first_configuration(self, member: Member, configuration: pulumi.Output[str]) -> Hook:
+        """Make the hook that refuses a first configuration that would keep this computer out."""
+
+        async def first_configuration(args: pulumi.ResourceHookArgs) -> None:
+            wanted = await resolved(configuration)
+            await self._observe(args, lambda one: one.first_configuration(member, wanted))
+
+        return first_configuration
+
     def bootstrap(self, member: Member) -> Hook:
         """Make the hook that starts etcd, on this machine, unless it runs somewhere."""
 

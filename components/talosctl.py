@@ -88,6 +88,19 @@ def dial(address: str) -> None:
     socket.create_connection((address, API_PORT), timeout=DIAL_SECONDS).close()
 
 
+def local_address(address: str) -> str | None:
+    """Give the address with which this computer reaches a machine; None when there is no way.
+
+    Nothing is sent. Behind a NAT the machine sees another one.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, API_PORT))
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
 def check_talosctl(version: str, run: Runner = run_talosctl) -> None:
     """Fail unless a talosctl of the platform's Talos minor version is on PATH.
 
@@ -223,6 +236,16 @@ class Talosctl:
         with private_file(file, configuration):
             result = self._run(address, "apply-config", "--dry-run", "--file", str(file))
         return REBOOT_AHEAD in result.stderr
+
+    def try_configuration(self, address: str, configuration: str, seconds: int) -> None:
+        """Let the machine run on a configuration for some seconds; then it takes the old one back.
+
+        The next order to apply one, a dry run too, ends that: it then keeps what it runs on.
+        """
+        file = self._talosconfig.with_name("machine.yaml")
+        with private_file(file, configuration):
+            how = ("--mode", "try", "--timeout", f"{seconds}s", "--file", str(file))
+            self._run(address, "apply-config", *how)
 
     def in_maintenance(self, address: str) -> bool:
         """Tell whether the machine waits for its first configuration.

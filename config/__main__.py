@@ -106,6 +106,11 @@ def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
             f"warning: platform:kubernetes.version = {version}: no fixes for {line} since "
             f"{ends}; plan the upgrade (https://kubernetes.io/releases)"
         )
+    if settings.network.firewall is None:
+        yield (
+            "warning: platform:network.firewall: missing, so the machines' ports are open to "
+            "whoever reaches them; list the operators' networks (docs/procedures/firewall.md)"
+        )
     services = settings.services
     if services.metrics_server is not None and services.cert_manager is None:
         yield (

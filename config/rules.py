@@ -15,6 +15,8 @@ from config.problems import Path, Problem, problem
 from config.settings import MOST_DATA_DISKS
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network
+
     from config.settings import (
         Cluster,
         Kubernetes,
@@ -548,6 +550,37 @@ def _traefik_address(traefik: Traefik, network: NetworkSettings) -> Iterator[Pro
         yield problem(path, traefik.address, NEVER_GIVEN, "use another address of the pool")
 
 
+def _firewall(draft: Draft) -> Iterator[Problem]:
+    if draft.network is None or draft.network.firewall is None:
+        return
+    network, firewall = draft.network, draft.network.firewall
+    listed = [("operators", index, one) for index, one in enumerate(firewall.operators)]
+    listed += [("kubernetes", index, one) for index, one in enumerate(firewall.kubernetes)]
+    inner = (("pod", "pods", network.pods), ("service", "services", network.services))
+    wider: list[tuple[str, int, IPv4Network]] = []
+    for key, index, one in listed:
+        path: Path = ("network", "firewall", key, index)
+        for kind, setting, inside in inner:
+            if one.overlaps(inside):
+                yield problem(
+                    path,
+                    one,
+                    f"overlaps the {kind} network {inside} (platform:network.{setting}): whoever "
+                    "is there outside the cluster gets no answer",
+                    "give the networks from which the machines see these computers",
+                )
+        for other_key, other_index, other in wider:
+            if one.subnet_of(other):
+                yield problem(
+                    path,
+                    one,
+                    f"lies in {other} (platform:network.firewall.{other_key}[{other_index}])",
+                    "remove it",
+                )
+                break
+        wider.append((key, index, one))
+
+
 def _git(draft: Draft) -> Iterator[Problem]:
     if draft.services is not None and draft.services.argocd is not None:
         yield from git.problems(draft.services.argocd)
@@ -587,6 +620,7 @@ RULES: tuple[Rule, ...] = (
     _gateway_api,
     _service_dependencies,
     _pools,
+    _firewall,
     _git,
     _drill,
 )

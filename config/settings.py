@@ -210,6 +210,18 @@ class Pool(Model):
     addresses: Range = Field(description="a range as in 172.16.20.100-172.16.20.150, or a network")
 
 
+class Firewall(Model):
+    """`platform:network.firewall`: who reaches the machines; the cluster's own parts always do."""
+
+    operators: tuple[Network, ...] = Field(
+        min_length=1,
+        description="networks of the people and CI that reach the APIs of Talos and Kubernetes",
+    )
+    kubernetes: tuple[Network, ...] = Field(
+        default=(), description="further networks that reach the API of Kubernetes alone"
+    )
+
+
 class NetworkSettings(Model):
     """`platform:network`: the machines' network, and the networks inside the cluster."""
 
@@ -229,6 +241,11 @@ class NetworkSettings(Model):
         default=parse_network("10.96.0.0/12"), description="the Services' network in the cluster"
     )
     pools: tuple[Pool, ...] = Field(default=(), description="pools of LoadBalancer addresses")
+    firewall: Firewall | None = Field(
+        default=None,
+        description="close the machines' ports to all but the cluster and these networks; "
+        "open when missing",
+    )
 
 
 # --- Talos and Kubernetes ----------------------------------------------------------------------

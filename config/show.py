@@ -117,7 +117,18 @@ def _summary(settings: Settings) -> list[Sequence[str]]:
         ("API", settings.endpoint),
         ("image", settings.ova_url),
         ("installer", settings.installer_image),
+        ("let in", _let_in(settings)),
     ]
+
+
+def _let_in(settings: Settings) -> str:
+    """Say who reaches the machines' own ports, beside the cluster."""
+    firewall = settings.network.firewall
+    if firewall is None:
+        return "everybody (no platform:network.firewall)"
+    operators = ", ".join(map(str, firewall.operators))
+    others = ", ".join(map(str, firewall.kubernetes))
+    return f"operators from {operators}" + (f"; to Kubernetes alone {others}" if others else "")
 
 
 def _block(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -107,6 +107,8 @@ def parse_network(value: object) -> IPv4Network:
             "host bits are set" if text.endswith(f"/{network.prefixlen}") else "not in CIDR form"
         )
         refuse(fault, f"did you mean {network}?")
+    if network.prefixlen == 0:
+        refuse("every address there is", "give the networks that are meant")
     if any(network.overlaps(each) for each in _NO_HOSTS):
         refuse("a network of loopback, link-local, multicast or reserved addresses", "give another")
     return network

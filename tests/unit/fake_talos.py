@@ -45,6 +45,14 @@ class FakeMachine:
     boots: int = 0
     kubelets: int = 0
     """How often it was rebooted, and its kubelet restarted."""
+    shuts: bool = False
+    """A firewall that it tries lets nobody in."""
+    shut: tuple[float, float] = (0.0, 0.0)
+    """From when to when nobody comes in."""
+    refuses: str = ""
+    """What Talos answers to a configuration that it is to try."""
+    tried: tuple[float, str] = (0.0, "")
+    """Until when it runs on a configuration that it tries."""
 
 
 @dataclass
@@ -55,6 +63,8 @@ class FakeTalos:
     commands: list[str] = field(default_factory=list)
     files: list[tuple[int, str]] = field(default_factory=list)
     """Mode and text of each configuration file that talosctl was given."""
+    tries: list[tuple[str, str]] = field(default_factory=list)
+    """Machine and text of each configuration that was tried."""
     now: float = 0.0
     tick: Callable[[], None] | None = None
 
@@ -66,6 +76,9 @@ class FakeTalos:
     def dial(self, address: str) -> None:
         if not any(one.address == address and one.up for one in self.machines):
             raise OSError(113, "No route to host")
+        begin, end = self.machine(address).shut
+        if begin <= self.now < end:
+            raise TimeoutError(110, "Connection timed out")
 
     def machine(self, address: str) -> FakeMachine:
         (found,) = (one for one in self.machines if one.address == address)
@@ -100,7 +113,9 @@ class FakeTalos:
             case ["get", "services", *_]:
                 return Result(0, "".join(map(_json, _services(machine))), "")
             case ["get", "machineconfig", *_]:
-                spec = {"metadata": {"id": "v1alpha1"}, "spec": machine.configuration}
+                end, tried = machine.tried
+                text = tried if self.now < end else machine.configuration
+                spec = {"metadata": {"id": "v1alpha1"}, "spec": text}
                 return Result(0, _json(spec), "")
             case ["list", "/var/lib/etcd"]:
                 names = [".", "member"] if machine.data else ["."]
@@ -131,9 +146,18 @@ class FakeTalos:
                 return Result(0, "", "")
             case ["bootstrap"]:
                 return self._bootstrap(machine)
+            case ["apply-config", "--mode", "try", "--timeout", seconds, "--file", file]:
+                if machine.refuses:
+                    return Result(1, "", machine.refuses)
+                end, text = self.now + float(seconds.removesuffix("s")), Path(file).read_text()
+                self.tries.append((machine.name, text))
+                machine.tried = end, text
+                if machine.shuts:  # the kernel has the rules a moment later
+                    machine.shut = (self.now + 1, end)
+                return Result(0, "", "")
             case ["apply-config", *_]:
-                file = Path(words[words.index("--file") + 1])
-                self.files.append((file.stat().st_mode & 0o777, file.read_text()))
+                given = Path(words[words.index("--file") + 1])
+                self.files.append((given.stat().st_mode & 0o777, given.read_text()))
                 with_ = "with a reboot" if machine.reboots else "without a reboot"
                 text = f"Dry run summary:\nApplied configuration {with_} (skipped in dry-run).\n"
                 return Result(0, "", f"{text}Config diff:\n-  secret: old\n+  secret: new\n")
