@@ -16,10 +16,12 @@ from urllib.parse import urljoin, urlsplit
 
 import yaml
 
+from components import firewall
 from components.cert_manager import OWN_SERVER, acme_servers
 from components.foundation import load_definitions
 from components.layers import plans
 from components.manifests import ManifestError
+from components.talosctl import local_address
 from config import gateway_api, git
 from config.addresses import Entry, Kind
 from config.problems import key_of
@@ -76,6 +78,7 @@ def questions(settings: Settings, *, installed: bool) -> list[Question]:
         *_factory(settings),
         *_charts(settings),
         *addresses(settings, installed=installed),
+        *firewall_rules(settings),
         *_names(settings),
         *_certificates(settings),
         *_git(settings),
@@ -259,6 +262,32 @@ def _answers(entry: Entry) -> Callable[[Network], str]:
         return f"answers on TCP {ports[entry.use]}"
 
     return ask
+
+
+def firewall_rules(
+    settings: Settings, source: Callable[[str], str | None] = local_address
+) -> Iterator[Question]:
+    """Ask whether the machines' firewall would let this computer in."""
+    wall = settings.network.firewall
+    if wall is None:
+        return
+    first = settings.control_planes[0]
+    text = "---\n".join(json.dumps(one) + "\n" for one in firewall.documents(settings, first))
+
+    def ask(_: Network) -> str:
+        own = source(str(first.address))
+        if own is None:
+            message = "no route to the machines from here"
+            raise NotTriedError(message)
+        if not firewall.lets_in(text, own):
+            raise RefusedError(
+                f"it keeps this computer out, which reaches the machines from {own}",
+                "give that address, or its network; behind a NAT, that which the machines see too",
+            )
+        return f"lets in {own}, from which this computer reaches the machines"
+
+    key = key_of(("network", "firewall", "operators"))
+    yield Question("machines' firewall", ", ".join(map(str, wall.operators)), key, ask)
 
 
 # --- What people and machines need -------------------------------------------------------------

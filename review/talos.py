@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from components import firewall
 from components.redaction import MAIN
 from components.tokens import KUBECONFIG, MACHINE_SECRETS
 from review.difference import NOTHING, Leaf, leaves
@@ -18,6 +19,7 @@ from review.verdict import Effect, Verdict, worst
 
 CONFIGURATION_INPUT = "machineConfigurationInput"
 SOURCE = "Talos 1.13, CanApplyImmediate"
+FIREWALL_SOURCE = "Talos 1.13, NfTablesChainConfigController; docs/decisions/0021"
 REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
 RESTART = "its parts of the control plane, seconds; the others answer meanwhile"
 
@@ -59,6 +61,8 @@ FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' net
 def field(leaf: Leaf) -> Effect:
     """Judge one field of a machine's configuration; its path begins with the document."""
     document, *path = leaf.path
+    if document.partition("/")[0] in firewall.KINDS:
+        return _firewall(document, leaf)
     if document != MAIN:
         return _document(document)
     match path:
@@ -73,9 +77,7 @@ def field(leaf: Leaf) -> Effect:
 
 def _document(document: str) -> Effect:
     kind = document.partition("/")[0]
-    if kind in ("LinkConfig", "ResolverConfig", "HostnameConfig", "NetworkRuleConfig") or (
-        kind == "NetworkDefaultActionConfig"
-    ):
+    if kind in ("LinkConfig", "ResolverConfig", "HostnameConfig"):
         return Effect(
             Verdict.UNKNOWN,
             f"{kind} applies live, and a mistake in it cuts the machine off: read its fields",
@@ -91,6 +93,24 @@ def _document(document: str) -> Effect:
     if kind == "VolumeConfig":
         return Effect(Verdict.UNKNOWN, "volumes take it when they are made; read its fields")
     return Effect(Verdict.SAFE, f"{kind} applies live", source=SOURCE)
+
+
+def _firewall(document: str, leaf: Leaf) -> Effect:
+    """Judge a change of the machine's firewall; the program tries it before it is kept."""
+    live = "live, without a reboot"
+    if document == firewall.DEFAULT and (leaf.new is NOTHING or leaf.new == "accept"):
+        why = f"the firewall goes, {live}: the machine's ports are open to whoever reaches them"
+        return Effect(Verdict.UNKNOWN, why, source=FIREWALL_SOURCE)
+    if document != firewall.DEFAULT and leaf.old is NOTHING and len(leaf.path) > 1:
+        return Effect(Verdict.SAFE, f"the firewall lets in more, {live}", source=FIREWALL_SOURCE)
+    return Effect(
+        Verdict.RESTARTS,
+        f"the firewall changes, {live}; each machine tries it first, and takes it back if it keeps "
+        "this computer out",
+        "new connections to the machine's own ports, of all whom no rule names; Services are not "
+        "concerned",
+        FIREWALL_SOURCE,
+    )
 
 
 def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:

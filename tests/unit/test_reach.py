@@ -401,6 +401,24 @@ def test_a_listener_and_a_host_that_refuses_are_both_somebody() -> None:
     assert who_answers(["127.0.0.1"], [port]) == {"127.0.0.1": f"a host there refuses TCP {port}"}
 
 
+@pytest.mark.parametrize(
+    ("own", "outcome"),
+    [
+        ("172.16.10.7", Outcome.OK),
+        ("172.16.20.9", Outcome.OK),
+        ("172.16.20.1", Outcome.FAILED),
+        ("192.0.2.7", Outcome.FAILED),
+        (None, Outcome.NOT_TRIED),
+    ],
+)
+def test_the_machines_firewall_must_let_this_computer_in(own: str | None, outcome: Outcome) -> None:
+    asked = reach_questions.firewall_rules(settings(), lambda _: own)
+    (row,) = ask_all(list(asked), Network({}), limit=20)
+    assert row.outcome is outcome
+    assert row.question.key == "platform:network.firewall.operators"
+    assert own is None or own in row.told
+
+
 def test_of_an_installed_platform_the_machines_must_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -463,6 +463,30 @@ def test_a_field_of_the_cluster_section_has_its_class(section: str, verdict: str
     assert reviewed(*configuration("node01", old, new)).verdict == verdict
 
 
+RULE = {"ingress": [{"subnet": "172.16.10.0/24"}, {"subnet": "172.16.11.0/24"}]}
+FEWER = {"ingress": RULE["ingress"][:1]}
+BLOCK, NAMED = "NetworkDefaultActionConfig", "NetworkRuleConfig/talos-api-operators"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict", "says"),
+    [
+        ({}, {BLOCK: {"ingress": "block"}, NAMED: RULE}, "restarts workloads",
+         "without a reboot; each machine tries it first"),
+        ({BLOCK: {"ingress": "block"}}, {}, "unknown effect", "open to whoever reaches them"),
+        ({NAMED: FEWER}, {NAMED: RULE}, "safe", "lets in more, live, without a reboot"),
+        ({NAMED: RULE}, {NAMED: FEWER}, "restarts workloads", "the firewall changes, live"),
+        ({NAMED: RULE}, {}, "restarts workloads", "the firewall changes, live"),
+    ],
+)  # fmt: skip
+def test_a_change_of_the_firewall_says_who_is_kept_out_and_that_nothing_reboots(
+    old: Any, new: Any, verdict: str, says: str
+) -> None:
+    found = reviewed(*configuration("node01", old, new))
+    assert found.verdict == verdict
+    assert says in markdown(found)
+
+
 def test_a_configuration_whose_fields_are_not_known_has_an_unknown_effect() -> None:
     apply, _ = configuration("node01", {}, {})
     assert reviewed(apply).verdict == "unknown effect"
