@@ -1,6 +1,7 @@
 package world
 
 import (
+	"errors"
 	"net/netip"
 
 	"platform.lab/lab/internal/network"
@@ -25,6 +26,12 @@ func operatorAddress(s Settings) (netip.Addr, bool) {
 
 // moveOperator gives the world's commands their address.
 func moveOperator(s Settings, bridge *network.Bridge, say func(string, ...any)) error {
+	if s.Network.Firewall != nil {
+		if err := canFilter(bridge); err != nil {
+			say("the machines' firewall is not held, their ports are open: %v", err)
+		}
+	}
+
 	own, moves := operatorAddress(s)
 	if !moves {
 		return nil
@@ -42,4 +49,14 @@ func moveOperator(s Settings, bridge *network.Bridge, say func(string, ...any)) 
 	say("this computer is %s, in platform:network.firewall.operators (simulated)", own)
 
 	return bridge.SetSource(s.Network.CIDR, own)
+}
+
+// canFilter says why this kernel cannot hold a machine's firewall; it tries in a namespace that is gone afterwards.
+func canFilter(bridge *network.Bridge) error {
+	probe, err := bridge.NewNamespace("firewall-probe")
+	if err != nil {
+		return err
+	}
+
+	return errors.Join(probe.SetFirewall(&network.Firewall{Block: true}), probe.Close())
 }
