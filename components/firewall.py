@@ -7,9 +7,9 @@ the network card before that. Why each rule is as it is: docs/decisions/0021-mac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 from config import plain_yaml
@@ -164,10 +164,12 @@ def _names(rule: Mapping[str, Any], address: IPv4Address) -> bool:
     """Say whether a rule names an address; what one part excepts, no other part lets in."""
     sources = rule.get("ingress") or ()
     excepted = [one["except"] for one in sources if one.get("except")]
-    if any(address in IPv4Network(one) for one in excepted if ":" not in one):
-        return False
-    subnets = [str(one.get("subnet")) for one in sources]
-    return any(address in IPv4Network(one) for one in subnets if ":" not in one)
+    return not _within(address, excepted) and _within(address, [one["subnet"] for one in sources])
+
+
+def _within(address: IPv4Address, networks: Iterable[str]) -> bool:
+    """Say whether one of these networks, as Talos takes them, has the address."""
+    return any(address in ip_network(str(one), strict=False) for one in networks)
 
 
 def with_firewall_of(wanted: str, running: str) -> str:

@@ -266,6 +266,8 @@ def test_without_the_setting_files_may_make_a_firewall_of_their_own(tmp_path: Pa
         (rule_text("own", 50000), STRANGER, False),  # the default accepts; a rule keeps out
         (rule_text("own", 50000), "10.1.2.3", True),
         (rule_text("own", 50001), STRANGER, True),
+        (rule_text("own", 50000).replace("10.1.0.0/16", "172.16.10.9/24"), OPERATOR, True),
+        (rule_text("own", 50000).replace("10.1.0.0/16", "2001:db8::/32"), OPERATOR, False),
         (
             (
                 "kind: NetworkRuleConfig\nname: own\n"
