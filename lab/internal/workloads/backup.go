@@ -17,6 +17,7 @@ import (
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	talosclient "github.com/siderolabs/talos/pkg/machinery/client"
 	clientconfig "github.com/siderolabs/talos/pkg/machinery/client/config"
+	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -152,11 +153,22 @@ func (c *cluster) endBackup(ctx context.Context, pod *corev1.Pod, says string, f
 	return again, err
 }
 
-// backup does a pod's work once, and says what it did.
-func (c *cluster) backup(ctx context.Context, pod *corev1.Pod) (string, error) {
+// backup does a pod's work once, from the pod's address, and says what it did.
+func (c *cluster) backup(ctx context.Context, pod *corev1.Pod) (says string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, backupTimeout)
 	defer cancel()
 
+	err = c.withAddress(ctx, pod, func(ctx context.Context, pod *corev1.Pod) error {
+		says, err = c.upload(ctx, pod)
+
+		return err
+	})
+
+	return says, err
+}
+
+// upload takes a snapshot of etcd to the storage.
+func (c *cluster) upload(ctx context.Context, pod *corev1.Pod) (string, error) {
 	environment, err := c.environment(ctx, pod)
 	if err != nil {
 		return "", err
@@ -259,7 +271,10 @@ func (c *cluster) snapshot(ctx context.Context, pod *corev1.Pod) (io.ReadCloser,
 	for _, slice := range slices.Items {
 		for _, endpoint := range slice.Endpoints {
 			for _, address := range endpoint.Addresses {
-				client, err := talosclient.New(ctx, talosclient.WithConfig(config), talosclient.WithEndpoints(address))
+				client, err := talosclient.New(ctx, talosclient.WithConfig(config), talosclient.WithEndpoints(address),
+					talosclient.WithGRPCDialOptions(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+						return dialerOf(pod).DialContext(ctx, "tcp", address)
+					})))
 				if err != nil {
 					return nil, err
 				}

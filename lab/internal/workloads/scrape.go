@@ -153,14 +153,8 @@ func (c *cluster) newScraper(pod *corev1.Pod, token string) *scraper {
 		before: map[string]reading{}, last: map[string]reading{}, problems: map[string]string{},
 	}
 
-	// From the pod's own address, by which a machine's firewall knows it.
-	dialer := &net.Dialer{}
-	if own := net.ParseIP(pod.Status.PodIP); own != nil {
-		dialer.LocalAddr = &net.TCPAddr{IP: own}
-	}
-
 	s.client = &http.Client{Timeout: scrapeTimeout, Transport: &http.Transport{
-		DialContext: dialer.DialContext,
+		DialContext: dialerOf(pod).DialContext,
 		TLSClientConfig: &tls.Config{
 			RootCAs: roots, MinVersion: tls.VersionTLS12,
 			InsecureSkipVerify: hasFlag(pod, "kubelet-insecure-tls"), //nolint:gosec // only when the pod is told so
@@ -182,6 +176,16 @@ func (c *cluster) newScraper(pod *corev1.Pod, token string) *scraper {
 	}
 
 	return s
+}
+
+// dialerOf dials from a pod's own address, by which a machine's firewall knows it; the lab's loopback must hold it.
+func dialerOf(pod *corev1.Pod) *net.Dialer {
+	dialer := &net.Dialer{}
+	if own := net.ParseIP(pod.Status.PodIP); own != nil {
+		dialer.LocalAddr = &net.TCPAddr{IP: own}
+	}
+
+	return dialer
 }
 
 // hasFlag says whether a pod's arguments switch something on.
