@@ -17,6 +17,7 @@ from components.health import HealthError, Member, Observer
 from components.patch_files import PatchError, check_patch_files
 from components.waiting import Clock
 from config import Settings, parse
+from config.__main__ import main
 from config.settings import Machine
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 from tests.unit.recorder import ROOT, machine, production, without_services
@@ -174,6 +175,27 @@ def test_no_two_documents_of_a_machine_have_one_name() -> None:
     model = settings()
     names = [one.name for one in firewall.rules(model, named(model, "node01"))]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("file", "warned", "shown"),
+    [
+        ("three.yaml", True, "everybody (no platform:network.firewall)"),
+        (
+            "three-and-two-workers.yaml",
+            False,
+            "operators from 172.16.10.0/24, 192.168.7.3/32; to Kubernetes alone 172.16.11.0/24",
+        ),
+    ],
+)
+def test_the_check_warns_of_open_machines_and_show_says_who_is_let_in(
+    capsys: pytest.CaptureFixture[str], file: str, *, warned: bool, shown: str
+) -> None:
+    path = str(ROOT / "tests" / "fixtures" / "config" / "good" / file)
+    assert main(["check", path]) == 0
+    assert ("warning: platform:network.firewall: missing" in capsys.readouterr().out) is warned
+    assert main(["show", path]) == 0
+    assert shown in capsys.readouterr().out
 
 
 # --- The charts' own ports -----------------------------------------------------------------------
