@@ -5,9 +5,16 @@ The tests run in this order in one world; the last ones take the cluster apart a
 
 from __future__ import annotations
 
+import base64
+import datetime as dt
 import json
+from pathlib import Path
+from typing import Any
 
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from rehearsal.world import Result, World, wait_until
 
@@ -83,6 +90,87 @@ def test_kubeconfig_opens_the_api(world: World) -> None:
     shown = world.run("kubectl", "--kubeconfig", str(path), "get", "--raw", "/readyz").stdout
     path.unlink()
     assert shown == "ok"
+
+
+def test_credentials_one_week_from_their_end_are_renewed_by_up_and_no_machine_is_touched(
+    world: World,
+) -> None:
+    world.expect_no_changes()
+    aged = world.state / "aged.json"
+    aged.touch(mode=0o600)
+    ends = age(world.state_with_secrets(), dt.timedelta(days=7), aged)
+    world.run("pulumi", "stack", "import", "--file", str(aged))
+    aged.unlink()
+    boots = {node: boot_id(world, node) for node in ALL}
+    # The preview shows it before it is done, and makes or removes nothing.
+    assert {step["op"] for step in world.preview().values()} == {"update"}
+    world.up()
+    told = json.loads(world.run("pulumi", "stack", "output", "--json", "expires").stdout)
+    now = dt.datetime.now(dt.UTC)
+    assert ends < now + dt.timedelta(days=8)
+    for name in ("talosconfig", "kubeconfig"):
+        assert dt.datetime.fromisoformat(told[name]) > now + dt.timedelta(days=300)
+    world.write_credentials()
+    assert {node: boot_id(world, node) for node in ALL} == boots
+    assert world.run("kubectl", "get", "nodes").stdout.count(" control-plane ") == 3
+    world.expect_no_changes()
+
+
+def age(state: dict[str, Any], left: dt.timedelta, target: Path) -> dt.datetime:
+    """Write a state whose two client certificates end soon, signed by the cluster's authorities."""
+    resources = state["deployment"]["resources"]
+    secrets = revealed(one_of(resources, "talos:machine/secrets:Secrets"))
+    access = revealed(one_of(resources, "talos:cluster/kubeconfig:Kubeconfig"))
+    authorities = secrets["machineSecrets"]["certs"]
+    text = json.dumps(state)
+    ends = dt.datetime.now(dt.UTC).replace(microsecond=0) + left
+    for old, authority in (
+        (secrets["clientConfiguration"]["clientCertificate"], authorities["os"]),
+        (access["kubernetesClientConfiguration"]["clientCertificate"], authorities["k8s"]),
+    ):
+        new = signed_again(old, authority["cert"], authority["key"], ends)
+        assert old in text
+        text = text.replace(old, new)
+    target.write_text(text)
+    return ends
+
+
+def one_of(resources: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = (one["outputs"] for one in resources if one["type"] == kind)
+    outputs: dict[str, Any] = found
+    return outputs
+
+
+def revealed(value: Any) -> Any:
+    """Take the marks of secrets out of a state that shows them."""
+    if isinstance(value, dict):
+        if "plaintext" in value:
+            return revealed(json.loads(value["plaintext"]))
+        return {key: revealed(one) for key, one in value.items()}
+    return [revealed(one) for one in value] if isinstance(value, list) else value
+
+
+def signed_again(old: str, authority: str, key: str, ends: dt.datetime) -> str:
+    """Sign a certificate once more, for the same key, with another end; all are base64 of PEM."""
+    before = x509.load_pem_x509_certificate(base64.b64decode(old))
+    by = x509.load_pem_x509_certificate(base64.b64decode(authority))
+    # Talos names the kind of key in the label, which others read from what is inside.
+    pem = base64.b64decode(key).replace(b"ED25519 PRIVATE KEY", b"PRIVATE KEY")
+    private: Any = serialization.load_pem_private_key(pem, None)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(before.subject)
+        .issuer_name(by.subject)
+        .public_key(before.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(ends - dt.timedelta(days=365))
+        .not_valid_after(ends)
+    )
+    for one in before.extensions:
+        made = made.add_extension(one.value, one.critical)
+    algorithm = None if isinstance(private, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    certificate = made.sign(private, algorithm)
+    return base64.b64encode(certificate.public_bytes(serialization.Encoding.PEM)).decode()
 
 
 def test_a_reboot_keeps_the_machines_state(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from components import leftovers, library, notes, orphans
+from components import leftovers, library, notes, orphans, talosctl
 from components.orphans import OrphanError
 from config.stack_file import load_file
 from deploy import __main__ as command
@@ -248,7 +248,7 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
         used.append(talosconfig)
         yield SimpleNamespace()
 
-    monkeypatch.setattr(repair.talosctl, "connect", connect)
+    monkeypatch.setattr(talosctl, "connect", connect)
     monkeypatch.setattr(orphans, "remove_orphan", lambda *_: True)
     site = Site(SITE.settings, SITE.password, "access-of-the-test")
     document = state([NODE01, NODE03], creating(VM, "node02", name="node02"))
