@@ -19,9 +19,13 @@ type Bridge struct {
 	name string
 }
 
+// gatewayHardware is the bridge's own hardware address. Without one the kernel gives it the lowest of its ports, another
+// one with every machine that comes and goes, and machines would answer to an address that is gone.
+var gatewayHardware = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}
+
 // NewBridge makes a bridge with the given address in the current network namespace and brings it up.
 func NewBridge(name string, address netip.Prefix) (*Bridge, error) {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: gatewayHardware}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return nil, fmt.Errorf("bridge %s: %w (the lab needs its own network namespace)", name, err)
 	}

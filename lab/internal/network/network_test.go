@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // insideVariable marks the copy of the test binary that runs in its own namespaces.
@@ -139,6 +141,33 @@ func TestNamespacesReachEachOtherAndTheBridge(t *testing.T) {
 
 	if err := one.SetDefaultRoute(gateway.Addr()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTheGatewayKeepsItsHardwareAddressWhenMachinesComeAndGo(t *testing.T) {
+	bridge := newBridge(t)
+
+	own := func() string {
+		link, err := netlink.LinkByName(bridge.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		return link.Attrs().HardwareAddr.String()
+	}
+	before := own()
+
+	// A bridge without an address of its own takes the lowest of its ports: with eight ports it would have changed.
+	for _, name := range strings.Split("abcdefgh", "") {
+		namespace, err := bridge.NewNamespace(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer namespace.Close()
+
+		if now := own(); now != before {
+			t.Fatalf("%s before, %s with machine %s", before, now, name)
+		}
 	}
 }
 
