@@ -70,7 +70,7 @@ def look(now: dt.datetime) -> Report:
     return Report(
         findings=(
             *state.findings(preview),
-            *hosts.findings(preview),
+            *hosts.findings(resources),
             *on_machines.findings,
             *in_cluster,
         ),

@@ -1,26 +1,35 @@
-"""Layer Drift: control planes that run on one host, though a rule is to keep them apart."""
+"""Layer Drift: control planes that run on one host, though a rule is to keep them apart.
+
+vCenter is asked: the machines' host is among what the program ignores of them, and of that the
+engine keeps the old value in a refresh too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from components import apart
+from components.orphans import OrphanError, connected, host_of
 from components.tokens import ANTI_AFFINITY_RULE, MACHINE
-from drift.finding import PULUMI, Finding
-from review.preview import Preview, State
+from deploy.engine import EngineError
+from deploy.repair import Site
+from drift.finding import PULUMI, DriftError, Finding
+
+Resource = Mapping[str, Any]
 
 
-def findings(preview: Preview) -> Iterator[Finding]:
-    """Look where a refresh found the machines that the control planes' rule names."""
-    everything = {one.urn: one.new or one.old for one in (*preview.unchanged, *preview.changes)}
-    by_name = {(one.type, urn.rsplit("::", 1)[-1]): one for urn, one in everything.items() if one}
-    rule = by_name.get((ANTI_AFFINITY_RULE, apart.CONTROL_PLANES))
-    named = rule.inputs.get("virtualMachineIds") or () if rule else ()
-    hosts = {
-        name: _host(one)
-        for (kind, name), one in by_name.items()
-        if kind == MACHINE and one.id in named
-    }
+def findings(resources: Sequence[Resource]) -> Iterator[Finding]:
+    """Look where the machines run that the control planes' rule names. Raises `DriftError`."""
+    uuids = kept_apart(resources)
+    if not uuids:
+        return
+    try:
+        site = Site.of_stack()
+        with connected(site.vcenter, site.password) as content:
+            hosts = {name: host_of(content, uuid) for name, uuid in uuids.items()}
+    except (EngineError, OrphanError) as error:
+        raise DriftError(str(error)) from None
     if shared := apart.together(hosts):
         yield Finding(
             place="vCenter",
@@ -31,5 +40,20 @@ def findings(preview: Preview) -> Iterator[Finding]:
         )
 
 
-def _host(machine: State) -> str:
-    return str(machine.outputs.get("hostSystemId") or "")
+def kept_apart(resources: Sequence[Resource]) -> dict[str, str]:
+    """Give the UUIDs, by name, of the machines that the control planes' rule names."""
+    rules = [
+        one
+        for one in resources
+        if one["type"] == ANTI_AFFINITY_RULE and _name(one) == apart.CONTROL_PLANES
+    ]
+    named = {uuid for rule in rules for uuid in rule["inputs"].get("virtualMachineIds") or ()}
+    return {
+        _name(one): one["id"]
+        for one in resources
+        if one["type"] == MACHINE and one.get("id") in named
+    }
+
+
+def _name(resource: Resource) -> str:
+    return str(resource["urn"]).rsplit("::", 1)[-1]

@@ -6,8 +6,10 @@ import datetime as dt
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,30 +61,40 @@ def test_how_a_machine_is_at_the_moment_is_no_drift() -> None:
 RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
 
 
-def on_hosts(*places: str, rule: str = "controlplanes-apart") -> list[Finding]:
+@pytest.fixture
+def on_hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
     """Give the findings of machines on these hosts, all of them in one rule."""
-    ids = [f"id-{number}" for number, _ in enumerate(places)]
-    found: list[tuple[str, str, Mapping[str, Any]]] = [
-        (VM, f"node0{number}", {"id": ids[number], "outputs": {"hostSystemId": host}})
-        for number, host in enumerate(places)
-    ]
-    found.append((RULE, rule, {"inputs": {"virtualMachineIds": ids}}))
-    steps = [
-        {"op": "same", "urn": f"urn:pulumi:prod::platform::{kind}::{name}",
-         "oldState": {"type": kind, **of}, "newState": {"type": kind, **of}}
-        for kind, name, of in found
-    ]  # fmt: skip
-    return list(hosts.findings(Preview.of(json.dumps({"config": {}, "steps": steps}))))
+
+    def look(*places: str, rule: str = "controlplanes-apart") -> list[Finding]:
+        names = [f"node0{number}" for number, _ in enumerate(places)]
+        where = dict(zip(names, places, strict=True))
+        prefix = "urn:pulumi:prod::platform::"
+        resources: list[dict[str, Any]] = [
+            {"type": VM, "urn": f"{prefix}{VM}::{name}", "id": name} for name in names
+        ]
+        inputs = {"virtualMachineIds": names}
+        resources.append({"type": RULE, "urn": f"{prefix}{RULE}::{rule}", "inputs": inputs})
+        site = SimpleNamespace(vcenter="vcenter", password="of-the-test")  # noqa: S106 the test's
+        monkeypatch.setattr(hosts.Site, "of_stack", lambda: site)
+        monkeypatch.setattr(hosts, "connected", lambda *_: nullcontext())
+        monkeypatch.setattr(hosts, "host_of", lambda _, uuid: where[uuid])
+        return list(hosts.findings(resources))
+
+    return look
 
 
-def test_control_planes_that_share_a_host_are_drift() -> None:
+def test_control_planes_that_share_a_host_are_drift(
+    on_hosts: Callable[..., list[Finding]],
+) -> None:
     (found,) = on_hosts("host-1", "host-2", "host-1")
     assert "node00, node02 run on one host, host-1" in found.what
     assert "govc vm.migrate" in found.mend
     assert on_hosts("host-1", "host-2", "host-3") == []
 
 
-def test_machines_that_no_rule_keeps_apart_may_share_a_host() -> None:
+def test_machines_that_no_rule_keeps_apart_may_share_a_host(
+    on_hosts: Callable[..., list[Finding]],
+) -> None:
     assert on_hosts("host-1", "host-1", rule="workers-apart") == []
 
 
