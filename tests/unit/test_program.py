@@ -91,7 +91,8 @@ def test_etcd_is_bootstrapped_once_between_the_first_configuration_and_its_healt
     assert platform.one(APPLY, "node01").urn in gate.dependencies
     assert gate.hooks("before_create") == ["etcd-first"]
     assert gate.hooks("before_update") == []
-    order = [one.name for one in platform.all(GATE)]
+    # The gate that sees control planes apart comes at any time after the last machine.
+    order = [one.name for one in platform.all(GATE) if "apart" not in one.name]
     assert order == [
         "etcd",
         "node01-healthy",
