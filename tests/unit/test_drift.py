@@ -18,6 +18,7 @@ from components import redaction
 from components.kubernetes_api import InvalidError
 from components.talosctl import Talosctl, TalosctlError
 from components.waiting import Result
+from deploy.repair import Site
 from drift import backups, cluster, hosts, machines, nodes, state
 from drift.__main__ import main, revealed
 from drift.finding import DriftError, Field, Finding
@@ -75,7 +76,7 @@ def on_hosts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
         inputs = {"virtualMachineIds": names}
         resources.append({"type": RULE, "urn": f"{prefix}{RULE}::{rule}", "inputs": inputs})
         site = SimpleNamespace(vcenter="vcenter", password="of-the-test")  # noqa: S106 the test's
-        monkeypatch.setattr(hosts.Site, "of_stack", lambda: site)
+        monkeypatch.setattr(Site, "of_stack", lambda: site)
         monkeypatch.setattr(hosts, "connected", lambda *_: nullcontext())
         monkeypatch.setattr(hosts, "host_of", lambda _, uuid: where[uuid])
         return list(hosts.findings(resources))
