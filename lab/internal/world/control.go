@@ -3,12 +3,10 @@ package world
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 
 	"platform.lab/lab/internal/machine"
 )
@@ -26,12 +24,7 @@ func serveControl(l Layout, fleet *machine.Fleet) error {
 			slog.Error("status", "error", err)
 		}
 	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("control ended", "error", err)
-		}
-	}()
+	answer(listener, mux, "control")
 	return nil
 }
 

@@ -2,18 +2,12 @@ package world
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
-	"strconv"
-	"time"
 
 	"platform.lab/lab/internal/gitserver"
-	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 )
 
@@ -22,11 +16,7 @@ func (s Settings) gitURL() *url.URL {
 	if s.Services.ArgoCD == nil {
 		return nil
 	}
-	location, err := url.Parse(s.Services.ArgoCD.RepositoryURL)
-	if err != nil {
-		return nil // the program's own check refuses it
-	}
-	return location
+	return parsed(s.Services.ArgoCD.RepositoryURL)
 }
 
 func (s Settings) gitHost() string {
@@ -50,21 +40,6 @@ func serveGit(l Layout, authority *pki.Authority, spec *Spec, addresses map[stri
 	if location == nil {
 		return nil
 	}
-	address := addresses[location.Hostname()]
-	if err := network.AddLoopback(address); err != nil {
-		return err
-	}
-	port := uint64(443)
-	if given := location.Port(); given != "" {
-		var err error
-		if port, err = strconv.ParseUint(given, 10, 16); err != nil {
-			return fmt.Errorf("platform:services.argocd.repositoryUrl: port %s: %w", given, err)
-		}
-	}
-	certificate, err := authority.Server(location.Hostname(), time.Now().Add(validity))
-	if err != nil {
-		return err
-	}
 	handler, err := gitserver.New(context.Background(), gitserver.Options{
 		Project: spec.Project, Dir: l.Repository(), URL: location.String(),
 		Revision: spec.Settings.Services.ArgoCD.Revision, Log: os.Stderr,
@@ -72,16 +47,12 @@ func serveGit(l Layout, authority *pki.Authority, spec *Spec, addresses map[stri
 	if err != nil {
 		return fmt.Errorf("Git server: %w", err)
 	}
-	listener, err := listen(netip.AddrPortFrom(address, uint16(port)), &certificate)
+	host := location.Hostname()
+	listener, err := listenAt(location, host, "services.argocd.repositoryUrl", authority, addresses[host])
 	if err != nil {
 		return fmt.Errorf("Git server: %w", err)
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("Git server ended", "error", err)
-		}
-	}()
+	answer(listener, handler, "Git server")
 	say("Git repository at %s (simulated): this project's folders, commit %.12s", location, handler.Commit)
 	return nil
 }

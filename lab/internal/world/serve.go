@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -136,6 +138,44 @@ func listen(address netip.AddrPort, certificate *tls.Certificate) (net.Listener,
 	return tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12}), nil
 }
 
+// listenAt listens where a URL of the settings says that a server outside is, under one of its names; `key` is the setting.
+func listenAt(location *url.URL, name, key string, authority *pki.Authority, address netip.Addr) (net.Listener, error) {
+	if err := network.AddLoopback(address); err != nil {
+		return nil, err
+	}
+	port := uint64(443)
+	if given := location.Port(); given != "" {
+		var err error
+		if port, err = strconv.ParseUint(given, 10, 16); err != nil {
+			return nil, fmt.Errorf("platform:%s: port %s: %w", key, given, err)
+		}
+	}
+	certificate, err := authority.Server(name, time.Now().Add(validity))
+	if err != nil {
+		return nil, err
+	}
+	return listen(netip.AddrPortFrom(address, uint16(port)), &certificate)
+}
+
+// parsed reads a URL of the settings; nil for what is none, which the program's own check refuses.
+func parsed(text string) *url.URL {
+	location, err := url.Parse(text)
+	if err != nil {
+		return nil
+	}
+	return location
+}
+
+// answer serves until the world ends; `what` names the server when it ends before.
+func answer(listener net.Listener, handler http.Handler, what string) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			slog.Error(what+" ended", "error", err)
+		}
+	}()
+}
+
 // validity of the servers' certificates; a world does not live longer.
 const validity = 6 * 24 * time.Hour
 
@@ -157,12 +197,7 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 	if err != nil {
 		return fmt.Errorf("image factory: %w", err)
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("image factory ended", "error", err)
-		}
-	}()
+	answer(listener, handler, "image factory")
 	return nil
 }
 
@@ -193,12 +228,7 @@ func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say f
 			return nil, fmt.Errorf("the lab has no server %q", hello.ServerName)
 		},
 	})
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("chart repositories ended", "error", err)
-		}
-	}()
+	answer(listener, handler, "chart repositories")
 	entries, err := charts.Index(spec.Bin)
 	if err != nil {
 		return err

@@ -1,16 +1,10 @@
 package world
 
 import (
-	"errors"
 	"fmt"
-	"log/slog"
-	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
-	"time"
 
-	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/storage"
 )
@@ -20,11 +14,7 @@ func (s Settings) storageURL() *url.URL {
 	if s.Services.Backup == nil {
 		return nil
 	}
-	location, err := url.Parse(s.Services.Backup.Endpoint)
-	if err != nil {
-		return nil // the program's own check refuses it
-	}
-	return location
+	return parsed(s.Services.Backup.Endpoint)
 }
 
 // storageHost is the only name that the storage has: with the bucket in it or without, as the settings say.
@@ -48,21 +38,6 @@ func serveStorage(l Layout, authority *pki.Authority, spec *Spec, addresses map[
 		return nil
 	}
 	name := spec.Settings.storageHost()
-	address := addresses[name]
-	if err := network.AddLoopback(address); err != nil {
-		return err
-	}
-	port := uint64(443)
-	if given := location.Port(); given != "" {
-		var err error
-		if port, err = strconv.ParseUint(given, 10, 16); err != nil {
-			return fmt.Errorf("platform:services.backup.endpoint: port %s: %w", given, err)
-		}
-	}
-	certificate, err := authority.Server(name, time.Now().Add(validity))
-	if err != nil {
-		return err
-	}
 	backup := spec.Settings.Services.Backup
 	handler, err := storage.New(storage.Options{
 		Host: location.Host, Bucket: backup.Bucket, Region: backup.Region, HostStyle: !backup.PathStyle, Dir: l.Storage(),
@@ -71,16 +46,11 @@ func serveStorage(l Layout, authority *pki.Authority, spec *Spec, addresses map[
 	if err != nil {
 		return err
 	}
-	listener, err := listen(netip.AddrPortFrom(address, uint16(port)), &certificate)
+	listener, err := listenAt(location, name, "services.backup.endpoint", authority, addresses[name])
 	if err != nil {
 		return fmt.Errorf("storage for backups: %w", err)
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error("the storage for backups ended", "error", err)
-		}
-	}()
+	answer(listener, handler, "the storage for backups")
 	say("storage for backups at https://%s, bucket %s (simulated)", name, backup.Bucket)
 	return nil
 }
