@@ -94,7 +94,7 @@ go-test: build ## vet and test the lab's Go code; what needs the real programs r
 	"$$go" vet -tags lab ./...
 	"$$go" test -vet=off -ldflags="-s -w" ./...
 
-# Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes; a world takes up to 4 GiB.
+# Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes.
 LAB_WORKERS ?= 2
 
 # Go's collector takes a tenth of a world's processor time; memory instead, up to 6 GiB a world.

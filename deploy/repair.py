@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,8 +41,12 @@ class Site:
 
     settings: Settings
     password: str = field(repr=False)
-    talosconfig: str = field(repr=False, default="")
-    """The access to the machines' Talos; "" before the first `pulumi up` has ended."""
+
+    @cached_property
+    def talosconfig(self) -> str:
+        """The access to the machines' Talos; "" before the first `pulumi up` has ended."""
+        outputs = json.loads(pulumi("stack", "output", "--json", "--show-secrets").stdout)
+        return str(outputs.get("talosconfig", ""))
 
     @property
     def vcenter(self) -> VCenter:
@@ -61,8 +66,7 @@ class Site:
         if PASSWORD not in encrypted:
             message = f"{PASSWORD}: not set; `pulumi config set --secret {PASSWORD}`"
             raise EngineError(message)
-        outputs = json.loads(pulumi("stack", "output", "--json", "--show-secrets").stdout)
-        return cls(settings, document[PASSWORD]["value"], outputs.get("talosconfig", ""))
+        return cls(settings, document[PASSWORD]["value"])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from deploy.repair import Found, Site, forget
 
 ROOT = Path(__file__).parents[2]
 SITE = Site(load_file(ROOT / "Pulumi.prod.yaml"), "password-of-the-test")
+SITE.talosconfig = ""  # no `pulumi up` has ended there
 SCHEDULED = "urn:pulumi:prod::platform::"
 
 
@@ -250,7 +251,8 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
 
     monkeypatch.setattr(talosctl, "connect", connect)
     monkeypatch.setattr(orphans, "remove_orphan", lambda *_: True)
-    site = Site(SITE.settings, SITE.password, "access-of-the-test")
+    site = Site(SITE.settings, SITE.password)
+    site.talosconfig = "access-of-the-test"
     document = state([NODE01, NODE03], creating(VM, "node02", name="node02"))
     found = Found((), (creating(VM, "node02", name="node02")["resource"],), ())
     monkeypatch.setattr(repair, "export", lambda: document)
