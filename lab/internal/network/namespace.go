@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,9 @@ const interfaceName = "eth0"
 
 // maxLinkName is the kernel's IFNAMSIZ without the terminating zero.
 const maxLinkName = 15
+
+// portPatience is how long the bridge may take to see a new link; the kernel needs up to a second.
+const portPatience = 10 * time.Second
 
 // Namespace is the network of one machine: lo and eth0, which is a veth pair's end.
 type Namespace struct {
@@ -49,7 +53,34 @@ func (b *Bridge) NewNamespace(name string) (*Namespace, error) {
 		return nil, errors.Join(fmt.Errorf("namespace %s: %w", name, err), n.Close())
 	}
 
+	if err := waitForPort(name); err != nil {
+		return nil, errors.Join(fmt.Errorf("namespace %s: %w", name, err), n.Close())
+	}
+
 	return n, nil
+}
+
+// waitForPort returns when the bridge forwards what the namespace says: the kernel looks at new links once a second
+// only (net/core/link_watch.c), and drops what comes before, also the first question for a neighbour's address.
+func waitForPort(name string) error {
+	deadline := time.Now().Add(portPatience)
+
+	for {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("port: %w", err)
+		}
+
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+
+		if time.Now().After(deadline) {
+			return fmt.Errorf("port: the link is %s after %s", link.Attrs().OperState, portPatience)
+		}
+
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // unshare makes a new network namespace on a thread that is thrown away afterwards.
