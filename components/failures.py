@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pulumi
 from pulumi.runtime.settings import SETTINGS
 
-from components.waiting import STOP
+from clients.waiting import STOP
 from config.problems import Problem
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def _plain_secret(path: Path) -> Problem:
         key_of(path),
         "a secret in plain text (not shown), where no secret belongs",
         "remove it, change it at its issuer, and set it as one of the stack's own secrets: "
-        "`python -m config check` lists them",
+        "`python -m ops check` lists them",
     )
 
 

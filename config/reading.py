@@ -1,6 +1,6 @@
 """Configuration: from raw values to `Settings`, or to the list of everything wrong with them.
 
-Both readers, of a stack file (`config.stack_file`) and of the engine (`config.engine`), bring the
+Both readers, of a stack file (`config.stack_file`) and of the engine (components), bring the
 raw values into one shape, `Raw`, so that they find the same problems and give the same model.
 """
 

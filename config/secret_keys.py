@@ -2,7 +2,7 @@
 
 Secrets are encrypted top-level keys of the stack file, set by the operator with
 `pulumi config set --secret`. They never enter the settings model; whoever uses one reads it with
-`config.engine.require_secret`.
+`components.stack_settings.require_secret`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from rehearsal.world import World
+from ops.rehearsal.world import World
 from tests.lab.secret_values import left_behind, secret_values
 
 WITH_SERVICES = True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import LAB, PROJECT, World, processes_of, wait_until
+from ops.rehearsal.world import LAB, PROJECT, World, processes_of, wait_until
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import wait_until
+from ops.rehearsal.world import wait_until
 
 ROOT = Path(__file__).parents[2]
 RUN_BY_THE_ENGINE = {"", "policies"}

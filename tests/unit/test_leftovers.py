@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from pyVmomi import vim, vmodl
 
-from components import leftovers, orphans
-from components.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
-from components.library import ITEM_PATH
-from components.orphans import OrphanError, VCenter
-from components.waiting import Clock
+from clients.vcenter import leftovers
+from clients.vcenter import machines as orphans
+from clients.vcenter.content_library import ITEM_PATH
+from clients.vcenter.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
+from clients.vcenter.machines import OrphanError, VCenter
+from clients.waiting import Clock
 from tests.unit.recorder import install_talosctl, run_production
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from components import library
-from components.library import remove_items
-from components.orphans import OrphanError, VCenter
+from clients.vcenter import content_library as library
+from clients.vcenter.content_library import remove_items
+from clients.vcenter.machines import OrphanError, VCenter
 from tests.unit.recorder import install_talosctl, production, run, without_services
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)

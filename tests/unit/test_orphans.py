@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from pyVmomi import vim, vmodl
 
-from components import evidence, orphans, talosctl
-from components.orphans import (
+from clients import talosctl
+from clients.vcenter import evidence
+from clients.vcenter import machines as orphans
+from clients.vcenter.machines import (
     OrphanError,
     VCenter,
     import_command,
@@ -20,7 +22,7 @@ from components.orphans import (
     unconfigured,
     ways_out,
 )
-from components.waiting import Clock
+from clients.waiting import Clock
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
 ON = vim.VirtualMachine.PowerState.poweredOn

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import config
-from components import backup, metrics_server
+from components.kubernetes import backup, metrics_server
 from components.layers import plans
 from config import versions
-from gitops.kustomize import build
-from render.exceptions import EXCEPTIONS
-from render.policies import is_exact, judge
+from ops.gitops.kustomize import build
+from ops.render.exceptions import EXCEPTIONS
+from ops.render.policies import is_exact, judge
 
 ROOT = Path(__file__).parents[2]
 IN_GIT = ("bootstrap", "platform", "apps", "clusters")

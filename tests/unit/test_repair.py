@@ -12,13 +12,16 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from components import leftovers, library, notes, orphans, talosctl
-from components.orphans import OrphanError
+from clients import talosctl
+from clients.pulumi_cli import EngineError
+from clients.vcenter import content_library as library
+from clients.vcenter import leftovers
+from clients.vcenter import machines as orphans
+from clients.vcenter.machines import OrphanError
+from components import notes
 from config.stack_file import load_file
-from deploy import __main__ as command
-from deploy import lock, repair
-from deploy.engine import EngineError
-from deploy.repair import Found, Site, forget
+from ops.deploy import command, lock, repair
+from ops.deploy.repair import Found, Site, forget
 
 ROOT = Path(__file__).parents[2]
 SITE = Site(load_file(ROOT / "Pulumi.prod.yaml"), "password-of-the-test")

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from rehearsal.recorder import Recorder
-from rehearsal.timeline import (
+from ops.rehearsal.recorder import Recorder
+from ops.rehearsal.timeline import (
     Outcome,
     Step,
     Timeline,
@@ -20,7 +20,7 @@ from rehearsal.timeline import (
     last_awaited,
     main,
 )
-from rehearsal.timeline_page import seconds, tick_distance
+from ops.rehearsal.timeline_page import seconds, tick_distance
 
 if TYPE_CHECKING:
     from pathlib import Path

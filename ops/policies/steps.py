@@ -1,0 +1,199 @@
+"""Layer Policies: what a plan must not do to what is there.
+
+The engine tells a policy pack what the program wants, never what there was (analyzer.proto): a
+replacement, a deletion, a protection taken away are seen only in a plan's steps. `violations` reads
+those of `pulumi preview --json`; the lab and the review of a change call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from ops.engine.operations import OPERATIONS
+from ops.policies.model import Level, mapping
+from ops.policies.plan import MEMBERS
+
+REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
+REMOVES = frozenset(op for op, change in OPERATIONS.items() if change == "delete")
+GOES = REPLACES | REMOVES
+SAFE_AMOUNT = 20
+"""More than all that a layer on the cluster makes: a plan that takes away more is worth a look."""
+
+
+KEYS_LOST = (
+    "nobody gets in any more, and no backup of etcd can be read; undo what changes them, or decide "
+    "to lose them and run `pulumi state unprotect` first"
+)
+UNPROTECT = "keep it, or take its protection away in a change of its own"
+ONE = (
+    "etcd keeps its quorum only when one is replaced at a time: change one, run `pulumi up`, then "
+    "change the next"
+)
+SPLIT = "read the whole plan, and split the change when that is not its purpose"
+
+
+class PlanError(Exception):
+    """What was given is not a plan."""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What a plan does that it must not, or should not, with the mend."""
+
+    rule: str
+    level: Level
+    urn: str
+    """The resource it is about; empty for the plan as a whole."""
+    text: str
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"[{self.level.value}] {self.rule}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan."""
+
+    op: str
+    urn: str
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The type of its resource, without those of its parents."""
+        return self.urn.split("::")[2].rpartition("$")[2]
+
+    @property
+    def name(self) -> str:
+        """The name of its resource."""
+        return self.urn.split("::", 3)[3]
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the resource is protected as it is there now."""
+        return bool(self.old.get("protect"))
+
+
+Finding = tuple[str, str]
+"""URN, and what is wrong."""
+
+
+@dataclass(frozen=True)
+class PlanRule:
+    """A rule on a plan's steps."""
+
+    name: str
+    level: Level
+    description: str
+    check: Callable[[list[Step]], Iterator[Finding]]
+
+
+def violations(preview: Mapping[str, Any]) -> list[Violation]:
+    """Find what a plan does that it must not: `preview` is the JSON of `pulumi preview --json`.
+
+    Raises `PlanError` when it holds no steps: what was not read must not pass.
+    """
+    given = preview.get("steps")
+    if not isinstance(given, list) or not given:
+        raise PlanError("it holds no `steps`: give the whole output of `pulumi preview --json`")
+    steps = [_step(one) for one in given]
+    return [
+        Violation(rule.name, rule.level, urn, text)
+        for rule in PLAN_RULES
+        for urn, text in rule.check(steps)
+    ]
+
+
+def _step(one: Mapping[str, Any]) -> Step:
+    return Step(one["op"], one["urn"], mapping(one.get("oldState")), mapping(one.get("newState")))
+
+
+def _machine_secrets(steps: list[Step]) -> Iterator[Finding]:
+    for step in _once(steps, GOES):
+        if step.type == MACHINE_SECRETS:
+            what = "deleted" if step.op in REMOVES else "made anew"
+            text = f"the machine secrets {step.name} would be {what}"
+            yield step.urn, f"{text}: {KEYS_LOST}"
+
+
+def _protection(steps: list[Step]) -> Iterator[Finding]:
+    for step in _once(steps, GOES):
+        if step.is_protected and step.type != MACHINE_SECRETS:
+            yield step.urn, f"{step.name} is protected, and would go; {UNPROTECT}"
+    for step in steps:
+        if step.is_protected and step.new and not step.new.get("protect"):
+            yield step.urn, f"{step.name} loses its protection; keep `protect=True` in its options"
+
+
+def _control_planes(steps: list[Step]) -> Iterator[Finding]:
+    members = _members(steps)
+    touched = [
+        step
+        for step in _once(steps, GOES)
+        if step.type == MACHINE and (members is None or step.name in members)
+    ]
+    replaced = [step for step in touched if step.op in REPLACES]
+    if replaced and len(touched) > 1:
+        names = ", ".join(sorted(step.name for step in touched))
+        yield replaced[0].urn, f"{names} would go in one plan, at least one to be made anew; {ONE}"
+
+
+def _members(steps: list[Step]) -> set[str] | None:
+    """Give the control planes there were and will be; None when no gate tells them."""
+    gates = [step for step in steps if (step.type, step.name) == (GATE, MEMBERS)]
+    if not gates:
+        return None
+    return {
+        name
+        for step in gates
+        for state in (step.old, step.new)
+        for name in mapping(mapping(state.get("inputs")).get("controlPlanes"))
+    }
+
+
+def _amount(steps: list[Step]) -> Iterator[Finding]:
+    gone = _once(steps, GOES)
+    if len(gone) > SAFE_AMOUNT:
+        yield "", f"{len(gone)} resources would be deleted or made anew; {SPLIT}"
+
+
+def _once(steps: Iterable[Step], ops: frozenset[str]) -> list[Step]:
+    """Give the first step with such an operation of each resource: a replacement has several."""
+    found: dict[str, Step] = {}
+    for step in steps:
+        if step.op in ops:
+            found.setdefault(step.urn, step)
+    return list(found.values())
+
+
+PLAN_RULES = (
+    PlanRule(
+        "plan-keeps-machine-secrets",
+        Level.MANDATORY,
+        "No plan deletes or replaces the machine secrets.",
+        _machine_secrets,
+    ),
+    PlanRule(
+        "plan-keeps-protection",
+        Level.MANDATORY,
+        "What is protected stays, and stays protected.",
+        _protection,
+    ),
+    PlanRule(
+        "plan-replaces-one-control-plane",
+        Level.MANDATORY,
+        "No plan replaces a control plane together with the loss of another.",
+        _control_planes,
+    ),
+    PlanRule(
+        "plan-is-small",
+        Level.ADVISORY,
+        f"A plan takes away or makes anew at most {SAFE_AMOUNT} resources.",
+        _amount,
+    ),
+)
