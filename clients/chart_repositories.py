@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from clients.explanation import meaning_of_connection
-from components.failures import listed
 from config import plain_yaml
-from config.problems import Problem, problem
+from config.problems import Problem, listed, problem
 
 if TYPE_CHECKING:
     from config.charts import ChartPlan

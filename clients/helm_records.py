@@ -1,4 +1,4 @@
-"""Layer Kubernetes: Helm's own records of releases, mended where a killed run left them broken.
+"""Helm's own records of releases, mended where a killed run left them broken.
 
 Helm keeps each revision of a release in a Secret. A run that is killed with its plugin leaves a
 `pending-...` revision, at which every later operation stops with "another operation is in
@@ -13,19 +13,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import pulumi
-
 from clients.kubernetes_api import KubernetesApi
 from clients.waiting import Clock
-from components.hooks import in_thread, resolved
 
 if TYPE_CHECKING:
-    from components.hooks import Hook
     from config.charts import ChartPlan
 
 PENDING = "pending-"
@@ -51,38 +46,6 @@ class Record:
     def pending(self) -> bool:
         """Whether an operation on it has begun and not ended."""
         return self.status.startswith(PENDING)
-
-
-Connect = Callable[[str], KubernetesApi]
-
-
-def before_install(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
-    """Make the hook that forgets a release which a killed run made and the state does not know."""
-
-    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
-        return forget_unknown(api, plan, clock)
-
-    return _hook(kubeconfig, mend)
-
-
-def before_upgrade(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
-    """Make the hook that forgets revisions which a killed run left pending."""
-
-    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
-        return forget_pending(api, plan, clock)
-
-    return _hook(kubeconfig, mend)
-
-
-def _hook(
-    kubeconfig: pulumi.Output[str], mend: Callable[[KubernetesApi, Clock], list[str]]
-) -> Hook:
-    async def hook(args: pulumi.ResourceHookArgs) -> None:
-        document = await resolved(kubeconfig)
-        for message in await in_thread(args, lambda clock: mend(KubernetesApi(document), clock)):
-            pulumi.log.warn(message)
-
-    return hook
 
 
 def forget_unknown(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[str]:

@@ -1,6 +1,6 @@
-"""Layer Kubernetes: the API at the address that everybody uses, asked by hooks.
+"""The Kubernetes API at the address that everybody uses.
 
-Only what hooks need, with the standard library: all else goes through the Kubernetes provider.
+Only what hooks and the operator's tools need, with the standard library: all else goes through the Kubernetes provider.
 """
 
 from __future__ import annotations
@@ -14,18 +14,12 @@ from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, HTTPSConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
-
-import pulumi
 
 from clients.talosctl import private_file
 from clients.waiting import Clock
-from components.hooks import in_thread, resolved
 from config import plain_yaml
-
-if TYPE_CHECKING:
-    from components.hooks import Hook
 
 API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
@@ -185,16 +179,6 @@ def _message(answer: bytes) -> str | None:
         return str(json.loads(answer)["message"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def api_answers(kubeconfig: pulumi.Output[str]) -> Hook:
-    """Make the hook that waits until the API says that it is ready."""
-
-    async def api_answers(args: pulumi.ResourceHookArgs) -> None:
-        document = await resolved(kubeconfig)
-        await in_thread(args, lambda clock: wait_ready(document, clock))
-
-    return api_answers
 
 
 def wait_ready(kubeconfig: str, clock: Clock) -> None:

@@ -28,7 +28,9 @@ class Command:
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run it; gives its exit status."""
-        status: int = import_module(self.module).main([*([self.word] * bool(self.word)), *arguments])
+        status: int = import_module(self.module).main(
+            [*([self.word] * bool(self.word)), *arguments]
+        )
         return status
 
     def parser(self) -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Layer vSphere: an image that an interrupted run left in the content library.
+"""vCenter's content library: an image that an interrupted run left in the content library.
 
 A run that is killed while the image is uploaded leaves an item in the library, empty or half full,
 but none in the stack's state; the next run would fail on its name. Nothing is made of such an item,
@@ -14,15 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse, HTTPSConnection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pulumi
-
-from clients.vcenter.machines import OrphanError, VCenter
-from components.hooks import in_thread, resolved
-
-if TYPE_CHECKING:
-    from components.hooks import Hook
+from clients.vcenter.connection import VCenter, VCenterError
 
 SESSION_PATH = "/rest/com/vmware/cis/session"
 ITEM_PATH = "/rest/com/vmware/content/library/item"
@@ -31,25 +25,10 @@ CALL_SECONDS = 60.0
 """vCenter answers a removal before the files are gone."""
 
 
-def no_leftover_item(
-    vcenter: VCenter,
-    password: pulumi.Output[str],
-    library: pulumi.Output[str],
-    name: str,
-) -> Hook:
-    """Make the hook that clears an item's place in the library (its id) before the item is made."""
-
-    async def no_leftover_item(args: pulumi.ResourceHookArgs) -> None:
-        secret, identity = await resolved(password), await resolved(library)
-        await in_thread(args, lambda _: remove_items(vcenter, secret, identity, name))
-
-    return no_leftover_item
-
-
 def remove_items(vcenter: VCenter, password: str, library: str, name: str) -> int:
     """Remove the items of this name from the library; tell how many there were.
 
-    Fails with OrphanError when vCenter does not answer, or refuses.
+    Fails with VCenterError when vCenter does not answer, or refuses.
     """
     with session(vcenter, password) as rest:
         wanted = {"spec": {"name": name, "library_id": library}}
@@ -85,16 +64,16 @@ class Session:
         """Send a request and give the value of its answer; None when it has none."""
         answer, text = self._send(method, path, body, headers)
         if answer.status == HTTPStatus.UNAUTHORIZED:
-            raise OrphanError(self._vcenter.refuses())
+            raise VCenterError(self._vcenter.refuses())
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise OrphanError(self._refusal(method, path, answer, text))
+            raise VCenterError(self._refusal(method, path, answer, text))
         return json.loads(text).get("value") if text.strip() else None
 
     def exists(self, path: str) -> bool:
         """Tell whether there is an object at a path; only 404 means no."""
         answer, text = self._send("GET", path)
         if answer.status >= HTTPStatus.BAD_REQUEST and answer.status != HTTPStatus.NOT_FOUND:
-            raise OrphanError(self._refusal("GET", path, answer, text))
+            raise VCenterError(self._refusal("GET", path, answer, text))
         return answer.status != HTTPStatus.NOT_FOUND
 
     def _send(
@@ -128,9 +107,9 @@ def session(vcenter: VCenter, password: str) -> Iterator[Session]:
             yield rest
         finally:
             # After a failure the connection may be of no use, and the failure is what is told.
-            with suppress(OSError, HTTPException, OrphanError):
+            with suppress(OSError, HTTPException, VCenterError):
                 rest.call("DELETE", SESSION_PATH)
     except (OSError, HTTPException) as error:  # its certificate, too
-        raise OrphanError(vcenter.unreachable(error)) from None
+        raise VCenterError(vcenter.unreachable(error)) from None
     finally:
         rest.close()

@@ -1,28 +1,22 @@
-"""Layer vSphere: what the machines share, left in vCenter by an interrupted run.
+"""What the machines share in vCenter, left there by an interrupted run.
 
 The folder, the tags, the content library and the rules that keep machines apart are made within
 milliseconds; a run that is killed just then leaves them in vCenter, but not in the stack's state,
 and the next one fails on their names. What holds nothing is removed; what holds something stays,
-and is told. Machines are in orphans.py, the library's items in library.py.
+and is told. Machines are in machines.py, the library's items in content_library.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-import pulumi
-from pyVmomi import vim, vmodl
+from pyVmomi import vmodl
 
-from clients.vcenter import machines as orphans
+from clients.vcenter.connection import MODEL, VCenter, VCenterError, by_uuid, connected, finish
 from clients.vcenter.content_library import ITEM_PATH, Session, session
-from clients.vcenter.machines import OrphanError, VCenter
 from clients.waiting import Clock
-from components.hooks import in_thread, resolved
-
-if TYPE_CHECKING:
-    from components.hooks import Hook
 
 VIRTUAL_MACHINE = "vsphere:index/virtualMachine:VirtualMachine"
 FOLDER = "vsphere:index/folder:Folder"
@@ -44,37 +38,22 @@ BY_REST = {
 }
 """What vCenter's REST API knows by its id, and where."""
 
-MODEL: Any = vim
-"""vSphere's own types, which pyVmomi makes at run time."""
 
 Clear = Callable[[VCenter, str, str, Clock], bool]
 """Clears a place: vCenter, its password, and what names the place."""
 
 
-def cleared(
-    vcenter: VCenter, password: pulumi.Output[str], clear: Clear, place: pulumi.Input[str]
-) -> Hook:
-    """Make the hook that clears a place in vCenter before something is made there."""
-
-    async def cleared(args: pulumi.ResourceHookArgs) -> None:
-        secret = await resolved(password)
-        where = await resolved(pulumi.Output.from_input(place))
-        await in_thread(args, lambda clock: clear(vcenter, secret, where, clock))
-
-    return cleared
-
-
 def clear_folder(vcenter: VCenter, password: str, path: str, clock: Clock) -> bool:
     """Remove an empty folder for machines, by its path; tell whether it was there."""
-    with orphans.connected(vcenter, password) as content:
+    with connected(vcenter, password) as content:
         where = f"/{vcenter.datacenter}/vm/{path}"
         folder = content.searchIndex.FindByInventoryPath(where)
         if folder is None:
             return False
         # One with permissions of its own was made by an administrator, who would miss them.
         if folder.childEntity or folder.permission:
-            raise OrphanError(_holds(vcenter, f"the folder {where}", FOLDER, "machines", where))
-        orphans.finish(folder.Destroy_Task(), clock)
+            raise VCenterError(_holds(vcenter, f"the folder {where}", FOLDER, "machines", where))
+        finish(folder.Destroy_Task(), clock)
         return True
 
 
@@ -84,14 +63,14 @@ def clear_rule(vcenter: VCenter, password: str, place: str, clock: Clock) -> boo
     Its name is the platform's own, and it holds nothing but references.
     """
     identity, _, name = place.partition(":")
-    with orphans.connected(vcenter, password) as content:
+    with connected(vcenter, password) as content:
         found = [one.key for one in _rules(content, identity) if one.name == name]
         if found:
             change = MODEL.cluster.RuleSpec(operation="remove", removeKey=found[0])
             spec = MODEL.cluster.ConfigSpecEx(rulesSpec=[change])
             cluster = _cluster(content, identity)
             task = cluster.ReconfigureComputeResource_Task(spec=spec, modify=True)
-            orphans.finish(task, clock)
+            finish(task, clock)
         return bool(found)
 
 
@@ -127,7 +106,7 @@ def clear_library(vcenter: VCenter, password: str, name: str, _clock: Clock) -> 
         for identity in found:
             if rest.call("GET", f"{ITEM_PATH}?library_id={quote(identity)}"):
                 what = f"the content library {name}"
-                raise OrphanError(_holds(vcenter, what, LIBRARY, "images", identity))
+                raise VCenterError(_holds(vcenter, what, LIBRARY, "images", identity))
             rest.call("DELETE", f"{LOCAL_LIBRARY_PATH}/id:{identity}")
         return bool(found)
 
@@ -138,7 +117,7 @@ def exists(content: Any, rest: Session, kind: str, identity: str) -> bool:  # no
     Only vCenter's own "there is none" counts as no; whatever else goes wrong is an error.
     """
     if kind == VIRTUAL_MACHINE:
-        return orphans.by_uuid(content, identity) is not None
+        return by_uuid(content, identity) is not None
     if kind == FOLDER:
         return _named(MODEL.Folder(identity, content.searchIndex._stub))  # noqa: SLF001 pyVmomi's way
     if kind == RULE:
@@ -180,7 +159,7 @@ def _tags(rest: Session, category: str) -> list[str]:
 def _remove_tag(rest: Session, vcenter: VCenter, tag: str, name: str) -> None:
     path = f"{TAGGING}/tag-association/id:{tag}?~action=list-attached-objects"
     if rest.call("POST", path, {}):
-        raise OrphanError(
+        raise VCenterError(
             f"{vcenter.server} has a tag of {name} that this stack does not know, and it is on "
             "something; take it off or rename it, then run `pulumi up` again"
         )

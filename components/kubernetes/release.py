@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from clients.helm_records import before_install, before_upgrade
+from components.kubernetes.release_records import before_install, before_upgrade
 from components.resource_failures import explained, of_release
 from config.charts import ChartPlan
 

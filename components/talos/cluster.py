@@ -15,18 +15,19 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 import pulumiverse_talos as talos
 
-from clients.kubernetes_api import api_answers
-from clients.vcenter.machines import Owner, VCenter, awake, no_leftover
+from clients.vcenter.connection import VCenter
 from components import resource_failures
 from components.failures import Questions
 from components.gate import Gate, in_order
 from components.hooks import Hook
 from components.talos import redaction
+from components.talos.api_ready import api_answers
 from components.talos.configuration import patches
 from components.talos.expiry import ends, told_ends
 from components.talos.health import Member
 from components.talos.rollout import Rollout
 from components.vsphere import disks
+from components.vsphere.leftovers import Owner, awake, no_leftover
 from config.problems import Problem
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Nodes(pulumi.ComponentResource):
         vcenter = VCenter.of(self._settings.site)
         member = as_member(machine)
         leftover = no_leftover(
-            vcenter, self._password, self._identity.talosconfig, member, self._owner
+            vcenter, self._password, self._identity.talosconfig, machine, self._owner
         )
         guard = in_order(disks.stay(machine.name), self._rollout.guard(member))
         return pulumi.ResourceHookBinding(
@@ -394,7 +395,6 @@ def as_member(machine: Machine) -> Member:
         machine.name,
         str(machine.address),
         control_plane=machine.is_control_plane,
-        data_disks=len(machine.data_disks),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from components.talos import firewall
+from components.vsphere.hardware import LINK
 from config import plain_yaml
 from config.settings import Machine, Settings
 
@@ -23,8 +24,6 @@ KUBEPRISM_PORT = 7445
 BACKUP_ROLE = "os:etcd:backup"
 BACKUP_NAMESPACE = "platform-backup"
 ENCRYPTED_PARTITIONS = ("STATE", "EPHEMERAL")
-LINK = "eth0"
-"""The only network interface; Talos' VMware image boots with net.ifnames=0."""
 EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Talos gives it to control planes."""
 COMMON = "common"

@@ -18,8 +18,6 @@ from components.vsphere.disks import SYSTEM
 MEBIBYTE, GIBIBYTE = 1 << 20, 1 << 30
 UNITS = {"Ki": 1 << 10, "Mi": MEBIBYTE, "Gi": GIBIBYTE, "Ti": 1 << 40}
 
-LINUX_START_MIB = 3072
-"""vCenter gives a Linux machine that was started with at most so much nothing past it live."""
 KERNEL_SHARE = 0.1
 """At most so much of a machine's memory is the kernel's own, and not in the node's capacity."""
 

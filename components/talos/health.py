@@ -48,8 +48,6 @@ class Member:
     name: str
     address: str
     control_plane: bool
-    data_disks: int = 0
-    """Disks beside the system disk."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from clients.vcenter.machines import VCenter, connected, host_of
+from clients.vcenter.connection import VCenter, connected, host_of
 from components.hooks import in_thread, resolved
 
 if TYPE_CHECKING:

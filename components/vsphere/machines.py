@@ -20,14 +20,13 @@ import pulumi_vsphere as vsphere
 
 from clients import explanation
 from clients.vcenter import evidence, leftovers
-from clients.vcenter.content_library import no_leftover_item
-from clients.vcenter.machines import VCenter
+from clients.vcenter.connection import VCenter
 from components import resource_failures
 from components.failures import Questions
 from components.gate import Gate
-from components.talos.configuration import LINK
-from components.talos.growth import LINUX_START_MIB
 from components.vsphere import apart, disks
+from components.vsphere.hardware import LINK, LINUX_START_MIB
+from components.vsphere.leftovers import cleared, no_leftover_item
 
 if TYPE_CHECKING:
     from config.problems import Problem
@@ -326,7 +325,7 @@ class Machines(pulumi.ComponentResource):
     ) -> pulumi.ResourceOptions:
         """Give a child's options, with the hook that clears its place before it is made."""
         vcenter = VCenter.of(self._settings.site)
-        hook = leftovers.cleared(vcenter, self._password, clear, place)
+        hook = cleared(vcenter, self._password, clear, place)
         return pulumi.ResourceOptions.merge(
             self._child(),
             pulumi.ResourceOptions(

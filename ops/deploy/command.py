@@ -14,7 +14,7 @@ import pydantic
 
 from clients.pulumi_cli import POLICIES, ROOT, EngineError, PreviewError, export, preview
 from clients.talosctl import TalosctlError
-from clients.vcenter.machines import OrphanError
+from clients.vcenter.connection import VCenterError
 from ops.deploy import lock, repair
 from ops.deploy.plan import Origin, StaleError, origin, refuse_stale
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StaleError as error:
         print(error, file=sys.stderr)
         return STALE
-    except (EngineError, OrphanError, TalosctlError, OSError) as error:
+    except (EngineError, VCenterError, TalosctlError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

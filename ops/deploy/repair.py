@@ -19,10 +19,8 @@ from typing import Any
 
 from clients import talosctl
 from clients.pulumi_cli import EngineError, export, pulumi
-from clients.vcenter import content_library as library
-from clients.vcenter import leftovers
-from clients.vcenter import machines as orphans
-from clients.vcenter.machines import OrphanError, VCenter
+from clients.vcenter import content_library, leftovers, machines
+from clients.vcenter.connection import VCenter, VCenterError, connected
 from clients.waiting import Clock
 from config.problems import SettingsError
 from config.reading import PROJECT, gather, resolve
@@ -113,7 +111,7 @@ def refuse_locked() -> None:
 
 
 def look(state: str, site: Site) -> Found:
-    """Compare the state with vCenter; changes nothing. Raises OrphanError."""
+    """Compare the state with vCenter; changes nothing. Raises VCenterError."""
     deployment = json.loads(state)["deployment"]
     resources: Sequence[Resource] = deployment.get("resources") or []
     pending = deployment.get("pending_operations") or []
@@ -134,8 +132,8 @@ def _gone(resources: Sequence[Resource], site: Site) -> Iterator[Resource]:
     if not ours:
         return
     with (
-        orphans.connected(site.vcenter, site.password) as content,
-        library.session(site.vcenter, site.password) as rest,
+        connected(site.vcenter, site.password) as content,
+        content_library.session(site.vcenter, site.password) as rest,
     ):
         for one in ours:
             if not leftovers.exists(content, rest, one["type"], one["id"]):
@@ -143,7 +141,7 @@ def _gone(resources: Sequence[Resource], site: Site) -> Iterator[Resource]:
 
 
 def carry_out(state: str, found: Found, site: Site) -> None:
-    """Remove what was found. Raises OrphanError and EngineError."""
+    """Remove what was found. Raises VCenterError and EngineError."""
     # Machines before the folder that they are in, tags before their category.
     for one in sorted(found.unknown, key=lambda each: each["type"] != leftovers.VIRTUAL_MACHINE):
         _clear(one, site)
@@ -182,7 +180,7 @@ def _clear(resource: Resource, site: Site) -> None:
         case leftovers.VIRTUAL_MACHINE:
             _clear_machine(str(inputs["name"]), site)
         case leftovers.ITEM:
-            library.remove_items(vcenter, password, inputs["libraryId"], inputs["name"])
+            content_library.remove_items(vcenter, password, inputs["libraryId"], inputs["name"])
         case leftovers.FOLDER:
             leftovers.clear_folder(vcenter, password, inputs["path"], CLOCK)
         case leftovers.CATEGORY:
@@ -203,14 +201,14 @@ def _clear_machine(name: str, site: Site) -> None:
         message = (
             f"{name}: not among platform:machines, so nobody can tell whether it holds anything"
         )
-        raise OrphanError(message)
+        raise VCenterError(message)
     # Maintenance mode answers without credentials; one that takes them is no leftover.
     with talosctl.connect(site.talosconfig) as talos:
-        orphans.remove_orphan(
+        machines.remove_leftover(
             site.vcenter,
             site.password,
             name,
-            lambda: orphans.unconfigured(talos, addresses[0], CLOCK),
+            lambda: machines.unconfigured(talos, addresses[0], CLOCK),
             CLOCK,
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clients.pulumi_cli import EngineError
-from clients.vcenter.machines import OrphanError, connected, host_of
+from clients.vcenter.connection import VCenterError, connected, host_of
 from components.resource_types import ANTI_AFFINITY_RULE, MACHINE
 from components.vsphere import apart
 from ops.deploy.repair import Site
@@ -28,7 +28,7 @@ def findings(resources: Sequence[Resource]) -> Iterator[Finding]:
         site = Site.of_stack()
         with connected(site.vcenter, site.password) as content:
             hosts = {name: host_of(content, uuid) for name, uuid in uuids.items()}
-    except (EngineError, OrphanError) as error:
+    except (EngineError, VCenterError) as error:
         raise DriftError(str(error)) from None
     if shared := apart.together(hosts):
         yield Finding(

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.resource_types import MACHINE
-from components.talos.growth import LINUX_START_MIB
 from components.vsphere.disks import SYSTEM, moved
+from components.vsphere.hardware import LINUX_START_MIB
 from ops.engine.preview import Change
 from ops.review.verdict import Effect, Verdict, worst
 

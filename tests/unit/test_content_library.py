@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from clients.vcenter import content_library as library
+from clients.vcenter import content_library
+from clients.vcenter.connection import VCenter, VCenterError
 from clients.vcenter.content_library import remove_items
-from clients.vcenter.machines import OrphanError, VCenter
 from tests.unit.recorder import install_talosctl, production, run, without_services
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
@@ -40,12 +40,12 @@ class FakeVCenter:
     ) -> tuple[int, Any]:
         if self.broken:
             raise self.broken
-        if (method, path) == ("POST", library.SESSION_PATH):
+        if (method, path) == ("POST", content_library.SESSION_PATH):
             return self.login(headers["Authorization"])
-        if headers.get(library.SESSION_HEADER) not in self.sessions:
+        if headers.get(content_library.SESSION_HEADER) not in self.sessions:
             return 401, None
-        self.done.append(f"{method} {path.removeprefix(library.ITEM_PATH)}")
-        if (method, path) == ("DELETE", library.SESSION_PATH):
+        self.done.append(f"{method} {path.removeprefix(content_library.ITEM_PATH)}")
+        if (method, path) == ("DELETE", content_library.SESSION_PATH):
             self.sessions.clear()
             return 200, None
         return self.find(body["spec"]) if method == "POST" else self.delete(path)
@@ -91,7 +91,7 @@ class FakeConnection:
 
 
 def remove(fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, password: str = "password") -> int:  # noqa: S107
-    monkeypatch.setattr(library, "HTTPSConnection", fake.connect)
+    monkeypatch.setattr(content_library, "HTTPSConnection", fake.connect)
     return remove_items(VCENTER, password, "library-1", "talos-1.13.9")
 
 
@@ -114,7 +114,7 @@ def test_where_nothing_is_nothing_is_removed(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_session_is_left_in_vcenter(monkeypatch: pytest.MonkeyPatch, refused: str) -> None:
     fake = FakeVCenter({"a": ("library-1", "talos-1.13.9")}, refused=refused)
     if refused:
-        with pytest.raises(OrphanError):
+        with pytest.raises(VCenterError):
             remove(fake, monkeypatch)
     else:
         remove(fake, monkeypatch)
@@ -128,12 +128,12 @@ def test_vcenters_reason_is_told_when_the_removal_is_refused(
     fake = FakeVCenter(
         {"a": ("library-1", "talos-1.13.9")}, refused="com.vmware.vapi.std.errors.unauthorized"
     )
-    with pytest.raises(OrphanError, match=r"DELETE .*/id:a: 403 .*errors\.unauthorized"):
+    with pytest.raises(VCenterError, match=r"DELETE .*/id:a: 403 .*errors\.unauthorized"):
         remove(fake, monkeypatch)
 
 
 def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OrphanError) as caught:
+    with pytest.raises(VCenterError) as caught:
         remove(FakeVCenter({}), monkeypatch, "s3cret")
     assert str(caught.value) == (
         "vcenter.example: refuses user user; check platform:vspherePassword"
@@ -143,7 +143,7 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
 def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeVCenter({}, broken=ConnectionRefusedError(111, "Connection refused"))
     told = r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused'
-    with pytest.raises(OrphanError, match=told):
+    with pytest.raises(VCenterError, match=told):
         remove(fake, monkeypatch)
 
 
@@ -157,7 +157,7 @@ def test_a_connection_that_breaks_in_the_middle_is_told_and_not_the_logout_that_
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(fake, "find", fail)
-    with pytest.raises(OrphanError, match=r"it does not answer; .*\(timed out\)"):
+    with pytest.raises(VCenterError, match=r"it does not answer; .*\(timed out\)"):
         remove(fake, monkeypatch)
     assert fake.done[-1] == "close"
 

@@ -11,13 +11,12 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from clients import talosctl
-from clients.vcenter import evidence
-from clients.vcenter import machines as orphans
+from clients.vcenter import connection, evidence
+from clients.vcenter.connection import VCenter, VCenterError
 from clients.vcenter.machines import (
-    OrphanError,
-    VCenter,
+    BOOT_SECONDS,
     import_command,
-    remove_orphan,
+    remove_leftover,
     switch_on,
     unconfigured,
     ways_out,
@@ -135,9 +134,9 @@ class FakeVirtualMachine(vim.VirtualMachine):
 def remove(
     fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, is_unconfigured: Callable[[], bool]
 ) -> bool:
-    monkeypatch.setattr(orphans, "SmartConnect", fake.connect)
-    monkeypatch.setattr(orphans, "Disconnect", fake.disconnect)
-    return remove_orphan(VCENTER, "password", "node01", is_unconfigured)
+    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
+    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    return remove_leftover(VCENTER, "password", "node01", is_unconfigured)
 
 
 def never() -> bool:
@@ -178,7 +177,7 @@ def test_a_removal_that_was_itself_killed_is_ended_by_the_next_run(
 ) -> None:
     fake = FakeVCenter(power=ON, failing="destroy")
     fake.events.append(happened("VmPoweredOnEvent", 2))
-    with pytest.raises(OrphanError, match="in use"):
+    with pytest.raises(VCenterError, match="in use"):
         remove(fake, monkeypatch, lambda: True)
     fake.power, fake.failing = OFF, ""
     fake.events.append(happened("VmPoweredOffEvent", 3))
@@ -224,7 +223,7 @@ def test_a_machine_that_vcenter_does_not_prove_to_be_a_leftover_is_never_removed
     told = [happened(kind, hour, user) for hour, (kind, user) in enumerate(given, 1)]
     fake = FakeVCenter(power, annotation=annotation, events=told)
     with (
-        pytest.raises(OrphanError, match=reason) as caught,
+        pytest.raises(VCenterError, match=reason) as caught,
         ways_out(COMMAND, 0),
     ):
         remove(fake, monkeypatch, lambda: True)
@@ -238,7 +237,7 @@ def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
 ) -> None:
     fake = FakeVCenter(power=ON)
     fake.events.append(happened("VmPoweredOnEvent", 2))
-    with pytest.raises(OrphanError) as caught, ways_out(COMMAND, data_disks):
+    with pytest.raises(VCenterError) as caught, ways_out(COMMAND, data_disks):
         remove(fake, monkeypatch, lambda: False)
     assert "destroy" not in fake.done
     assert fake.done[-1] == "disconnect"
@@ -265,7 +264,7 @@ def test_the_import_names_parent_and_provider_as_the_program_has_them() -> None:
 
 def test_vcenters_reason_is_told_when_the_removal_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeVCenter(power=OFF, failing="destroy")
-    with pytest.raises(OrphanError, match="destroy failed: in use"):
+    with pytest.raises(VCenterError, match="destroy failed: in use"):
         remove(fake, monkeypatch, never)
 
 
@@ -273,9 +272,9 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
     def refuse(**_: object) -> None:
         raise vim.fault.InvalidLogin
 
-    monkeypatch.setattr(orphans, "SmartConnect", refuse)
-    with pytest.raises(OrphanError) as caught:
-        remove_orphan(VCENTER, "s3cret", "node01", never)
+    monkeypatch.setattr(connection, "SmartConnect", refuse)
+    with pytest.raises(VCenterError) as caught:
+        remove_leftover(VCENTER, "s3cret", "node01", never)
     assert str(caught.value) == (
         "vcenter.example: refuses user user; check platform:vspherePassword"
     )
@@ -316,7 +315,7 @@ def test_what_vcenter_answers_instead_of_removing_is_one_line(
         raise fault
 
     monkeypatch.setattr(fake, "read", fail)
-    with pytest.raises(OrphanError) as caught:
+    with pytest.raises(VCenterError) as caught:
         remove(fake, monkeypatch, never)
     assert str(caught.value) == told
     assert fake.done[-1] == "disconnect"
@@ -327,7 +326,7 @@ def test_what_vcenter_answers_instead_of_removing_is_one_line(
     [
         ({"maintenance": True}, True, 0),
         ({}, False, 0),  # takes the cluster's credentials
-        ({"up": False}, False, orphans.BOOT_SECONDS),
+        ({"up": False}, False, BOOT_SECONDS),
     ],
 )
 def test_only_maintenance_mode_proves_that_a_machine_holds_nothing(
@@ -361,20 +360,20 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     def fail(**_: object) -> None:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(orphans, "SmartConnect", fail)
+    monkeypatch.setattr(connection, "SmartConnect", fail)
     with pytest.raises(
-        OrphanError,
+        VCenterError,
         match=r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused',
     ):
-        remove_orphan(VCENTER, "password", "node01", never)
+        remove_leftover(VCENTER, "password", "node01", never)
 
 
 # --- A machine of the stack that a killed destroy had begun to remove -----------------------------
 
 
 def turn_on(fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(orphans, "SmartConnect", fake.connect)
-    monkeypatch.setattr(orphans, "Disconnect", fake.disconnect)
+    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
+    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
     return switch_on(VCENTER, "password", "node01", "its-uuid", Clock())
 
 
@@ -397,7 +396,7 @@ def test_a_machine_that_runs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_mend(
     monkeypatch: pytest.MonkeyPatch, fake: FakeVCenter
 ) -> None:
-    with pytest.raises(OrphanError) as caught:
+    with pytest.raises(VCenterError) as caught:
         turn_on(fake, monkeypatch)
     assert "node01: the stack's state has this machine, and vcenter.example does not" in str(
         caught.value
