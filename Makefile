@@ -70,6 +70,7 @@ test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 lint: setup ## format, lint, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m ops check Pulumi.prod.yaml
 	$(PYTHON) -m ops render check
 

@@ -1,6 +1,7 @@
 """The Kubernetes API at the address that everybody uses.
 
-Only what hooks and the operator's tools need, with the standard library: all else goes through the Kubernetes provider.
+Only what hooks and the operator's tools need, with the standard library: all else goes through the
+Kubernetes provider.
 """
 
 from __future__ import annotations

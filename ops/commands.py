@@ -80,7 +80,7 @@ COMMANDS = (
             "rehearse kills --kills 40 --worlds 2"),
     Command("rehearse review", f"{REHEARSAL}.review", "preview this tree on another's platform",
             "rehearse review origin/main"),
-    Command("rehearse timeline", f"{REHEARSAL}.timeline", "draw how long each resource took",
+    Command("rehearse timeline", f"{REHEARSAL}.timeline_page", "draw how long each resource took",
             "rehearse timeline up.events state.json timeline.html"),
     Command("rehearse bench", f"{REHEARSAL}.bench", "measure the program and the lab",
             "rehearse bench .lab/bench.json"),

@@ -118,6 +118,7 @@ def host_of(content: Any, uuid: str) -> str:  # noqa: ANN401 pyVmomi has no type
 
 
 def power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has no types
+    """Read whether a machine is on, off or suspended."""
     return read(content, machine, "runtime.powerState")
 
 

@@ -1,6 +1,6 @@
 """Layer Kubernetes: a namespace and its network policies, as every layer makes them.
 
-An isolated namespace denies all traffic, but for questions to the name service; its layer opens what it needs.
+An isolated namespace denies all traffic but DNS queries; its layer opens what it needs.
 Ports that the API server calls (webhooks, aggregated APIs), and the API server itself, are opened
 without a peer: its traffic comes from and goes to machines, which no selector matches.
 """

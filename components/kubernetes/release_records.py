@@ -1,4 +1,4 @@
-"""Layer Kubernetes: the hooks that mend Helm's records right before the engine touches a release."""
+"""Layer Kubernetes: hooks that mend Helm's records before the engine touches a release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer vSphere: the hooks that clear what an interrupted run left in vCenter, and wake machines."""
+"""Layer vSphere: hooks that clear what a killed run left in vCenter, and switch machines on."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pydantic
 
-from ops.policies.model import SIGNATURE
+from ops.engine.values import SIGNATURE
 
 
 class StaleError(Exception):

@@ -19,7 +19,7 @@ from ops.drift import backups, cluster, hosts, machines, nodes, state
 from ops.drift.finding import DriftError, Finding
 from ops.drift.report import Report, markdown, short
 from ops.engine.preview import Preview, PreviewError
-from ops.policies.model import SECRET, SIGNATURE
+from ops.engine.values import SECRET, SIGNATURE
 from ops.review.watch import expiry, unprotected
 
 DRIFT, FAILED = 3, 1

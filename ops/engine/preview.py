@@ -1,4 +1,4 @@
-"""Layer Review: reads what `pulumi preview --json` (or `refresh --preview-only --json`) writes.
+"""Reads what `pulumi preview --json` (or `refresh --preview-only --json`) writes.
 
 The document's shape is the engine's (pulumi/pkg, display/json.go, PreviewDigest); the engine itself
 has replaced every secret by `[secret]`. A resource that is replaced has several steps there, and is
@@ -17,8 +17,6 @@ from pydantic.alias_generators import to_camel
 
 from clients.engine_words import without_harmful_advice
 from ops.engine.operations import OPERATIONS, Operation
-from ops.policies.model import Level
-from ops.policies.steps import violations
 
 SECRET = "[secret]"  # noqa: S105 the engine's word for one
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -39,7 +37,7 @@ class _Model(BaseModel):
 class State(_Model):
     """A resource, before or after."""
 
-    type: str
+    type: str = ""
     id: str = ""
     inputs: dict[str, Any] = {}
     outputs: dict[str, Any] = {}
@@ -63,6 +61,21 @@ class Step(_Model):
     replace_reasons: list[str] | None = None
     diff_reasons: list[str] | None = None
     detailed_diff: dict[str, PropertyDifference] | None = None
+
+    @property
+    def type(self) -> str:
+        """The type of its resource, without those of its parents."""
+        return self.urn.split("::")[2].rpartition("$")[2]
+
+    @property
+    def name(self) -> str:
+        """The name of its resource."""
+        return self.urn.split("::", 3)[3]
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the resource is protected as it is there now."""
+        return self.old_state is not None and self.old_state.protect
 
 
 class Diagnostic(_Model):
@@ -136,10 +149,8 @@ class Preview(BaseModel):
     errors: tuple[str, ...]
     """Why the engine refuses; then nothing can be deployed."""
     warnings: tuple[str, ...] = ()
-    forbidden: tuple[str, ...] = ()
-    """What the mandatory rules on plans refuse (ops/policies/steps.py)."""
-    discouraged: tuple[str, ...] = ()
-    """What the advisory ones say."""
+    steps: tuple[Step, ...] = ()
+    """All of the engine's steps, as they came."""
 
     @classmethod
     def read(cls, file: Path) -> Preview:
@@ -164,15 +175,13 @@ class Preview(BaseModel):
                 "`pulumi preview --json --show-sames > preview.json`"
             ) from None
         folded = _fold(document.steps)
-        found = violations(json.loads(text)) if document.steps else []
         return cls(
             settings=_settings(document.config),
             changes=tuple(one for one in folded if one.operation != "same"),
             unchanged=tuple(one for one in folded if one.operation == "same"),
             errors=_messages(document.diagnostics, "error"),
             warnings=_messages(document.diagnostics, "warning"),
-            forbidden=tuple(one.text for one in found if one.level is Level.MANDATORY),
-            discouraged=tuple(one.text for one in found if one.level is Level.ADVISORY),
+            steps=tuple(document.steps),
         )
 
     @property

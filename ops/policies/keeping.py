@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components.resource_types import MACHINE, MACHINE_SECRETS
+from ops.engine.values import Resource, mapping
 from ops.policies.known import Known
-from ops.policies.model import Level, Resource, Rule, mapping
+from ops.policies.model import Level, Rule
 
 HOLD_DATA = {"vsphere:index/virtualDisk:VirtualDisk"}
 KINDS_OF_DATA = {"PersistentVolume", "PersistentVolumeClaim"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from config.problems import SettingsError
 from config.reading import gather, resolve
 from config.shown import names_secret
-from ops.policies.model import Leaf, Secret, leaves
+from ops.engine.values import Leaf, Secret, leaves
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from components.talos.redaction import MARK
 from config.secret_keys import SECRET_NAMES
 from config.shown import looks_secret, names_secret
+from ops.engine.values import Leaf, Resource, leaves
 from ops.policies.known import Known
-from ops.policies.model import Leaf, Level, Resource, Rule, leaves
+from ops.policies.model import Level, Rule
 
 INPUTS = frozenset(
     {

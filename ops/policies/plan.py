@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from components.resource_types import CONFIGURATION, GATE, KUBECONFIG, MACHINE, RELEASE
 from config.values import as_address
+from ops.engine.values import Leaf, Resource, leaves, mapping, sequence
 from ops.policies.known import Known
-from ops.policies.model import Leaf, Level, Resource, Rule, leaves, mapping, sequence
+from ops.policies.model import Level, Rule
 
 if TYPE_CHECKING:
     from config.settings import Settings

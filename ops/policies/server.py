@@ -17,9 +17,10 @@ import grpc  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc, plugin_pb2
 
+from ops.engine.values import Resource, decode
 from ops.policies.catalogue import RULES
 from ops.policies.known import Known
-from ops.policies.model import Level, Resource, Rule, decode
+from ops.policies.model import Level, Rule
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]

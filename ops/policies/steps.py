@@ -7,13 +7,17 @@ those of `pulumi preview --json`; the lab and the review of a change call it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from components.resource_types import GATE, MACHINE, MACHINE_SECRETS
 from ops.engine.operations import OPERATIONS
-from ops.policies.model import Level, mapping
+from ops.engine.preview import Document, Step
+from ops.engine.values import mapping
+from ops.policies.model import Level
 from ops.policies.plan import MEMBERS
 
 REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
@@ -54,31 +58,6 @@ class Violation:
         return f"[{self.level.value}] {self.rule}: {self.text}"
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of a plan."""
-
-    op: str
-    urn: str
-    old: Mapping[str, Any]
-    new: Mapping[str, Any]
-
-    @property
-    def type(self) -> str:
-        """The type of its resource, without those of its parents."""
-        return self.urn.split("::")[2].rpartition("$")[2]
-
-    @property
-    def name(self) -> str:
-        """The name of its resource."""
-        return self.urn.split("::", 3)[3]
-
-    @property
-    def is_protected(self) -> bool:
-        """Whether the resource is protected as it is there now."""
-        return bool(self.old.get("protect"))
-
-
 Finding = tuple[str, str]
 """URN, and what is wrong."""
 
@@ -90,7 +69,7 @@ class PlanRule:
     name: str
     level: Level
     description: str
-    check: Callable[[list[Step]], Iterator[Finding]]
+    check: Callable[[Sequence[Step]], Iterator[Finding]]
 
 
 def violations(preview: Mapping[str, Any]) -> list[Violation]:
@@ -98,10 +77,17 @@ def violations(preview: Mapping[str, Any]) -> list[Violation]:
 
     Raises `PlanError` when it holds no steps: what was not read must not pass.
     """
-    given = preview.get("steps")
-    if not isinstance(given, list) or not given:
+    try:
+        steps = Document.model_validate(preview).steps
+    except ValidationError:
+        steps = []
+    if not steps:
         raise PlanError("it holds no `steps`: give the whole output of `pulumi preview --json`")
-    steps = [_step(one) for one in given]
+    return of_steps(steps)
+
+
+def of_steps(steps: Sequence[Step]) -> list[Violation]:
+    """Find what these steps of a plan do that they must not."""
     return [
         Violation(rule.name, rule.level, urn, text)
         for rule in PLAN_RULES
@@ -109,11 +95,7 @@ def violations(preview: Mapping[str, Any]) -> list[Violation]:
     ]
 
 
-def _step(one: Mapping[str, Any]) -> Step:
-    return Step(one["op"], one["urn"], mapping(one.get("oldState")), mapping(one.get("newState")))
-
-
-def _machine_secrets(steps: list[Step]) -> Iterator[Finding]:
+def _machine_secrets(steps: Sequence[Step]) -> Iterator[Finding]:
     for step in _once(steps, GOES):
         if step.type == MACHINE_SECRETS:
             what = "deleted" if step.op in REMOVES else "made anew"
@@ -121,16 +103,16 @@ def _machine_secrets(steps: list[Step]) -> Iterator[Finding]:
             yield step.urn, f"{text}: {KEYS_LOST}"
 
 
-def _protection(steps: list[Step]) -> Iterator[Finding]:
+def _protection(steps: Sequence[Step]) -> Iterator[Finding]:
     for step in _once(steps, GOES):
         if step.is_protected and step.type != MACHINE_SECRETS:
             yield step.urn, f"{step.name} is protected, and would go; {UNPROTECT}"
     for step in steps:
-        if step.is_protected and step.new and not step.new.get("protect"):
+        if step.is_protected and step.new_state and not step.new_state.protect:
             yield step.urn, f"{step.name} loses its protection; keep `protect=True` in its options"
 
 
-def _control_planes(steps: list[Step]) -> Iterator[Finding]:
+def _control_planes(steps: Sequence[Step]) -> Iterator[Finding]:
     members = _members(steps)
     touched = [
         step
@@ -143,7 +125,7 @@ def _control_planes(steps: list[Step]) -> Iterator[Finding]:
         yield replaced[0].urn, f"{names} would go in one plan, at least one to be made anew; {ONE}"
 
 
-def _members(steps: list[Step]) -> set[str] | None:
+def _members(steps: Sequence[Step]) -> set[str] | None:
     """Give the control planes there were and will be; None when no gate tells them."""
     gates = [step for step in steps if (step.type, step.name) == (GATE, MEMBERS)]
     if not gates:
@@ -151,12 +133,12 @@ def _members(steps: list[Step]) -> set[str] | None:
     return {
         name
         for step in gates
-        for state in (step.old, step.new)
-        for name in mapping(mapping(state.get("inputs")).get("controlPlanes"))
+        for state in (step.old_state, step.new_state)
+        for name in mapping(state.inputs.get("controlPlanes") if state else None)
     }
 
 
-def _amount(steps: list[Step]) -> Iterator[Finding]:
+def _amount(steps: Sequence[Step]) -> Iterator[Finding]:
     gone = _once(steps, GOES)
     if len(gone) > SAFE_AMOUNT:
         yield "", f"{len(gone)} resources would be deleted or made anew; {SPLIT}"

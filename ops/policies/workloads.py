@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.resource_types import RELEASE
+from ops.engine.values import UNKNOWN, Resource, Secret, mapping, sequence, written
 from ops.policies.known import Known
-from ops.policies.model import UNKNOWN, Level, Resource, Rule, Secret, mapping, sequence, written
+from ops.policies.model import Level, Rule
 from ops.render.exceptions import EXCEPTIONS, PROGRAM
 from ops.render.policies import findings
 

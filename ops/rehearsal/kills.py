@@ -311,7 +311,7 @@ class Campaign:
 
     def _repair(self, done: Round) -> None:
         self._cancel()
-        result = self.world.run("python", "-m", "deploy", "repair", "--yes", code=None)
+        result = self.world.run("python", "-m", "ops", "repair", "--yes", code=None)
         if result.returncode != 0:
             done.problems.append(f"repair fails: {last(result)}")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from config import load_file
 from config.placeholders import operators_file, placeholders
-from ops.rehearsal import judgement, report
+from ops.rehearsal import judgement, report, timeline_page
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
 from ops.rehearsal.tools import PROJECT, Engine, ToolError, world, write_credentials
@@ -55,7 +55,7 @@ def rehearse() -> None:
         engine.destroy()
     timeline = Timeline.from_events(events, state)
     picture = OUT / "timeline.html"
-    picture.write_text(timeline.html())
+    picture.write_text(timeline_page.render(timeline))
     shutil.copy(events, OUT / "up.events")
     (OUT / "times.json").write_text(json.dumps(times, indent=2) + "\n")
     print("\n=== summary")

@@ -8,10 +8,8 @@ recorder.py watched the run, else whole seconds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from components.resource_types import GATE
-from ops.rehearsal import timeline_page
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -189,10 +186,6 @@ class Timeline:
         """The step that waited longest for something that is no dependency."""
         return max(self.changes, key=self.waited, default=None)
 
-    def html(self) -> str:
-        """Draw the timeline as one self-contained page."""
-        return timeline_page.render(self)
-
 
 def read_events(log: Path) -> Iterator[Json]:
     """Read an event log, one JSON object (Pulumi's apitype.EngineEvent) a line.
@@ -307,23 +300,3 @@ def _parents(events: Sequence[Json]) -> dict[str, str]:
             if parent:
                 parents[meta["urn"]] = parent
     return parents
-
-
-def parser() -> argparse.ArgumentParser:
-    """Describe the command's arguments."""
-    made = argparse.ArgumentParser(prog="python -m ops rehearse timeline", description=__doc__)
-    for name in ("EVENTS", "STATE", "OUT.html"):
-        made.add_argument(name, type=Path)
-    return made
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw EVENTS and STATE into OUT.html; gives the exit status."""
-    events, state, out = vars(parser().parse_args(arguments)).values()
-    try:
-        timeline = Timeline.from_events(events, json.loads(state.read_text()))
-    except (TimelineError, OSError, ValueError) as error:
-        print(f"no timeline: {error}", file=sys.stderr)
-        return 1
-    out.write_text(timeline.html())
-    return 0

@@ -6,14 +6,15 @@ name. Texts keep their size at every width: only the bars are measured in parts 
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ops.rehearsal.timeline import Step, Timeline
+from ops.rehearsal.timeline import Step, Timeline, TimelineError
 
 TICKS = 12
 LATE = 60.0
@@ -276,3 +277,23 @@ def _path_table(timeline: Timeline) -> Iterator[str]:
     yield f'<td class="figure soft">{seconds(timeline.wall - end)}</td><td></td>'
     yield '<td class="share"></td></tr>'
     yield "</table></div>"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command's arguments."""
+    made = argparse.ArgumentParser(prog="python -m ops rehearse timeline", description=__doc__)
+    for name in ("EVENTS", "STATE", "OUT.html"):
+        made.add_argument(name, type=Path)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw EVENTS and STATE into OUT.html; gives the exit status."""
+    events, state, out = vars(parser().parse_args(arguments)).values()
+    try:
+        timeline = Timeline.from_events(events, json.loads(state.read_text()))
+    except (TimelineError, OSError, ValueError) as error:
+        print(f"no timeline: {error}", file=sys.stderr)
+        return 1
+    out.write_text(render(timeline))
+    return 0

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from components.resource_types import MACHINE
 from components.talos.redaction import MAIN
 from ops.engine.preview import Change, Preview
+from ops.policies import steps
+from ops.policies.model import Level
 from ops.render.difference import DEFINITION
 from ops.review import kubernetes, talos, watch
 from ops.review.charts import ChartChange
@@ -94,12 +96,14 @@ def review(preview: Preview, today: dt.date) -> Review:
     """Review a preview; `today` is what expiry is counted from."""
     judged = judge(preview)
     acting = [one for one in judged if not one.waits]
-    verdict = _verdict(preview, acting)
+    violations = steps.of_steps(preview.steps)
+    forbidden = tuple(one.text for one in violations if one.level is Level.MANDATORY)
+    verdict = _verdict((*preview.errors, *forbidden), acting)
     machines = machine_names(preview)
     return Review(
         verdict=verdict.words,
         exit_code=verdict.exit_code,
-        sentence=_sentence(verdict, preview, acting),
+        sentence=_sentence(verdict, preview, forbidden, acting),
         rows=tuple(_rows(acting, machines)),
         order=tuple(_touched(acting, machines)),
         quorum=_quorum(preview, acting, machines),
@@ -108,24 +112,26 @@ def review(preview: Preview, today: dt.date) -> Review:
         watch=tuple(watch.watch(preview, today)),
         errors=preview.errors,
         warnings=preview.warnings,
-        forbidden=preview.forbidden,
-        discouraged=preview.discouraged,
+        forbidden=forbidden,
+        discouraged=tuple(one.text for one in violations if one.level is Level.ADVISORY),
         changes=tuple(_entry(one) for one in judged),
     )
 
 
-def _verdict(preview: Preview, acting: Sequence[Judged]) -> Verdict:
+def _verdict(refusals: Sequence[str], acting: Sequence[Judged]) -> Verdict:
     found = [one.effect for one in acting]
     if found and worst(found).verdict is Verdict.LOSES:
         return Verdict.LOSES  # also where the engine refuses: somebody asked for it
-    if preview.errors or preview.forbidden:
+    if refusals:
         return Verdict.REFUSED
     return worst(found).verdict if found else Verdict.SAFE
 
 
-def _sentence(verdict: Verdict, preview: Preview, acting: Sequence[Judged]) -> str:
+def _sentence(
+    verdict: Verdict, preview: Preview, forbidden: Sequence[str], acting: Sequence[Judged]
+) -> str:
     """Say why in one sentence."""
-    if verdict is Verdict.REFUSED and (refusals := [*preview.errors, *preview.forbidden]):
+    if verdict is Verdict.REFUSED and (refusals := [*preview.errors, *forbidden]):
         return f"Nothing can be deployed: {_first_line(refusals[0])}."
     if not acting:
         return "Nothing changes."

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ops.policies.model import SECRET, SIGNATURE
+from ops.engine.values import SECRET, SIGNATURE
 from ops.rehearsal.world import World
 from tests.secret_search import SHORTEST, found_in
 

@@ -396,7 +396,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "history": (*PULUMI, "stack", "history", "--json", "--full-dates"),
     "configuration": (*PULUMI, "config", "--json"),
     "logs": (*PULUMI, "logs"),
-    "drift": ("python", "-m", "drift"),
+    "drift": ("python", "-m", "ops", "drift"),
 }
 
 

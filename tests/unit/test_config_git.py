@@ -11,7 +11,7 @@ import yaml
 
 from components.gitops.generated import files
 from config import SettingsError, git, parse
-from config.secret_keys import needed
+from config.needed_secrets import needed
 from config.values import split_git_url
 from tests.unit.recorder import production
 

@@ -26,7 +26,7 @@ from ops.drift.ownership import Thing, owner_of
 from ops.drift.report import MARKER, Report, markdown
 from ops.drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
 from ops.engine.preview import Preview
-from ops.policies.model import SECRET, SIGNATURE
+from ops.engine.values import SECRET, SIGNATURE
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 APPLY = "talos:machine/configurationApply:ConfigurationApply"

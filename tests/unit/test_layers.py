@@ -17,7 +17,8 @@ import config.versions
 from components import layers
 from components.kubernetes.manifests import Manifest
 from config import SettingsError, parse
-from config.secret_keys import SECRET_KEYS, needed
+from config.needed_secrets import needed
+from config.secret_keys import SECRET_KEYS
 from tests.unit import recorder
 from tests.unit.certificates import certificate
 from tests.unit.recorder import (

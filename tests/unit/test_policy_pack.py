@@ -30,10 +30,11 @@ from components.talos import redaction
 from components.vsphere.machines import guestinfo
 from config import parse
 from config.secret_keys import SECRET_KEYS
+from ops.engine.values import OUTPUT, REFERENCE, SECRET, SIGNATURE, Resource, decode
 from ops.policies import server
 from ops.policies.catalogue import RULES
 from ops.policies.known import Known
-from ops.policies.model import OUTPUT, REFERENCE, SECRET, SIGNATURE, Level, Resource, Rule, decode
+from ops.policies.model import Level, Rule
 from ops.policies.server import Pack
 from tests.unit.recorder import (
     KEY,
