@@ -162,7 +162,7 @@ def test_every_image_that_the_program_names_is_exact() -> None:
     named = [backup.IMAGE, backup.METRICS_IMAGE, metrics_server.APPROVER_IMAGE]
     assert [one for one in named if not is_exact(one)] == []
     # The constants above are all that there are.
-    sources = "".join(path.read_text("utf-8") for path in (ROOT / "components").glob("*.py"))
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "components").rglob("*.py"))
     assert len(re.findall(r'"(?:ghcr\.io|registry\.k8s\.io|quay\.io|docker\.io)/', sources)) == len(
         named
     )

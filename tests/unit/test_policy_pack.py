@@ -417,7 +417,7 @@ def test_without_settings_an_address_is_refused() -> None:
     rule = named("addresses-are-planned")
     assert rule.check is not None
     (text,) = rule.check(machine("node01"), Known.of({}, ()))
-    assert "config check" in text
+    assert "ops check" in text
 
 
 # --- As the engine runs it -----------------------------------------------------------------------
