@@ -1,8 +1,8 @@
 """Rehearsal: draws a deployment's timeline as one self-contained page, without scripts.
 
 A row is a name and, beside it, a bar at its time; where the window is narrow, the bar is below the
-name. Texts keep their size at every width: only the bars are measured in parts of the wall time. Kinds of
-operations differ by colour and by hatching, for whoever does not see the one.
+name. Texts keep their size at every width: only the bars are measured in parts of the wall time.
+Kinds of operations differ by colour and by hatching, for whoever does not see the one.
 """
 
 from __future__ import annotations
