@@ -101,9 +101,10 @@ test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 	@$(MAKE) --jobs=2 --output-sync=target lint workflows-lint types unit go-test
 	$(MAKE) lab-test
 
-lint: setup ## format, lint, the settings, what the charts render
+lint: setup ## format, lint, spelling, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+	.venv/bin/codespell
 	$(PYTHON) -m config check Pulumi.prod.yaml
 	$(PYTHON) -m render check
 
