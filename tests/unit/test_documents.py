@@ -16,6 +16,7 @@ FENCE = re.compile(r"^ *```.*?^ *```\n?", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"\bmake((?: [A-Za-z_]+=\S*| [a-z][a-z-]*)+)")
 PAGE = re.compile(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?")
+HEADING = re.compile(r'\b(docs/[\w/-]+\.md), "([^"\n]+)"')
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b(?!\.md)")
 FILES = (".py", ".go", ".md", ".yaml", ".json", ".toml", ".sh")
 TO_BE_MADE = {"platform/velero/application.yaml"}
@@ -130,6 +131,13 @@ def test_every_page_that_a_message_names_exists() -> None:
         for target in PAGE.findall(read(name)):
             file, _, heading = target.partition("#")
             assert_is_there(ROOT / file, heading)
+
+
+def test_every_heading_that_a_message_names_exists() -> None:
+    named = [found for name in sources() for found in HEADING.findall(read(name))]
+    assert len(named) > 3
+    for page, heading in named:
+        assert re.search(rf"^#+ {re.escape(heading)}$", read(page), re.MULTILINE), heading
 
 
 def assert_is_there(path: Path, heading: str) -> None:
