@@ -105,6 +105,7 @@ lint: setup ## format, lint, spelling, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
+	.venv/bin/codespell --dictionary docs/words.txt $$(git ls-files '*.md')
 	$(PYTHON) -m config check Pulumi.prod.yaml
 	$(PYTHON) -m render check
 
