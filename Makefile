@@ -65,10 +65,10 @@ build: setup ## the lab and the real programs it runs (cached)
 	GO=$$go $(BIN)/lab build
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
-	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m rehearsal
+	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
-	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m rehearsal.drill
+	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
@@ -76,19 +76,19 @@ KILLS ?= 40
 WORLDS ?= 1
 
 kills: build ## kill the engine's commands at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy WORLDS=2 SEED=1
-	@$(PYTHON) -m rehearsal.kills --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
+	@$(PYTHON) -m ops rehearse kills --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
 
 BASE ?= origin/main
 
 review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
-	@$(PYTHON) -m rehearsal.review $(BASE)
+	@$(PYTHON) -m ops rehearse review $(BASE)
 
 reach: setup ## what $(STACK_FILE) needs from its site, tried from here: vCenter, repositories, DNS, free addresses
-	@$(PYTHON) -m config check --reach $(STACK_FILE)
+	@$(PYTHON) -m ops check --reach $(STACK_FILE)
 
 drift: setup ## what was changed behind the stack's back, and whose it is (`Error 3` when something was)
 	@mkdir -p $(OUT)
-	$(PYTHON) -m drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json
+	$(PYTHON) -m ops drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json
 
 # A world that runs has its stack file already.
 JOIN ?=
@@ -101,13 +101,14 @@ test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 	@$(MAKE) --jobs=2 --output-sync=target lint workflows-lint types unit go-test
 	$(MAKE) lab-test
 
-lint: setup ## format, lint, spelling, the settings, what the charts render
+lint: setup ## format, lint, spelling, imports, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
 	.venv/bin/codespell --dictionary docs/words.txt $$(git ls-files '*.md')
-	$(PYTHON) -m config check Pulumi.prod.yaml
-	$(PYTHON) -m render check
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m ops check Pulumi.prod.yaml
+	$(PYTHON) -m ops render check
 
 workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
 	@go=$$(tail -n 1 .lab/go-path)
@@ -143,65 +144,65 @@ campaigns: build ## what `make test` leaves to the weekly drill: `up` killed at 
 	@$(lab_pytest) tests/lab/test_interruption.py tests/lab/test_layer_interruption.py
 
 render: build ## what CHART renders with our values; without CHART, all of them
-	@$(PYTHON) -m render --stack-file $(STACK_FILE) show $(CHART)
+	@$(PYTHON) -m ops render --stack-file $(STACK_FILE) show $(CHART)
 
 render-diff: build ## what an upgrade would change: CHART=traefik TO=39.1.0
 	@$(if $(and $(CHART),$(TO)),,$(error say which: make render-diff CHART=traefik TO=39.1.0))
-	$(PYTHON) -m render --stack-file $(STACK_FILE) diff $(CHART) $(TO)
+	$(PYTHON) -m ops render --stack-file $(STACK_FILE) diff $(CHART) $(TO)
 
-chart-facts: build ## renew render/charts, what each chart accepts, from the real packages
-	@$(PYTHON) -m render --stack-file $(STACK_FILE) renew
+chart-facts: build ## renew ops/render/charts, what each chart accepts, from the real packages
+	@$(PYTHON) -m ops render --stack-file $(STACK_FILE) renew
 
 # What the workflows in .github/workflows run; each works in `make lab-shell` too. PULUMI_STACK
 # names the stack; docs/workflows.md says what else they need.
 
 preview: setup ## preview the stack and keep preview and plan in $(OUT)
-	@$(PYTHON) -m deploy preview --out $(OUT)
+	@$(PYTHON) -m ops preview --out $(OUT)
 
 explain: setup ## review that preview: what would happen, to whom
 	@code=0
-	$(PYTHON) -m review $(OUT)/preview.json --markdown $(OUT)/preview.md \
+	$(PYTHON) -m ops review $(OUT)/preview.json --markdown $(OUT)/preview.md \
 		--json $(OUT)/preview-review.json || code=$$?
 	# 0 and the tens are verdicts; they are for people to judge.
 	case $$code in 0 | [1-9]0) ;; *) exit $$code ;; esac
 
 apply-plan: setup ## carry out exactly the plan in $(OUT); a stale one is refused
-	@exec $(PYTHON) -m deploy apply --out $(OUT)
+	@exec $(PYTHON) -m ops apply --out $(OUT)
 
 unlock: setup ## free the stack's lock, if the `make apply-plan` of this folder was lost and left it
-	@$(PYTHON) -m deploy unlock --out $(OUT)
+	@$(PYTHON) -m ops unlock --out $(OUT)
 
 YES ?=
 
 repair: setup ## after a killed run: what it left in vCenter and in the state is told, and removed (YES=1: without asking)
-	@$(PYTHON) -m deploy repair $(if $(YES),--yes)
+	@$(PYTHON) -m ops repair $(if $(YES),--yes)
 
 destroy: setup ## delete all but what is protected, whatever a killed run left (YES=1: without asking)
-	@exec $(PYTHON) -m deploy destroy $(if $(YES),--yes)
+	@exec $(PYTHON) -m ops destroy $(if $(YES),--yes)
 
 summary: setup ## append FILES to the summary of the workflow's job
-	@$(PYTHON) -m github_report summary $(FILES)
+	@$(PYTHON) -m ops report summary $(FILES)
 
 comment: setup ## make or update the one comment of the pull request
-	@$(PYTHON) -m github_report pull-request --lab $(OUT)/review.md --prod $(OUT)/prod/preview.md
+	@$(PYTHON) -m ops report pull-request --lab $(OUT)/review.md --prod $(OUT)/prod/preview.md
 
 drift-report: setup ## look for drift, and keep report and exit code in $(OUT)
 	@mkdir -p $(OUT)
 	code=0
-	$(PYTHON) -m drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json || code=$$?
+	$(PYTHON) -m ops drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json || code=$$?
 	echo $$code > $(OUT)/drift.code
 	# Drift that is found is a report, not a failure.
 	case $$code in 0 | 3) ;; *) exit $$code ;; esac
 
 drift-issue: setup ## open, update or close the one issue about drift
-	@$(PYTHON) -m github_report drift --report $(OUT)/drift.md --code $(OUT)/drift.code
+	@$(PYTHON) -m ops report drift --report $(OUT)/drift.md --code $(OUT)/drift.code
 
 namespaces: ## let everybody make namespaces, which the lab needs and Ubuntu forbids (asks for root)
 	@key=kernel.apparmor_restrict_unprivileged_userns
 	if [ "$$(sysctl -n $$key 2> /dev/null || echo 0)" = 1 ]; then sudo sysctl -w $$key=0; fi
 
 bench: build ## measure, and write .lab/bench.json
-	@$(PYTHON) -m rehearsal.bench .lab/bench.json
+	@$(PYTHON) -m ops rehearse bench .lab/bench.json
 
 format: setup ## format the code
 	@$(PYTHON) -m ruff format .

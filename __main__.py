@@ -7,19 +7,19 @@ from pathlib import Path
 import pulumi
 import pulumiverse_talos as talos
 
+from clients.talosctl import TalosctlError, check_talosctl
 from components import entrances, layers, notes
-from components.cluster import Cluster, Identity, Image, Nodes
 from components.failures import exit_when_told, tell
-from components.foundation import Definition
+from components.gitops import generated as gitops
 from components.hooks import end_waits_on_interrupt
-from components.machines import Machines
-from components.patch_files import PatchError, check_patch_files
+from components.kubernetes.foundation import Definition
 from components.sdk import be_quick
-from components.talosctl import TalosctlError, check_talosctl
-from config.engine import load_from_pulumi, require_secret
+from components.stack_settings import load_from_pulumi, require_secret
+from components.talos.cluster import Cluster, Identity, Image, Nodes
+from components.talos.patch_files import PatchError, check_patch_files
+from components.vsphere.machines import Machines
 from config.problems import SettingsError
 from config.settings import Settings
-from gitops import generated as gitops
 
 ROOT = Path(__file__).parent
 

@@ -39,6 +39,11 @@ if [ "$(cat .venv/.stamp 2>/dev/null || true)" != "$stamp" ]; then
     echo "$stamp" > .venv/.stamp
 fi
 
+# The commands' former names (ops/former).
+for site in .venv/lib/python3*/site-packages; do
+    echo "$PWD/ops/former" > "$site/former.pth"
+done
+
 new_enough() {
     have=$("$1" env GOVERSION 2>/dev/null | sed 's/^go//') || return 1
     [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$GO_MINIMUM" "$have" | sort -V | head -n 1)" = "$GO_MINIMUM" ]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pulumi
 from pulumi.runtime.settings import SETTINGS
 
-from components.waiting import STOP
-from config.problems import Problem
+from clients.waiting import STOP
+from config.problems import Problem, listed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -150,14 +150,6 @@ def _unwatched(question: Callable[[], pulumi.Output[T]]) -> pulumi.Output[T]:
     with SETTINGS.lock:
         SETTINGS.outputs.intersection_update(before)
     return answer
-
-
-def listed(problems: list[Problem]) -> str:
-    """Write problems as one message, the same one only once."""
-    texts = list(dict.fromkeys(str(one) for one in problems))
-    if len(texts) == 1:
-        return texts[0]
-    return "\n".join([f"{len(texts)} problems:", *(f"  - {one}" for one in texts)])
 
 
 def cause(error: str) -> str:

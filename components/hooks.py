@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pulumi
 from pulumi.resource import DependencyResource
 
+from clients.waiting import STOP, Clock, Stop
 from components import run_log
-from components.waiting import STOP, Clock, Stop
 
 if TYPE_CHECKING:
     from types import FrameType

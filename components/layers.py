@@ -11,23 +11,16 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from components import (
-    argocd,
-    cert_manager,
-    chart_repositories,
-    cilium,
-    metallb,
-    metrics_server,
-    traefik,
-)
-from components.backup import Backup
-from components.charts import ChartPlan
-from components.foundation import Definition, Foundation, load_definitions
-from components.guardrails import Guardrails
-from components.manifests import ManifestError
+from clients import chart_repositories
+from components.kubernetes import argocd, cert_manager, cilium, metallb, metrics_server, traefik
+from components.kubernetes.backup import Backup
+from components.kubernetes.foundation import Definition, Foundation, load_definitions
+from components.kubernetes.guardrails import Guardrails
+from components.kubernetes.manifests import ManifestError
+from config.charts import ChartPlan
 
 if TYPE_CHECKING:
-    from components.cluster import Cluster
+    from components.talos.cluster import Cluster
     from config.settings import Settings
 
 PLANS: tuple[Callable[[Settings], ChartPlan | None], ...] = (

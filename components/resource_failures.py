@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 import pulumi
 from pulumi.resource import DependencyResource
 
-from components.explanation import meaning_of_connection, of_connection, of_vcenter
+from clients.explanation import meaning_of_connection, of_connection, of_vcenter
+from clients.waiting import STOP
 from components.failures import SHUT_DOWN
 from components.hooks import this_run
-from components.waiting import STOP
 from config.problems import Problem, problem
 
 if TYPE_CHECKING:
-    from components.charts import ChartPlan
+    from config.charts import ChartPlan
     from config.settings import Settings
 
 Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]

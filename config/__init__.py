@@ -1,7 +1,7 @@
 """Configuration: what an operator can set, checked as a whole before anything is touched.
 
-`load_file` reads a stack file, `config.engine.load_from_pulumi` the running stack, `parse` values
-at hand. All give a `Settings`, or raise a `SettingsError` with every problem.
+`load_file` reads a stack file, `parse` values at hand; components/stack_settings.py reads the
+running stack. All give a `Settings`, or raise a `SettingsError` with every problem.
 """
 
 from config.problems import Problem, SettingsError

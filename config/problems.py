@@ -75,7 +75,7 @@ def _plain_secret(path: Path) -> Problem:
         key_of(path),
         "a secret in plain text (not shown), where no secret belongs",
         "remove it, change it at its issuer, and set it as one of the stack's own secrets: "
-        "`python -m config check` lists them",
+        "`python -m ops check` lists them",
     )
 
 
@@ -94,3 +94,11 @@ class SettingsError(Exception):
         if count > MOST_TOLD:
             lines.append(f"  - and {count - MOST_TOLD} more: fix these first")
         return "\n".join([f"{head} in the settings:", *lines])
+
+
+def listed(problems: list[Problem]) -> str:
+    """Write problems as one message, the same one only once."""
+    texts = list(dict.fromkeys(str(one) for one in problems))
+    if len(texts) == 1:
+        return texts[0]
+    return "\n".join([f"{len(texts)} problems:", *(f"  - {one}" for one in texts)])

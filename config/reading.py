@@ -1,6 +1,6 @@
 """Configuration: from raw values to `Settings`, or to the list of everything wrong with them.
 
-Both readers, of a stack file (`config.stack_file`) and of the engine (`config.engine`), bring the
+Both readers, of a stack file (`config.stack_file`) and of the engine (components), bring the
 raw values into one shape, `Raw`, so that they find the same problems and give the same model.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from config import not_settings, rules, values, yaml_text
+from config.needed_secrets import needed
 from config.problems import (
     Path,
     Problem,
@@ -27,7 +28,7 @@ from config.problems import (
     problem,
     secrets_in,
 )
-from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey, needed
+from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey
 from config.settings import Machine, Services, Settings
 from config.texts import unprintable
 

@@ -160,7 +160,7 @@ RESERVED_NAMES = {
     "gitops": "also the folder beside the patches that Argo CD reads",
     "image": "also the name of the image's own check before it is made",
 }
-"""What a machine must not be called, and why (components/configuration.py, machines.py)."""
+"""What a machine must not be called, and why (components/talos/configuration.py, machines.py)."""
 SYSTEM_DISK = "system"
 
 

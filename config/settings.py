@@ -3,7 +3,7 @@
 One class a section of the stack file (`platform:<section>`), frozen and closed: an unknown key is
 an error. Keys are camelCase in YAML and JSON, snake_case here. Secrets are never in the model, see
 `config.secret_keys`. A `Settings` comes from `config.parse`, `config.load_file` or
-`config.engine.load_from_pulumi`, which also hold the rules between sections.
+`components.stack_settings.load_from_pulumi`, which also hold the rules between sections.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from config import addresses
-from config.secret_keys import needed
+from config.needed_secrets import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import LAB, PROJECT, World
+from ops.rehearsal.world import LAB, PROJECT, World
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background ignores Ctrl-C, and all that it starts would.

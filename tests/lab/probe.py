@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rehearsal.world import World
+from ops.rehearsal.world import World
 
 
 class Probe:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from policies.model import SECRET, SIGNATURE
-from rehearsal.world import World
+from ops.engine.values import SECRET, SIGNATURE
+from ops.rehearsal.world import World
 from tests.secret_search import SHORTEST, found_in
 
 PUBLIC = frozenset(

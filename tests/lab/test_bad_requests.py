@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import PROJECT, World, wait_until
+from ops.rehearsal.world import PROJECT, World, wait_until
 
 BAD = PROJECT / "tests" / "fixtures" / "config" / "bad"
 

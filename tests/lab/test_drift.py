@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from rehearsal.world import World
+from ops.rehearsal.world import World
 from tests.lab.secret_values import left_behind, secret_values
 
 WITH_SERVICES = True
@@ -17,7 +17,7 @@ def drift(world: World, code: int) -> tuple[dict[str, dict[str, Any]], str]:
     """Run it; gives the findings by who, and all that was written anywhere."""
     data, comment = world.state / "drift.json", world.state / "drift.md"
     result = world.run(
-        "python", "-m", "drift", "--json", str(data), "--markdown", str(comment), code=code
+        "python", "-m", "ops", "drift", "--json", str(data), "--markdown", str(comment), code=code
     )
     report = json.loads(data.read_text())
     assert f"the report: file://{comment}" in result.stdout

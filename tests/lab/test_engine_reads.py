@@ -17,7 +17,7 @@ from config import SettingsError
 from config.reading import PROJECT, SECTIONS
 from config.stack_file import read
 from config.texts import unprintable
-from rehearsal.world import PROJECT as TREE
+from ops.rehearsal.world import PROJECT as TREE
 from tests.stack_texts import TRICKY, files, of_scalars
 
 PULUMI = TREE / ".lab" / "bin" / "pulumi"

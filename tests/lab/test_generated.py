@@ -17,13 +17,13 @@ import pytest
 import yaml
 
 import config
-from components.configuration import patches
 from components.layers import plans
-from components.patch_files import check_patch_files
-from components.patch_validation import validate
+from components.talos.configuration import patches
+from components.talos.patch_files import check_patch_files
+from components.talos.patch_validation import validate
 from config import Settings
-from render import rendering
-from render.packages import PROJECT
+from ops.render import rendering
+from ops.render.packages import PROJECT
 from tests.unit.recorder import machine, production
 from tests.unit.test_site_requirements import missing, registry
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gitops.kustomize import build, identity
-from rehearsal.world import PROJECT, World
+from ops.gitops.kustomize import build, identity
+from ops.rehearsal.world import PROJECT, World
 
 WITH_SERVICES = True
 URL = "https://github.com/example/platform"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.killing import kill_tree
-from rehearsal.world import World, wait_until
+from ops.rehearsal.killing import kill_tree
+from ops.rehearsal.world import World, wait_until
 
 YES = ("--yes", "--skip-preview", "--non-interactive")
 

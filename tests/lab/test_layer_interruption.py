@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rehearsal.world import PROJECT, World
+from ops.rehearsal.world import PROJECT, World
 from tests.lab.test_interruption import Moment, kill_at, said
 
 WITH_SERVICES = True

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal.world import World, wait_until
+from ops.rehearsal.world import World, wait_until
 from tests.lab.conftest import editing
 from tests.lab.secret_values import left_behind, secret_values
 from tests.lab.test_plan import make
@@ -396,7 +396,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "history": (*PULUMI, "stack", "history", "--json", "--full-dates"),
     "configuration": (*PULUMI, "config", "--json"),
     "logs": (*PULUMI, "logs"),
-    "drift": ("python", "-m", "drift"),
+    "drift": ("python", "-m", "ops", "drift"),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import LAB, PROJECT
+from ops.rehearsal.world import LAB, PROJECT
 
 BIN = LAB.parent
 FLAGS = ("-tags=lab", "-vet=off", "-ldflags=-s -w")

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rehearsal import repository
-from rehearsal.world import World
+from ops.rehearsal import repository
+from ops.rehearsal.world import World
 from tests.lab.conftest import WORLDS
 
 URN = "urn:pulumi:prod::platform::pulumi:pulumi:Stack::platform-prod"

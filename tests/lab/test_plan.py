@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from rehearsal.killing import kill_tree
-from rehearsal.world import Result, World, wait_until
+from ops.rehearsal.killing import kill_tree
+from ops.rehearsal.world import Result, World, wait_until
 from tests.lab.secret_values import left_behind, secret_values
 
 MEMORY = "name: node02, address: 172.16.20.52, role: controlplane, cpus: 4, memoryMiB: "

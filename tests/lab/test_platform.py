@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import yaml
 
-from components import growth
-from rehearsal.world import PROJECT, World, wait_until
+from components.talos import growth
+from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.probe import Probe
 from tests.lab.secret_values import left_behind, secret_values
 

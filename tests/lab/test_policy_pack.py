@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from policies.catalogue import RULES
-from policies.model import Level
-from rehearsal import judgement, repository
-from rehearsal.world import PROJECT, World
+from ops.policies.catalogue import RULES
+from ops.policies.model import Level
+from ops.rehearsal import judgement, repository
+from ops.rehearsal.world import PROJECT, World
 from tests.lab.conftest import WORLDS
 
 WITH_SERVICES = True
-PACK = ("--policy-pack", str(PROJECT / "policies"))
+PACK = ("--policy-pack", str(PROJECT / "ops" / "policies"))
 BREACHES = {
     "machine-secrets-stay": (
-        "components/cluster.py",
+        "components/talos/cluster.py",
         "protect=True,",
         "protect=False,",
         "prod: protect is not true; set `protect=True` in its ResourceOptions",
@@ -30,7 +30,7 @@ BREACHES = {
         "password holds one of the stack's own secrets in plain text (not shown); pass it as",
     ),
     "no-node-port": (
-        "components/traefik.py",
+        "components/kubernetes/traefik.py",
         '"allocateLoadBalancerNodePorts": False,',
         '"allocateLoadBalancerNodePorts": True,',
         "values.service.spec also gets ports of the machines; set allocateLoadBalancerNodePorts",

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal import repository
-from rehearsal.procedures import Command, Edit, Procedure, Start, apply, read_all
-from rehearsal.world import Result, World
+from ops.rehearsal import repository
+from ops.rehearsal.procedures import Command, Edit, Procedure, Start, apply, read_all
+from ops.rehearsal.world import Result, World
 from tests.lab.conftest import WORLDS
 from tests.lab.secret_values import left_behind, secret_values
 

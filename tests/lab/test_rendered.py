@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 import config
-from components.charts import ChartPlan
 from components.layers import plans
 from config import Settings
-from render import difference, facts, keys, packages, rendering
-from render.exceptions import EXCEPTIONS
-from render.policies import findings, judge
-from render.workloads import Cluster
+from config.charts import ChartPlan
+from ops.render import difference, facts, keys, packages, rendering
+from ops.render.exceptions import EXCEPTIONS
+from ops.render.policies import findings, judge
+from ops.render.workloads import Cluster
 
 STACK_FILE = packages.PROJECT / "Pulumi.prod.yaml"
 FIXTURES = packages.PROJECT / "tests" / "fixtures" / "config" / "good"

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from rehearsal import repository
-from rehearsal.world import PROJECT, World
-from render import packages, rendering
-from review.markdown import markdown
-from review.preview import Preview
-from review.review import Review, review
+from ops.engine.preview import Preview
+from ops.rehearsal import repository
+from ops.rehearsal.world import PROJECT, World
+from ops.render import packages, rendering
+from ops.review.markdown import markdown
+from ops.review.review import Review, review
 from tests.lab.conftest import WORLDS
 from tests.lab.secret_values import secret_values
 from tests.secret_search import found_in

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import PROJECT, Result, World
+from ops.rehearsal.world import PROJECT, Result, World
 
 WITH_SERVICES = True
 SENTENCE = "not in the lab: "

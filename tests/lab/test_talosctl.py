@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from rehearsal.world import Result, World, wait_until
+from ops.rehearsal.world import Result, World, wait_until
 
 NODE01, NODE02, NODE03 = "172.16.20.51", "172.16.20.52", "172.16.20.53"
 ALL = (NODE01, NODE02, NODE03)

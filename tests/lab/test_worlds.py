@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import LAB, PROJECT, World, processes_of, wait_until
+from ops.rehearsal.world import LAB, PROJECT, World, processes_of, wait_until
 
 
 @pytest.fixture
@@ -177,7 +177,10 @@ def test_a_rehearsal_that_is_interrupted_ends_at_once_and_without_a_traceback(
     )
     only.write_text("".join(kept))
     process = subprocess.Popen(
-        [LAB, "run", "--state", state, "--stack-file", only, "--", "python", "-m", "rehearsal"],
+        [
+            LAB, "run", "--state", state, "--stack-file", only, "--",
+            "python", "-m", "ops", "rehearse",
+        ],
         cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip

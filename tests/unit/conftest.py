@@ -6,9 +6,9 @@ from http.client import HTTPConnection
 
 import pytest
 
-from components import kubernetes_api
-from config import __main__ as command
+from clients import kubernetes_api
 from config.placeholders import IN_LAB
+from ops.settings import command
 
 
 @pytest.fixture(scope="session", autouse=True)

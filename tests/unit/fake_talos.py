@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.waiting import Result
+from clients.waiting import Result
 
 DENIED = 'error: rpc error: code = Unavailable desc = "tls: certificate required"'
 NO_LEADER = "rpc error: code = Unavailable desc = etcdserver: no leader"

@@ -26,7 +26,7 @@ from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
 from pulumi.runtime.proto import resource_pb2
 
-from components.manifests import Manifest
+from components.kubernetes.manifests import Manifest
 from config.secret_keys import SECRET_KEYS
 from tests.unit.certificates import certificate
 
@@ -241,14 +241,14 @@ def run(
             mock.patch("pulumi.resource_hooks.register_resource_hook", register),
             mock.patch("pulumi.resource_hooks.register_error_hook", register),
             mock.patch("pulumi.export", export),
-            mock.patch("components.manifests.load", definition),
-            mock.patch("components.chart_repositories.check"),
+            mock.patch("components.kubernetes.manifests.load", definition),
+            mock.patch("clients.chart_repositories.check"),
             mock.patch("components.notes.ask", return_value=None),
             # Of a process that is the program's own.
             mock.patch("components.hooks.end_waits_on_interrupt"),
             mock.patch("components.failures.exit_when_told"),
             mock.patch("components.sdk.be_quick"),
-            nullcontext() if check_git else mock.patch("gitops.generated.check"),
+            nullcontext() if check_git else mock.patch("components.gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
     finally:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from components import cert_manager, metallb
-from components.admission import SECONDS, AdmissionError, collection, wait_accepted
-from components.kubernetes_api import KubernetesApi
+from clients.kubernetes_api import KubernetesApi
+from components.kubernetes import cert_manager, metallb
+from components.kubernetes.admission import SECONDS, AdmissionError, collection, wait_accepted
 from tests.unit.test_kubernetes_api import Time, kubeconfig, server
 
 pytestmark = pytest.mark.usefixtures("without_tls")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components import apart
-from components.waiting import Clock
+from clients.waiting import Clock
+from components.vsphere import apart
 
 
 def test_machines_on_hosts_of_their_own_are_no_matter() -> None:

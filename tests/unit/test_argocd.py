@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from components.argocd import NAMESPACE, merged, plan
-from components.argocd_network import CALLS, OUTSIDE, PARTS, policies
 from components.failures import ToldError
-from components.place import API_PORT
+from components.gitops.root import root_application
+from components.kubernetes.argocd import NAMESPACE, merged, plan
+from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, policies
+from components.kubernetes.isolated_namespace import API_PORT
 from config import load_file
-from gitops.root import root_application
 from tests.unit.recorder import (
     ROOT,
     Platform,
@@ -86,7 +86,7 @@ def test_nothing_is_touched_while_git_has_other_settings_than_the_stack() -> Non
     with pytest.raises(ToldError) as refused:
         run(settings, platform=platform, check_git=True)
     assert 'platform:services.argocd.domain = "cd.platform.example.com"' in str(refused.value)
-    assert "python -m gitops write" in str(refused.value)
+    assert "python -m ops gitops write" in str(refused.value)
     assert [one.type for one in platform.resources] in ([], ["pulumi:pulumi:Stack"])
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import config
-from components.charts import ChartPlan
 from components.layers import plans
 from config import versions
-from render import facts, keys
-from render.__main__ import main
+from config.charts import ChartPlan
+from ops.render import facts, keys
+from ops.render.command import main
 
 ROOT = Path(__file__).parents[2]
 GOOD = sorted((ROOT / "tests" / "fixtures" / "config" / "good").glob("*.yaml"))

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from render import facts, keys
-from render.packages import Chart, PackageError, find, renew, without_descriptions
+from ops.render import facts, keys
+from ops.render.packages import Chart, PackageError, find, renew, without_descriptions
 
 VALUES = {"replicas": 1, "image": {"tag": ""}, "part": {"on": True}, "labels": {}, "a.b": None}
 SCHEMA = {

@@ -9,11 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from components import chart_repositories, layers, manifests
-from components.chart_repositories import ChartError, check, versions
-from components.charts import SERVICES, ChartPlan
-from components.manifests import ManifestError
+from clients import chart_repositories
+from clients.chart_repositories import ChartError, check, versions
+from components import layers
+from components.kubernetes import manifests
+from components.kubernetes.manifests import ManifestError
 from config import parse
+from config.charts import SERVICES, ChartPlan
 from config.settings import Services
 from tests.unit.recorder import production
 

@@ -11,12 +11,13 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import health, talosctl
-from components.health import HealthError, Member, Observer
+from clients import talosctl
+from clients.talosctl import Talosctl, TalosctlError, check_talosctl, parse_members
+from clients.waiting import Clock, Result
 from components.hooks import Hook
-from components.rollout import Rollout
-from components.talosctl import Talosctl, TalosctlError, check_talosctl, parse_members
-from components.waiting import Clock, Result
+from components.talos import health
+from components.talos.health import HealthError, Member, Observer
+from components.talos.rollout import Rollout
 from tests.unit.fake_talos import NO_ETCD, FakeMachine, FakeTalos
 
 NO_CNI = {"nodeReady": 'node "x" is not ready'}

@@ -11,28 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.world import wait_until
+from ops.commands import COMMANDS, find
+from ops.completion import FUNCTION
+from ops.former import NEW
+from ops.rehearsal.world import wait_until
 
 ROOT = Path(__file__).parents[2]
-RUN_BY_THE_ENGINE = {"", "policies"}
-"""Packages whose `__main__` the engine runs: nobody types their name."""
-MAIN = re.compile(r"^if __name__ == .__main__.:", re.MULTILINE)
 
 
 def make(*arguments: str) -> str:
     argv = ["make", *arguments]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-
-
-def modules() -> list[str]:
-    argv = ["git", "ls-files", "*.py"]
-    listed = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    named = (
-        ".".join(Path(file).with_suffix("").parts).removesuffix("__main__").removesuffix(".")
-        for file in listed.stdout.split()
-        if MAIN.search((ROOT / file).read_text(encoding="utf-8"))
-    )
-    return sorted(set(named) - RUN_BY_THE_ENGINE)
 
 
 def test_every_target_of_make_is_in_its_help() -> None:
@@ -63,25 +52,65 @@ def test_the_help_of_make_names_the_files_and_no_variable() -> None:
     assert "Pulumi.mine.yaml" in text
 
 
-@pytest.mark.parametrize("module", modules())
-def test_the_help_of_a_module_starts_nothing(module: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
+def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module where no tool could be called."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
         cwd=ROOT,
-        env={"PATH": str(tmp_path), "LAB_WORLD": str(tmp_path)},  # no tool could be called
+        env={"PATH": str(tmp_path), "LAB_WORLD": str(tmp_path)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("name", [one.name for one in COMMANDS])
+def test_the_help_of_a_command_starts_nothing(name: str, tmp_path: Path) -> None:
+    result = run(tmp_path, "ops", *name.split(), "--help")
     assert result.returncode == 0, result.stderr
-    assert f"usage: python -m {module}" in result.stdout
+    assert f"usage: python -m ops {name}" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_one_command_lists_all_others_with_examples_that_they_take(tmp_path: Path) -> None:
+    listed = run(tmp_path, "ops").stdout
+    for command in COMMANDS:
+        assert f"  {command.name} " in listed
+        name, rest = find(command.example.split())
+        assert name == command
+        command.parser().parse_args(rest)
+
+
+def test_an_unknown_command_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    result = run(tmp_path, "ops", "reveiw")
+    assert result.returncode == 2
+    assert "no command reveiw; did you mean review?" in result.stderr
+
+
+@pytest.mark.parametrize(("former", "words"), NEW.items())
+def test_a_former_name_still_works_and_says_the_new_one(
+    former: str, words: str, tmp_path: Path
+) -> None:
+    first = {"config": ["check"], "deploy": ["preview"]}.get(former, [])
+    result = run(tmp_path, former, *first, "--help")
+    assert result.returncode == 0, result.stderr
+    new = " ".join(words.split() or first)
+    assert result.stderr == f"`python -m {former}` is now `python -m ops {new}`\n"
+    assert f"usage: python -m ops {new}" in result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_can_complete_every_command(shell: str, tmp_path: Path) -> None:
+    text = run(tmp_path, "ops", "completion", shell).stdout
+    assert FUNCTION in text
+    for command in COMMANDS:
+        assert command.name.split()[-1] in text
+
+
 def test_a_module_that_is_interrupted_shows_no_traceback() -> None:
-    code = "import rehearsal; raise KeyboardInterrupt"
+    code = "import ops; raise KeyboardInterrupt"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -91,7 +120,7 @@ def test_a_module_that_is_interrupted_shows_no_traceback() -> None:
 
 RUNNER = """
 import signal
-from commands import interrupts
+from clients import interrupts
 # A test run that was started in the background ignores it, and what it starts does too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.quiet()
@@ -130,7 +159,7 @@ def test_a_command_that_is_interrupted_ends_soon_and_leaves_no_program_behind(
 
 def test_a_thread_that_hangs_does_not_keep_an_interrupted_command() -> None:
     code = (
-        "import time\nfrom commands import interrupts\ninterrupts.quiet()\n"
+        "import time\nfrom clients import interrupts\ninterrupts.quiet()\n"
         "with interrupts.threads(1) as pool:\n"
         "    pool.submit(time.sleep, 60)\n"
         "    raise KeyboardInterrupt"
@@ -144,11 +173,3 @@ def test_a_thread_that_hangs_does_not_keep_an_interrupted_command() -> None:
         timeout=30,
     )
     assert (result.returncode, result.stderr) == (-signal.SIGINT, "\ninterrupted\n")
-
-
-@pytest.mark.parametrize(
-    "package", ["deploy", "drift", "github_report", "reach", "render", "review"]
-)
-def test_every_command_that_takes_its_time_ends_without_a_traceback(package: str) -> None:
-    text = (ROOT / package / "__init__.py").read_text(encoding="utf-8")
-    assert "interrupts.quiet()" in text

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 import config
-from config.__main__ import main
-from config.engine import load_from_pulumi, require_secret
+from components.stack_settings import load_from_pulumi, require_secret
 from config.placeholders import IN_LAB, placeholders
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
 from config.stack_file import read
-from rehearsal.__main__ import stand_ins
+from ops.rehearsal.life import stand_ins
+from ops.settings.command import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from components.gitops.generated import files
 from config import SettingsError, git, parse
-from config.secret_keys import needed
+from config.needed_secrets import needed
 from config.values import split_git_url
-from gitops.generated import files
 from tests.unit.recorder import production
 
 GITLAB = {"url": "https://gitlab.example.com", "clientId": "x", "adminGroups": ["ops/platform"]}

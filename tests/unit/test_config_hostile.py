@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.__main__ import main
+from ops.settings.command import main
 
 ROOT = Path(__file__).parents[2]
 BASE = (

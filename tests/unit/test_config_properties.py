@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
 from config import SettingsError, parse
-from config.__main__ import main
 from config.problems import problem
 from config.reading import gather
 from config.stack_file import read
 from config.values import parse_cron
+from ops.settings.command import main
 from tests.stack_texts import TRICKY, files, of_scalars
 
 quickly = settings(

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 import config
 from config import rules, versions
-from config.secret_keys import SECRET_KEYS, needed
+from config.needed_secrets import needed
+from config.secret_keys import SECRET_KEYS
 from config.settings import Model, Services
 from config.shown import looks_secret, names_secret
 from tests.unit.recorder import production

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from components.configuration import documents, patches
-from components.patch_files import PatchError, check_patch_files
+from components.talos.configuration import documents, patches
+from components.talos.patch_files import PatchError, check_patch_files
 from config import Settings, SettingsError, parse
 from tests.unit.recorder import ROOT, machine, production, without_services
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from deploy import lock
-from deploy.__main__ import main
-from deploy.engine import EngineError, with_violations
-from deploy.plan import Origin, StaleError, origin, program, refuse_stale
-from policies.model import SIGNATURE
+from clients.pulumi_cli import EngineError, with_violations
+from ops.deploy import lock
+from ops.deploy.command import main
+from ops.deploy.plan import Origin, StaleError, origin, program, refuse_stale
+from ops.engine.values import SIGNATURE
 
 URN = "urn:pulumi:prod::platform::vsphere:index/virtualMachine:VirtualMachine::node02"
 SAME = Origin(plan="a", program="b", state="c", settings="d", operations="e")

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from components import redaction
-from components.kubernetes_api import InvalidError
-from components.talosctl import Talosctl, TalosctlError
-from components.waiting import Result
-from deploy.repair import Site
-from drift import backups, cluster, hosts, machines, nodes, state
-from drift.__main__ import main, revealed
-from drift.finding import DriftError, Field, Finding
-from drift.ownership import Thing, owner_of
-from drift.report import MARKER, Report, markdown
-from drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
-from policies.model import SECRET, SIGNATURE
-from review.preview import Preview
+from clients.kubernetes_api import InvalidError
+from clients.talosctl import Talosctl, TalosctlError
+from clients.waiting import Result
+from components.talos import redaction
+from ops.deploy.repair import Site
+from ops.drift import backups, cluster, hosts, machines, nodes, state
+from ops.drift.command import main, revealed
+from ops.drift.finding import DriftError, Field, Finding
+from ops.drift.ownership import Thing, owner_of
+from ops.drift.report import MARKER, Report, markdown
+from ops.drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
+from ops.engine.preview import Preview
+from ops.engine.values import SECRET, SIGNATURE
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 APPLY = "talos:machine/configurationApply:ConfigurationApply"
@@ -646,7 +646,7 @@ def test_an_object_as_its_release_made_it_has_no_drift() -> None:
 def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() -> None:
     (found,) = released({PATH: deployment(77)}, {PATH: deployment(0)})
     assert found.fields == (Field(where="spec.minReadySeconds", wanted="0", found="77"),)
-    assert "python -m render objects traefik | kubectl apply --server-side" in found.mend
+    assert "python -m ops render objects traefik | kubectl apply --server-side" in found.mend
 
 
 class Fixed(Api):
@@ -660,7 +660,7 @@ class Fixed(Api):
     ("kind", "plural", "what", "mend"),
     [
         ("Deployment", "deployments", "a-value: field is immutable", (
-            "`kubectl -n traefik delete deployment/it && python -m render objects traefik | "
+            "`kubectl -n traefik delete deployment/it && python -m ops render objects traefik | "
             "kubectl apply --server-side --force-conflicts --field-manager=platform-drift -f -` "
             "makes it as it was; its pods are"
         )),
@@ -845,7 +845,7 @@ def test_the_exit_code_says_whether_there_is_drift(
     found = tuple(
         Finding(place="cluster", who=who, owner="Pulumi", what="gone", mend="m") for who in findings
     )
-    monkeypatch.setattr("drift.__main__.look", lambda _: Report(findings=found))
+    monkeypatch.setattr("ops.drift.command.look", lambda _: Report(findings=found))
     data, comment = tmp_path / "drift.json", tmp_path / "drift.md"
     assert main(["--json", str(data), "--markdown", str(comment)]) == code
     assert [one["who"] for one in json.loads(data.read_text())["findings"]] == list(findings)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from components.engine_words import INSTEAD, without_harmful_advice
-from deploy.engine import EngineError, PreviewError
-from review.preview import Preview
+from clients.engine_words import INSTEAD, without_harmful_advice
+from clients.pulumi_cli import EngineError, PreviewError
+from ops.engine.preview import Preview
 
 UNREACHABLE = (
     "failed to read resource state due to unreachable cluster. If the cluster was deleted, you can "

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.explanation import of_object, of_site
+from clients.explanation import of_object, of_site
 from config import parse
 from tests.unit.recorder import production
 

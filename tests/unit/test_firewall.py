@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from components import firewall, lockout, talosctl
-from components.configuration import documents, patches, written
-from components.health import HealthError, Member, Observer
-from components.patch_files import PatchError, check_patch_files
-from components.waiting import Clock
+from clients import talosctl
+from clients.waiting import Clock
+from components.talos import firewall, lockout
+from components.talos.configuration import documents, patches, written
+from components.talos.health import HealthError, Member, Observer
+from components.talos.patch_files import PatchError, check_patch_files
 from config import Settings, parse
-from config.__main__ import main
 from config.settings import Machine
+from ops.settings.command import main
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 from tests.unit.recorder import ROOT, machine, production, without_services
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from github_report.__main__ import DRIFT, REVIEW, main
-from github_report.text import LIMIT, fit
+from ops.report.command import DRIFT, REVIEW, main
+from ops.report.text import LIMIT, fit
 from tests.unit.fake_github import REPOSITORY, TOKEN, State, serving
 
 PULL_REQUEST = 7

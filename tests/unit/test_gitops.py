@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import yaml
 
+from components.gitops.generated import SETTINGS, VALUES, check, files, folder, write
+from components.gitops.root import root_application
 from config import Settings, SettingsError, load_file, parse, versions
-from gitops.__main__ import main
-from gitops.generated import SETTINGS, VALUES, check, files, folder, write
-from gitops.kustomize import FILE, KustomizeError, build, identity
-from gitops.root import root_application
+from ops.gitops.command import main
+from ops.gitops.kustomize import FILE, KustomizeError, build, identity
 from tests.unit.recorder import ROOT, production
 
 PROD = ROOT / "Pulumi.prod.yaml"
 SETTINGS_PATH = "clusters/prod/gitops/settings/settings.yaml"
 VALUES_PATH = "clusters/prod/gitops/argo-cd-values.yaml"
-MEND = "run `python -m gitops write` with the stack file, commit and push what it writes"
+MEND = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
 
 
 @pytest.fixture

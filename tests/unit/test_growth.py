@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from components import growth, health, talosctl
-from components.growth import Size, lacking, quantity
-from components.health import HealthError, Member, Observer
-from components.waiting import Clock
+from clients import talosctl
+from clients.waiting import Clock
+from components.talos import growth, health
+from components.talos.growth import Size, lacking, quantity
+from components.talos.health import HealthError, Member, Observer
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
 OLD = Size(4, 8192, 100)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components import guardrails
+from components.kubernetes import guardrails
 from config import parse
 from tests.unit.recorder import Platform, install_talosctl, production, run_production
 

@@ -8,15 +8,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from components.charts import ChartPlan
-from components.helm_records import (
+from clients.helm_records import (
     PATIENCE_SECONDS,
     RecordError,
     forget_pending,
     forget_unknown,
     records,
 )
-from components.waiting import Clock
+from clients.waiting import Clock
+from config.charts import ChartPlan
 
 PLAN = ChartPlan("traefik", "https://charts.example.com", "1.2.3", "ingress", {})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pulumi
 import pytest
 
+from clients.waiting import Clock, Stop, StoppedError
 from components import hooks, run_log
 from components.hooks import in_thread
-from components.waiting import Clock, Stop, StoppedError
 
 ARGS = pulumi.ResourceHookArgs(
     urn="urn:pulumi:prod::platform::platform:index:Gate::node01-healthy",

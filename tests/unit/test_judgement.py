@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from components.tokens import MACHINE_SECRETS
-from policies.catalogue import RULES
-from policies.steps import PLAN_RULES
-from rehearsal import judgement
-from rehearsal.tools import ToolError
+from components.resource_types import MACHINE_SECRETS
+from ops.policies.catalogue import RULES
+from ops.policies.steps import PLAN_RULES
+from ops.rehearsal import judgement
+from ops.rehearsal.tools import ToolError
 
 URN = "urn:pulumi:prod::platform::x:a:A::one"
 NOTHING = {"steps": [{"op": "same", "urn": URN}]}

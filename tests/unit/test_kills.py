@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.killing import kill_tree, tree
-from rehearsal.kills import KINDS, Kill, Report, Round, line, shares, shares_of
+from ops.rehearsal.killing import kill_tree, tree
+from ops.rehearsal.kills import KINDS, Kill, Report, Round, line, shares, shares_of
 
 
 @pytest.mark.parametrize("kills", [1, 5, 40, 43])

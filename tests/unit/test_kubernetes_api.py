@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 import pytest
 import yaml
 
-from components import kubernetes_api
-from components.kubernetes_api import ApiError, KubernetesApi, wait_ready
-from components.waiting import Clock
+from clients import kubernetes_api
+from clients.kubernetes_api import ApiError, KubernetesApi, wait_ready
+from clients.waiting import Clock
 
 
 @contextmanager

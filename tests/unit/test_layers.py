@@ -15,9 +15,10 @@ import pytest
 import config.traefik_api
 import config.versions
 from components import layers
-from components.manifests import Manifest
+from components.kubernetes.manifests import Manifest
 from config import SettingsError, parse
-from config.secret_keys import SECRET_KEYS, needed
+from config.needed_secrets import needed
+from config.secret_keys import SECRET_KEYS
 from tests.unit import recorder
 from tests.unit.certificates import certificate
 from tests.unit.recorder import (
@@ -409,7 +410,7 @@ HOST_KEY = "ssh-ed25519 " + base64.b64encode(
 
 def argocd_with(**changes: Any) -> Platform:
     """Run the platform with other settings of Argo CD, as if Git already followed them."""
-    with mock.patch("gitops.generated.check"):
+    with mock.patch("components.gitops.generated.check"):
         return run(changed(argocd=production()["services"]["argocd"] | changes))
 
 

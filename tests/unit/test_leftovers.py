@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pyVmomi import vim, vmodl
 
-from components import leftovers, orphans
-from components.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
-from components.library import ITEM_PATH
-from components.orphans import OrphanError, VCenter
-from components.waiting import Clock
+from clients.vcenter import leftovers
+from clients.vcenter.connection import VCenter, VCenterError
+from clients.vcenter.content_library import ITEM_PATH
+from clients.vcenter.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
+from clients.waiting import Clock
 from tests.unit.recorder import install_talosctl, run_production
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
@@ -100,7 +100,7 @@ def test_what_holds_something_stays_and_is_told(
     rest: FakeRest, clear: leftovers.Clear, place: str, message: str
 ) -> None:
     rest.attached, rest.items = True, ("item",)
-    with pytest.raises(OrphanError, match=message):
+    with pytest.raises(VCenterError, match=message):
         clear(VCENTER, "password", place, Clock())
     assert rest.done == []
 
@@ -126,7 +126,7 @@ def content_of(monkeypatch: pytest.MonkeyPatch, folder: FakeFolder | None) -> No
     def connected(*_: object) -> Iterator[object]:
         yield SimpleNamespace(searchIndex=SimpleNamespace(FindByInventoryPath=find))
 
-    monkeypatch.setattr(orphans, "connected", connected)
+    monkeypatch.setattr(leftovers, "connected", connected)
 
 
 def test_an_empty_folder_goes_and_none_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_a_folder_with_machines_or_permissions_of_its_own_stays(
     monkeypatch: pytest.MonkeyPatch, folder: FakeFolder
 ) -> None:
     content_of(monkeypatch, folder)
-    with pytest.raises(OrphanError, match="take it over with `pulumi import vsphere:index/folder"):
+    with pytest.raises(VCenterError, match="take it over with `pulumi import vsphere:index/folder"):
         leftovers.clear_folder(VCENTER, "password", "platform-prod", Clock())
     assert not folder.removed
 

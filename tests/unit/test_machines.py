@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import disks
+from components.vsphere import disks
 from tests.unit.recorder import (
     KEY,
     decoded_guestinfo,

@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 import pytest
 
-from components.manifests import Manifest, ManifestError, cache_folder, load
+from components.kubernetes.manifests import Manifest, ManifestError, cache_folder, load
 from config import gateway_api, versions
 
 TEXT = b"kind: One\n---\nkind: Two\n---\n"

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from components.gitops.generated import folder
+from components.gitops.root import root_application
 from config import load_file, versions
-from drift.finding import ARGOCD, PULUMI
-from drift.ownership import Thing, table
-from gitops.generated import folder
-from gitops.kustomize import Object, build, identity
-from gitops.root import root_application
+from ops.drift.finding import ARGOCD, PULUMI
+from ops.drift.ownership import Thing, table
+from ops.gitops.kustomize import Object, build, identity
 from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, run_production
 
 SETTINGS = load_file(ROOT / "Pulumi.prod.yaml")

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import config
-from components import backup, metrics_server
+from components.kubernetes import backup, metrics_server
 from components.layers import plans
 from config import versions
-from gitops.kustomize import build
-from render.exceptions import EXCEPTIONS
-from render.policies import is_exact, judge
+from ops.gitops.kustomize import build
+from ops.render.exceptions import EXCEPTIONS
+from ops.render.policies import is_exact, judge
 
 ROOT = Path(__file__).parents[2]
 IN_GIT = ("bootstrap", "platform", "apps", "clusters")
@@ -162,7 +162,7 @@ def test_every_image_that_the_program_names_is_exact() -> None:
     named = [backup.IMAGE, backup.METRICS_IMAGE, metrics_server.APPROVER_IMAGE]
     assert [one for one in named if not is_exact(one)] == []
     # The constants above are all that there are.
-    sources = "".join(path.read_text("utf-8") for path in (ROOT / "components").glob("*.py"))
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "components").rglob("*.py"))
     assert len(re.findall(r'"(?:ghcr\.io|registry\.k8s\.io|quay\.io|docker\.io)/', sources)) == len(
         named
     )

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from render.exceptions import EXCEPTIONS, PROGRAM
-from render.policies import RULES, Allowed, findings, is_exact, judge
+from ops.render.exceptions import EXCEPTIONS, PROGRAM
+from ops.render.policies import RULES, Allowed, findings, is_exact, judge
 from tests.unit.recorder import Registered, install_talosctl, plain, run_production
 
 Object = dict[str, Any]

@@ -18,16 +18,24 @@ import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
-from components import redaction
-from components.machines import guestinfo
-from components.tokens import CONFIGURATION, GATE, KUBECONFIG, MACHINE, MACHINE_SECRETS, RELEASE
+from components.resource_types import (
+    CONFIGURATION,
+    GATE,
+    KUBECONFIG,
+    MACHINE,
+    MACHINE_SECRETS,
+    RELEASE,
+)
+from components.talos import redaction
+from components.vsphere.machines import guestinfo
 from config import parse
 from config.secret_keys import SECRET_KEYS
-from policies import server
-from policies.catalogue import RULES
-from policies.known import Known
-from policies.model import OUTPUT, REFERENCE, SECRET, SIGNATURE, Level, Resource, Rule, decode
-from policies.server import Pack
+from ops.engine.values import OUTPUT, REFERENCE, SECRET, SIGNATURE, Resource, decode
+from ops.policies import server
+from ops.policies.catalogue import RULES
+from ops.policies.known import Known
+from ops.policies.model import Level, Rule
+from ops.policies.server import Pack
 from tests.unit.recorder import (
     KEY,
     PASSWORD,
@@ -409,7 +417,7 @@ def test_without_settings_an_address_is_refused() -> None:
     rule = named("addresses-are-planned")
     assert rule.check is not None
     (text,) = rule.check(machine("node01"), Known.of({}, ()))
-    assert "config check" in text
+    assert "ops check" in text
 
 
 # --- As the engine runs it -----------------------------------------------------------------------
@@ -428,7 +436,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def engine(tmp_path: Path) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
     """Start the pack as the language host does, from some other folder."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "pulumi.policy", "127.0.0.1:0", str(ROOT / "policies")],
+        [
+            sys.executable,
+            "-u",
+            "-m",
+            "pulumi.policy",
+            "127.0.0.1:0",
+            str(ROOT / "ops" / "policies"),
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
@@ -538,9 +553,9 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
 
 
 def test_the_pack_tells_the_version_that_its_file_has() -> None:
-    file = yaml.safe_load((ROOT / "policies" / "PulumiPolicy.yaml").read_text())
+    file = yaml.safe_load((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
     assert file["version"] == server.VERSION
     assert (
-        ROOT / "policies" / file["runtime"]["options"]["virtualenv"]
+        ROOT / "ops" / "policies" / file["runtime"]["options"]["virtualenv"]
     ).resolve() == ROOT / ".venv"
     assert Pack().GetPluginInfo(empty_pb2.Empty(), None).version == server.VERSION

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from components.tokens import GATE, MACHINE, MACHINE_SECRETS
-from policies.model import Level
-from policies.steps import PLAN_RULES, SAFE_AMOUNT, PlanError, violations
+from components.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from ops.policies.model import Level
+from ops.policies.steps import PLAN_RULES, SAFE_AMOUNT, PlanError, violations
 
 ROOT = Path(__file__).parents[2]
 PARENT = "platform:vsphere:Machines$"

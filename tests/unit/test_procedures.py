@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.procedures import (
+from ops.rehearsal.procedures import (
     FOLDER,
     INDEX,
     Command,
@@ -24,7 +24,7 @@ from rehearsal.procedures import (
     read,
     read_all,
 )
-from rehearsal.world import PROJECT
+from ops.rehearsal.world import PROJECT
 
 BAD = PROJECT / "tests" / "fixtures" / "procedures"
 LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
@@ -65,9 +65,9 @@ def test_a_good_page_gives_its_steps_in_order() -> None:
         "talosctl -n 172.16.20.51 \\\n  etcd members",
         "kubectl get --raw /readyz",
         "pulumi up",
-        "python -m render renew",
+        "python -m ops render renew",
     ]
-    assert [one.text for one in page.commands if one.writes] == ["python -m render renew"]
+    assert [one.text for one in page.commands if one.writes] == ["python -m ops render renew"]
     ends = [(one.fails, one.until) for one in page.commands]
     assert ends == [(False, False)] * 3 + [(False, True), (True, False), (False, False)]
     expected = [[one.pattern for one in command.expected] for command in page.commands]

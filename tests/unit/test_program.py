@@ -10,7 +10,7 @@ import pulumi
 import pytest
 
 from components.failures import ToldError
-from components.patch_files import PatchError, check_patch_files
+from components.talos.patch_files import PatchError, check_patch_files
 from config import parse
 from tests.unit.recorder import (
     CREDENTIALS_END,

@@ -25,12 +25,12 @@ from cryptography.x509.oid import NameOID
 
 import config
 from config import Settings
-from config.__main__ import main
-from reach import network as reach_network
-from reach import questions as reach_questions
-from reach.network import Network, NotTriedError, proxy_of, who_answers
-from reach.questions import REGISTRIES, package_of, questions
-from reach.report import Outcome, Question, RefusedError, Row, as_text, ask_all, failed
+from ops.reach import network as reach_network
+from ops.reach import questions as reach_questions
+from ops.reach.network import Network, NotTriedError, proxy_of, who_answers
+from ops.reach.questions import REGISTRIES, package_of, questions
+from ops.reach.report import Outcome, Question, RefusedError, Row, as_text, ask_all, failed
+from ops.settings.command import main
 from tests.unit.recorder import ROOT, production
 
 PASSWORD = "proxys-own-word"  # noqa: S105 no real one
@@ -295,7 +295,7 @@ def test_a_package_is_found_by_its_exact_version_and_chart() -> None:
 def test_a_chart_must_be_listed_and_its_package_must_be_there(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components import cilium  # noqa: PLC0415 the SDK comes with it
+    from components.kubernetes import cilium  # noqa: PLC0415 the SDK comes with it
 
     monkeypatch.setattr(cilium, "REPOSITORY", f"https://{site.host}/charts")
     model = settings()

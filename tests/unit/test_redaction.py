@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from components.redaction import fields
+from components.talos.redaction import fields
 
 SECRETS = {
     "cluster": {"id": "cluster-identity-0", "secret": "cluster-secret-0"},

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.charts import ChartPlan
-from render import difference, packages, rendering
-from render.__main__ import main
+from config.charts import ChartPlan
+from ops.render import difference, packages, rendering
+from ops.render.command import main
 from tests.unit.test_chart_packages import packed
 
 PLAN = ChartPlan("tiny", "https://example.com", "1.0.0", "apps", {"a": {"b": 1}})
@@ -173,7 +173,7 @@ def test_of_definitions_only_how_much_changed_is_told() -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("render.__main__.plans", lambda _: (PLAN,))
+    monkeypatch.setattr("ops.render.command.plans", lambda _: (PLAN,))
 
 
 @pytest.mark.usefixtures("planned")

@@ -12,13 +12,14 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from components import leftovers, library, notes, orphans, talosctl
-from components.orphans import OrphanError
+from clients import talosctl
+from clients.pulumi_cli import EngineError
+from clients.vcenter import content_library, leftovers, machines
+from clients.vcenter.connection import VCenterError
+from components import notes
 from config.stack_file import load_file
-from deploy import __main__ as command
-from deploy import lock, repair
-from deploy.engine import EngineError
-from deploy.repair import Found, Site, forget
+from ops.deploy import command, lock, repair
+from ops.deploy.repair import Found, Site, forget
 
 ROOT = Path(__file__).parents[2]
 SITE = Site(load_file(ROOT / "Pulumi.prod.yaml"), "password-of-the-test")
@@ -60,8 +61,8 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     def connected(*_: object) -> Iterator[object]:
         yield SimpleNamespace()
 
-    monkeypatch.setattr(orphans, "connected", connected)
-    monkeypatch.setattr(library, "session", connected)
+    monkeypatch.setattr(repair, "connected", connected)
+    monkeypatch.setattr(content_library, "session", connected)
     monkeypatch.setattr(leftovers, "exists", lambda _c, _r, _kind, identity: identity in has)
     return has
 
@@ -151,7 +152,7 @@ def test_machines_are_cleared_before_the_folder_that_they_are_in(
         leftovers, "clear_folder", lambda _v, _p, at, _c: done.append(("folder", at))
     )
     monkeypatch.setattr(
-        orphans, "remove_orphan", lambda _v, _p, name, *_: done.append(("machine", name))
+        machines, "remove_leftover", lambda _v, _p, name, *_: done.append(("machine", name))
     )
     unknown = (
         creating(FOLDER, "machines", path="platform-prod")["resource"],
@@ -166,7 +167,7 @@ def test_a_machine_that_the_settings_do_not_name_is_never_removed(
     imported: list[dict[str, Any]],
 ) -> None:
     unknown = (creating(VM, "db01", name="db01")["resource"],)
-    with pytest.raises(OrphanError, match="db01: not among platform:machines"):
+    with pytest.raises(VCenterError, match="db01: not among platform:machines"):
         repair.carry_out(state([NODE01, NODE03]), Found(("x",), unknown, ()), SITE)
     assert imported == []
 
@@ -250,7 +251,7 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
         yield SimpleNamespace()
 
     monkeypatch.setattr(talosctl, "connect", connect)
-    monkeypatch.setattr(orphans, "remove_orphan", lambda *_: True)
+    monkeypatch.setattr(machines, "remove_leftover", lambda *_: True)
     site = Site(SITE.settings, SITE.password)
     site.talosconfig = "access-of-the-test"
     document = state([NODE01, NODE03], creating(VM, "node02", name="node02"))

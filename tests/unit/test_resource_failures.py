@@ -9,8 +9,8 @@ from typing import Any
 import pulumi
 import pytest
 
+from clients.waiting import Stop
 from components import resource_failures
-from components.charts import ChartPlan
 from components.resource_failures import (
     ITEM,
     ResourceError,
@@ -20,9 +20,9 @@ from components.resource_failures import (
     of_talos,
     of_vsphere,
 )
-from components.tokens import MACHINE
-from components.waiting import Stop
+from components.resource_types import MACHINE
 from config import parse
+from config.charts import ChartPlan
 from tests.unit.recorder import Platform, event_loop, install_talosctl, production, run_production
 
 SETTINGS = parse(production())

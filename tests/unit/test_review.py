@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from review.__main__ import main
-from review.charts import ChartChange, ObjectChange
-from review.judge import Judged
-from review.markdown import MARKER, SIGNS, markdown
-from review.operations import OPERATIONS
-from review.preview import SECRET, UNKNOWN, Preview, PreviewError
-from review.review import Review, fold, review
-from review.shrink import amount, shrinks
-from review.verdict import Effect, Verdict
+from ops.engine.operations import OPERATIONS
+from ops.engine.preview import SECRET, UNKNOWN, Preview, PreviewError
+from ops.review.charts import ChartChange, ObjectChange
+from ops.review.command import main
+from ops.review.judge import Judged
+from ops.review.markdown import MARKER, SIGNS, markdown
+from ops.review.review import Review, fold, review
+from ops.review.shrink import amount, shrinks
+from ops.review.verdict import Effect, Verdict
 
 TODAY = dt.date(2026, 11, 24)
 VM = "vsphere:index/virtualMachine:VirtualMachine"

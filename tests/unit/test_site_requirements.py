@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import config
-from components import backup, cert_manager, metrics_server
+from components.kubernetes import backup, cert_manager, metrics_server
 from components.layers import plans
 from config import Settings, gateway_api
 from tests.unit.recorder import ROOT, production

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,16 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from rehearsal.recorder import Recorder
-from rehearsal.timeline import (
+from ops.rehearsal.recorder import Recorder
+from ops.rehearsal.timeline import (
     Outcome,
     Step,
     Timeline,
     TimelineError,
     critical_path,
     last_awaited,
-    main,
 )
-from rehearsal.timeline_page import seconds, tick_distance
+from ops.rehearsal.timeline_page import COLOURS, STYLE, main, render, seconds, tick_distance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,7 +211,7 @@ def test_without_a_recorder_times_are_whole_seconds(tmp_path: Path) -> None:
     assert not timeline.precise
     assert [(one.start, one.end) for one in timeline.changes] == [(1, 3)]
     assert timeline.waited(timeline.changes[0]) == 1
-    assert "no recorder watched" in timeline.html()
+    assert "no recorder watched" in render(timeline)
 
 
 def test_failed_and_unfinished_steps_are_told_apart(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_unchanged_resources_and_a_preview_are_no_changes(tmp_path: Path) -> Non
     timeline = run.timeline(end=2)
     assert timeline.changes == []
     assert timeline.ratio is None
-    assert "Nothing changed" in timeline.html()
+    assert "Nothing changed" in render(timeline)
 
 
 def test_the_unfinished_last_line_of_a_killed_engine_is_passed_over(tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_the_page_has_a_bar_a_change_and_numbers_the_critical_path(tmp_path: Pat
     run.resource("folder", 1, 2)
     run.resource("image", 1, 4, operation="update")
     run.resource("node<01>&", 6, 9, "folder", "image")
-    bars = [row for row in rows(run.timeline(end=10).html()) if row.find(".//*[@class='name']")
+    bars = [row for row in rows(render(run.timeline(end=10))) if row.find(".//*[@class='name']")
             is not None and "group" not in row.get("class", "")]  # fmt: skip
     assert {text(row): (row.get("class"), found(row, "bar").get("class")) for row in bars} == {
         "VirtualMachine folder": ("row", "bar create"),
@@ -362,7 +362,7 @@ def test_each_layer_has_its_total(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.resource("folder", 1, 2)
     run.resource("node01", 5, 9, "folder")
-    page = run.timeline(end=10).html()
+    page = render(run.timeline(end=10))
     (layer,) = (row for row in rows(page) if "group" in row.get("class", ""))
     assert text(layer) == "Machines"
     assert found(layer, "took").text == "8.0 s"  # from its first step to its last
@@ -373,7 +373,7 @@ def test_only_what_failed_looks_like_an_error(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.resource("folder", 1, 2)
     run.resource("node01", 2, 9, "folder", failed=True)
-    classes = {text(row): row.get("class", "") for row in rows(run.timeline(end=10).html())}
+    classes = {text(row): row.get("class", "") for row in rows(render(run.timeline(end=10)))}
     assert [name for name, kind in classes.items() if "failed" in kind] == [
         "2VirtualMachine node01"
     ]
@@ -382,7 +382,7 @@ def test_only_what_failed_looks_like_an_error(tmp_path: Path) -> None:
 def test_a_long_name_is_shown_whole(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.resource("kubelet-serving-cert-approver-of-the-platform-and-more", 1, 2)
-    names = [text(row) for row in rows(run.timeline(end=3).html())]
+    names = [text(row) for row in rows(render(run.timeline(end=3)))]
     assert "1VirtualMachine kubelet-serving-cert-approver-of-the-platform-and-more" in names
 
 
@@ -390,7 +390,9 @@ def test_a_late_duration_stands_on_the_left_of_its_bar_and_gap(tmp_path: Path) -
     run = Run(tmp_path)
     run.resource("first", 0, 5)
     run.resource("last", 9, 10, "first")
-    first, last = (found(row, "took").get("style", "") for row in rows(run.timeline(10).html())[1:])
+    first, last = (
+        found(row, "took").get("style", "") for row in rows(render(run.timeline(10)))[1:]
+    )
     assert first == "left:50.00%"
     assert last == "right:50.00%"  # and left of the gap in front of it
 
@@ -398,7 +400,7 @@ def test_a_late_duration_stands_on_the_left_of_its_bar_and_gap(tmp_path: Path) -
 def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.resource("node01", 1, 2)
-    page = run.timeline(end=3).html()
+    page = render(run.timeline(end=3))
     assert "<script" not in page
     assert "http" not in page
     assert "prefers-color-scheme: dark" in page
@@ -442,8 +444,18 @@ def test_the_command_draws_a_file(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match=r"no timeline: .*missing"):
-        main([str(tmp_path / "missing"), str(tmp_path / "missing"), "out.html"])
+    assert main([str(tmp_path / "missing"), str(tmp_path / "missing"), "out.html"]) == 1
+    assert re.fullmatch("no timeline: .*missing.*\n", capsys.readouterr().err)
     with pytest.raises(SystemExit, match="2"):
         main(["only-one"])
     assert "required: STATE, OUT.html" in capsys.readouterr().err
+
+
+def test_kinds_of_operations_differ_without_their_colours() -> None:
+    hatchings = {
+        kind: found[1]
+        for kind in COLOURS
+        if (found := re.search(rf"\.bar\.{kind} {{ background-image: ([^;]+);", STYLE))
+    }
+    assert set(hatchings) == set(COLOURS) - {"create"}  # which is plain
+    assert len(set(hatchings.values())) == len(hatchings)

@@ -7,10 +7,10 @@ import errno
 import pytest
 
 from config.tree import why_not_written
-from gitops import __main__ as gitops
-from render import __main__ as render
+from ops.gitops import command as gitops
+from ops.render import command as render
 
-READ_ONLY = OSError(errno.EROFS, "Read-only file system", "render/charts/traefik.keys")
+READ_ONLY = OSError(errno.EROFS, "Read-only file system", "ops/render/charts/traefik.keys")
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ def test_a_read_only_repository_is_told_in_one_sentence(
 
     monkeypatch.setattr(command, "_run" if command is render else "write", refuse)
     assert getattr(command, "main")(arguments) == 1  # noqa: B009 two modules of one shape
-    assert capsys.readouterr().err.startswith("render/charts/traefik.keys: not written: in a world")
+    assert capsys.readouterr().err.startswith(
+        "ops/render/charts/traefik.keys: not written: in a world"
+    )
 
 
 def test_another_error_of_the_disk_stays_what_it_is() -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from components.waiting import TIMED_OUT, Clock, Stop, StoppedError, run_program
+from clients.waiting import TIMED_OUT, Clock, Stop, StoppedError, run_program
 
 
 class Time:

@@ -85,7 +85,7 @@ type Options struct {
 	Faults           []string        `json:"faults"`           // see Faults
 }
 
-// Settings are the parts of `python -m config show --json` that a world is built from.
+// Settings are the parts of `python -m ops show --json` that a world is built from.
 type Settings struct {
 	Site struct {
 		Vcenter      string `json:"vcenter"`

@@ -96,7 +96,7 @@ func checkPrograms(bin string) error {
 
 // readSettings asks the program's own configuration layer, so that there is one model only.
 func readSettings(project, stackFile string) (*Settings, error) {
-	cmd := exec.Command(filepath.Join(project, ".venv", "bin", "python"), "-m", "config", "show", stackFile, "--json")
+	cmd := exec.Command(filepath.Join(project, ".venv", "bin", "python"), "-m", "ops", "show", stackFile, "--json")
 	cmd.Dir = project
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

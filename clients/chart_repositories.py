@@ -1,0 +1,105 @@
+"""Layer Kubernetes: whether each chart can be had, asked before anything is touched.
+
+The provider loads a chart while it checks the release's inputs, in every preview and `up`; what
+fails there ends the run with the provider's own words, and no hook of the program hears of it. So
+the program looks into the repositories first, as Helm does (helm/pkg/repo, index.yaml).
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from clients.explanation import meaning_of_connection
+from config import plain_yaml
+from config.problems import Problem, listed, problem
+
+if TYPE_CHECKING:
+    from config.charts import ChartPlan
+
+SECONDS = 30.0
+OFFERED = 3
+"""Versions that a message names."""
+
+
+class ChartError(Exception):
+    """Charts that cannot be had; the text names the settings, and what to do."""
+
+
+def check(plans: Sequence[ChartPlan]) -> None:
+    """Look whether every repository has its chart, in the version asked for. Raises ChartError."""
+    remote = [one for one in plans if one.repository.startswith(("https://", "http://"))]
+    if not remote:
+        return
+    with ThreadPoolExecutor(max_workers=len(remote)) as pool:
+        problems = [found for found in pool.map(find_problem, remote) if found is not None]
+    if problems:
+        raise ChartError(listed(problems))
+
+
+def find_problem(plan: ChartPlan) -> Problem | None:
+    """Say what keeps a chart from being had; None when nothing does."""
+    try:
+        index = _fetch(f"{plan.repository.rstrip('/')}/index.yaml")
+    except (OSError, HTTPException, EOFError, UnicodeDecodeError) as error:
+        return _unreachable(plan, str(error))
+    offered = versions(index, plan.chart)
+    if plan.version.removeprefix("v") in (one.removeprefix("v") for one in offered):
+        return None
+    if not offered:
+        fault = f"{plan.repository} has no chart {plan.chart}"
+        return Problem(_key(plan), fault, "see whether it has moved, and what this project pins")
+    return problem(
+        ("services", plan.service, "version"),
+        plan.version,
+        f"{plan.repository} has no such version of the chart {plan.chart}",
+        f"set one that it has (the newest: {', '.join(offered[:OFFERED])}), or leave the key out "
+        "for the version that this project is tested with",
+    )
+
+
+def versions(index: str, chart: str) -> list[str]:
+    """Give a chart's versions in a repository's index, in its order: the newest first.
+
+    An index is megabytes long and written by Helm, so its lines are read; one that is laid out in
+    another way is read as YAML, which takes seconds.
+    """
+    section = re.search(rf"(?m)^  {re.escape(chart)}:\n((?:  [ -].*\n|\n)*)", index)
+    found = re.findall(r"(?m)^(?:    |  - )version: *(\S+)", section[1]) if section else []
+    if found:
+        return [one.strip("\"'") for one in found]
+    try:
+        document: Any = plain_yaml.read(index)
+        entries = (document.get("entries") or {}).get(chart) or []
+        return [str(one["version"]) for one in entries]
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return []
+
+
+def _fetch(url: str) -> str:
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 a pin
+    with urllib.request.urlopen(request, timeout=SECONDS) as response:  # noqa: S310
+        body: bytes = response.read()
+        if response.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+    return body.decode()
+
+
+def _unreachable(plan: ChartPlan, words: str) -> Problem:
+    fault, mend = meaning_of_connection(words) or (
+        "it does not give its list of charts",
+        "open it in a browser, and see whether it has moved",
+    )
+    where = f"its chart repository {plan.repository} cannot be used: {fault}"
+    return Problem(_key(plan), where, f"{mend} ({words})")
+
+
+def _key(plan: ChartPlan) -> str:
+    return f"platform:services.{plan.service}"

@@ -1,0 +1,210 @@
+"""GitOps: the files that follow from the settings, and whether the committed ones are those.
+
+Two files in the cluster's folder, next to its Talos patches: `gitops/argo-cd-values.yaml`, the
+chart's values on top of bootstrap/argo-cd/values.yaml, and `gitops/settings/settings.yaml`, a
+ConfigMap that never reaches a cluster: kustomize takes values from it and leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from components.gitops.login import sign_on
+from config import Settings, SettingsError, git, plain_yaml
+from config.problems import Path as Key
+from config.problems import Problem, problem
+
+if TYPE_CHECKING:
+    from config.settings import ArgoCD
+
+Tree = dict[str, Any]
+Place = tuple[str, ...]
+"""Where a value stands in a file: `("global", "domain")`."""
+
+FOLDER = "gitops"
+VALUES = "argo-cd-values.yaml"
+BASE_VALUES = "bootstrap/argo-cd/values.yaml"
+SETTINGS = "settings/settings.yaml"
+HEAD = (
+    "# Written by `python -m ops gitops write` from the stack file's settings: change them there.\n"
+)
+REPLICAS_OF_REDIS = 3
+"""redis-ha and its proxies, each on a machine of its own where there are as many."""
+MARKER = (
+    "# renovate: datasource=helm depName=argo-cd registryUrl=https://argoproj.github.io/argo-helm\n"
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that the settings make: where it lies in the repository, and what is in it."""
+
+    path: str
+    tree: Tree
+    keys: Mapping[Place, Key]
+    """For the values in it: the settings' key that it comes from."""
+
+    @property
+    def text(self) -> str:
+        """The file's text."""
+        body = yaml.dump(self.tree, Dumper=_Dumper, sort_keys=False, width=1000)
+        return HEAD + body.replace("  argoCdVersion:", f"  {MARKER}  argoCdVersion:")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as such."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def folder(settings: Settings) -> str:
+    """Give the cluster's folder for Argo CD: `clusters/prod/gitops`."""
+    return str(PurePosixPath(settings.talos.patches, FOLDER))
+
+
+def files(settings: Settings) -> tuple[File, ...]:
+    """Make the files; none when Argo CD is not set."""
+    argocd, certificates = settings.services.argocd, settings.services.cert_manager
+    if argocd is None or certificates is None:
+        return ()
+    return _values(settings, argocd), _settings(settings, argocd, certificates.domain)
+
+
+def write(settings: Settings, root: Path) -> list[str]:
+    """Write the files that are not as they should be; gives their paths."""
+    written = []
+    for file in files(settings):
+        path = root / file.path
+        if not path.is_file() or path.read_text(encoding="utf-8") != file.text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, encoding="utf-8")
+            written.append(file.path)
+    return written
+
+
+def check(settings: Settings, root: Path) -> None:
+    """Raise `SettingsError` where the committed files differ from the settings."""
+    given = settings.model_dump(mode="json", by_alias=True)
+    if found := [one for file in files(settings) for one in _differences(file, root, given)]:
+        raise SettingsError(dict.fromkeys(found))
+
+
+# --- What is in them ---------------------------------------------------------------------------
+
+
+def _values(settings: Settings, argocd: ArgoCD) -> File:
+    service: Key = ("services", "argocd")
+    tree: Tree = {"global": {"domain": argocd.domain}, "configs": {"cm": {}, "rbac": {}}}
+    keys: dict[Place, Key] = {("global", "domain"): (*service, "domain")}
+    login = sign_on(argocd)
+    if login is None:
+        # Without single sign-on nobody could come in. Argo CD then makes up a password of its own,
+        # another one for each cluster, in the Secret argocd-initial-admin-secret.
+        tree["configs"]["cm"]["admin.enabled"] = True
+        tree["dex"] = {"enabled": False}
+    else:
+        connectors = {"connectors": [login.connector]}
+        tree["configs"]["cm"]["dex.config"] = yaml.safe_dump(connectors, sort_keys=False)
+        tree["configs"]["rbac"]["policy.csv"] = "".join(
+            f"g, {group}, {role}\n" for group, role in sorted(login.roles.items())
+        )
+    for place in (("configs", "cm"), ("configs", "rbac"), ("dex",)):
+        keys[place] = (*service, "github" if login is None else login.kind)
+    access = argocd.repository_access
+    if access is not None and access.host_keys:
+        # Beside those of the chart's, each as a file of known hosts has it.
+        host = git.known_host(argocd.repository_url)
+        lines = "".join(f"{host} {key}\n" for key in access.host_keys)
+        tree["configs"]["ssh"] = {"extraHosts": lines}
+    keys["configs", "ssh"] = (*service, "repositoryAccess")
+    if len(settings.machines) < REPLICAS_OF_REDIS:
+        soft = {"hardAntiAffinity": False}
+        tree["redis-ha"] = {**soft, "haproxy": dict(soft)}
+    keys["redis-ha",] = ("machines",)
+    return File(f"{folder(settings)}/{VALUES}", tree, keys)
+
+
+def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
+    cluster = PurePosixPath(settings.talos.patches).name
+    service: Key = ("services", "argocd")
+    data: dict[str, tuple[str, Key]] = {
+        "repositoryUrl": (argocd.repository_url, (*service, "repositoryUrl")),
+        "revision": (argocd.revision, (*service, "revision")),
+        "domain": (domain, ("services", "certManager", "domain")),
+        "argoCdVersion": (argocd.version, (*service, "version")),
+        "argoCdValues": (f"$values/{folder(settings)}/{VALUES}", ("talos", "patches")),
+        "applications": (f"apps/overlays/{cluster}/*", ("talos", "patches")),
+    }
+    tree = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "platform-settings",
+            "annotations": {"config.kubernetes.io/local-config": "true"},
+        },
+        "data": {name: value for name, (value, _) in data.items()},
+    }
+    keys: dict[Place, Key] = {("data", name): key for name, (_, key) in data.items()}
+    return File(f"{folder(settings)}/{SETTINGS}", tree, keys)
+
+
+# --- What is committed -------------------------------------------------------------------------
+
+
+def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
+    found = _read(root / file.path)
+    mend = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
+    if not isinstance(found, dict):
+        fault = f"{file.path} is missing, or no YAML: Argo CD would not find its settings"
+        yield problem(("services", "argocd"), None, fault, mend)
+        return
+    wanted, committed = dict(_leaves(file.tree)), dict(_leaves(found))
+    for place in [*wanted, *(place for place in committed if place not in wanted)]:
+        if wanted.get(place) == committed.get(place):
+            continue
+        where = f"`{'.'.join(place)}` in {file.path}"
+        key = next((key for start, key in file.keys.items() if place[: len(start)] == start), None)
+        if key is None:
+            fault = f"{where} was changed by hand"
+            yield problem(("services", "argocd"), None, fault, mend)
+        else:
+            fault = f"{where} {_seen(committed.get(place, 'missing'))}"
+            yield problem(key, _value(settings, key), fault, mend)
+
+
+def _seen(value: object) -> str:
+    text = str(value)
+    return "differs" if "\n" in text else f"is {text}"
+
+
+def _value(settings: Any, key: Key) -> object:  # noqa: ANN401 any part of the settings
+    for part in key:
+        settings = settings[part]
+    return settings
+
+
+def _read(path: Path) -> object:
+    """Read a file's YAML; None when there is none."""
+    try:
+        return plain_yaml.read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
+
+
+def _leaves(tree: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, (*place, str(name)))
+    else:
+        yield place, tree

@@ -1,0 +1,1 @@
+"""The layers on the cluster: what each installs, and what they share."""

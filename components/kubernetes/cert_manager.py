@@ -1,0 +1,295 @@
+"""Layer cert-manager: who issues certificates, and the platform's own wildcard certificate.
+
+An ACME server outside cannot reach the platform, so domains are proven by DNS (DNS-01). The private
+authority is there always: a platform without a public domain uses it, and so do drills. A drill
+(`cluster.drill`) has no production issuer at all: Let's Encrypt allows five certificates a week
+for the same names, and a rebuild after a fire must not find them used up.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.kubernetes.admission import once_taken
+from components.kubernetes.isolated_namespace import (
+    API_PORT,
+    DNS_PORT,
+    HTTPS_PORT,
+    IsolatedNamespace,
+    anybody,
+    metrics,
+    ports,
+)
+from components.kubernetes.release import install
+from components.stack_settings import require_secret
+from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+from config.values import split_url
+
+if TYPE_CHECKING:
+    from config.settings import CertManager as CertManagerSettings
+    from config.settings import Settings
+
+NAMESPACE = "cert-manager"
+REPOSITORY = "https://charts.jetstack.io"
+API = "cert-manager.io/v1"
+WEBHOOK_PORT = 10250
+METRICS_PORT = 9402
+PRIVATE = "private-ca"
+SELF_SIGNED = "self-signed"
+ACME_SERVERS = {
+    "letsencrypt-production": "https://acme-v02.api.letsencrypt.org/directory",
+    "letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+TEN_YEARS = "87600h"
+OWN_SERVER = "acme"
+DNS_TOKEN, DNS_KEY, DNS_ID = "dns-token", "token", "access-key"
+
+PROBE = {
+    "apiVersion": API,
+    "kind": "Certificate",
+    "metadata": {"name": "probe", "namespace": NAMESPACE},
+    "spec": {
+        "secretName": "probe",
+        "dnsNames": ["probe.invalid"],
+        "issuerRef": {"kind": "ClusterIssuer", "name": PRIVATE},
+    },
+}
+"""Never made: asks whether the webhook answers."""
+
+
+def plan(settings: Settings) -> ChartPlan | None:
+    """Plan the chart; None when cert-manager is not set."""
+    cert_manager = settings.services.cert_manager
+    if cert_manager is None:
+        return None
+    return ChartPlan(
+        "cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values(cert_manager)
+    )
+
+
+def values(cert_manager: CertManagerSettings) -> Values:
+    """Give the chart's values."""
+    # The site's own name servers may answer for the domain from inside, without the challenge.
+    resolvers: Values = {}
+    if cert_manager.dns is not None:
+        asked = ",".join(f"{one}:{DNS_PORT}" for one in cert_manager.dns.resolvers)
+        resolvers = {"dns01RecursiveNameservers": asked, "dns01RecursiveNameserversOnly": True}
+    budget = {"podDisruptionBudget": {"enabled": True, "maxUnavailable": 1}}
+
+    def labels(component: str) -> list[Values]:
+        return spread({"app.kubernetes.io/component": component})
+
+    return {
+        "global": {"priorityClassName": CRITICAL, "leaderElection": {"namespace": NAMESPACE}},
+        # Kept when the release goes: with the definitions all certificates would go.
+        "crds": {"enabled": True, "keep": True},
+        "replicaCount": 2,
+        **budget,
+        "resources": resources("25m", "64Mi", "256Mi"),
+        "topologySpreadConstraints": labels("controller"),
+        **resolvers,
+        "enableCertificateOwnerRef": False,
+        "webhook": {
+            "replicaCount": 2,
+            **budget,
+            "resources": resources("10m", "32Mi", "128Mi"),
+            "topologySpreadConstraints": labels("webhook"),
+        },
+        "cainjector": {
+            "replicaCount": 2,
+            **budget,
+            "resources": resources("10m", "64Mi", "256Mi"),
+            "topologySpreadConstraints": labels("cainjector"),
+        },
+        # The gate after the release asks the webhook itself, without a job and its rights.
+        "startupapicheck": {"enabled": False},
+        "prometheus": {"enabled": True},
+    }
+
+
+class CertManager(pulumi.ComponentResource):
+    """Issuers, ready to be asked."""
+
+    issuer: str
+    """The ClusterIssuer of the platform's own certificates."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Install it, then its issuers."""
+        super().__init__("platform:kubernetes:CertManager", name, None, opts)
+        chart, cert_manager = plan(settings), settings.services.cert_manager
+        if chart is None or cert_manager is None:
+            message = "services.certManager is not set"
+            raise ValueError(message)
+        namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
+        _open(namespace, cert_manager)
+        release = install(chart, kubeconfig, namespace.options())
+        after = once_taken(
+            "cert-manager-webhook",
+            {"version": chart.version},
+            PROBE,
+            release=release,
+            kubeconfig=kubeconfig,
+            parent=self,
+        )
+        self.issuer = cert_manager.issuer
+        self._private_authority(settings.cluster.name, after)
+        if cert_manager.uses_acme:
+            self._acme(settings, cert_manager, namespace, after)
+        self.register_outputs({})
+
+    def _private_authority(self, cluster: str, opts: pulumi.ResourceOptions) -> None:
+        """Make an authority of the platform's own: self-signed once, for ten years."""
+        self_signed = issuer(SELF_SIGNED, {"selfSigned": {}}, opts)
+        authority = kubernetes.apiextensions.CustomResource(
+            "private-authority",
+            api_version=API,
+            kind="Certificate",
+            metadata={
+                "name": PRIVATE,
+                "namespace": NAMESPACE,
+                "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+            },
+            spec={
+                "isCA": True,
+                "commonName": f"{cluster} platform authority",
+                "secretName": PRIVATE,
+                "duration": TEN_YEARS,
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Never"},
+                "issuerRef": {"kind": "ClusterIssuer", "name": SELF_SIGNED},
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self_signed]),
+        )
+        issuer(
+            PRIVATE,
+            {"ca": {"secretName": PRIVATE}},
+            pulumi.ResourceOptions(parent=self, depends_on=[authority]),
+        )
+
+    @staticmethod
+    def _acme(
+        settings: Settings,
+        cert_manager: CertManagerSettings,
+        namespace: IsolatedNamespace,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """Make the ACME servers' issuers.
+
+        Only the one of the settings is waited for: the other one's directory may be down.
+        """
+        secret = {DNS_KEY: require_secret("dnsToken")}
+        if cert_manager.dns is not None and cert_manager.dns.provider == "route53":
+            secret[DNS_ID] = require_secret("dnsAccessKey")
+        token = namespace.secret(DNS_TOKEN, secret)
+        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[token]))
+        authority = {}
+        if cert_manager.acme is not None and cert_manager.acme.ca is not None:
+            bundle = base64.b64encode(cert_manager.acme.ca.encode()).decode()
+            authority = {"caBundle": bundle}
+        for name, server in acme_servers(settings).items():
+            acme = {
+                "server": server,
+                **authority,
+                "email": cert_manager.email,
+                "privateKeySecretRef": {"name": f"{name}-account"},
+                "solvers": [{"dns01": solver(cert_manager)}],
+            }
+            issuer(name, {"acme": acme}, after, wait=name == cert_manager.issuer)
+
+
+def acme_servers(settings: Settings) -> dict[str, str]:
+    """Give the directories of the ACME servers, by issuer.
+
+    Of one's own server only that one; else both of Let's Encrypt, so that a trial needs no change
+    of the platform, but in a drill.
+    """
+    cert_manager = settings.services.cert_manager
+    if cert_manager is None or not cert_manager.uses_acme:
+        return {}
+    if cert_manager.acme is not None:
+        return {OWN_SERVER: cert_manager.acme.directory}
+    drill = settings.cluster.drill
+    return {
+        name: server
+        for name, server in ACME_SERVERS.items()
+        if not (drill and name == "letsencrypt-production")
+    }
+
+
+def issuer(
+    name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions, *, wait: bool = True
+) -> kubernetes.apiextensions.CustomResource:
+    """Make a ClusterIssuer, and with `wait` wait until it is ready."""
+    waiting = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}} if wait else {}
+    return kubernetes.apiextensions.CustomResource(
+        f"issuer-{name}",
+        api_version=API,
+        kind="ClusterIssuer",
+        metadata={"name": name, **waiting},
+        spec=spec,
+        opts=opts,
+    )
+
+
+def solver(cert_manager: CertManagerSettings) -> dict[str, Any]:
+    """Say how the domain is proven; what it takes of secrets is in the Secret."""
+    dns = cert_manager.dns
+    reference = {"name": DNS_TOKEN, "key": DNS_KEY}
+    if dns is not None and dns.provider == "rfc2136":
+        return {
+            "rfc2136": {
+                "nameserver": dns.name_server,
+                "tsigKeyName": dns.key_name,
+                "tsigAlgorithm": dns.algorithm or "HMACSHA256",
+                "tsigSecretSecretRef": reference,
+            }
+        }
+    if dns is not None and dns.provider == "route53":
+        zone = {"hostedZoneID": dns.hosted_zone_id} if dns.hosted_zone_id else {}
+        return {
+            "route53": {
+                "region": dns.region,
+                **zone,
+                "accessKeyIDSecretRef": reference | {"key": DNS_ID},
+                "secretAccessKeySecretRef": reference,
+            }
+        }
+    return {"cloudflare": {"apiTokenSecretRef": reference}}
+
+
+def _open(namespace: IsolatedNamespace, cert_manager: CertManagerSettings) -> None:
+    """Open what each part needs."""
+    outside = [DNS_PORT, HTTPS_PORT]
+    if cert_manager.dns is not None and cert_manager.dns.name_server is not None:
+        _, _, port = cert_manager.dns.name_server.partition(":")
+        outside.append(int(port or DNS_PORT))
+    if cert_manager.acme is not None and (url := split_url(cert_manager.acme.directory)):
+        outside.append(url.port or HTTPS_PORT)
+    every_port = sorted({API_PORT, *outside})
+    namespace.allow(
+        "controller",
+        {"app.kubernetes.io/component": "controller"},
+        ingress=[metrics(METRICS_PORT)],
+        egress=[anybody(*every_port), {"ports": ports(DNS_PORT, protocol="UDP")}],
+    )
+    namespace.allow(
+        "cainjector",
+        {"app.kubernetes.io/component": "cainjector"},
+        ingress=[metrics(METRICS_PORT)],
+        egress=[anybody(API_PORT)],
+    )
+    namespace.allow(
+        "webhook",
+        {"app.kubernetes.io/component": "webhook"},
+        ingress=[anybody(WEBHOOK_PORT), metrics(METRICS_PORT)],
+        egress=[anybody(API_PORT)],
+    )

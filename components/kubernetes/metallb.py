@@ -1,0 +1,123 @@
+"""Layer MetalLB: addresses for Services of type LoadBalancer, announced on layer 2.
+
+One controller, since it has no second one to hand over to: while it is away, new Services wait and
+old ones keep their addresses. Speakers run on every machine, also on those that are control planes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.kubernetes.admission import once_taken
+from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace
+from components.kubernetes.release import install
+from config.charts import SECCOMP, ChartPlan, Values, resources
+
+if TYPE_CHECKING:
+    from config.settings import Pool, Settings
+
+NAMESPACE = "metallb-system"
+REPOSITORY = "https://metallb.github.io/metallb"
+API = "metallb.io/v1beta1"
+
+
+PROBE = {
+    "apiVersion": API,
+    "kind": "IPAddressPool",
+    "metadata": {"name": "probe", "namespace": NAMESPACE},
+    "spec": {"addresses": ["192.0.2.1/32"]},  # documentation's own addresses (RFC 5737)
+}
+"""Never made: asks whether the webhook answers."""
+
+
+def plan(settings: Settings) -> ChartPlan | None:
+    """Plan the chart; None when MetalLB is not set."""
+    metallb = settings.services.metallb
+    if metallb is None:
+        return None
+    return ChartPlan("metallb", REPOSITORY, metallb.version, NAMESPACE, values())
+
+
+def values() -> Values:
+    """Give the chart's values."""
+    return {
+        "prometheus": {"scrapeAnnotations": True},
+        "controller": {
+            "priorityClassName": "system-cluster-critical",
+            "securityContext": SECCOMP,
+            "resources": resources("25m", "64Mi", "256Mi"),
+        },
+        "speaker": {
+            "priorityClassName": "system-node-critical",
+            "securityContext": SECCOMP,
+            # Talos' control planes carry the label that keeps load balancers away.
+            "ignoreExcludeLB": True,
+            "frr": {"enabled": False},
+            "resources": resources("25m", "64Mi", "256Mi"),
+        },
+        # BGP is Cilium's, where it is wanted at all.
+        "frrk8s": {"enabled": False},
+        # The namespace denies by default; the chart opens what its controller needs.
+        "networkpolicies": {"enabled": True, "defaultDeny": False, "apiPort": API_PORT},
+    }
+
+
+class MetalLB(pulumi.ComponentResource):
+    """Addresses from the pools of the settings."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Install it, then give it the pools."""
+        super().__init__("platform:kubernetes:MetalLB", name, None, opts)
+        chart, metallb = plan(settings), settings.services.metallb
+        if chart is None or metallb is None:
+            message = "services.metallb is not set"
+            raise ValueError(message)
+        # Speakers answer ARP on the machines' own interface: host network and raw sockets.
+        namespace = IsolatedNamespace(NAMESPACE, "privileged", self)
+        release = install(chart, kubeconfig, namespace.options())
+        after = once_taken(
+            "metallb-webhook",
+            {"version": chart.version},
+            PROBE,
+            release=release,
+            kubeconfig=kubeconfig,
+            parent=self,
+        )
+        pools = [self._pool(pool, after) for pool in settings.network.pools]
+        kubernetes.apiextensions.CustomResource(
+            "layer2",
+            api_version=API,
+            kind="L2Advertisement",
+            metadata={"name": "layer2", "namespace": NAMESPACE},
+            spec={
+                "ipAddressPools": [pool.name for pool in settings.network.pools],
+                # Only there do neighbours listen: never on the pods' own interfaces.
+                "interfaces": [metallb.interface],
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=pools),
+        )
+        self.register_outputs({})
+
+    @staticmethod
+    def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
+        return kubernetes.apiextensions.CustomResource(
+            f"pool-{pool.name}",
+            api_version=API,
+            kind="IPAddressPool",
+            metadata={"name": pool.name, "namespace": NAMESPACE},
+            spec={
+                "addresses": [f"{pool.addresses.first}-{pool.addresses.last}"],
+                # Routers and old clients take .0 and .255 for broadcasts.
+                "avoidBuggyIPs": True,
+            },
+            opts=opts,
+        )

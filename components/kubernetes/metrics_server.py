@@ -1,0 +1,235 @@
+"""Layer metrics-server: resource metrics, read from kubelets whose certificates are verified.
+
+Its own certificate is verified too, by the API server, and comes from cert-manager's private
+authority: one that signs itself would be unknown, at each renewal, until its injector has written
+the new one. Without cert-manager nobody can verify it, and `config check` warns.
+
+Kubelets ask the cluster for serving certificates (`rotate-server-certificates` in clusters/prod),
+and Kubernetes itself approves none. The approver is upstream's program with this manifest of ours:
+https://github.com/alex1989hu/kubelet-serving-cert-approver.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.kubernetes.cert_manager import PRIVATE
+from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.release import install
+from components.kubernetes.workload import pod, probe, shape
+from config import versions
+from config.charts import ChartPlan, Values, resources, spread
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+NAMESPACE = "metrics-server"
+REPOSITORY = "https://kubernetes-sigs.github.io/metrics-server"
+PODS = {"app.kubernetes.io/name": "metrics-server"}
+PORT = 10250
+KUBELET_PORT = 10250
+CRITICAL = "system-cluster-critical"
+
+# The API server verifies whom it asks: cert-manager issues and renews the certificate, and its
+# injector writes the authority into the APIService.
+VERIFIED: Values = {
+    "apiService": {"insecureSkipTLSVerify": False},
+    "tls": {
+        "type": "cert-manager",
+        "certManager": {
+            "existingIssuer": {"enabled": True, "kind": "ClusterIssuer", "name": PRIVATE},
+        },
+    },
+}
+# It makes a certificate at each start that nobody knows.
+UNVERIFIED: Values = {"apiService": {"insecureSkipTLSVerify": True}}
+
+APPROVER = "kubelet-serving-cert-approver"
+APPROVER_IMAGE = f"ghcr.io/alex1989hu/{APPROVER}:{versions.SERVING_CERT_APPROVER}"
+RBAC_GROUP = "rbac.authorization.k8s.io"
+SIGNER = "kubernetes.io/kubelet-serving"
+
+
+def plan(settings: Settings) -> ChartPlan | None:
+    """Plan the chart; None when metrics-server is not set."""
+    server = settings.services.metrics_server
+    if server is None:
+        return None
+    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values(settings))
+
+
+def values(settings: Settings) -> Values:
+    """Give the chart's values."""
+    return {
+        "replicas": 2,
+        "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
+        "priorityClassName": CRITICAL,
+        "resources": resources("50m", "128Mi", "256Mi"),
+        "topologySpreadConstraints": spread(PODS),
+        # Kubelets' certificates are from the cluster's authority; `--kubelet-insecure-tls` is not
+        # needed, and never set.
+        "args": [
+            "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+        ],
+        "metrics": {"enabled": True},
+        **(UNVERIFIED if settings.services.cert_manager is None else VERIFIED),
+    }
+
+
+class MetricsServer(pulumi.ComponentResource):
+    """The resource metrics API, for autoscaling and `kubectl top`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Install the approver, then the server that needs what it approves."""
+        super().__init__("platform:kubernetes:MetricsServer", name, None, opts)
+        chart = plan(settings)
+        if chart is None:
+            message = "services.metricsServer is not set"
+            raise ValueError(message)
+        approver = ServingCertificateApprover(APPROVER, pulumi.ResourceOptions(parent=self))
+        namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
+        namespace.allow(
+            "metrics-server",
+            PODS,
+            # The API server asks it, and monitoring may.
+            ingress=[anybody(PORT)],
+            egress=[anybody(API_PORT, KUBELET_PORT)],
+        )
+        install(chart, kubeconfig, namespace.options(approver))
+        self.register_outputs({})
+
+
+class ServingCertificateApprover(pulumi.ComponentResource):
+    """Approves what kubelets ask for themselves, and nothing else."""
+
+    def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
+        """Make its namespace, its rights and its pods."""
+        super().__init__("platform:kubernetes:ServingCertificateApprover", name, None, opts)
+        namespace = IsolatedNamespace(APPROVER, "restricted", self)
+        labels = {"app.kubernetes.io/name": APPROVER}
+        namespace.allow("approver", labels, ingress=[metrics(9090)], egress=[anybody(API_PORT)])
+        child = namespace.options()
+        metadata: Any = {"name": APPROVER, "namespace": APPROVER, "labels": labels}
+        account = kubernetes.core.v1.ServiceAccount(
+            f"{APPROVER}-account",
+            metadata=metadata,
+            automount_service_account_token=False,
+            opts=child,
+        )
+        self._rights(child)
+        deployment = kubernetes.apps.v1.Deployment(
+            APPROVER,
+            metadata=metadata,
+            spec=shape(
+                {
+                    "replicas": 2,
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": self._pod(labels)},
+                }
+            ),
+            opts=namespace.options(account),
+        )
+        kubernetes.policy.v1.PodDisruptionBudget(
+            APPROVER,
+            metadata=metadata,
+            spec=shape({"max_unavailable": 1, "selector": {"match_labels": labels}}),
+            opts=namespace.options(deployment),
+        )
+        self.register_outputs({})
+
+    @staticmethod
+    def _pod(labels: dict[str, str]) -> Values:
+        return pod(
+            APPROVER,
+            [
+                {
+                    "name": "cert-approver",
+                    "image": APPROVER_IMAGE,
+                    "args": ["serve", "--enable-leader-election"],
+                    "env": [
+                        {
+                            "name": "NAMESPACE",
+                            "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}},
+                        }
+                    ],
+                    "ports": [
+                        {"name": "health", "containerPort": 8080},
+                        {"name": "metrics", "containerPort": 9090},
+                    ],
+                    "livenessProbe": probe("/healthz", "health"),
+                    "readinessProbe": probe("/readyz", "health"),
+                    "resources": resources("10m", "16Mi", "64Mi"),
+                }
+            ],
+            token=True,
+            priorityClassName=CRITICAL,
+            topologySpreadConstraints=spread(labels),
+        )
+
+    @staticmethod
+    def _rights(opts: pulumi.ResourceOptions) -> None:
+        """Let it see requests and approve those of one signer, and hold its lease."""
+        subject: Any = {"kind": "ServiceAccount", "name": APPROVER, "namespace": APPROVER}
+        csr = "certificatesigningrequests"
+        group = "certificates.k8s.io"
+        rbac = kubernetes.rbac.v1
+        rbac.ClusterRole(
+            APPROVER,
+            metadata=shape({"name": APPROVER}),
+            rules=shape(
+                [
+                    {"api_groups": [group], "resources": [csr], "verbs": ["get", "list", "watch"]},
+                    {"api_groups": [group], "resources": [f"{csr}/approval"], "verbs": ["update"]},
+                    {
+                        "api_groups": [group],
+                        "resources": ["signers"],
+                        "resource_names": [SIGNER],
+                        "verbs": ["approve"],
+                    },
+                    {
+                        "api_groups": ["authorization.k8s.io"],
+                        "resources": ["subjectaccessreviews"],
+                        "verbs": ["create"],
+                    },
+                ]
+            ),
+            opts=opts,
+        )
+        rbac.ClusterRoleBinding(
+            APPROVER,
+            metadata=shape({"name": APPROVER}),
+            role_ref=shape({"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": APPROVER}),
+            subjects=shape([subject]),
+            opts=opts,
+        )
+        rbac.Role(
+            f"{APPROVER}-leader",
+            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
+            rules=shape(
+                [
+                    {
+                        "api_groups": ["coordination.k8s.io"],
+                        "resources": ["leases"],
+                        "verbs": ["create", "get", "update"],
+                    },
+                    {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+                ]
+            ),
+            opts=opts,
+        )
+        rbac.RoleBinding(
+            f"{APPROVER}-leader",
+            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
+            role_ref=shape({"api_group": RBAC_GROUP, "kind": "Role", "name": APPROVER}),
+            subjects=shape([subject]),
+            opts=opts,
+        )

@@ -1,0 +1,248 @@
+"""Layer Traefik: HTTPS from outside, at one fixed address.
+
+Certificates come from cert-manager as a Secret: Traefik's own ACME would give each replica an
+account and certificates of its own (docs/decisions/0008-certificates-by-cert-manager.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from components.kubernetes.cert_manager import API as CERTIFICATES
+from components.kubernetes.guardrails import ROUTE_PRIORITY
+from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.release import install
+from components.stack_settings import require_secret
+from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from config.settings import Traefik as TraefikSettings
+
+NAMESPACE = "traefik"
+REPOSITORY = "https://traefik.github.io/charts"
+API = "traefik.io/v1alpha1"
+PODS = {"app.kubernetes.io/name": "traefik"}
+WEB_PORT, SECURE_PORT, METRICS_PORT = 8000, 8443, 9100
+WILDCARD = "wildcard"
+GATEWAY = "platform"
+DASHBOARD_USER = "admin"
+CERTIFICATE_MINUTES = 15
+"""DNS-01 waits for name servers all over the world to know the challenge."""
+
+CIPHERS = [
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+]
+"""For TLS 1.2; those of TLS 1.3 are all good and not for choosing (Mozilla, intermediate)."""
+
+
+def plan(settings: Settings) -> ChartPlan | None:
+    """Plan the chart; None when Traefik is not set."""
+    traefik = settings.services.traefik
+    if traefik is None:
+        return None
+    return ChartPlan("traefik", REPOSITORY, traefik.version, NAMESPACE, values(traefik))
+
+
+def values(traefik: TraefikSettings) -> Values:
+    """Give the chart's values."""
+    return {
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False},
+        "deployment": {"replicas": traefik.replicas},
+        "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
+        "priorityClassName": CRITICAL,
+        "topologySpreadConstraints": spread(PODS),
+        "resources": resources("100m", "128Mi", "512Mi"),
+        "ingressClass": {"enabled": True, "isDefaultClass": True, "name": "traefik"},
+        "gatewayClass": {"enabled": True, "name": "traefik"},
+        # Made below, where its certificate is.
+        "gateway": {"enabled": False},
+        "providers": {
+            # A route may use what is in its own namespace only.
+            "kubernetesCRD": {"enabled": True, "allowCrossNamespace": False},
+            "kubernetesIngress": {"enabled": True, "publishedService": {"enabled": True}},
+            "kubernetesGateway": {
+                "enabled": True,
+                "statusAddress": {"service": {"enabled": True}},
+            },
+        },
+        "api": {"dashboard": True, "insecure": False},
+        # The chart's own route has no password.
+        "ingressRoute": {"dashboard": {"enabled": False}},
+        "ports": {
+            "web": {
+                "http": {
+                    "redirections": {
+                        "entryPoint": {"to": "websecure", "scheme": "https", "permanent": True}
+                    }
+                }
+            },
+            "websecure": {"http": {"tls": {"enabled": True}}},
+        },
+        "service": {
+            "annotations": {"metallb.io/loadBalancerIPs": str(traefik.address)},
+            "spec": {
+                # Keeps the clients' addresses for the access log. The API server gives it one port
+                # for health checks of outside load balancers; no traffic is served there.
+                "externalTrafficPolicy": "Local",
+                "allocateLoadBalancerNodePorts": False,
+            },
+        },
+        "logs": {
+            "general": {"format": "json", "level": "INFO"},
+            "access": {"enabled": True, "format": "json"},
+        },
+        "metrics": {"prometheus": {"service": {"enabled": True}}},
+    }
+
+
+class Traefik(pulumi.ComponentResource):
+    """Ingress, with the platform's certificate as the default one."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        kubeconfig: pulumi.Output[str],
+        *,
+        issuer: str,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Install it; `issuer` is the ClusterIssuer of the platform's certificate."""
+        super().__init__("platform:kubernetes:Traefik", name, None, opts)
+        chart, services = plan(settings), settings.services
+        if chart is None or services.traefik is None or services.cert_manager is None:
+            message = "services.traefik and services.certManager are not both set"
+            raise ValueError(message)
+        namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
+        namespace.allow(
+            "ingress",
+            PODS,
+            ingress=[anybody(WEB_PORT, SECURE_PORT), metrics(METRICS_PORT)],
+            # Whatever it serves runs in some namespace, on any port.
+            egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
+        )
+        self._certificate(services.cert_manager.domain, issuer, namespace)
+        # Its definitions are the foundation's, which keeps them as new as the chart.
+        release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
+        after = namespace.options(release)
+        self._tls(after)
+        self._gateway(services.cert_manager.domain, after)
+        if services.traefik.dashboard_domain is not None:
+            self._dashboard(services.traefik.dashboard_domain, namespace, release)
+        self.register_outputs({})
+
+    def _certificate(self, domain: str, issuer: str, namespace: IsolatedNamespace) -> None:
+        """Ask for the platform's certificate, and wait for it."""
+        wait = pulumi.CustomTimeouts(
+            create=f"{CERTIFICATE_MINUTES}m", update=f"{CERTIFICATE_MINUTES}m"
+        )
+        kubernetes.apiextensions.CustomResource(
+            "certificate-wildcard",
+            api_version=CERTIFICATES,
+            kind="Certificate",
+            metadata={
+                "name": WILDCARD,
+                "namespace": NAMESPACE,
+                "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+            },
+            spec={
+                "secretName": WILDCARD,
+                "dnsNames": [domain, f"*.{domain}"],
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+                "issuerRef": {"kind": "ClusterIssuer", "name": issuer},
+            },
+            opts=pulumi.ResourceOptions.merge(
+                namespace.options(), pulumi.ResourceOptions(custom_timeouts=wait)
+            ),
+        )
+
+    @staticmethod
+    def _tls(opts: pulumi.ResourceOptions) -> None:
+        """Set what every connection gets that asks for nothing else."""
+        _object("TLSStore", "default", {"defaultCertificate": {"secretName": WILDCARD}}, opts)
+        _object(
+            "TLSOption",
+            "default",
+            {
+                "minVersion": "VersionTLS12",
+                "cipherSuites": CIPHERS,
+                "curvePreferences": ["X25519", "CurveP256", "CurveP384"],
+            },
+            opts,
+        )
+
+    @staticmethod
+    def _gateway(domain: str, opts: pulumi.ResourceOptions) -> None:
+        """Make the gateway that HTTPRoutes of all namespaces attach to."""
+        kubernetes.apiextensions.CustomResource(
+            "gateway-platform",
+            api_version="gateway.networking.k8s.io/v1",
+            kind="Gateway",
+            metadata={"name": GATEWAY, "namespace": NAMESPACE},
+            spec={
+                "gatewayClassName": "traefik",
+                "listeners": [
+                    {
+                        "name": "websecure",
+                        "hostname": f"*.{domain}",
+                        "protocol": "HTTPS",
+                        # Traefik matches listeners with its entry points by their inner ports.
+                        "port": SECURE_PORT,
+                        "tls": {"mode": "Terminate", "certificateRefs": [{"name": WILDCARD}]},
+                        "allowedRoutes": {"namespaces": {"from": "All"}},
+                    }
+                ],
+            },
+            opts=opts,
+        )
+
+    @staticmethod
+    def _dashboard(domain: str, namespace: IsolatedNamespace, release: pulumi.Resource) -> None:
+        """Serve the dashboard behind a password."""
+        password = namespace.secret(
+            "dashboard-user",
+            {"username": DASHBOARD_USER, "password": require_secret("traefikDashboardPassword")},
+            kind="kubernetes.io/basic-auth",
+        )
+        after = namespace.options(release, password)
+        _object(
+            "Middleware", "dashboard-password", {"basicAuth": {"secret": "dashboard-user"}}, after
+        )
+        _object(
+            "IngressRoute",
+            "dashboard",
+            {
+                "entryPoints": ["websecure"],
+                "routes": [
+                    {
+                        "kind": "Rule",
+                        "match": f"Host(`{domain}`)",
+                        "priority": ROUTE_PRIORITY,
+                        "middlewares": [{"name": "dashboard-password"}],
+                        "services": [{"kind": "TraefikService", "name": "api@internal"}],
+                    }
+                ],
+            },
+            after,
+        )
+
+
+def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
+    """Make one of Traefik's own objects in its namespace."""
+    kubernetes.apiextensions.CustomResource(
+        f"traefik-{kind.lower()}-{name}",
+        api_version=API,
+        kind=kind,
+        metadata={"name": name, "namespace": NAMESPACE},
+        spec=spec,
+        opts=opts,
+    )

@@ -1,0 +1,1 @@
+"""Layer Talos: the machines' configuration, their health, and the cluster that they make."""

@@ -1,0 +1,189 @@
+"""Layer Talos: the patches that make one machine's configuration, as YAML texts.
+
+First the defaults that an operator may change, then the files that an operator writes
+(`clusters/prod/`: common.yaml, then controlplane.yaml or worker.yaml, then NAME.yaml for a single
+machine, each where it exists), then what the layers above stand on and what follows from the
+settings. A file adds to these; one that contradicts them is refused (patch_files.py).
+Field names are those of Talos 1.13's schema (pkg/machinery/config/schemas/config.schema.json).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.talos import firewall
+from components.vsphere.hardware import LINK
+from config import plain_yaml
+from config.settings import Machine, Settings
+
+KUBEPRISM_PORT = 7445
+"""Where the API is on every machine's localhost."""
+BACKUP_ROLE = "os:etcd:backup"
+BACKUP_NAMESPACE = "platform-backup"
+ENCRYPTED_PARTITIONS = ("STATE", "EPHEMERAL")
+EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""Talos gives it to control planes."""
+COMMON = "common"
+GITOPS = "gitops"
+"""A folder beside the patches: what Argo CD reads of this cluster (components/gitops)."""
+
+
+def patches(settings: Settings, machine: Machine, root: Path) -> list[str]:
+    """List the patches of a machine, in the order in which Talos merges them."""
+    before = [written(document) for document in defaults(machine)]
+    texts = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
+    # Talos takes a text of comments alone for a patch of another kind, which it does not know.
+    own = [text for text in texts if any(plain_yaml.read_all(text))]
+    return before + own + [written(document) for document in documents(settings, machine)]
+
+
+def files(settings: Settings, machine: Machine, root: Path) -> list[Path]:
+    """List the operator's files for a machine that exist, in the order of their merging."""
+    folder = root / settings.talos.patches
+    named = [folder / f"{name}.yaml" for name in (COMMON, machine.role, machine.name)]
+    return [file for file in named if file.is_file()]
+
+
+def written(document: dict[str, Any]) -> str:
+    """Write a document as YAML."""
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def defaults(machine: Machine) -> list[dict[str, Any]]:
+    """List what a machine has as long as no file says otherwise: control planes run workloads."""
+    if not machine.is_control_plane:
+        return []
+    return [
+        {
+            # MetalLB, and every load balancer in front of the machines, counts on them too.
+            "machine": {"nodeLabels": {EXCLUDE_LABEL: {"$patch": "delete"}}},
+            "cluster": {"allowSchedulingOnControlPlanes": True},
+        }
+    ]
+
+
+def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
+    """List the configuration documents that follow from the settings."""
+    return [
+        {"machine": _machine(settings, machine), "cluster": _cluster(settings, machine)},
+        *_network(settings, machine),
+        *firewall.documents(settings, machine),
+        *_kernel_log(settings),
+        *_encryption(settings),
+    ]
+
+
+def _machine(settings: Settings, machine: Machine) -> dict[str, Any]:
+    own = str(machine.address)
+    section: dict[str, Any] = {
+        "install": {"disk": settings.talos.install_disk, "image": settings.installer_image},
+        "certSANs": [own],
+        # The machine's own address alone: the VIP lies in the same network, and moves.
+        "kubelet": {
+            "nodeIP": {"validSubnets": [f"{own}/32"]},
+            # Serving certificates from the cluster's CA, so that metrics-server and `kubectl logs`
+            # can verify them; an approver in the cluster signs the requests.
+            "extraArgs": {"rotate-server-certificates": "true"},
+        },
+        "features": _features(settings, machine),
+    }
+    if machine.labels:
+        section["nodeLabels"] = dict(machine.labels)
+    if machine.taints:
+        section["nodeTaints"] = {one.key: f"{one.value}:{one.effect}" for one in machine.taints}
+    if settings.talos.log_destinations.services:
+        section["logging"] = {
+            "destinations": [
+                {"endpoint": one, "format": "json_lines"}
+                for one in settings.talos.log_destinations.services
+            ]
+        }
+    return section
+
+
+def _features(settings: Settings, machine: Machine) -> dict[str, Any]:
+    features: dict[str, Any] = {
+        # A load balancer on every machine's localhost: kubelet and Cilium reach the API without
+        # the VIP.
+        "kubePrism": {"enabled": True, "port": KUBEPRISM_PORT},
+        # The address that CoreDNS would forward to is the machine's own. With Cilium's masquerading
+        # and routing in eBPF its answers never reach the pod, and no name outside the cluster
+        # resolves (Cilium's page for Talos Linux, "Known issues"). CoreDNS asks the name servers.
+        "hostDNS": {"enabled": True, "forwardKubeDNSToHost": False},
+    }
+    if machine.is_control_plane and settings.services.backup is not None:
+        # The backup job reads etcd's snapshots through the Talos API, and can do nothing else.
+        features["kubernetesTalosAPIAccess"] = {
+            "enabled": True,
+            "allowedRoles": [BACKUP_ROLE],
+            "allowedKubernetesNamespaces": [BACKUP_NAMESPACE],
+        }
+    return features
+
+
+def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
+    network = settings.network
+    section: dict[str, Any] = {
+        "network": {
+            "podSubnets": [str(network.pods)],
+            "serviceSubnets": [str(network.services)],
+            "cni": {"name": "none"},  # Cilium is installed by its chart
+        },
+        "proxy": {"disabled": True},  # Cilium's work
+    }
+    if not settings.talos.discovery:
+        section["discovery"] = {"enabled": False}
+    if machine.is_control_plane:
+        names = [str(one.address) for one in settings.control_planes]
+        if network.vip is not None:
+            names.insert(0, str(network.vip))
+        section["apiServer"] = {"certSANs": names}
+        section["etcd"] = {"advertisedSubnets": [f"{machine.address}/32"]}
+    return section
+
+
+def _network(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
+    network = settings.network
+    found = [
+        _document("HostnameConfig", auto="off", hostname=machine.name),
+        _document(
+            "LinkConfig",
+            name=LINK,
+            addresses=[{"address": f"{machine.address}/{network.cidr.prefixlen}"}],
+            routes=[{"gateway": str(network.gateway)}],
+        ),
+        _document(
+            "ResolverConfig",
+            nameservers=[{"address": str(address)} for address in network.name_servers],
+        ),
+        _document("TimeSyncConfig", ntp={"servers": list(network.time_servers)}),
+    ]
+    if machine.is_control_plane and network.vip is not None:
+        found.append(_document("Layer2VIPConfig", name=str(network.vip), link=LINK))
+    return found
+
+
+def _kernel_log(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        _document("KmsgLogConfig", name=f"kernel-{number}", url=url)
+        for number, url in enumerate(settings.talos.log_destinations.kernel)
+    ]
+
+
+def _encryption(settings: Settings) -> list[dict[str, Any]]:
+    """Encrypt the partitions that hold keys: the configuration's, and etcd's and pods' data."""
+    encryption = settings.talos.disk_encryption
+    if encryption is None:
+        return []
+    key: dict[str, Any] = {"slot": 0, "nodeID": {}}
+    if encryption.key == "kms":
+        key = {"slot": 0, "kms": {"endpoint": encryption.endpoint}}
+    luks = {"provider": "luks2", "keys": [key]}
+    return [_document("VolumeConfig", name=name, encryption=luks) for name in ENCRYPTED_PARTITIONS]
+
+
+def _document(kind: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 YAML values
+    return {"apiVersion": "v1alpha1", "kind": kind, **fields}

@@ -1,0 +1,89 @@
+"""Layer Talos: a machine that has grown is used in full only when its node says so.
+
+The kubelet reads CPUs and memory when it starts (kubernetes/kubernetes #62355). Talos takes up
+memory while it runs, CPUs only at a boot (siderolabs/talos #12260), and more of its own disk only
+when it mounts the partition for pods, at a boot too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clients.kubernetes_api import ApiError, KubernetesApi
+from clients.talosctl import Talosctl, TalosctlError
+from components.vsphere.disks import SYSTEM
+
+MEBIBYTE, GIBIBYTE = 1 << 20, 1 << 30
+UNITS = {"Ki": 1 << 10, "Mi": MEBIBYTE, "Gi": GIBIBYTE, "Ti": 1 << 40}
+
+KERNEL_SHARE = 0.1
+"""At most so much of a machine's memory is the kernel's own, and not in the node's capacity."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a machine has, or its node says that it has."""
+
+    cpus: float
+    memory_mib: float
+    disk_gib: float
+    """Of a machine its system disk, of a node the partition for pods on it."""
+
+    @classmethod
+    def of_gate(cls, inputs: Mapping[str, Any] | None) -> Size | None:
+        """Read what the inputs of a machine's gate say; None when they do not."""
+        given = inputs or {}
+        disks = given.get("disksGiB")
+        system = disks.get(SYSTEM) if isinstance(disks, Mapping) else None
+        if system is None or "cpus" not in given or "memoryMiB" not in given:
+            return None
+        return cls(float(given["cpus"]), float(given["memoryMiB"]), float(system))
+
+    @classmethod
+    def of_node(cls, node: Mapping[str, Any]) -> Size:
+        """Read a node's capacity."""
+        capacity = node["status"]["capacity"]
+        return cls(
+            quantity(capacity["cpu"]),
+            quantity(capacity["memory"]) / MEBIBYTE,
+            quantity(capacity["ephemeral-storage"]) / GIBIBYTE,
+        )
+
+    def boots_for(self, new: Size) -> bool:
+        """Tell whether a machine of this size must boot to use the new one."""
+        return new.cpus > self.cpus or new.disk_gib > self.disk_gib
+
+
+def quantity(text: str) -> float:
+    """Read a quantity of Kubernetes, such as `16374032Ki`, `3920m` or `4`."""
+    for unit, factor in UNITS.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
+
+
+def lacking(node: Size, machine: Size) -> str:
+    """Say what a node does not have of its machine; empty when it has all.
+
+    Of the disk nothing: how much of it the partition for pods takes is a matter of patches.
+    """
+    lacks = []
+    if node.cpus < machine.cpus:
+        lacks.append(f"{node.cpus:g} of {machine.cpus:g} CPUs")
+    if node.memory_mib < machine.memory_mib * (1 - KERNEL_SHARE):
+        lacks.append(f"{node.memory_mib:.0f} of {machine.memory_mib:g} MiB of memory")
+    return f"its node has {' and '.join(lacks)}" if lacks else ""
+
+
+def of_node(talos: Talosctl, control_planes: list[str], name: str) -> Size | str:
+    """Ask the Kubernetes API, with the first of these machines' kubeconfig; a text says why not."""
+    reason = "there is no control plane"
+    for address in control_planes:
+        try:
+            api = KubernetesApi(talos.kubeconfig(address))
+            return Size.of_node(api.get(f"/api/v1/nodes/{name}"))
+        except (TalosctlError, ApiError) as error:
+            reason = str(error)
+    return f"the Kubernetes API does not tell: {reason}"

@@ -1,0 +1,93 @@
+"""Layer Talos: the operators' files of patches, merged and validated by Talos itself.
+
+`talosctl` does offline what the provider and the machines do later: it decodes each patch strictly,
+merges them into a configuration, and validates that. Keys are made for the purpose, and gone after.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from components.talos.configuration import files, patches
+from config.settings import Machine, Settings
+from config.shown import escaped, looks_secret
+
+SECONDS = 60
+"""A call takes well under a second, the first one of the day some."""
+LONGEST = 240
+
+
+def find_talosctl(root: Path) -> str | None:
+    """Find talosctl: on PATH, or the one that the lab has built."""
+    return shutil.which("talosctl") or shutil.which("talosctl", path=str(root / ".lab" / "bin"))
+
+
+def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
+    """Merge and validate every machine's patches; gives each fault with its file or machine."""
+    found: list[str] = []
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        said = _run(
+            talosctl,
+            *("gen", "config", settings.cluster.name, settings.endpoint, "--output", folder),
+            *("--talos-version", settings.talos.contract_tag, "--kubernetes-version"),
+            *(settings.kubernetes.version, "--with-docs=false", "--with-examples=false"),
+        )
+        if said is not None:
+            return [f"talosctl could not make a configuration to merge with: {said}"]
+        for machine in _one_of_each(settings, root):
+            base = work / f"{machine.role}.yaml"
+            wrong = [
+                f"{file.name}: Talos does not take it: {said}"
+                for file in files(settings, machine, root)
+                if (said := _patch(talosctl, base, [file], work)) is not None
+            ]
+            found += wrong or _merged(settings, machine, root, talosctl, work)
+    return list(dict.fromkeys(found))
+
+
+def _one_of_each(settings: Settings, root: Path) -> list[Machine]:
+    """Give a machine for every role and set of files: the others differ by name and address."""
+    kinds: dict[tuple[str, ...], Machine] = {}
+    for machine in settings.machines:
+        names = (str(file) for file in files(settings, machine, root))
+        kinds.setdefault((machine.role, *names), machine)
+    return list(kinds.values())
+
+
+def _merged(
+    settings: Settings, machine: Machine, root: Path, talosctl: str, work: Path
+) -> list[str]:
+    """Merge a machine's patches as the provider does, and validate what comes out."""
+    given = []
+    for number, text in enumerate(patches(settings, machine, root)):
+        given.append(work / f"patch-{number}.yaml")
+        given[-1].write_text(text, encoding="utf-8")
+    said = _patch(talosctl, work / f"{machine.role}.yaml", given, work)
+    if said is None:
+        said = _run(talosctl, "validate", "--config", str(work / "out.yaml"), "--mode", "cloud")
+    return [] if said is None else [f"{machine.name}: Talos refuses the configuration: {said}"]
+
+
+def _patch(talosctl: str, base: Path, given: list[Path], work: Path) -> str | None:
+    arguments = [part for one in given for part in ("--patch", f"@{one}")]
+    out = str(work / "out.yaml")
+    return _run(talosctl, "machineconfig", "patch", str(base), *arguments, "--output", out)
+
+
+def _run(*command: str) -> str | None:
+    """Run talosctl; gives what it said when it failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return type(error).__name__
+    if done.returncode == 0:
+        return None
+    said = " ".join((done.stderr or done.stdout).split())
+    # It repeats what it does not understand, which may be a secret.
+    if looks_secret(said):
+        return "its message is not shown: the file holds what looks like a secret"
+    return escaped(said if len(said) <= LONGEST else f"{said[:LONGEST]}...").replace('\\"', '"')

@@ -1,0 +1,139 @@
+"""Layer Talos: the hooks that let at most one machine be touched at a time.
+
+Binds the rules of health.py to the deployment. Hooks run only in a real update, never in a
+preview; each may run again after a failure or a kill, and does no harm then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+import pulumi
+
+from clients.talosctl import Talosctl, connect
+from clients.waiting import Clock
+from components.hooks import Hook, in_thread, resolved
+from components.talos.growth import Size
+from components.talos.health import Before, Member, Observer
+
+T = TypeVar("T")
+Connect = Callable[[str], AbstractContextManager[Talosctl]]
+
+
+class Rollout:
+    """Hooks for the machines of one cluster."""
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        talosconfig: pulumi.Output[str],
+        *,
+        connector: Connect = connect,
+        clock: Clock | None = None,
+    ) -> None:
+        """Take all machines, and the credentials for their Talos API (a secret).
+
+        `clock` is for tests: a hook has its own.
+        """
+        self._members = tuple(members)
+        self._talosconfig = talosconfig
+        self._connect = connector
+        self._clock = clock
+        self._before: dict[str, Before] = {}
+        self._boots: dict[str, str | None] = {}
+        """Each changed machine's boot before its change."""
+
+    def guard(self, member: Member) -> Hook:
+        """Make the hook that refuses to touch the machine while another one is unhealthy."""
+
+        async def guard(args: pulumi.ResourceHookArgs) -> None:
+            def look(cluster: Observer) -> str | None:
+                cluster.guard(member)
+                return cluster.boot_id(member)
+
+            self._boots[member.name] = await self._observe(args, look)
+
+        return guard
+
+    def before_configuration(self, member: Member, configuration: pulumi.Output[str]) -> Hook:
+        """Make the hook that guards a new configuration and remembers the machine as it was."""
+
+        async def before_configuration(args: pulumi.ResourceHookArgs) -> None:
+            wanted = await resolved(configuration)
+
+            def look(cluster: Observer) -> Before | None:
+                cluster.guard(member)
+                return cluster.before_configuration(member, wanted)
+
+            before = await self._observe(args, look)
+            if before is not None:
+                self._before[member.name] = before
+
+        return before_configuration
+
+    def first_configuration(self, member: Member, configuration: pulumi.Output[str]) -> Hook:
+        """Make the hook that refuses a first configuration that would keep this computer out."""
+
+        async def first_configuration(args: pulumi.ResourceHookArgs) -> None:
+            wanted = await resolved(configuration)
+            await self._observe(args, lambda one: one.first_configuration(member, wanted))
+
+        return first_configuration
+
+    def bootstrap(self, member: Member) -> Hook:
+        """Make the hook that starts etcd, on this machine, unless it runs somewhere."""
+
+        async def bootstrap(args: pulumi.ResourceHookArgs) -> None:
+            await self._observe(args, lambda cluster: cluster.bootstrap(member))
+
+        return bootstrap
+
+    def first_health(self, member: Member) -> Hook:
+        """Make the hook that waits until a new machine is healthy."""
+
+        async def first_health(args: pulumi.ResourceHookArgs) -> None:
+            await self._observe(args, lambda one: one.wait_healthy(member, None, settle=False))
+
+        return first_health
+
+    def health_again(self, member: Member) -> Hook:
+        """Make the hook that sees a changed machine go, if it has to, and come back healthy."""
+
+        async def health_again(args: pulumi.ResourceHookArgs) -> None:
+            # None after a changed VM, and when an earlier run was killed between change and gate.
+            before = self._before.pop(member.name, None)
+            boot = self._boots.pop(member.name, None)
+            old, new = Size.of_gate(args.old_inputs), Size.of_gate(args.new_inputs)
+
+            def wait(cluster: Observer) -> None:
+                reboots = before is not None and before.reboots
+                if before is not None and reboots:
+                    cluster.wait_rebooted(member, before)
+                cluster.wait_healthy(member, before, settle=not reboots)
+                if old is not None and new is not None and old != new:
+                    cluster.take_up(member, old, new, boot)
+
+            await self._observe(args, wait)
+
+        return health_again
+
+    def retire(self) -> Hook:
+        """Make the hook that takes removed control planes out of etcd, before their VMs go."""
+
+        async def retire(args: pulumi.ResourceHookArgs) -> None:
+            old = (args.old_inputs or {}).get("controlPlanes") or {}
+            await self._observe(args, lambda cluster: cluster.retire(old))
+
+        return retire
+
+    async def _observe(self, args: pulumi.ResourceHookArgs, look: Callable[[Observer], T]) -> T:
+        """Look at the machines in a thread: the event loop serves the engine meanwhile."""
+        talosconfig = await resolved(self._talosconfig)
+
+        def run(clock: Clock) -> T:
+            with self._connect(talosconfig) as talos:
+                return look(Observer(talos, self._members, self._clock or clock))
+
+        return await in_thread(args, run)

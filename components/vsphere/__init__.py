@@ -1,0 +1,1 @@
+"""Layer vSphere: the machines, and what they share in vCenter."""

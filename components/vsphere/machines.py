@@ -1,0 +1,370 @@
+"""Layer vSphere: the machines, and what they share in vCenter.
+
+Machines are made from one content library item. A machine's static address is seeded through
+`guestinfo.metadata`, so no DHCP is needed and no secret of the cluster enters vCenter.
+
+Nothing here is protected: whatever a machine holds is rebuilt from the machine secrets and a
+backup, and a whole-cluster destroy (`pulumi destroy --exclude-protected`) must remove all of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_vsphere as vsphere
+
+from clients import explanation
+from clients.vcenter import evidence, leftovers
+from clients.vcenter.connection import VCenter
+from components import resource_failures
+from components.failures import Questions
+from components.gate import Gate
+from components.vsphere import apart, disks
+from components.vsphere.hardware import LINK, LINUX_START_MIB
+from components.vsphere.leftovers import cleared, no_leftover_item
+
+if TYPE_CHECKING:
+    from config.problems import Problem
+    from config.settings import Machine, Settings
+
+# As the Talos OVA describes its machine (pkg/imager/ova); a clone must keep them.
+GUEST_ID = "other3xLinux64Guest"
+OVA_NETWORK = "VM Network"
+SCSI = "pvscsi"
+NIC = "vmxnet3"
+
+IGNORED = [
+    "annotation",
+    "clone",
+    "extraConfig",
+    "hostSystemId",
+    "disks[0].label",
+    "networkInterfaces[0].ovfMapping",
+]
+"""Read once, when the machine is made: people and backups write into its annotation, a new image
+would replace it, a change of extraConfig reboots it for nothing (Talos has its configuration), and
+DRS moves it away from its first host. A machine that was imported has vCenter's own label on its
+system disk and no mapping: the provider would make the disk, and the machine, anew for them."""
+
+
+class Machines(pulumi.ComponentResource):
+    """The platform's virtual machines. `add` each, then `finish`."""
+
+    provider: vsphere.Provider
+    """The way to vCenter that all of them use."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        password: pulumi.Output[str],
+        image: pulumi.Resource | None,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Make what the machines share; `image` must exist at the factory before its download."""
+        super().__init__("platform:vsphere:Machines", name, None, opts)
+        self._settings = settings
+        self._password = password
+        self._machines: dict[str, list[vsphere.VirtualMachine]] = {}
+        site = settings.site
+        self.provider = vsphere.Provider(
+            f"{name}-vcenter",
+            vsphere_server=site.vcenter,
+            user=site.user,
+            password=password,
+            allow_unverified_ssl=site.allow_unverified_tls,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self._on_error = resource_failures.explained(
+            "vCenter's answer",
+            lambda args, words: resource_failures.of_vsphere(settings, args, words),
+        )
+        self._look_up()
+        self._make_image(image)
+        self._make_place()
+
+    def _look_up(self) -> None:
+        """Find what the site has: names from the settings to vCenter's ids."""
+        site = self._settings.site
+        opts = pulumi.InvokeOutputOptions(parent=self, provider=self.provider)
+
+        def named(key: str, kind: str) -> Callable[[str], Problem]:
+            return lambda words: explanation.of_site(site, key, kind, words)
+
+        # The first answer also tells whether vCenter can be used at all.
+        home = (
+            Questions()
+            .ask(
+                lambda: vsphere.get_datacenter_output(name=site.datacenter, opts=opts),
+                named("datacenter", "datacenter"),
+            )
+            .id
+        )
+        questions = Questions()
+        cluster = questions.ask(
+            lambda: vsphere.get_compute_cluster_output(
+                name=site.cluster, datacenter_id=home, opts=opts
+            ),
+            named("cluster", "cluster"),
+        )
+        self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
+        if site.resource_pool is not None:
+            pool = site.resource_pool
+            # Its name alone would be looked for in all clusters.
+            path = f"{site.cluster}/Resources/{pool}"
+            self._pool = questions.ask(
+                lambda: vsphere.get_resource_pool_output(name=path, datacenter_id=home, opts=opts),
+                lambda words: explanation.of_object(
+                    site, ("site", "resourcePool"), pool, f"resource pool in {site.cluster}", words
+                ),
+            ).id
+        self._datastore = questions.ask(
+            lambda: vsphere.get_datastore_output(
+                name=site.datastore, datacenter_id=home, opts=opts
+            ),
+            named("datastore", "datastore"),
+        ).id
+        self._network = questions.ask(
+            lambda: vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
+            named("network", "network"),
+        ).id
+
+        def of_host(host: str, number: int) -> pulumi.Output[str]:
+            path = ("machines", number, "host")
+            return questions.ask(
+                lambda: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
+                lambda words: explanation.of_object(site, path, host, "host", words),
+            ).id
+
+        hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
+        self._hosts = {host: of_host(host, number) for host, number in sorted(hosts.items())}
+
+    def _make_image(self, image: pulumi.Resource | None) -> None:
+        """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
+        settings = self._settings
+        # Where it comes from is in its name: an item of the same name is never its predecessor,
+        # which the hook would take for a leftover.
+        origin = hashlib.sha256(settings.ova_url.encode()).hexdigest()[:12]
+        name = f"talos-{settings.talos.version}-{origin}"
+        self._library = vsphere.ContentLibrary(
+            "images",
+            name=settings.site.content_library,
+            storage_backings=[self._datastore],
+            # Unset, the provider reads it back as false and wants to replace the library.
+            publication=vsphere.ContentLibraryPublicationArgs(published=False),
+            opts=self._made_anew("images", leftovers.clear_library, settings.site.content_library),
+        )
+        leftover = no_leftover_item(
+            VCenter.of(settings.site), self._password, self._library.id, name
+        )
+        self._item = vsphere.ContentLibraryItem(
+            "talos",
+            name=name,
+            description=settings.ova_url,
+            library_id=self._library.id,
+            type="ovf",
+            file_url=settings.ova_url,
+            opts=pulumi.ResourceOptions.merge(
+                self._child(*([image] if image else [])),
+                pulumi.ResourceOptions(
+                    hooks=pulumi.ResourceHookBinding(
+                        before_create=[pulumi.ResourceHook("image-leftover", leftover)]
+                    ),
+                ),
+            ),
+        )
+
+    def _make_place(self) -> None:
+        """Make the machines' folder and tags."""
+        settings = self._settings
+        self._folder = vsphere.Folder(
+            "machines",
+            path=settings.site.folder,
+            type="vm",
+            datacenter_id=self._datacenter,
+            opts=self._made_anew("folder", leftovers.clear_folder, settings.site.folder),
+        )
+        name = f"{settings.cluster.name}-role"
+        category = vsphere.TagCategory(
+            "role",
+            # Known from the start, but needed after vCenter has been found to answer.
+            name=self._datacenter.apply(lambda _: name),
+            cardinality="SINGLE",
+            associable_types=["VirtualMachine"],
+            description=f"Roles of the machines of cluster {settings.cluster.name}",
+            opts=self._made_anew("role", leftovers.clear_category, name),
+        )
+        self._tags = {
+            role: vsphere.Tag(
+                role,
+                name=role,
+                category_id=category.id,
+                opts=self._made_anew(
+                    f"role-{role}",
+                    leftovers.clear_tag,
+                    pulumi.Output.concat(category.id, " ", role),
+                ),
+            )
+            for role in sorted({one.role for one in settings.machines})
+        }
+
+    def add(
+        self,
+        machine: Machine,
+        after: pulumi.Input[pulumi.Resource],
+        hooks: pulumi.ResourceHookBinding,
+    ) -> vsphere.VirtualMachine:
+        """Make a machine, after `after`."""
+        made = vsphere.VirtualMachine(
+            machine.name,
+            name=machine.name,
+            # With the name from the first moment on: what a killed run leaves is known by it.
+            annotation=evidence.mark(VCenter.of(self._settings.site).path(machine.name)),
+            folder=self._folder.path,
+            datastore_id=self._datastore,
+            resource_pool_id=self._pool,
+            host_system_id=self._hosts[machine.host] if machine.host else None,
+            guest_id=GUEST_ID,
+            num_cpus=machine.cpus,
+            memory=machine.memory_mib,
+            # CPUs are taken up by a reboot of Talos' own (growth.py), not by a loss of power.
+            cpu_hot_add_enabled=True,
+            # vCenter refuses to take a running Linux machine past this; one that grows past it is
+            # turned off for this flag, and gets its memory then.
+            memory_hot_add_enabled=machine.memory_mib > LINUX_START_MIB,
+            scsi_type=SCSI,
+            enable_disk_uuid=True,
+            disks=[
+                vsphere.VirtualMachineDiskArgs(
+                    label=label, size=size, unit_number=unit, thin_provisioned=True
+                )
+                for label, size, unit in [
+                    (disks.SYSTEM, machine.disk_gib, 0),
+                    *((disk.name, disk.size_gib, disk.place) for disk in machine.data_disks),
+                ]
+            ],
+            network_interfaces=[
+                vsphere.VirtualMachineNetworkInterfaceArgs(
+                    network_id=self._network, adapter_type=NIC, ovf_mapping=OVA_NETWORK
+                )
+            ],
+            clone=vsphere.VirtualMachineCloneArgs(template_uuid=self._item.id),
+            extra_config=guestinfo(self._settings, machine),
+            tags=[self._tags[machine.role].id],
+            # Talos tells its address only with an agent; its API is asked instead.
+            wait_for_guest_net_timeout=0,
+            opts=pulumi.ResourceOptions.merge(
+                self._child(),
+                pulumi.ResourceOptions(
+                    depends_on=[after],
+                    # The name and the address are taken until the old machine is gone.
+                    delete_before_replace=True,
+                    ignore_changes=IGNORED,
+                    hooks=hooks,
+                ),
+            ),
+        )
+        self._machines.setdefault(machine.role, []).append(made)
+        return made
+
+    def finish(self) -> None:
+        """Keep the machines of a role on different hosts; then close the layer.
+
+        For control planes it is a must, unless the settings say less: two on one host could take
+        etcd's quorum with it. A must asks for a host more than control planes: with as many, none
+        can go into maintenance, and HA cannot restart a failed one's machine. Workers may share
+        when there are more of them than hosts. Without DRS there are no rules.
+        """
+        strictness = self._settings.site.anti_affinity
+        for role, machines in self._machines.items():
+            if len(machines) > 1 and strictness != "none":
+                mandatory = role == "controlplane" and strictness == "mandatory"
+                rule = self._keep_apart(role, machines, mandatory=mandatory)
+                if role == "controlplane":
+                    self._see_apart(machines, rule)
+        self.register_outputs({})
+
+    def _keep_apart(
+        self, role: str, machines: list[vsphere.VirtualMachine], *, mandatory: bool
+    ) -> pulumi.Resource:
+        name = f"{self._settings.cluster.name}-{role}s-apart"
+        return vsphere.ComputeClusterVmAntiAffinityRule(
+            f"{role}s-apart",
+            name=name,
+            compute_cluster_id=self._cluster,
+            virtual_machine_ids=[one.id for one in machines],
+            mandatory=mandatory,
+            opts=self._made_anew(
+                f"{role}s-apart",
+                leftovers.clear_rule,
+                pulumi.Output.concat(self._cluster, ":", name),
+            ),
+        )
+
+    def _see_apart(self, machines: list[vsphere.VirtualMachine], rule: pulumi.Resource) -> None:
+        """Tell of control planes that run on one host in spite of the rule."""
+        names = [one.name for one in self._settings.control_planes]
+        uuids = {name: one.id for name, one in zip(names, machines, strict=True)}
+        hook = apart.kept_apart(VCenter.of(self._settings.site), self._password, uuids)
+        Gate(
+            f"{apart.CONTROL_PLANES}-seen",
+            {"machines": uuids},
+            after=rule,
+            on_create=hook,
+            on_update=hook,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _made_anew(
+        self, name: str, clear: leftovers.Clear, place: pulumi.Input[str]
+    ) -> pulumi.ResourceOptions:
+        """Give a child's options, with the hook that clears its place before it is made."""
+        vcenter = VCenter.of(self._settings.site)
+        hook = cleared(vcenter, self._password, clear, place)
+        return pulumi.ResourceOptions.merge(
+            self._child(),
+            pulumi.ResourceOptions(
+                hooks=pulumi.ResourceHookBinding(
+                    before_create=[pulumi.ResourceHook(f"{name}-leftover", hook)]
+                )
+            ),
+        )
+
+    def _child(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(
+            parent=self,
+            provider=self.provider,
+            depends_on=list(after) or None,
+            hooks=pulumi.ResourceHookBinding(on_error=[self._on_error]),
+        )
+
+
+def guestinfo(settings: Settings, machine: Machine) -> dict[str, str]:
+    """Give the extraConfig that tells Talos its address before it has a configuration.
+
+    Cloud-init's network format, version 2 (Talos: platform/vmware/metadata.go, which takes the
+    interface from the key of `ethernets`).
+    """
+    network = settings.network
+    metadata = {
+        "instance-id": machine.name,
+        "local-hostname": machine.name,
+        "network": {
+            "version": 2,
+            "ethernets": {
+                LINK: {
+                    "match": {"name": LINK},
+                    "addresses": [f"{machine.address}/{network.cidr.prefixlen}"],
+                    "gateway4": str(network.gateway),
+                    "nameservers": {"addresses": [str(one) for one in network.name_servers]},
+                }
+            },
+        },
+    }
+    encoded = base64.b64encode(json.dumps(metadata).encode()).decode()
+    return {"guestinfo.metadata": encoded, "guestinfo.metadata.encoding": "base64"}

@@ -1,0 +1,66 @@
+"""Configuration: which of the stack's secrets some services need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from config.secret_keys import SECRET_KEYS, SecretKey
+from config.settings import Services
+
+
+def _uses_acme(services: Services) -> bool:
+    return services.cert_manager is not None and services.cert_manager.uses_acme
+
+
+def _proves_by_route53(services: Services) -> bool:
+    dns = services.cert_manager.dns if services.cert_manager is not None else None
+    return dns is not None and dns.provider == "route53"
+
+
+def _serves_dashboard(services: Services) -> bool:
+    return services.traefik is not None and services.traefik.dashboard_domain is not None
+
+
+def _has_argocd(services: Services) -> bool:
+    return services.argocd is not None
+
+
+def _is_called_by(host: str) -> Callable[[Services], bool]:
+    return lambda services: services.argocd is not None and services.argocd.git_host == host
+
+
+def _logs_in_by(name: str) -> Callable[[Services], bool]:
+    return lambda services: getattr(services.argocd, name, None) is not None
+
+
+def _reads_private_repository(services: Services) -> bool:
+    return services.argocd is not None and services.argocd.repository_access is not None
+
+
+def _backs_up(services: Services) -> bool:
+    return services.backup is not None
+
+
+NEEDED: dict[str, Callable[[Services], bool]] = {
+    "vspherePassword": lambda _: True,
+    "dnsToken": _uses_acme,
+    "dnsAccessKey": _proves_by_route53,
+    "traefikDashboardPassword": _serves_dashboard,
+    "argocdRedisPassword": _has_argocd,
+    "githubWebhookSecret": _is_called_by("github"),
+    "gitlabWebhookSecret": _is_called_by("gitlab"),
+    "giteaWebhookSecret": _is_called_by("gitea"),
+    "githubClientSecret": _logs_in_by("github"),
+    "gitlabClientSecret": _logs_in_by("gitlab"),
+    "giteaClientSecret": _logs_in_by("gitea"),
+    "oidcClientSecret": _logs_in_by("oidc"),
+    "argocdRepositoryKey": _reads_private_repository,
+    "backupAccessKey": _backs_up,
+    "backupSecretKey": _backs_up,
+}
+"""Of each secret, by its name, whether some services need it."""
+
+
+def needed(services: Services) -> tuple[SecretKey, ...]:
+    """Give the secrets that these services need, in the order of the table."""
+    return tuple(key for key in SECRET_KEYS if NEEDED[key.name](services))

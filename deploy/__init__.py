@@ -1,5 +1,0 @@
-"""Layer Deployment: a plan that was reviewed, and nothing but it, is carried out on a stack."""
-
-from commands import interrupts
-
-interrupts.quiet()

@@ -1,6 +1,0 @@
-"""GitOps: what Argo CD reads from this repository, as far as it follows from the settings.
-
-Argo CD knows no stack file. So what it needs of the settings is committed beside it, in the
-cluster's folder: `python -m gitops write FILE` writes it, and `gitops.generated.check` refuses
-to go on while it differs.
-"""

@@ -1,0 +1,5 @@
+"""Layer Deployment: a plan that was reviewed, and nothing but it, is carried out on a stack."""
+
+from clients import interrupts
+
+interrupts.quiet()

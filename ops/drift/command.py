@@ -1,0 +1,173 @@
+"""Layer Drift: `python -m ops drift`, which looks at everything and changes nothing."""
+
+# ruff: noqa: T201 - a command prints
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clients import helm_records, interrupts
+from clients.engine_words import without_harmful_advice
+from clients.kubernetes_api import ApiError, KubernetesApi
+from clients.progress import told
+from clients.talosctl import TalosctlError, connect
+from ops.drift import backups, cluster, hosts, machines, nodes, state
+from ops.drift.finding import DriftError, Finding
+from ops.drift.report import Report, markdown, short
+from ops.engine.preview import Preview, PreviewError
+from ops.engine.values import SECRET, SIGNATURE
+from ops.review.watch import expiry, unprotected
+
+DRIFT, FAILED = 3, 1
+CALL_SECONDS = 30.0
+"""A look asks once, and hundreds of times: a busy API server is no reason to give up."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Look; gives 0 without drift, 3 with, 1 when something could not be looked at."""
+    options = parser().parse_args(arguments)
+    try:
+        with told("look at all that the stack made"):
+            report = look(dt.datetime.now(tz=dt.UTC))
+    except (DriftError, PreviewError) as error:
+        print(f"could not look: {error}", file=sys.stderr)
+        return FAILED
+    if options.json:
+        options.json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(report), encoding="utf-8")
+        print("\n".join(short(report)))
+        print(f"the report: {options.markdown.resolve().as_uri()}")
+    else:
+        print(markdown(report))
+    return DRIFT if report.findings else 0
+
+
+def look(now: dt.datetime) -> Report:
+    """Compare everything that the stack made with what is there.
+
+    The machines come first: without them nothing else can be looked at, and what the engine says
+    then is of no use. Raises `DriftError` and `PreviewError`: no drift is said only when all was
+    looked at.
+    """
+    resources = _state()
+    if not resources:
+        raise DriftError("the stack has no resources: `pulumi stack ls`, is it the right one?")
+    outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
+    kubeconfig = _output(outputs, "kubeconfig")
+    with KubernetesApi(kubeconfig, CALL_SECONDS) as api:
+        on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
+        preview = Preview.of(
+            _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
+        )
+        if preview.errors:
+            raise DriftError("\n".join(preview.errors))
+        in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
+    return Report(
+        findings=(
+            *state.findings(preview),
+            *hosts.findings(resources),
+            *on_machines.findings,
+            *in_cluster,
+        ),
+        watch=(
+            *expiry(preview, now.date()),
+            *backup,
+            *unprotected([*preview.unchanged, *preview.changes]),
+        ),
+    )
+
+
+class _OnMachines(NamedTuple):
+    machines: Sequence[machines.Machine]
+    findings: Sequence[Finding]
+
+
+def _machines(resources: machines.Resources, talosconfig: str, api: KubernetesApi) -> _OnMachines:
+    """Compare the machines. Raises `DriftError` when the Kubernetes API is away: it names those."""
+    known = machines.of_state(resources)
+    secrets = machines.machine_secrets(resources)
+    try:
+        with connect(talosconfig) as talos:
+            if reason := api.not_ready():
+                away = machines.silent(known, talos)
+                why = machines.why_the_api_is_away(known, away)
+                raise DriftError(f"{api.server}: {reason}\n{why}")
+            return _OnMachines(known, list(machines.findings(known, secrets, talos)))
+    except TalosctlError as error:
+        raise DriftError(f"{error}; install the talosctl of the platform's Talos") from None
+
+
+def _cluster(
+    api: KubernetesApi,
+    known: Sequence[machines.Machine],
+    resources: machines.Resources,
+    now: dt.datetime,
+) -> tuple[list[Finding], list[str]]:
+    """Give what differs, and what to watch."""
+    try:
+        found = [
+            *nodes.findings(api, known),
+            *cluster.findings(api, helm_records.manifests(api)),
+            *cluster.added(api, resources),
+            *cluster.applications(api),
+        ]
+        return found, list(backups.watch(api, now))
+    except ApiError as error:
+        raise DriftError(
+            f"{api.server}: {error}; see whether it is well: `kubectl get --raw /readyz?verbose`"
+        ) from None
+
+
+def _state() -> list[dict[str, Any]]:
+    """Read the state; its secrets stay in this process."""
+    document = json.loads(_pulumi("stack", "export", "--show-secrets"))
+    found = document["deployment"].get("resources") or []
+    return [revealed(one) for one in found]
+
+
+def revealed(value: Any) -> Any:  # noqa: ANN401 JSON
+    """Take off the engine's marks of secrets."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET and "plaintext" in value:
+            return json.loads(value["plaintext"])
+        return {key: revealed(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [revealed(one) for one in value]
+    return value
+
+
+def _output(outputs: Mapping[str, str], name: str) -> str:
+    if name not in outputs:
+        raise DriftError(
+            f"the stack has no output {name}: an `up` has not ended well; run `pulumi up` first"
+        )
+    return outputs[name]
+
+
+def _pulumi(*arguments: str) -> str:
+    try:
+        result = interrupts.run(["pulumi", *arguments])
+    except FileNotFoundError:
+        raise DriftError("pulumi is not on PATH; https://www.pulumi.com/docs/install/") from None
+    if result.returncode != 0 and not result.stdout.lstrip().startswith("{"):
+        words = without_harmful_advice(result.stderr.strip() or result.stdout.strip())
+        raise DriftError(f"`pulumi {' '.join(arguments)}` failed: {words}")
+    return result.stdout
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command's arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m ops drift",
+        description="What was changed behind the stack's back, and whose it is.",
+        epilog="exit codes: 0 no drift, 3 drift, 1 something could not be looked at",
+    )
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
+    return made

@@ -1,0 +1,176 @@
+"""Layer Drift: each machine's configuration against the one that was applied.
+
+The Talos provider never reads a machine's configuration back (its Read does nothing), so a refresh
+cannot see a change there. What was applied is in the state without its secrets: the gate
+`NAME-healthy` holds it (components/talos/cluster.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clients.talosctl import Talosctl, TalosctlError
+from components.resource_types import CONFIGURATION, GATE, MACHINE_SECRETS
+from components.talos import redaction
+from ops.drift.finding import PULUMI, DriftError, Field, Finding
+from ops.review.difference import leaves
+from ops.review.judge import HEALTHY
+
+Resources = Sequence[Mapping[str, Any]]
+
+IMAGE_VERSION = re.compile(r":(v\d+\.\d+\.\d+[^@]*)(@.*)?$")
+"""The version in the name of an installer image; one by digest alone has none."""
+MOVES = (
+    "The API's address moves within two minutes when the machine that held it is lost: look again"
+)
+QUORUM_LOST = (
+    "Switch them on in vCenter, or look at their consoles: once most control planes are back, all "
+    "goes on by itself. Gone for good? Then it is docs/procedures/lost-quorum.md. Until then "
+    "neither `pulumi refresh` nor `pulumi up`"
+)
+UPGRADE = "see docs/procedures/upgrade-talos.md: `pulumi up` upgrades no machine that runs"
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """A machine of the state, and the configuration that was applied to it, without secrets."""
+
+    urn: str
+    name: str
+    address: str
+    wanted: Any
+    """None or a text when the state does not know it."""
+
+    @property
+    def control_plane(self) -> bool:
+        """Whether it is one; a machine of which nothing is known counts as one."""
+        return str(_section(self.wanted).get("type", "controlplane")) == "controlplane"
+
+    @property
+    def label(self) -> str:
+        """Its name and address."""
+        return f"{self.name} ({self.address})"
+
+
+def of_state(resources: Resources) -> list[Machine]:
+    """Give the machines of an exported state."""
+    applied = {one["urn"].rsplit("::", 1)[1]: one for one in resources if one["type"] == GATE}
+    found = []
+    for one in resources:
+        if one["type"] != CONFIGURATION:
+            continue
+        name = one["urn"].rsplit("::", 1)[1]
+        wanted = (applied.get(f"{name}{HEALTHY}") or {}).get("inputs", {}).get("fields")
+        found.append(Machine(str(one["urn"]), name, str(one["inputs"]["node"]), wanted))
+    return found
+
+
+def silent(machines: Sequence[Machine], talos: Talosctl) -> dict[Machine, str]:
+    """Ask each machine for a sign of life; give those that give none, and why."""
+    found = {}
+    for one in machines:
+        try:
+            talos.machine_status(one.address)
+        except TalosctlError as error:
+            waits = talos.in_maintenance(one.address)
+            found[one] = "waits in maintenance mode" if waits else str(error)
+    return found
+
+
+def why_the_api_is_away(machines: Sequence[Machine], away: Mapping[Machine, str]) -> str:
+    """Say which machines keep the Kubernetes API from answering, and what to do."""
+    planes = [one for one in machines if one.control_plane]
+    lost = [one for one in planes if one in away]
+    lines = [f"  {one.label}: {why}" for one, why in away.items()]
+    if not away:
+        return f"every machine answers. {MOVES}; later `talosctl etcd status` tells more"
+    head = f"{len(lost)} of {len(planes)} control planes do not answer"
+    if len(lost) * 2 < len(planes):
+        tail = f"etcd has its quorum. {MOVES}; later see docs/procedures/replace-machine.md"
+        return "\n".join([f"{head}:", *lines, tail])
+    head += ", so etcd has lost its quorum, and the Kubernetes API is away:"
+    return "\n".join([head, *lines, QUORUM_LOST])
+
+
+def findings(
+    machines: Sequence[Machine],
+    secrets: Any,  # noqa: ANN401 JSON
+    talos: Talosctl,
+) -> Iterator[Finding]:
+    """Ask every machine; `secrets` are the machine secrets."""
+    for one in machines:
+        yield from _machine(one.urn, one.name, one.address, one.wanted, secrets, talos)
+
+
+def machine_secrets(resources: Resources) -> Any:  # noqa: ANN401 any nesting
+    """Give the machine secrets of an exported state with its secrets in plain text.
+
+    Raises `DriftError` when there are none: without them nothing tells a secret from other text.
+    """
+    for one in resources:
+        if one["type"] == MACHINE_SECRETS:
+            return one["outputs"]["machineSecrets"]
+    raise DriftError(
+        f"the state holds no {MACHINE_SECRETS}: `pulumi stack ls`, is it the right stack?"
+    )
+
+
+def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
+    urn: str,
+    name: str,
+    address: str,
+    wanted: Any,  # noqa: ANN401 JSON
+    secrets: Any,  # noqa: ANN401 JSON
+    talos: Talosctl,
+) -> Iterator[Finding]:
+    def finding(what: str, mend: str, fields: Sequence[Field] = ()) -> Finding:
+        return Finding(
+            place="machine", who=f"{name} ({address})", owner=PULUMI, what=what,
+            fields=tuple(fields), mend=mend,
+        )  # fmt: skip
+
+    if talos.in_maintenance(address):
+        yield finding("has no configuration: it waits in maintenance mode", _apply_again(urn))
+        return
+    image = _image(wanted)
+    try:
+        text = talos.configuration(address)
+        runs = talos.version(address) if image else ""
+    except TalosctlError as error:
+        yield finding(f"does not answer: {error}", "see docs/procedures/replace-machine.md")
+        return
+    if not isinstance(wanted, Mapping):
+        yield finding(
+            "cannot be compared: the state does not know what was applied", "`pulumi up` notes it"
+        )
+        return
+    fields = [
+        Field(where=leaf.where, wanted=leaf.texts()[0], found=leaf.texts()[1])
+        for leaf in leaves(wanted, redaction.fields(text, secrets))
+    ]
+    if fields:
+        yield finding("changed", _apply_again(urn), fields)
+    if image and runs != image:
+        yield finding("another Talos", UPGRADE, [Field(where="Talos", wanted=image, found=runs)])
+
+
+def _image(wanted: Any) -> str | None:  # noqa: ANN401 JSON
+    """Give the version of Talos in an applied configuration; None when its image names none."""
+    found = IMAGE_VERSION.search(str((_section(wanted).get("install") or {}).get("image", "")))
+    return found[1] if found else None
+
+
+def _section(wanted: Any) -> Mapping[str, Any]:  # noqa: ANN401 JSON
+    """Give the section `machine` of an applied configuration; empty when nothing is known."""
+    if not isinstance(wanted, Mapping):
+        return {}
+    section: Mapping[str, Any] = (wanted.get(redaction.MAIN) or {}).get("machine") or {}
+    return section
+
+
+def _apply_again(urn: str) -> str:
+    """Give the command that sends a configuration again: the provider sees no reason to."""
+    return f"`pulumi up --target-replace '{urn}'` sends it again"

@@ -1,0 +1,152 @@
+"""Layer Drift: each node's labels, taints and annotations, and whether it takes pods.
+
+Talos sets what the machine's configuration says; Kubernetes, Cilium and Talos set their own. What
+else is there, somebody set by hand.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from clients.kubernetes_api import KubernetesApi
+from components.talos import redaction
+from ops.drift.finding import PULUMI, Field, Finding
+from ops.drift.machines import Machine
+from ops.drift.undeclared import NOT_SET, OF_TOOLS, set_by_people
+from ops.review.difference import shown
+
+NODES = "/api/v1/nodes"
+SYSTEM = ("kubernetes.io", "k8s.io", "talos.dev", "cilium.io")
+"""Domains of labels and taints that the platform's own parts set."""
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+Object = Mapping[str, Any]
+
+
+def findings(api: KubernetesApi, machines: Sequence[Machine]) -> Iterator[Finding]:
+    """Compare every node with its machine's configuration. Raises `ApiError`."""
+    nodes = {_address(one): one for one in (api.find(NODES) or {}).get("items", ())}
+    for machine in machines:
+        node = nodes.pop(machine.address, None)
+        if node is None:
+            yield _finding(
+                machine.name,
+                "is no node of the cluster",
+                f"`talosctl -n {machine.address} service kubelet` tells more",
+            )
+        elif isinstance(machine.wanted, Mapping):
+            yield from _node(node, machine.wanted.get(redaction.MAIN) or {})
+    for address, node in nodes.items():
+        name = node["metadata"]["name"]
+        yield _finding(
+            name,
+            f"is a node that the stack does not know ({address})",
+            f"find out who joined it. Left by a machine that is gone? `kubectl delete node {name}`",
+        )
+
+
+def _node(node: Object, wanted: Object) -> Iterator[Finding]:
+    name = str(node["metadata"]["name"])
+    machine = wanted.get("machine") or {}
+    told = [
+        *_labels(node, machine.get("nodeLabels") or {}),
+        *_annotations(node, machine.get("nodeAnnotations") or {}),
+        *_taints(node, machine.get("nodeTaints") or {}, _schedules(wanted)),
+    ]
+    if (node.get("spec") or {}).get("unschedulable"):
+        field = Field(
+            where="spec.unschedulable", wanted=NOT_SET, found="true: it takes no new pods"
+        )
+        told.append((field, f"kubectl uncordon {name}"))
+    if told:
+        mends = list(dict.fromkeys(mend for _, mend in told))
+        yield _finding(name, "changed", f"`{' && '.join(mends)}`", [field for field, _ in told])
+
+
+def _labels(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
+    name, live = node["metadata"]["name"], node["metadata"].get("labels") or {}
+    by_hand = set_by_people(node, "metadata", "labels")
+    for key in sorted(live.keys() - wanted.keys()):
+        if key in by_hand or not _of_system(key):
+            yield _field("labels", key, None, live[key]), f"kubectl label node {name} {key}-"
+    for key, value in sorted(wanted.items()):
+        if str(live.get(key)) != str(value):
+            mend = f"kubectl label --overwrite node {name} {key}={value}"
+            yield _field("labels", key, value, live.get(key)), mend
+
+
+def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
+    name, live = node["metadata"]["name"], node["metadata"].get("annotations") or {}
+    by_hand = set_by_people(node, "metadata", "annotations") - OF_TOOLS
+    for key in sorted((live.keys() & by_hand) - wanted.keys()):
+        yield _field("annotations", key, None, live[key]), f"kubectl annotate node {name} {key}-"
+    for key, value in sorted(wanted.items()):
+        if str(live.get(key)) != str(value):
+            pair = shlex.quote(f"{key}={value}")
+            mend = f"kubectl annotate --overwrite node {name} {pair}"
+            yield _field("annotations", key, value, live.get(key)), mend
+
+
+def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Field, str]]:  # noqa: FBT001
+    name = node["metadata"]["name"]
+    live = {
+        (one["key"], one["effect"]): str(one.get("value") or "")
+        for one in (node.get("spec") or {}).get("taints") or ()
+    }
+    declared = {}
+    for key, text in wanted.items():
+        value, _, effect = str(text).rpartition(":")
+        declared[key, effect] = value
+    for (key, effect), value in sorted(live.items()):
+        own = _of_system(key) and (key != CONTROL_PLANE or not schedules)
+        if (key, effect) not in declared and not own:
+            field = Field(where=f"spec.taints.{key}", wanted=NOT_SET, found=f"{value}:{effect}")
+            yield field, f"kubectl taint node {name} {key}:{effect}-"
+    for (key, effect), value in sorted(declared.items()):
+        if live.get((key, effect)) != value:
+            found = live.get((key, effect))
+            field = Field(
+                where=f"spec.taints.{key}", wanted=f"{value}:{effect}",
+                found=NOT_SET if found is None else f"{found}:{effect}",
+            )  # fmt: skip
+            yield field, f"kubectl taint --overwrite node {name} {key}={value}:{effect}"
+
+
+def _schedules(wanted: Object) -> bool:
+    """Say whether control planes take workloads, so that their taint is none of Talos'."""
+    cluster = wanted.get("cluster") or {}
+    plane = (wanted.get("machine") or {}).get("type") == "controlplane"
+    return bool(cluster.get("allowSchedulingOnControlPlanes")) or not plane
+
+
+def _of_system(key: str) -> bool:
+    domain = key.rpartition("/")[0]
+    return any(domain == one or domain.endswith(f".{one}") for one in SYSTEM)
+
+
+def _field(what: str, key: str, wanted: Any, found: Any) -> Field:  # noqa: ANN401 JSON
+    return Field(
+        where=f'metadata.{what}["{key}"]',
+        wanted=NOT_SET if wanted is None else shown(wanted),
+        found=NOT_SET if found is None else shown(found),
+    )
+
+
+def _address(node: Object) -> str:
+    for one in (node.get("status") or {}).get("addresses") or ():
+        if one.get("type") == "InternalIP":
+            return str(one["address"])
+    return str(node["metadata"]["name"])
+
+
+def _finding(name: str, what: str, mend: str, fields: Sequence[Field] = ()) -> Finding:
+    return Finding(
+        place="cluster",
+        who=f"Node {name}",
+        owner=PULUMI,
+        what=what,
+        fields=tuple(fields),
+        mend=mend,
+    )

@@ -1,0 +1,1 @@
+"""What the Pulumi engine tells: resources, the steps of a preview, and their words."""

@@ -1,0 +1,8 @@
+"""`python -m drift`: a former name."""
+
+import sys
+
+if __name__ == "__main__":
+    from ops.former import run
+
+    sys.exit(run("drift"))

@@ -1,0 +1,1 @@
+"""`python -m rehearsal`: a former name."""

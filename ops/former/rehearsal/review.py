@@ -1,0 +1,8 @@
+"""`python -m rehearsal.review`: a former name."""
+
+import sys
+
+if __name__ == "__main__":
+    from ops.former import run
+
+    sys.exit(run("rehearsal.review"))

@@ -1,0 +1,1 @@
+"""The command that writes what Argo CD reads from this repository."""

@@ -1,0 +1,5 @@
+"""The rehearsal layer: drives the stack through its life inside the lab, and measures it."""
+
+from clients import interrupts
+
+interrupts.quiet()

@@ -1,0 +1,92 @@
+"""`python -m ops rehearse`: the whole life of the stack file, in the world that it runs in.
+
+Up, a look around, a preview that must be empty, destroy, and the deployment's timeline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from config import load_file
+from config.placeholders import operators_file, placeholders
+from ops.rehearsal import judgement, report, timeline_page
+from ops.rehearsal.recorder import Recorder
+from ops.rehearsal.timeline import Timeline
+from ops.rehearsal.tools import PROJECT, Engine, ToolError, world, write_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+OUT = Path(os.environ.get("LAB_OUT") or PROJECT / ".lab" / "out")
+"""What the run leaves; another world never writes there at the same time (`lab run --out`)."""
+
+
+@contextmanager
+def chapter(title: str, times: dict[str, float]) -> Iterator[None]:
+    """Head a part of the rehearsal and keep its duration in seconds."""
+    print(f"\n=== {title}", flush=True)
+    begin = time.monotonic()
+    yield
+    times[title] = time.monotonic() - begin
+
+
+def rehearse() -> None:
+    """Walk through the stack's life; the first thing that fails ends it."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    engine, times = Engine(), dict[str, float]()
+    events = world() / "up.events"
+    with chapter("pulumi up", times), Recorder(events):
+        engine.up(events)
+    with chapter("a look around", times):
+        write_credentials(engine)
+        print(report.look_around())
+    with chapter("pulumi preview must be empty", times):
+        judged = judgement.of(events, engine.preview_expecting_no_changes())
+    state = engine.state()
+    with chapter("pulumi destroy --exclude-protected", times):
+        engine.destroy()
+    timeline = Timeline.from_events(events, state)
+    picture = OUT / "timeline.html"
+    picture.write_text(timeline_page.render(timeline))
+    shutil.copy(events, OUT / "up.events")
+    (OUT / "times.json").write_text(json.dumps(times, indent=2) + "\n")
+    print("\n=== summary")
+    for title, seconds in times.items():
+        print(f"{title:40} {seconds:7.1f} s")
+    print(f"\n{judged}")
+    print(f"\n{report.real_and_simulated()}")
+    print(f"\n{stand_ins(operators_file())}")
+    print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
+
+
+def stand_ins(file: Path | None) -> str:
+    """Say which values of a stack file are placeholders, which the lab alone takes."""
+    found = placeholders(load_file(file)) if file is not None else ()
+    if not found:
+        return "no value of the stack file is a placeholder"
+    keys = "".join(f"\n  {each.key}" for each in found)
+    return f"placeholders in the stack file, which `pulumi up` refuses outside of the lab:{keys}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Rehearse; gives the exit status."""
+    parser().parse_args(arguments)
+    try:
+        rehearse()
+    except ToolError as error:
+        print(f"\nthe rehearsal failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command's arguments."""
+    return argparse.ArgumentParser(prog="python -m ops rehearse", description=__doc__)

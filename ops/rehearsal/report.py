@@ -1,0 +1,120 @@
+"""What the rehearsal shows: machines, members, nodes, versions, and what of it was real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ops.rehearsal import platform
+from ops.rehearsal.tools import run, world
+
+
+def look_around() -> str:
+    """Ask vCenter, Talos and Kubernetes, each through its own client."""
+    parts = [
+        ("virtual machines (vCenter)", virtual_machines()),
+        ("etcd members (Talos)", run("talosctl", "--nodes", first_machine(), "etcd", "members")),
+        ("versions (Talos)", run("talosctl", "--nodes", first_machine(), "version", "--short")),
+        ("nodes (Kubernetes)", run("kubectl", "get", "nodes", "--output", "wide")),
+        ("version through the VIP", run("kubectl", "get", "--raw", "/version")),
+        ("layers", platform.table(platform.layers())),
+        ("through the ingress", ingress()),
+    ]
+    return "\n".join(f"--- {title}\n{text.strip()}" for title, text in parts)
+
+
+def ingress() -> str:
+    """Ask the ingress for the dashboard, as a browser would."""
+    traefik = spec()["settings"]["services"].get("traefik")
+    if not traefik:
+        return "no ingress in the settings"
+    host = traefik.get("dashboardDomain") or "anything.example.com"
+    status, text = platform.ask(traefik["address"], host)
+    return f"https://{host} at {traefik['address']}: HTTP {status}, {text.strip()}"
+
+
+def pictures(folder: Path) -> str:
+    """Link what the rehearsal drew, for a terminal or a browser."""
+    kinds = {".html": "picture", ".json": "figures", ".events": "the engine's events"}
+    lines = [
+        f"  {one.resolve().as_uri()}  ({kinds[one.suffix]})"
+        for one in sorted(folder.iterdir(), key=lambda path: (path.suffix != ".html", path.name))
+        if one.suffix in kinds
+    ]
+    return "\n".join(["left behind:", *lines])
+
+
+def what_next() -> str:
+    """Say what to try after a rehearsal."""
+    return (
+        "next: `make lab-shell` opens a world of your own, to try commands by hand; `make drill` "
+        "burns the platform down\nand rebuilds it; `make review BASE=origin/main` says what a "
+        "change does before it lands"
+    )
+
+
+def spec() -> dict[str, Any]:
+    """Read what the world was made from."""
+    result: dict[str, Any] = json.loads((world() / "world.json").read_text())
+    return result
+
+
+def first_machine() -> str:
+    """Give the first machine's address."""
+    machines: list[dict[str, str]] = spec()["settings"]["machines"]
+    return machines[0]["address"]
+
+
+def virtual_machines() -> str:
+    """List the VMs as vCenter sees them."""
+    found = json.loads(run("govc", "vm.info", "-json", "*"))
+    lines = []
+    for machine in sorted(found["virtualMachines"], key=lambda vm: str(vm["name"])):
+        hardware = machine["config"]["hardware"]
+        lines.append(
+            f"{machine['name']}  {hardware['numCPU']} CPUs  {hardware['memoryMB']} MiB  "
+            f"{machine['runtime']['powerState']}"
+        )
+    return "\n".join(lines)
+
+
+REAL = (
+    ("Pulumi engine", "pulumi"),
+    ("etcd", "etcd"),
+    ("Kubernetes API server", "kube-apiserver"),
+    ("controller manager", "kube-controller-manager"),
+    ("scheduler", "kube-scheduler"),
+    ("talosctl", "talosctl"),
+    ("kubectl", "kubectl"),
+)
+
+SIMULATED = (
+    ("vCenter", "vcsim of govmomi; no hypervisor, no disks"),
+    ("image factory", "serves an image without an operating system"),
+    ("Talos machines", "machine API over Talos' own machinery; no kernel, no boot, no install"),
+    ("Git server", "serves this project's folders under the repository's URL"),
+    ("kubelets", "registered by the machines; pods are played by KWOK"),
+    ("Python language host", "the lab's own, over Pulumi's SDK"),
+)
+
+
+def real_and_simulated() -> str:
+    """Say what of the run was real and what stood in for it."""
+    this = spec()
+    lines = ["real:"]
+    lines += [f"  {name} {this['versions'].get(program, '')}" for name, program in REAL]
+    published: dict[str, bool] = this["options"]["publishedPlugins"]
+    lines += [
+        f"  provider plugin {name}: the published one" for name, it in published.items() if it
+    ]
+    lines.append("stood in (simulated):")
+    lines += [
+        f"  provider plugin {name}: the lab's stand-in" for name, it in published.items() if not it
+    ]
+    lines += [f"  {name}: {how}" for name, how in SIMULATED]
+    lines.append("on the cluster:")
+    lines += [f"  {one}" for one in platform.workloads_in_lab(world())]
+    charts = platform.chart_sources()
+    lines += [f"  chart {name}: {source}" for name, source in sorted(charts.items())]
+    return "\n".join(lines)

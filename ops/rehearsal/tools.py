@@ -1,0 +1,117 @@
+"""The rehearsal's hands: the engine and the cluster's clients, as an operator calls them.
+
+Every function runs the real tool inside the world that the process is in (`lab run -- ...`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clients.engine_words import without_harmful_advice
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class ToolError(Exception):
+    """A tool ended with an exit code that was not expected."""
+
+
+def world() -> Path:
+    """Give the folder of the world that this process runs in."""
+    folder = os.environ.get("LAB_WORLD")
+    if not folder:
+        message = (
+            "LAB_WORLD is not set: run this inside a world, `lab run -- python -m ops rehearse`"
+        )
+        raise ToolError(message)
+    return Path(folder)
+
+
+def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
+    """Run a tool in the project's folder and give its output.
+
+    `show` also lets its output through to the terminal; `codes` are the exit codes that are fine.
+    """
+    process = subprocess.Popen(
+        argv,
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=None if show else subprocess.PIPE,
+        text=True,
+    )
+    lines: list[str] = []
+    assert process.stdout is not None  # noqa: S101 - asked for above
+    if show:
+        for line in process.stdout:
+            lines.append(line)
+            sys.stdout.write(without_harmful_advice(line.rstrip("\n")) + "\n")
+            sys.stdout.flush()
+        errors = ""
+        process.wait()
+    else:
+        output, errors = process.communicate()
+        lines.append(output)
+    if process.returncode not in codes:
+        said = without_harmful_advice(f"{''.join(lines)}{errors}")
+        message = f"{' '.join(argv)}: exit code {process.returncode}\n{said}"
+        raise ToolError(message)
+    return "".join(lines)
+
+
+POLICIES = ("--policy-pack", "ops/policies")
+"""What the engine is given with all that changes or previews: a mandatory violation ends it."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The Pulumi engine on the world's stack."""
+
+    show: bool = True
+
+    def _run(self, *argv: str, codes: tuple[int, ...] = (0,)) -> str:
+        return run("pulumi", *argv, "--non-interactive", show=self.show, codes=codes)
+
+    def up(self, events: Path | None = None) -> str:
+        """Build what the stack file says; `events` takes the engine's event log."""
+        log = ["--event-log", str(events)] if events else []
+        return self._run("up", "--yes", "--skip-preview", *POLICIES, *log)
+
+    def preview_expecting_no_changes(self) -> dict[str, Any]:
+        """Fail unless nothing would change; gives the preview, for the rules on plans."""
+        only = ("preview", "--expect-no-changes", "--non-interactive", *POLICIES)
+        try:
+            preview: dict[str, Any] = json.loads(run("pulumi", *only, "--json"))
+        except ToolError:
+            # Once more, as people read it: this fails, and says what would change.
+            run("pulumi", *only, "--diff", show=self.show)
+            raise
+        if self.show:
+            print(f"nothing changes: {preview['changeSummary']['same']} resources")
+        return preview
+
+    def destroy(self) -> str:
+        """Delete all but what is protected."""
+        return self._run("destroy", "--yes", "--skip-preview", "--exclude-protected")
+
+    def state(self) -> dict[str, Any]:
+        """Give the stack's state; secrets stay encrypted."""
+        result: dict[str, Any] = json.loads(run("pulumi", "stack", "export"))
+        return result
+
+    def output(self, name: str) -> str:
+        """Give one output of the stack in plain text."""
+        return run("pulumi", "stack", "output", "--show-secrets", name)
+
+
+def write_credentials(engine: Engine) -> None:
+    """Put kubeconfig and talosconfig where the world's KUBECONFIG and TALOSCONFIG point to."""
+    for output, variable in (("kubeconfig", "KUBECONFIG"), ("talosconfig", "TALOSCONFIG")):
+        path = Path(os.environ[variable])
+        path.touch(mode=0o600)
+        path.write_text(engine.output(output))

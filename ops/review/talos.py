@@ -1,0 +1,262 @@
+"""Layer Review: what changes of Talos resources and of a machine's configuration do.
+
+Which fields apply without a reboot: Talos 1.13, `CanApplyImmediate` in
+internal/app/machined/pkg/runtime/v1alpha1/v1alpha1_runtime.go; all of `cluster`, some of `machine`,
+and every document besides the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from components.resource_types import KUBECONFIG, MACHINE_SECRETS
+from components.talos import firewall
+from components.talos.redaction import MAIN
+from ops.engine.preview import UNKNOWN, Change
+from ops.review.difference import NOTHING, Leaf, leaves
+from ops.review.verdict import Effect, Verdict, worst
+
+CONFIGURATION_INPUT = "machineConfigurationInput"
+SOURCE = "Talos 1.13, CanApplyImmediate"
+FIREWALL_SOURCE = "Talos 1.13, NfTablesChainConfigController; docs/decisions/0021"
+REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
+RESTART = "its parts of the control plane, seconds; the others answer meanwhile"
+
+LIVE_MACHINE = frozenset(
+    [
+        "acceptedCAs",
+        "ca",
+        "certSANs",
+        "controlPlane",
+        "install",
+        "kernel",
+        "kubelet",
+        "logging",
+        "network",
+        "nodeAnnotations",
+        "nodeLabels",
+        "nodeTaints",
+        "pods",
+        "registries",
+        "seccompProfiles",
+        "sysctls",
+        "sysfs",
+        "time",
+    ]
+)
+"""Sections of `machine` that apply live."""
+LIVE_FEATURES = frozenset(
+    ["hostDNS", "imageCache", "kubePrism", "kubernetesTalosAPIAccess", "nodeAddressSortAlgorithm"]
+)
+"""Of `machine.features`."""
+CONTROL_PLANE = frozenset(["apiServer", "controllerManager", "scheduler", "etcd", "controlPlane"])
+"""Sections of `cluster` whose change restarts static pods or etcd."""
+RULE_DEPTH = 4
+"""Document, machine or cluster, section, and what is in it."""
+FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' network"}
+"""Of `cluster.network`: changing them on a running cluster leaves pods and Services on old ones."""
+
+
+def field(leaf: Leaf) -> Effect:
+    """Judge one field of a machine's configuration; its path begins with the document."""
+    document, *path = leaf.path
+    if document.partition("/")[0] in firewall.KINDS:
+        return _firewall(document, leaf)
+    if document != MAIN:
+        return _document(document)
+    match path:
+        case ["machine", section, *rest]:
+            return _machine(section, rest, leaf)
+        case ["cluster", section, *rest]:
+            return _cluster(section, rest)
+        case ["debug", *_] | ["version", *_]:
+            return Effect(Verdict.SAFE, "applies live", source=SOURCE)
+    return Effect(Verdict.UNKNOWN, f"{leaf.where}: ops/review/talos.py has no rule for it")
+
+
+def _document(document: str) -> Effect:
+    kind = document.partition("/")[0]
+    if kind in ("LinkConfig", "ResolverConfig", "HostnameConfig"):
+        return Effect(
+            Verdict.UNKNOWN,
+            f"{kind} applies live, and a mistake in it cuts the machine off: read its fields",
+            source=SOURCE,
+        )
+    if kind == "Layer2VIPConfig":
+        return Effect(
+            Verdict.RESTARTS,
+            "the API's address moves, live",
+            "the Kubernetes API at the old address, for good; kubeconfigs must be fetched anew",
+            SOURCE,
+        )
+    if kind == "VolumeConfig":
+        return Effect(Verdict.UNKNOWN, "volumes take it when they are made; read its fields")
+    return Effect(Verdict.SAFE, f"{kind} applies live", source=SOURCE)
+
+
+def _firewall(document: str, leaf: Leaf) -> Effect:
+    """Judge a change of the machine's firewall; the program tries it before it is kept."""
+    live = "live, without a reboot"
+    if document == firewall.DEFAULT and (leaf.new is NOTHING or leaf.new == "accept"):
+        why = f"the firewall goes, {live}: the machine's ports are open to whoever reaches them"
+        return Effect(Verdict.UNKNOWN, why, source=FIREWALL_SOURCE)
+    if document != firewall.DEFAULT and leaf.old is NOTHING and len(leaf.path) > 1:
+        return Effect(Verdict.SAFE, f"the firewall lets in more, {live}", source=FIREWALL_SOURCE)
+    return Effect(
+        Verdict.RESTARTS,
+        f"the firewall changes, {live}; each machine tries it first, and takes it back if it keeps "
+        "this computer out",
+        "new connections to the machine's own ports, of all whom no rule names; Services are not "
+        "concerned",
+        FIREWALL_SOURCE,
+    )
+
+
+def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:
+    if section == "nodeTaints" and "NoExecute" in str(leaf.new):
+        return Effect(
+            Verdict.RESTARTS,
+            "a taint evicts pods that do not tolerate it",
+            "those pods, until they run elsewhere",
+            "kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration",
+        )
+    if section == "install":
+        return Effect(
+            Verdict.SAFE,
+            "is for the next upgrade or installation only",
+            source="siderolabs/talos: install is read by installer and upgrade",
+        )
+    if section == "kubelet":
+        return Effect(Verdict.SAFE, "the kubelet restarts; pods run on", source=SOURCE)
+    if section == "network":
+        return Effect(
+            Verdict.UNKNOWN,
+            "the network changes live, and a mistake cuts the machine off: read its fields",
+            source=SOURCE,
+        )
+    if section in LIVE_MACHINE or (section == "features" and rest[:1] and rest[0] in LIVE_FEATURES):
+        return Effect(Verdict.SAFE, f"machine.{section} applies live", source=SOURCE)
+    return Effect(Verdict.REBOOTS, f"machine.{section} needs a reboot", REBOOT, SOURCE)
+
+
+def _cluster(section: str, rest: list[str]) -> Effect:
+    if section == "network" and rest and rest[0] in FIXED:
+        return Effect(
+            Verdict.UNKNOWN,
+            f"{FIXED[rest[0]]} is fixed once the cluster is built: pods keep the old one",
+            source="kubernetes.io, kube-apiserver --service-cluster-ip-range",
+        )
+    if section == "apiServer" and rest[:1] == ["certSANs"]:
+        return Effect(
+            Verdict.SAFE, "the API servers' certificates are issued anew, live", source=SOURCE
+        )
+    if section in CONTROL_PLANE:
+        return Effect(Verdict.RESTARTS, f"cluster.{section} restarts", RESTART, SOURCE)
+    if section in ("ca", "aggregatorCA", "serviceAccount", "secret", "token", "id"):
+        return Effect(Verdict.LOSES, "the cluster's keys change", "everybody's access", SOURCE)
+    return Effect(Verdict.SAFE, f"cluster.{section} applies live", source=SOURCE)
+
+
+def machine_fields(gate: Change | None) -> list[Leaf]:
+    """Give the fields of a machine's configuration that change, from its gate."""
+    if gate is None:
+        return []
+    old, new = gate.before("fields"), gate.after("fields")
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return []
+    found = [part for leaf in leaves(old, new) for part in _split(leaf)]
+    return _whole_documents(found, old, new)
+
+
+def _split(leaf: Leaf) -> Iterator[Leaf]:
+    """Take a section that comes or goes apart, down to where the rules judge: machine.x.y."""
+    old, new = ({} if one is NOTHING else one for one in (leaf.old, leaf.new))
+    sections = isinstance(old, Mapping) and isinstance(new, Mapping) and (old or new)
+    if not sections or len(leaf.path) >= RULE_DEPTH:
+        yield leaf
+        return
+    for part in leaves(old, new, leaf.path):
+        yield from _split(part)
+
+
+def _whole_documents(
+    found: list[Leaf], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[Leaf]:
+    """Show a document that comes or goes as one line."""
+    one_sided = {one.path[0] for one in found if (one.path[0] in old) != (one.path[0] in new)}
+    kept = [one for one in found if one.path[0] not in one_sided]
+    return kept + [
+        Leaf((name,), old.get(name, NOTHING), new.get(name, NOTHING)) for name in sorted(one_sided)
+    ]
+
+
+def configuration(change: Change, fields: list[Leaf]) -> Effect:
+    """Judge the configuration of one machine, given the fields that change."""
+    match change.operation:
+        case "create":
+            return Effect(Verdict.SAFE, "is configured for the first time")
+        case "delete":
+            return Effect(Verdict.SAFE, "is forgotten; the machine keeps it until it goes")
+        case "replace":
+            return Effect(Verdict.SAFE, "is configured as the new machine that it is")
+    if fields:
+        effects = [field(one) for one in fields]
+        effect = worst(effects)
+        reasons = dict.fromkeys(one.why for one in effects if one.verdict is effect.verdict)
+        away = dict.fromkeys(one.away for one in effects if one.verdict is effect.verdict)
+        return Effect(
+            effect.verdict,
+            f"gets another configuration: {'; '.join(reasons)}",
+            "; ".join(one for one in away if one),
+            effect.source,
+        )
+    known = change.new is not None and change.new.inputs.get(CONFIGURATION_INPUT) != UNKNOWN
+    if known and set(change.paths) - {CONFIGURATION_INPUT, "machineConfiguration"}:
+        return Effect(
+            Verdict.SAFE,
+            f"gets the same configuration again ({', '.join(change.paths)})",
+            source="pulumiverse-talos 0.8: any change sends it again",
+        )
+    return Effect(
+        Verdict.UNKNOWN, "gets another configuration, and the preview does not say which fields"
+    )
+
+
+CREDENTIALS = "clientConfiguration"
+"""What the machine secrets hold beside the cluster's keys: a client certificate, for a year."""
+
+
+def secrets(change: Change) -> Effect:
+    """Judge the machine secrets, on which everything stands."""
+    if change.operation in ("delete", "replace"):
+        return Effect(
+            Verdict.LOSES,
+            "the cluster's keys are thrown away: nobody can log in, no backup can be restored",
+            "every access, every backup",
+            "docs.siderolabs.com/talos, disaster recovery: a snapshot needs the cluster's own keys",
+        )
+    if change.operation == "create":
+        return Effect(Verdict.SAFE, "the cluster's keys are made")
+    if change.paths and all(one.startswith(CREDENTIALS) for one in change.paths):
+        return Effect(
+            Verdict.SAFE, "the administrators' talosconfig is renewed; fetch it anew then"
+        )
+    return Effect(
+        Verdict.UNKNOWN, f"the cluster's keys change ({', '.join(change.paths) or 'no detail'})"
+    )
+
+
+def _harmless(what: str) -> Callable[[Change], Effect]:
+    def rule(change: Change) -> Effect:
+        words = {"create": "made", "update": "renewed", "replace": "made anew", "delete": "removed"}
+        return Effect(Verdict.SAFE, f"{what} is {words[change.operation]}")
+
+    return rule
+
+
+RULES: Mapping[str, Callable[[Change], Effect]] = {
+    MACHINE_SECRETS: secrets,
+    KUBECONFIG: _harmless("the administrator's kubeconfig"),
+    "talos:imageFactory/schematic:Schematic": _harmless("the schematic at the image factory"),
+}

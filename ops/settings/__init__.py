@@ -1,0 +1,1 @@
+"""The commands that check and show the settings of a stack file."""

@@ -1,8 +1,0 @@
-"""Reach: what can be tried from the operator's computer before `up` needs it.
-
-`python -m config check --reach FILE` runs it. Nothing is changed anywhere, and no secret is read.
-"""
-
-from commands import interrupts
-
-interrupts.quiet()

@@ -1,5 +1,0 @@
-"""The rehearsal layer: drives the stack through its life inside the lab, and measures it."""
-
-from commands import interrupts
-
-interrupts.quiet()

@@ -1,9 +1,0 @@
-"""Layer Render: what the charts make of our values, and whether it is to the platform's standard.
-
-For people and tests; nothing here runs in `pulumi up`. What each chart accepts is kept in
-`render/charts/`, renewed from the real packages by `python -m render renew`.
-"""
-
-from commands import interrupts
-
-interrupts.quiet()

@@ -1,5 +1,0 @@
-"""The review layer: what a preview means, for people who have half a minute."""
-
-from commands import interrupts
-
-interrupts.quiet()
