@@ -14,9 +14,7 @@ import config
 from components.kubernetes import backup, metrics_server
 from components.layers import plans
 from config import versions
-from ops.gitops.kustomize import build
-from ops.render.exceptions import EXCEPTIONS
-from ops.render.policies import is_exact, judge
+from ops.render.policies import is_exact
 
 ROOT = Path(__file__).parents[2]
 IN_GIT = ("bootstrap", "platform", "apps", "clusters")
@@ -101,13 +99,6 @@ def test_charts_in_git_have_the_stacks_versions() -> None:
     assert [one for one in named if one[1]] == []
 
 
-@pytest.mark.parametrize("folder", CLUSTERS, ids=lambda path: path.parent.name)
-def test_what_argo_cd_gets_has_the_stacks_versions(folder: Path) -> None:
-    found = list(chart_references(build(folder)))
-    assert ("argo-cd", versions.ARGO_CD) in found
-    assert [wrong for one in found if (wrong := not_pinned(*one))] == []
-
-
 @pytest.mark.parametrize(
     ("name", "version", "good"),
     [
@@ -183,8 +174,3 @@ def test_every_image_in_git_is_exact() -> None:
 )
 def test_a_floating_image_in_git_is_found(document: object) -> None:
     assert not all(map(is_exact, images(document)))
-
-
-@pytest.mark.parametrize("folder", OVERLAYS, ids=lambda path: "/".join(path.parts[-2:]))
-def test_applications_in_git_keep_to_the_policies_too(folder: Path) -> None:
-    assert judge(build(folder), EXCEPTIONS.get(folder.name, ())) == []
