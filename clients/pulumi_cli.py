@@ -44,7 +44,10 @@ def pulumi(*argv: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedPro
     try:
         result = interrupts.run(command)
     except FileNotFoundError:
-        message = "no `pulumi` on PATH: install the Pulumi CLI of the version in pyproject.toml"
+        message = (
+            "pulumi is not on PATH; install the Pulumi CLI of the version in pyproject.toml, see "
+            "https://www.pulumi.com/docs/install/"
+        )
         raise EngineError(message) from None
     if codes and result.returncode not in codes:
         said = f"{result.stdout}\n{result.stderr}".strip()
