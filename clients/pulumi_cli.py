@@ -12,6 +12,7 @@ from clients.engine_words import without_harmful_advice
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ("--policy-pack", str(ROOT / "ops" / "policies"))
+"""What the engine is given with all that changes or previews: a mandatory violation ends it."""
 
 
 class EngineError(Exception):

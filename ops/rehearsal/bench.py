@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from clients.pulumi_cli import POLICIES
 from components.resource_types import GATE
 from ops.engine.urn import types_of
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
-from ops.rehearsal.tools import POLICIES
 from ops.rehearsal.world import LAB, PROJECT, World
 
 if TYPE_CHECKING:

@@ -15,22 +15,14 @@ from jsonschema import Draft7Validator
 
 import config
 from components.layers import plans
-from config import versions
 from config.charts import ChartPlan
 from ops.render import facts, schemas
 from ops.render.command import main
+from tests.unit.test_pins import CHARTS
 
 ROOT = Path(__file__).parents[2]
 GOOD = sorted((ROOT / "tests" / "fixtures" / "config" / "good").glob("*.yaml"))
 FILES = [ROOT / "Pulumi.prod.yaml", *GOOD]
-CHARTS = {
-    "cilium": versions.CILIUM,
-    "metallb": versions.METALLB,
-    "cert-manager": versions.CERT_MANAGER,
-    "traefik": versions.TRAEFIK,
-    "metrics-server": versions.METRICS_SERVER,
-    "argo-cd": versions.ARGO_CD,
-}
 
 
 def production() -> tuple[ChartPlan, ...]:
