@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -66,21 +66,40 @@ def find_problem(plan: ChartPlan) -> Problem | None:
 
 
 def versions(index: str, chart: str) -> list[str]:
-    """Give a chart's versions in a repository's index, in its order: the newest first.
+    """Give a chart's versions in a repository's index, in its order: the newest first."""
+    return [version for version, _ in _entries(index, chart)]
+
+
+def package_of(index: str, chart: str, version: str) -> str | None:
+    """Give the address of a chart's package, as a repository's index has it: it may be relative."""
+    number = version.removeprefix("v")
+    for offered, entry in _entries(index, chart):
+        if offered.removeprefix("v") == number:
+            urls = plain_yaml.read(entry)[0].get("urls")
+            return str(urls[0]) if urls else None
+    return None
+
+
+def _entries(index: str, chart: str) -> Iterator[tuple[str, str]]:
+    """Give a chart's versions, each with its entry, a list of one, as YAML.
 
     An index is megabytes long and written by Helm, so its lines are read; one that is laid out in
     another way is read as YAML, which takes seconds.
     """
     section = re.search(rf"(?m)^  {re.escape(chart)}:\n((?:  [ -].*\n|\n)*)", index)
-    found = re.findall(r"(?m)^(?:    |  - )version: *(\S+)", section[1]) if section else []
+    found = False
+    for entry in re.split(r"(?m)^(?=  - )", section[1]) if section else ():
+        if version := re.search(r"(?m)^(?:    |  - )version: *(\S+)", entry):
+            found = True
+            yield version[1].strip("\"'"), entry
     if found:
-        return [one.strip("\"'") for one in found]
+        return
     try:
         document: Any = plain_yaml.read(index)
-        entries = (document.get("entries") or {}).get(chart) or []
-        return [str(one["version"]) for one in entries]
+        for one in (document.get("entries") or {}).get(chart) or []:
+            yield str(one["version"]), yaml.safe_dump([one])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
-        return []
+        return
 
 
 def _fetch(url: str) -> str:

@@ -12,6 +12,7 @@ from clients.engine_words import without_harmful_advice
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ("--policy-pack", str(ROOT / "ops" / "policies"))
+"""What the engine is given with all that changes or previews: a mandatory violation ends it."""
 
 
 class EngineError(Exception):
@@ -44,7 +45,10 @@ def pulumi(*argv: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedPro
     try:
         result = interrupts.run(command)
     except FileNotFoundError:
-        message = "no `pulumi` on PATH: install the Pulumi CLI of the version in pyproject.toml"
+        message = (
+            "pulumi is not on PATH; install the Pulumi CLI of the version in pyproject.toml, see "
+            "https://www.pulumi.com/docs/install/"
+        )
         raise EngineError(message) from None
     if codes and result.returncode not in codes:
         said = f"{result.stdout}\n{result.stderr}".strip()

@@ -26,6 +26,9 @@ POLL_SECONDS = 5.0
 CONTROL_PLANES = "controlplanes-apart"
 """The resource's name of the control planes' rule."""
 
+LOSS = "when it fails, etcd loses its quorum"
+"""What a host takes along on which control planes run together."""
+
 
 def together(hosts: Mapping[str, str]) -> str:
     """Say which machines share a host; takes machine -> host, "" when none do."""
@@ -76,7 +79,7 @@ def kept_apart(
                 )
 
         if shared := await in_thread(args, look):
-            words = f"{shared}: when it fails, etcd loses its quorum; {mend(next(iter(uuids)))}"
+            words = f"{shared}: {LOSS}; {mend(next(iter(uuids)))}"
             pulumi.log.warn(words)
 
     return kept_apart

@@ -26,6 +26,7 @@ from config.problems import SettingsError
 from config.reading import PROJECT, gather, resolve
 from config.settings import Settings
 from ops.deploy import lock
+from ops.engine.urn import kind_and_name
 
 Resource = Mapping[str, Any]
 
@@ -88,11 +89,13 @@ class Found:
         """Say what was found, and what becomes of it."""
         lines = [f"interrupted: {one}" for one in self.notes]
         lines += [
-            f"not in the state: {_name(one)}; if it is in vCenter and holds nothing, it is removed"
+            f"not in the state: {kind_and_name(one['urn'])}; if it is in vCenter and holds "
+            "nothing, it is removed"
             for one in self.unknown
         ]
         lines += [
-            f"not in vCenter: {_name(one)}, id {one['id']}; it is taken out of the state"
+            f"not in vCenter: {kind_and_name(one['urn'])}, id {one['id']}; it is taken out of the "
+            "state"
             for one in self.gone
         ]
         return "\n".join(lines)
@@ -123,7 +126,7 @@ def look(state: str, site: Site) -> Found:
         and one["resource"]["type"].startswith(VSPHERE)
         and one["resource"]["urn"] not in known
     ]
-    notes = [f"{_name(one['resource'])}, while {one['type']}" for one in pending]
+    notes = [f"{kind_and_name(one['resource']['urn'])}, while {one['type']}" for one in pending]
     return Found(tuple(notes), tuple(unknown), tuple(_gone(resources, site)))
 
 
@@ -211,8 +214,3 @@ def _clear_machine(name: str, site: Site) -> None:
             lambda: machines.unconfigured(talos, addresses[0], CLOCK),
             CLOCK,
         )
-
-
-def _name(resource: Resource) -> str:
-    kind = str(resource["type"]).rpartition(":")[2]
-    return f"{kind} {resource['urn'].rsplit('::', 1)[1]}"

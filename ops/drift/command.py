@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clients import helm_records, interrupts
+from clients import helm_records
 from clients.engine_words import without_harmful_advice
 from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.progress import told
+from clients.pulumi_cli import EngineError, pulumi
 from clients.talosctl import TalosctlError, connect
 from ops.drift import backups, cluster, hosts, machines, nodes, state
 from ops.drift.finding import DriftError, Finding
@@ -62,9 +63,7 @@ def look(now: dt.datetime) -> Report:
     kubeconfig = _output(outputs, "kubeconfig")
     with KubernetesApi(kubeconfig, CALL_SECONDS) as api:
         on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
-        preview = Preview.of(
-            _pulumi("refresh", "--preview-only", "--json", "--show-sames", "--non-interactive")
-        )
+        preview = Preview.of(_pulumi("refresh", "--preview-only", "--json", "--show-sames"))
         if preview.errors:
             raise DriftError("\n".join(preview.errors))
         in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
@@ -151,10 +150,11 @@ def _output(outputs: Mapping[str, str], name: str) -> str:
 
 
 def _pulumi(*arguments: str) -> str:
+    """Run the engine; one that fails and has written JSON says in it why."""
     try:
-        result = interrupts.run(["pulumi", *arguments])
-    except FileNotFoundError:
-        raise DriftError("pulumi is not on PATH; https://www.pulumi.com/docs/install/") from None
+        result = pulumi(*arguments, codes=())
+    except EngineError as error:
+        raise DriftError(str(error)) from None
     if result.returncode != 0 and not result.stdout.lstrip().startswith("{"):
         words = without_harmful_advice(result.stderr.strip() or result.stdout.strip())
         raise DriftError(f"`pulumi {' '.join(arguments)}` failed: {words}")

@@ -15,6 +15,7 @@ from components.resource_types import ANTI_AFFINITY_RULE, MACHINE
 from components.vsphere import apart
 from ops.deploy.repair import Site
 from ops.drift.finding import PULUMI, DriftError, Finding
+from ops.engine.urn import name_of
 
 Resource = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def findings(resources: Sequence[Resource]) -> Iterator[Finding]:
             place="vCenter",
             who="control planes",
             owner=PULUMI,
-            what=f"share a host: {shared}. When it fails, etcd loses its quorum",
+            what=f"share a host: {shared}; {apart.LOSS}",
             mend=apart.mend(next(iter(hosts))),
         )
 
@@ -45,15 +46,11 @@ def kept_apart(resources: Sequence[Resource]) -> dict[str, str]:
     rules = [
         one
         for one in resources
-        if one["type"] == ANTI_AFFINITY_RULE and _name(one) == apart.CONTROL_PLANES
+        if one["type"] == ANTI_AFFINITY_RULE and name_of(one["urn"]) == apart.CONTROL_PLANES
     ]
     named = {uuid for rule in rules for uuid in rule["inputs"].get("virtualMachineIds") or ()}
     return {
-        _name(one): one["id"]
+        name_of(one["urn"]): one["id"]
         for one in resources
         if one["type"] == MACHINE and one.get("id") in named
     }
-
-
-def _name(resource: Resource) -> str:
-    return str(resource["urn"]).rsplit("::", 1)[-1]

@@ -16,6 +16,7 @@ from clients.talosctl import Talosctl, TalosctlError
 from components.resource_types import CONFIGURATION, GATE, MACHINE_SECRETS
 from components.talos import redaction
 from ops.drift.finding import PULUMI, DriftError, Field, Finding
+from ops.engine.urn import name_of
 from ops.review.difference import leaves
 from ops.review.judge import HEALTHY
 
@@ -57,12 +58,12 @@ class Machine:
 
 def of_state(resources: Resources) -> list[Machine]:
     """Give the machines of an exported state."""
-    applied = {one["urn"].rsplit("::", 1)[1]: one for one in resources if one["type"] == GATE}
+    applied = {name_of(one["urn"]): one for one in resources if one["type"] == GATE}
     found = []
     for one in resources:
         if one["type"] != CONFIGURATION:
             continue
-        name = one["urn"].rsplit("::", 1)[1]
+        name = name_of(one["urn"])
         wanted = (applied.get(f"{name}{HEALTHY}") or {}).get("inputs", {}).get("fields")
         found.append(Machine(str(one["urn"]), name, str(one["inputs"]["node"]), wanted))
     return found

@@ -1,4 +1,4 @@
-"""Layer Review: the engine's operations, and what each does to a resource."""
+"""The engine's operations, what each does to a resource, and how that is told."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ OPERATIONS: Mapping[str, Operation] = {
     "remove-pending-replace": "delete",
 }
 """Every operation of the engine (pulumi/pkg, resource/deploy/step.go)."""
+BOOKKEEPING = frozenset(("replace", "remove-pending-replace"))
+"""Steps without work: that is in `create-replacement` and `delete-replaced`."""
+DELETIONS = frozenset(("delete", "delete-replaced", "discard-replaced"))
+"""Steps that take away what there is; of a replaced resource its old one."""
+WORDS: Mapping[Operation, str] = {
+    "create": "is created",
+    "update": "changes",
+    "replace": "is recreated",
+    "delete": "is removed",
+}
+"""What becomes of a resource, for people."""

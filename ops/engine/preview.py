@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_camel
 
 from clients.engine_words import without_harmful_advice
 from ops.engine.operations import OPERATIONS, Operation
+from ops.engine.urn import name_of, type_of, types_of
 
 SECRET = "[secret]"  # noqa: S105 the engine's word for one
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -65,12 +66,12 @@ class Step(_Model):
     @property
     def type(self) -> str:
         """The type of its resource, without those of its parents."""
-        return self.urn.split("::")[2].rpartition("$")[2]
+        return type_of(self.urn)
 
     @property
     def name(self) -> str:
         """The name of its resource."""
-        return self.urn.split("::", 3)[3]
+        return name_of(self.urn)
 
     @property
     def is_protected(self) -> bool:
@@ -116,12 +117,12 @@ class Change(BaseModel):
     @property
     def name(self) -> str:
         """The resource's name in the program."""
-        return self.urn.rsplit("::", 1)[-1]
+        return name_of(self.urn)
 
     @property
     def ancestry(self) -> tuple[str, ...]:
         """The types of the components around it, the outermost first."""
-        return tuple(self.urn.split("::")[2].split("$")[:-1])
+        return types_of(self.urn)[:-1]
 
     @property
     def protected(self) -> bool:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-import yaml
-
+from clients.chart_repositories import package_of
 from clients.talosctl import local_address
 from components.kubernetes.cert_manager import OWN_SERVER, acme_servers
 from components.kubernetes.foundation import load_definitions
@@ -197,25 +195,6 @@ def _chart(plan: ChartPlan) -> Callable[[Network], str]:
         return "is there, and its package too"
 
     return ask
-
-
-def package_of(index: str, chart: str, version: str) -> str | None:
-    """Find where a chart's package is, in the text of a repository's index.
-
-    Helm writes an entry as a list indented by two; only the one that is looked for is parsed, since
-    an index may have ten million characters.
-    """
-    _, found, section = index.partition(f"\n  {chart}:\n")
-    if not found:
-        return None
-    section = re.split(r"\n(?=  ?[^ \-])|\n(?=[^ ])", f"\n{section}", maxsplit=1)[0]
-    for item in re.split(r"\n(?=  - )", section):
-        quoted = re.escape(version)
-        if re.search(rf"\n    version: ['\"]?v?{quoted}['\"]?\s*(\n|$)", item + "\n"):
-            entries: Any = yaml.safe_load(item)
-            urls = entries[0].get("urls") if isinstance(entries, list) else None
-            return str(urls[0]) if urls else None
-    return None
 
 
 def addresses(

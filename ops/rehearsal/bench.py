@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 
+from clients.pulumi_cli import POLICIES
 from components.resource_types import GATE
+from ops.engine.urn import types_of
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
-from ops.rehearsal.tools import POLICIES
 from ops.rehearsal.world import LAB, PROJECT, World
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ def seconds_by_layer(timeline: Timeline) -> dict[str, float]:
     """Give the time from the first step of a layer to its last, by the layer's component."""
     spans: dict[str, tuple[float, float]] = {}
     for step in timeline.steps:
-        layers = [one for one in step.urn.split("::")[2].split("$") if one.startswith("platform:")]
+        layers = [one for one in types_of(step.urn) if one.startswith("platform:")]
         if layers and layers[0] != GATE:
             name = layers[0].rsplit(":", 1)[-1]
             start, end = spans.get(name, (step.start, step.end))

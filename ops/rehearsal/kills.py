@@ -28,6 +28,7 @@ import yaml
 
 from components.talos.health import LOST_QUORUM
 from ops.deploy.repair import forget
+from ops.engine.urn import provider_of
 from ops.rehearsal.killing import ENGINE, GROUP, HOST, PLUGIN, PROGRAM, kill, kill_tree, roles, tree
 from ops.rehearsal.world import PROJECT, Result, World
 
@@ -194,7 +195,7 @@ class Campaign:
             if one["type"] == VM and one["urn"].endswith("::node03")
         )
         forget(document["deployment"], {machine["urn"]})
-        provider = machine["provider"].rpartition("::")[0]
+        provider = provider_of(machine["provider"])
         folder = machine["inputs"]["folder"]
         where = self.world.run("govc", "find", "/", "-type", "m", "-name", "node03").stdout.strip()
         command = (

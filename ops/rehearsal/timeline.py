@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from components.resource_types import GATE
+from ops.engine.operations import BOOKKEEPING, DELETIONS
+from ops.engine.urn import name_of, provider_of, stack_of, type_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,8 +29,6 @@ Json = dict[str, Any]
 
 STACK = "pulumi:pulumi:Stack"
 PROVIDER = "pulumi:providers:"
-LOGICAL = {"replace", "remove-pending-replace"}
-"""Steps of the engine's bookkeeping: the work is in `create-replacement` and `delete-replaced`."""
 
 
 class TimelineError(Exception):
@@ -62,17 +62,17 @@ class Step:
     @property
     def deletes(self) -> bool:
         """Whether the step takes the resource away."""
-        return self.operation in {"delete", "delete-replaced", "discard-replaced"}
+        return self.operation in DELETIONS
 
     @property
     def type(self) -> str:
         """The resource's type token."""
-        return self.urn.split("::", 3)[2].rsplit("$", 1)[-1]
+        return type_of(self.urn)
 
     @property
     def name(self) -> str:
         """The resource's name in the program."""
-        return self.urn.split("::", 3)[3]
+        return name_of(self.urn)
 
     @property
     def label(self) -> str:
@@ -137,7 +137,7 @@ class Timeline:
         origin = _time(events[0])
         steps = sorted(_steps(events, resources, precise=precise), key=lambda one: one.start)
         return cls(
-            stack=steps[0].urn.split("::")[0].removeprefix("urn:pulumi:") if steps else "",
+            stack=stack_of(steps[0].urn) if steps else "",
             began=datetime.fromtimestamp(origin).astimezone(),
             wall=_time(events[-1]) - origin,
             precise=precise,
@@ -227,7 +227,7 @@ def _steps(events: Sequence[Json], resources: Sequence[Json], *, precise: bool) 
     for event in events:
         now = _time(event) - origin
         if meta := _metadata(event, "resourcePreEvent"):
-            if meta["op"] not in LOGICAL:
+            if meta["op"] not in BOOKKEEPING:
                 begun[meta["urn"]] = (meta["op"], now)
         elif (meta := _metadata(event, "resOutputsEvent")) and meta["urn"] in begun:
             yield ended(meta["urn"], now, Outcome.DONE)
@@ -287,7 +287,7 @@ def _wait_for_gate(gate: Step, in_front: set[Step], waits: Waits) -> None:
 
 def _needs(resource: Json) -> set[str]:
     """Give the URNs that must be there before a resource: dependencies, parent and provider."""
-    provider = resource.get("provider", "").rpartition("::")[0]
+    provider = provider_of(resource.get("provider", ""))
     return {*resource.get("dependencies", ()), resource.get("parent", ""), provider} - {""}
 
 

@@ -15,18 +15,12 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+from ops.engine.operations import OPERATIONS, WORDS
 from ops.rehearsal.timeline import Step, Timeline, TimelineError
 
 TICKS = 12
 LATE = 60.0
 """In percent: a bar that ends after this has its duration on its left, if there is room."""
-
-COLOURS = {
-    "create": ("create", "import"),
-    "update": ("update",),
-    "replace": ("create-replacement", "import-replacement", "read-replacement"),
-    "delete": ("delete", "delete-replaced", "discard-replaced"),
-}
 
 STYLE = """
 :root { color-scheme: light dark; --page: #fbfbfa; --ink: #1c2126; --soft: #5d666f;
@@ -129,7 +123,8 @@ def seconds(value: float) -> str:
 
 def colour(step: Step) -> str:
     """Name the colour of a step."""
-    return next((name for name, group in COLOURS.items() if step.operation in group), "other")
+    change = "delete" if step.deletes else OPERATIONS.get(step.operation, "same")
+    return "other" if change == "same" else change
 
 
 def tick_distance(wall: float) -> int:
@@ -156,7 +151,7 @@ def _totals(timeline: Timeline) -> str:
 
 
 def _legend(timeline: Timeline) -> str:
-    used = [*COLOURS, "other"]
+    used = [*WORDS, "other"]
     present = {colour(one) for one in timeline.changes}
     colours = "".join(f'<span><i class="bar {c}"></i>{c}</span>' for c in used if c in present)
     return (

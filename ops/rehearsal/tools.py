@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.engine_words import without_harmful_advice
+from clients.pulumi_cli import POLICIES
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -62,10 +63,6 @@ def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
         message = f"{' '.join(argv)}: exit code {process.returncode}\n{said}"
         raise ToolError(message)
     return "".join(lines)
-
-
-POLICIES = ("--policy-pack", "ops/policies")
-"""What the engine is given with all that changes or previews: a mandatory violation ends it."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from clients.waiting import Clock
+from ops.engine.urn import kind_and_name
 
 PROJECT = Path(__file__).resolve().parents[2]
 LAB = PROJECT / ".lab" / "bin" / "lab"
@@ -197,22 +199,12 @@ class World:
         return machines
 
 
-def kind_and_name(urn: str) -> str:
-    """Shorten a URN to the last part of its type, and its name."""
-    types, name = urn.split("::", 3)[2:]
-    return f"{types.rpartition(':')[2]} {name}"
-
-
 def wait_until(
     what: str, condition: Callable[[], bool], seconds: float = 60, poll: float = 0.25
 ) -> None:
     """Poll until condition() holds; `what` names it in the failure."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(poll)
-    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+    if Clock().wait(what, lambda: "" if condition() else "not yet", seconds=seconds, poll=poll):
+        raise AssertionError(f"not within {seconds:.0f} s: {what}")
 
 
 def processes_of(state: Path) -> list[str]:

@@ -7,16 +7,18 @@ misspelt key has no effect and no error. So every key must be one of the chart's
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from config.charts import ChartPlan
-from ops.render import keys, schemas
+from ops.render import schemas
+from ops.render.schemas import Schema
 
-FOLDER = Path(__file__).parent / "charts"
 RENEW = "`make chart-facts` takes them from the chart's package"
+KEYS, SCHEMA = ".keys.json", ".schema.json"
+"""What the files' names end with: of the defaults, and of the chart's own schema."""
 
 
 class FactsError(Exception):
@@ -29,68 +31,85 @@ class Facts:
 
     chart: str
     version: str
-    defaults: keys.Tree
-    schema: schemas.Schema | None
+    keys: Schema
+    """Made of its defaults: `schemas.of`."""
+    schema: Schema | None
+    """Its own, where it has one."""
 
     def problems(self, plan: ChartPlan) -> Iterator[str]:
         """Say everything about a plan's values that the chart does not know or take."""
-        for path, value in keys.paths(plan.values):
-            for problem in self._key(path, value):
-                yield f"chart {self.chart} {self.version}: {problem}"
-        if self.schema is not None:
-            for problem in schemas.problems(self.schema, plan.values, self.defaults):
-                yield f"chart {self.chart} {self.version}: {problem} (its schema)"
+        for problem in (*self._unlike_defaults(plan.values), *self._refused(plan.values)):
+            yield f"chart {self.chart} {self.version}: {problem}"
 
-    def _key(self, path: keys.Path, value: object) -> Iterator[str]:
-        written = keys.join(path)
-        default = keys.look_up(self.defaults, path)
-        if default is None:
-            if not self._schema_names(path):
-                near = keys.nearest(self.defaults, path)
-                hint = f"; the nearest that it has is {near}" if near else ""
-                yield f"it has no key {written}{hint}"
-        elif not keys.fits(value, default, path[-1]) and not self._schema_takes(path, value):
-            kind = default if isinstance(default, str) else keys.MAP
-            yield f"{written} is of type {kind} in it, not {keys.type_of(value)}: {value!r}"
+    def _unlike_defaults(self, values: Mapping[str, Any]) -> Iterator[str]:
+        for fault in schemas.faults(self.keys, values):
+            if fault.rule == "additionalProperties":
+                known = fault.schema["properties"]
+                unknown = {key: one for key, one in fault.value.items() if key not in known}
+                for path, _ in schemas.paths(unknown, fault.path):
+                    yield from self._unknown(path)
+            # `null` takes the default away in Helm.
+            elif fault.value is not None and not self._schema_takes(fault.path, fault.value):
+                yield f"{schemas.join(fault.path)}: {fault.message}"
 
-    def _schema_names(self, path: keys.Path) -> bool:
+    def _unknown(self, path: schemas.Path) -> Iterator[str]:
+        if not self._schema_names(path):
+            near = schemas.nearest(self.keys, path)
+            hint = f"; the nearest that it has is {near}" if near else ""
+            yield f"it has no key {schemas.join(path)}{hint}"
+
+    def _refused(self, values: Mapping[str, Any]) -> Iterator[str]:
+        """Hold values against the chart's own schema, as Helm does before it renders.
+
+        Helm validates them over the defaults: what is required and has a default is never missed.
+        """
+        for fault in schemas.faults(self.schema or {}, values):
+            needed = fault.schema["required"] if fault.rule == "required" else ()
+            missed = [name for name in needed if name not in fault.value]
+            if not missed or not all(self.knows((*fault.path, name)) for name in missed):
+                yield f"{schemas.join(fault.path) or 'the values'}: {fault.message} (its schema)"
+
+    def knows(self, path: schemas.Path) -> bool:
+        """Say whether a path is one of the defaults, or below one that is open."""
+        faults = schemas.faults(self.keys, schemas.alone(path, None))
+        return all(fault.path == path for fault in faults)
+
+    def _schema_names(self, path: schemas.Path) -> bool:
         """Say whether the schema names a key; of Kubernetes' own objects it mostly says nothing."""
-        if self.schema is None or any(key in keys.KUBERNETES for key in path[:-1]):
+        if self.schema is None or any(key in schemas.HANDED_THROUGH for key in path[:-1]):
             return False
-        return schemas.knows(self.schema, path)
+        return schemas.names(self.schema, path)
 
-    def _schema_takes(self, path: keys.Path, value: object) -> bool:
+    def _schema_takes(self, path: schemas.Path, value: object) -> bool:
         """Say whether the schema names the key and takes another type than the default's."""
-        if self.schema is None or not self._schema_names(path):
-            return False
-        alone: Any = value
-        for key in reversed(path):
-            alone = {key: alone}
-        return not list(schemas.problems(self.schema, alone, self.defaults))
+        return self._schema_names(path) and not list(self._refused(schemas.alone(path, value)))
 
 
-def load(chart: str, version: str, folder: Path = FOLDER) -> Facts:
+def load(chart: str, version: str, folder: Path = schemas.FOLDER) -> Facts:
     """Read what the project keeps of a chart. Raises `FactsError`."""
-    path = folder / f"{chart}-{version}.keys"
+    path = folder / f"{chart}-{version}{KEYS}"
     if not path.is_file():
-        kept = ", ".join(sorted(one.stem for one in folder.glob(f"{chart}-*.keys"))) or "nothing"
+        there = sorted(one.name.removesuffix(KEYS) for one in folder.glob(f"{chart}-*{KEYS}"))
         message = (
-            f"{path.name}: what chart {chart} {version} accepts is not kept ({kept} is); {RENEW}"
+            f"{path.name}: what chart {chart} {version} accepts is not kept "
+            f"({', '.join(there) or 'nothing'} is); {RENEW}"
         )
         raise FactsError(message)
-    tree = _read(path)
-    if (more := folder / f"{chart}.more.keys").is_file():
-        tree = keys.merged(tree, _read(more))
-    schema = folder / f"{chart}-{version}.schema.json"
-    text = schema.read_text(encoding="utf-8") if schema.is_file() else None
-    return Facts(chart, version, tree, json.loads(text) if text is not None else None)
+    keys = _read(path)
+    if (more := folder / f"{chart}.more{KEYS}").is_file():
+        keys = schemas.merged(keys, _read(more))
+    own = folder / f"{chart}-{version}{SCHEMA}"
+    return Facts(chart, version, keys, _read(own) if own.is_file() else None)
 
 
-def _read(path: Path) -> keys.Tree:
+def _read(path: Path) -> Schema:
     try:
-        return keys.parse(path.read_text(encoding="utf-8"))
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FactsError(f"{path.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise FactsError(f"{path.name}: not a JSON Schema")
+    return found
 
 
 def problems(plans: tuple[ChartPlan, ...]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from config import plain_yaml
-from ops.render import facts, keys
+from ops.render import facts, schemas
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("LAB_CHARTS") or PROJECT / ".lab" / "charts").absolute()
@@ -106,14 +106,12 @@ class Chart:
         )
 
     @property
-    def tree(self) -> keys.Tree:
-        """Every key that it takes, those of its subcharts too."""
-        tree = keys.of(self.defaults)
-        for name, part in self.parts.items():
-            own = tree.get(name)
-            # A subchart's keys come with it also where the chart itself sets none (`{}`).
-            tree[name] = keys.merged(own, part.tree) if isinstance(own, dict) else part.tree
-        return {key: below for key, below in tree.items() if below != {}}
+    def keys(self) -> schemas.Schema:
+        """The schema of its defaults, those of its subcharts too."""
+        # A subchart's keys come with it also where the chart itself sets none (`{}`).
+        own = {key: value for key, value in self.defaults.items() if value or key not in self.parts}
+        parts = {name: part.keys for name, part in self.parts.items() if part.defaults}
+        return schemas.merged(schemas.of(own), schemas.closed(parts))
 
 
 def _files(package: bytes) -> dict[str, bytes]:
@@ -161,7 +159,7 @@ def without_descriptions(schema: Any) -> Any:  # noqa: ANN401 any JSON
 
 def renew(
     charts: Sequence[tuple[str, str]],
-    folder: Path = facts.FOLDER,
+    folder: Path = schemas.FOLDER,
     *,
     cache: Path | None = None,
     built: Path | None = None,
@@ -176,7 +174,7 @@ def renew(
         if package is not None and package.real:
             _write(Chart.read(package.path), chart, version, folder)
             lines.append(f"{chart} {version}: renewed from {package.path.name} ({package.source})")
-        elif (folder / f"{chart}-{version}.keys").is_file():
+        elif (folder / f"{chart}-{version}{facts.KEYS}").is_file():
             there = "for only the lab's stand-in is there" if package else "for no package is there"
             lines.append(f"{chart} {version}: kept as it was, {there}")
         else:
@@ -193,10 +191,11 @@ def renew(
 def _write(chart: Chart, name: str, version: str, folder: Path) -> None:
     """Write a chart's facts; those of its other versions go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in [*folder.glob(f"{name}-*.keys"), *folder.glob(f"{name}-*.schema.json")]:
+    for old in [*folder.glob(f"{name}-*{facts.KEYS}"), *folder.glob(f"{name}-*{facts.SCHEMA}")]:
         if old.name.removeprefix(f"{name}-")[0].isdigit():
             old.unlink()
-    (folder / f"{name}-{version}.keys").write_text(keys.write(chart.tree), encoding="utf-8")
+    texts = {facts.KEYS: schemas.write(chart.keys)}
     if chart.schema is not None:
-        text = json.dumps(without_descriptions(chart.schema), separators=(",", ":"), sort_keys=True)
-        (folder / f"{name}-{version}.schema.json").write_text(f"{text}\n", encoding="utf-8")
+        texts[facts.SCHEMA] = schemas.write(without_descriptions(chart.schema))
+    for ending, text in texts.items():
+        (folder / f"{name}-{version}{ending}").write_text(text, encoding="utf-8")

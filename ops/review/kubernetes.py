@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ops.engine.operations import WORDS
 from ops.engine.preview import Change
 from ops.review.difference import leaves
 from ops.review.verdict import Effect, Verdict
@@ -82,7 +83,7 @@ def judge(change: Change) -> Effect:
     """Judge an object of the API."""
     kind = kind_of(change)
     if change.operation == "create":
-        return Effect(Verdict.SAFE, f"{kind} is made")
+        return Effect(Verdict.SAFE, f"{kind} {WORDS['create']}")
     if rule := RULES.get(kind):
         return rule(change)
     if kind in WORKLOADS:
@@ -90,8 +91,7 @@ def judge(change: Change) -> Effect:
     if kind in ROUTES:
         return route(change)
     if kind in PASSIVE:
-        words = {"update": "changes", "replace": "is made anew", "delete": "goes"}
-        return Effect(Verdict.SAFE, f"{kind} {words[change.operation]}; no pod restarts")
+        return Effect(Verdict.SAFE, f"{kind} {WORDS[change.operation]}; no pod restarts")
     return Effect(Verdict.UNKNOWN, f"{kind}: ops/review/kubernetes.py has no rule for it")
 
 
@@ -207,10 +207,9 @@ def _annotations(state: Any) -> Mapping[str, str]:  # noqa: ANN401 State or None
 
 
 def _policy(change: Change) -> Effect:
-    words = {"update": "changes", "replace": "is made anew", "delete": "goes"}
     return Effect(
         Verdict.UNKNOWN,
-        f"the NetworkPolicy {words[change.operation]}: traffic opens or closes; read it",
+        f"the NetworkPolicy {WORDS[change.operation]}: traffic opens or closes; read it",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from ops.engine.urn import name_of, type_of
 from ops.review.cells import cell, code
 from ops.review.charts import ChartChange, ObjectChange
 from ops.review.review import Entry, MachineField, Review, Row
@@ -153,8 +154,7 @@ def _everything(changes: Sequence[Entry]) -> Iterator[str]:
         return
     lines: list[str] = []
     for one in changes:
-        name = one.urn.rsplit("::", 1)[-1]
-        kind = one.urn.split("::")[2].split("$")[-1]
+        name, kind = name_of(one.urn), type_of(one.urn)
         note = " (protected)" if one.protected else ""
         lines.append(f"- {one.operation} `{kind}` **{name}**{note}: {one.why}")
         lines += [f"  - {code(w)}: {code(b)} → {code(a)}" for w, b, a in one.properties]

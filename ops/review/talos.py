@@ -13,6 +13,7 @@ from typing import Any
 from components.resource_types import KUBECONFIG, MACHINE_SECRETS
 from components.talos import firewall
 from components.talos.redaction import MAIN
+from ops.engine.operations import WORDS
 from ops.engine.preview import UNKNOWN, Change
 from ops.review.difference import NOTHING, Leaf, leaves
 from ops.review.verdict import Effect, Verdict, worst
@@ -249,8 +250,8 @@ def secrets(change: Change) -> Effect:
 
 def _harmless(what: str) -> Callable[[Change], Effect]:
     def rule(change: Change) -> Effect:
-        words = {"create": "made", "update": "renewed", "replace": "made anew", "delete": "removed"}
-        return Effect(Verdict.SAFE, f"{what} is {words[change.operation]}")
+        told = "is renewed" if change.operation == "update" else WORDS[change.operation]
+        return Effect(Verdict.SAFE, f"{what} {told}")
 
     return rule
 

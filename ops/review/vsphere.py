@@ -12,6 +12,7 @@ from typing import Any
 from components.resource_types import MACHINE
 from components.vsphere.disks import SYSTEM, moved
 from components.vsphere.hardware import LINUX_START_MIB
+from ops.engine.operations import WORDS
 from ops.engine.preview import Change
 from ops.review.verdict import Effect, Verdict, worst
 
@@ -286,10 +287,8 @@ def _shared(what: str, *, replaced: str | None = None) -> Callable[[Change], Eff
     """Make a rule for what the machines share: running machines do not notice its changes."""
 
     def rule(change: Change) -> Effect:
-        words = {"create": "is made", "update": "changes", "delete": "goes"}
-        if change.operation == "replace":
-            return Effect(Verdict.SAFE, replaced or f"{what} is made anew; machines run on")
-        return Effect(Verdict.SAFE, f"{what} {words[change.operation]}; machines run on")
+        told = f"{what} {WORDS[change.operation]}; machines run on"
+        return Effect(Verdict.SAFE, (change.operation == "replace" and replaced) or told)
 
     return rule
 

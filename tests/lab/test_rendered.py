@@ -15,7 +15,7 @@ import config
 from components.layers import plans
 from config import Settings
 from config.charts import ChartPlan
-from ops.render import difference, facts, keys, packages, rendering
+from ops.render import difference, facts, packages, rendering, schemas
 from ops.render.exceptions import EXCEPTIONS
 from ops.render.policies import findings, judge
 from ops.render.workloads import Cluster
@@ -109,17 +109,14 @@ def test_the_chart_has_the_keys_that_are_kept_of_it(chart: str) -> None:
     package = rendering.package(plan)
     kept = facts.load(plan.chart, plan.version)
     there = packages.Chart.read(package.path)
-    known = {path for path, _ in keys.leaves(kept.defaults)}
-    found = {path for path, _ in keys.leaves(there.tree)}
+    found = set(schemas.known(there.keys))
     if package.real:
         # A subchart's keys come with the package only; by hand those that are set.
         own = {path for path in found if path[0] not in there.parts}
-        assert own <= known
+        assert own <= set(schemas.known(kept.keys))
     else:
         # A stand-in's keys are all the real chart's; of subcharts only what is set is kept.
         missing = [
-            keys.join(path)
-            for path in found
-            if path[0] != "redis-ha" and keys.look_up(kept.defaults, path) is None
+            schemas.join(path) for path in found if path[0] != "redis-ha" and not kept.knows(path)
         ]
         assert missing == []

@@ -3,12 +3,14 @@
 import ssl
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
 from clients import kubernetes_api
 from config.placeholders import IN_LAB
 from ops.settings import command
+from tests.unit.recorder import install_talosctl
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +27,13 @@ def without_talosctl() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "find_talosctl", lambda _: None)
         yield
+
+
+@pytest.fixture
+def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a talosctl of the platform's version on PATH, which the program asks for its version."""
+    install_talosctl(tmp_path, "1.13.9")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from clients.kubernetes_api import KubernetesApi
 from components.kubernetes import cert_manager, metallb
 from components.kubernetes.admission import SECONDS, AdmissionError, collection, wait_accepted
-from tests.unit.test_kubernetes_api import Time, kubeconfig, server
+from tests.unit.hand_clock import Time
+from tests.unit.test_kubernetes_api import kubeconfig, server
 
 pytestmark = pytest.mark.usefixtures("without_tls")
 

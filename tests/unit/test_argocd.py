@@ -1,6 +1,5 @@
 """The layer Argo CD: what Pulumi makes, what it hands over, and who may talk to whom."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from tests.unit.recorder import (
     ROOT,
     Platform,
     Registered,
-    install_talosctl,
     is_secret,
     plain,
     production,
@@ -30,11 +28,7 @@ APPLICATION = "kubernetes:argoproj.io/v1alpha1:Application"
 ROUTE = "kubernetes:traefik.io/v1alpha1:IngressRoute"
 VALUES = ROOT / "bootstrap/argo-cd/values.yaml"
 
-
-@pytest.fixture(autouse=True)
-def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_talosctl(tmp_path, "1.13.9")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def values() -> dict[str, Any]:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 import config
 from components.layers import plans
-from config import versions
 from config.charts import ChartPlan
-from ops.render import facts, keys
+from ops.render import facts, schemas
 from ops.render.command import main
+from tests.unit.test_pins import CHARTS
 
 ROOT = Path(__file__).parents[2]
 GOOD = sorted((ROOT / "tests" / "fixtures" / "config" / "good").glob("*.yaml"))
 FILES = [ROOT / "Pulumi.prod.yaml", *GOOD]
-CHARTS = {
-    "cilium": versions.CILIUM,
-    "metallb": versions.METALLB,
-    "cert-manager": versions.CERT_MANAGER,
-    "traefik": versions.TRAEFIK,
-    "metrics-server": versions.METRICS_SERVER,
-    "argo-cd": versions.ARGO_CD,
-}
 
 
 def production() -> tuple[ChartPlan, ...]:
@@ -39,7 +34,7 @@ def fact(chart: str) -> facts.Facts:
     return facts.load(chart, CHARTS[chart])
 
 
-def with_value(plan: ChartPlan, path: keys.Path, value: object) -> ChartPlan:
+def with_value(plan: ChartPlan, path: schemas.Path, value: object) -> ChartPlan:
     """Give the plan with one more value."""
     values: dict[str, Any] = copy.deepcopy(dict(plan.values))
     node = values
@@ -49,9 +44,13 @@ def with_value(plan: ChartPlan, path: keys.Path, value: object) -> ChartPlan:
     return replace(plan, values=values)
 
 
+def split(written: str) -> schemas.Path:
+    return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", written))
+
+
 def alone(chart: str, path: str, value: object) -> list[str]:
     """Hold a single value against a chart."""
-    plan = with_value(ChartPlan(chart, "", CHARTS[chart], chart, {}), keys.split(path), value)
+    plan = with_value(ChartPlan(chart, "", CHARTS[chart], chart, {}), split(path), value)
     return list(fact(chart).problems(plan))
 
 
@@ -68,27 +67,38 @@ def test_the_command_says_so_too(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_kept_is_what_is_installed() -> None:
-    kept = {path.stem for path in facts.FOLDER.glob("*-[0-9]*.keys")}
+    kept = {
+        path.name.removesuffix(facts.KEYS) for path in schemas.FOLDER.glob("*-[0-9]*.keys.json")
+    }
     assert kept == {f"{chart}-{version}" for chart, version in CHARTS.items()}
-    with_schema = {path.name for path in facts.FOLDER.glob("*.schema.json")}
+    with_schema = {path.name for path in schemas.FOLDER.glob("*.schema.json")}
     assert with_schema == {
         f"{chart}-{CHARTS[chart]}.schema.json"
         for chart in ("cilium", "metallb", "cert-manager", "traefik")
     }
 
 
-def open_below(tree: keys.Tree, path: keys.Path) -> bool:
-    """Say whether the chart's defaults say nothing of a path but that it is in something open."""
-    return any(isinstance(keys.look_up(tree, path[:length]), str) for length in range(1, len(path)))
+@pytest.mark.parametrize("path", sorted(schemas.FOLDER.iterdir()), ids=lambda path: path.name)
+def test_every_file_is_a_json_schema_with_a_key_a_line(path: Path) -> None:
+    schema = json.loads(path.read_text())
+    Draft7Validator.check_schema(schema)
+    assert path.read_text() == schemas.write(schema)
 
 
-def every_key_that_is_set() -> list[tuple[ChartPlan, keys.Path]]:
+def every_key_that_is_set() -> list[tuple[ChartPlan, schemas.Path]]:
+    """Give the keys of which the defaults say more than that they are in something open."""
     return [
         (plan, path)
         for plan in production()
-        for path, _ in keys.paths(plan.values)
-        if not open_below(fact(plan.chart).defaults, path)
+        for path, _ in schemas.paths(plan.values)
+        if path[:-1] == () or path[:-1] in opened(plan.chart)
     ]
+
+
+@cache
+def opened(chart: str) -> set[schemas.Path]:
+    """Give the paths below which the defaults have keys."""
+    return {path[:-1] for path in schemas.known(fact(chart).keys)}
 
 
 @pytest.mark.parametrize("chart", [plan.chart for plan in production()])
@@ -98,7 +108,7 @@ def test_a_misspelt_key_is_found_wherever_it_is(chart: str) -> None:
         if plan.chart != chart:
             continue
         for depth in range(len(path)):
-            wrong = keys.join((*path[:depth], f"{path[depth]}x", *path[depth + 1 :]))
+            wrong = schemas.join((*path[:depth], f"{path[depth]}x", *path[depth + 1 :]))
             assert any(f"it has no key {wrong}" in one for one in alone(chart, wrong, 1)), wrong
             tried += 1
     assert tried > 10
@@ -182,26 +192,30 @@ def test_a_chart_that_is_not_kept_is_told_with_what_is() -> None:
 
 def test_paths_keep_dots_that_are_in_keys() -> None:
     path = ("configs", "cm", "exec.enabled")
-    assert keys.split(keys.join(path)) == path
-    tree: keys.Tree = {"a.b": {"c": "int"}, "d": "map"}
-    assert keys.parse(keys.write(tree)) == tree
+    assert schemas.join(path) == "configs.cm.exec\\.enabled"
+    schema = schemas.of({"a.b": {"c": 1}, "d": {}})
+    assert list(schemas.known(schema)) == [("a.b",), ("a.b", "c"), ("d",)]
+    assert json.loads(schemas.write(schema)) == schema
 
 
-@pytest.mark.parametrize("text", ["a", "a whatever", "a int\na.b int", " int"])
-def test_a_file_of_keys_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="line"):
-        keys.parse(text)
+@pytest.mark.parametrize("text", ["", "a int", '{"type": "object"', "[]"])
+def test_a_file_of_keys_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tiny-1.2.3.keys.json").write_text(text)
+    with pytest.raises(facts.FactsError, match=r"tiny-1\.2\.3\.keys\.json"):
+        facts.load("tiny", "1.2.3", tmp_path)
 
 
 def test_the_type_of_every_default_is_known() -> None:
     values = {"a": True, "b": 1, "c": 1.5, "d": "", "e": [1], "f": {}, "g": None, "h": {"i": 0}}
-    assert keys.of(values) == {
-        "a": "bool",
-        "b": "int",
-        "c": "float",
-        "d": "string",
-        "e": "list",
-        "f": "map",
-        "g": "null",
-        "h": {"i": "int"},
-    }
+    assert schemas.of(values) == schemas.closed(
+        {
+            "a": {"type": "boolean"},
+            "b": {"type": "integer"},
+            "c": {"type": "number"},
+            "d": {"type": "string"},
+            "e": {"type": "array"},
+            "f": {"type": "object"},
+            "g": {},
+            "h": schemas.closed({"i": {"type": "integer"}}),
+        }
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ops.render import facts, keys
+from ops.render import facts, schemas
 from ops.render.packages import Chart, PackageError, find, renew, without_descriptions
 
 VALUES = {"replicas": 1, "image": {"tag": ""}, "part": {"on": True}, "labels": {}, "a.b": None}
@@ -72,15 +72,16 @@ def renewed(tmp_path: Path) -> list[str]:
 
 
 def test_keys_are_those_of_the_chart_and_its_subcharts(tmp_path: Path) -> None:
-    assert list(keys.leaves(Chart.read(package(tmp_path)).tree)) == [
-        (("a.b",), "null"),
-        (("image", "tag"), "string"),
-        (("labels",), "map"),
-        (("part", "on"), "bool"),
-        (("part", "more"), "list"),
-        (("replicas",), "int"),
-        (("short", "x"), "float"),
-    ]
+    assert Chart.read(package(tmp_path)).keys == schemas.closed(
+        {
+            "a.b": {},
+            "image": schemas.closed({"tag": {"type": "string"}}),
+            "labels": {"type": "object"},
+            "part": schemas.closed({"on": {"type": "boolean"}, "more": {"type": "array"}}),
+            "replicas": {"type": "integer"},
+            "short": schemas.closed({"x": {"type": "number"}}),
+        }
+    )
 
 
 def test_facts_are_renewed_from_a_package_and_older_ones_go(tmp_path: Path) -> None:
@@ -88,22 +89,22 @@ def test_facts_are_renewed_from_a_package_and_older_ones_go(tmp_path: Path) -> N
     kept = tmp_path / "facts"
     kept.mkdir()
     for name in (
-        "tiny-1.0.0.keys",
+        "tiny-1.0.0.keys.json",
         "tiny-1.0.0.schema.json",
-        "tiny.more.keys",
-        "tiny-er-1.0.0.keys",
+        "tiny.more.keys.json",
+        "tiny-er-1.0.0.keys.json",
     ):
-        (kept / name).write_text("more int\n")
+        (kept / name).write_text(schemas.write(schemas.of({"more": 1})))
     assert renewed(tmp_path) == ["tiny 1.2.3: renewed from tiny-1.2.3.tgz (cache)"]
     assert {path.name for path in kept.iterdir()} == {
-        "tiny-1.2.3.keys",
+        "tiny-1.2.3.keys.json",
         "tiny-1.2.3.schema.json",
-        "tiny.more.keys",
-        "tiny-er-1.0.0.keys",
+        "tiny.more.keys.json",
+        "tiny-er-1.0.0.keys.json",
     }
     found = facts.load("tiny", "1.2.3", kept)
-    assert keys.look_up(found.defaults, ("more",)) == "int"
-    assert keys.look_up(found.defaults, ("a.b",)) == "null"
+    assert found.keys["properties"]["more"] == {"type": "integer"}
+    assert found.keys["properties"]["a.b"] == {}
     assert found.schema == without_descriptions(SCHEMA)
 
 
@@ -134,14 +135,14 @@ def test_a_stand_in_that_someone_put_into_the_cache_is_one_still(tmp_path: Path)
 
 
 def test_what_is_kept_stays_where_there_is_no_real_package(tmp_path: Path) -> None:
-    kept = tmp_path / "facts" / "tiny-1.2.3.keys"
+    kept = tmp_path / "facts" / "tiny-1.2.3.keys.json"
     kept.parent.mkdir()
-    kept.write_text("a int\n")
+    kept.write_text("{}\n")
     assert renewed(tmp_path) == ["tiny 1.2.3: kept as it was, for no package is there"]
     package(tmp_path / "built")
     index(tmp_path / "built", "stand-in")
     assert renewed(tmp_path) == ["tiny 1.2.3: kept as it was, for only the lab's stand-in is there"]
-    assert kept.read_text() == "a int\n"
+    assert kept.read_text() == "{}\n"
 
 
 def test_the_cache_wins(tmp_path: Path) -> None:

@@ -167,7 +167,11 @@ def asked(machine: Machine, fields: Any = None, applied: str = APPLIED) -> list[
     wanted = redaction.fields(applied, SECRETS) if fields is None else fields
     resources = [
         {"urn": URN, "type": APPLY, "inputs": {"node": "172.16.20.51"}},
-        {"urn": f"u::{GATE}::node01-healthy", "type": GATE, "inputs": {"fields": wanted}},
+        {
+            "urn": f"urn:pulumi:prod::platform::{GATE}::node01-healthy",
+            "type": GATE,
+            "inputs": {"fields": wanted},
+        },
     ]
     return list(machines.findings(machines.of_state(resources), SECRETS, machine))  # type: ignore[arg-type]
 
@@ -279,7 +283,7 @@ def platform(*, workers: int = 0) -> list[machines.Machine]:
     for number, kind in enumerate(types, 1):
         urn = URN.replace("node01", f"node0{number}")
         fields = redaction.fields(f"machine: {{type: {kind}}}", SECRETS)
-        gate = f"u::{GATE}::node0{number}-healthy"
+        gate = f"urn:pulumi:prod::platform::{GATE}::node0{number}-healthy"
         resources += [
             {"urn": urn, "type": APPLY, "inputs": {"node": f"172.16.20.5{number}"}},
             {"urn": gate, "type": GATE, "inputs": {"fields": fields}},
@@ -799,7 +803,13 @@ def run_with(folder: Path, monkeypatch: pytest.MonkeyPatch, answers: Mapping[str
 
 
 STATE = json.dumps(
-    {"deployment": {"resources": [{"urn": "u::x::stack", "type": "pulumi:pulumi:Stack"}]}}
+    {
+        "deployment": {
+            "resources": [
+                {"urn": "urn:pulumi:prod::platform::x::stack", "type": "pulumi:pulumi:Stack"}
+            ]
+        }
+    }
 )
 
 

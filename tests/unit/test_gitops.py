@@ -1,8 +1,9 @@
-"""What Argo CD reads of the settings: written, checked, and put in by Kustomize."""
+"""What Argo CD reads of the settings: written and checked."""
 
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from components.gitops.generated import SETTINGS, VALUES, check, files, folder, 
 from components.gitops.root import root_application
 from config import Settings, SettingsError, load_file, parse, versions
 from ops.gitops.command import main
-from ops.gitops.kustomize import FILE, KustomizeError, build, identity
 from tests.unit.recorder import ROOT, production
 
 PROD = ROOT / "Pulumi.prod.yaml"
@@ -246,53 +246,28 @@ def test_a_stack_file_without_argocd_or_with_faults_is_told(
     assert "platform:cluster: missing" in capsys.readouterr().err
 
 
-# --- Kustomize ---------------------------------------------------------------------------------
+# --- Around it ---------------------------------------------------------------------------------
 
 
-def test_the_settings_are_put_in_everywhere_and_stay_out_themselves() -> None:
-    objects = build(ROOT / "clusters/prod/gitops")
-    assert [identity(one)[1:] for one in objects] == [
-        ("AppProject", "argocd", "default"),
-        ("AppProject", "argocd", "platform"),
-        ("AppProject", "argocd", "apps"),
-        ("Application", "argocd", "argo-cd"),
-        ("ApplicationSet", "argocd", "apps"),
-    ]
-    assert "from-settings" not in yaml.safe_dump_all(objects)
+def test_python_s_own_platform_is_not_shadowed() -> None:
+    for name in ("platform", "apps", "bootstrap", "clusters"):
+        assert list((ROOT / name).rglob("*.py")) == []
+    import platform  # noqa: PLC0415 the thing that is tested
+
+    assert platform.__file__ == sys.modules["platform"].__file__
+    assert not str(platform.__file__).startswith(str(ROOT / "platform"))
 
 
-def test_the_example_s_host_lies_in_the_platform_s_domain() -> None:
-    objects = build(ROOT / "apps/overlays/prod/podinfo")
-    (ingress,) = (one for one in objects if one["kind"] == "Ingress")
-    assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["podinfo.platform.example.com"]
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("resources: []\npatches: []\n", "patches is not read here"),
-        (
-            (
-                "resources: [one.yaml]\nreplacements:\n"
-                "- {source: {kind: Secret, name: a, fieldPath: data.a}, targets: []}\n"
-            ),
-            "nothing is selected by {'kind': 'Secret', 'name': 'a'}",
-        ),
-        (
-            (
-                "resources: [one.yaml]\nreplacements:\n"
-                "- {source: {kind: ConfigMap, fieldPath: data.b}, targets: []}\n"
-            ),
-            "no field data.b",
-        ),
-    ],
-)
-def test_a_kustomization_that_is_not_understood_is_refused(
-    tmp_path: Path, text: str, fault: str
-) -> None:
-    (tmp_path / "one.yaml").write_text(
-        "{apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {a: b}}\n"
-    )
-    (tmp_path / FILE).write_text(text)
-    with pytest.raises(KustomizeError, match=re.escape(fault)):
-        build(tmp_path)
+def test_the_branch_s_rules_ask_for_signatures_reviews_and_checks() -> None:
+    rules = json.loads((ROOT / ".github/rulesets/main.json").read_text())
+    assert rules["enforcement"] == "active"
+    assert rules["bypass_actors"] == []
+    kinds = {one["type"]: one.get("parameters", {}) for one in rules["rules"]}
+    assert set(kinds) == {
+        "deletion",
+        "non_fast_forward",
+        "pull_request",
+        "required_signatures",
+        "required_status_checks",
+    }
+    assert kinds["pull_request"]["required_approving_review_count"] >= 1

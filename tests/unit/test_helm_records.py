@@ -15,8 +15,8 @@ from clients.helm_records import (
     forget_unknown,
     records,
 )
-from clients.waiting import Clock
 from config.charts import ChartPlan
+from tests.unit.hand_clock import Time
 
 PLAN = ChartPlan("traefik", "https://charts.example.com", "1.2.3", "ingress", {})
 
@@ -51,17 +51,6 @@ class Api:
 
     def delete(self, path: str) -> None:
         self.deleted.append(path)
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_only_the_releases_own_records_are_asked_for_oldest_first() -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from clients import kubernetes_api
 from clients.kubernetes_api import ApiError, KubernetesApi, wait_ready
-from clients.waiting import Clock
+from tests.unit.hand_clock import Time
 
 
 @contextmanager
@@ -42,17 +42,6 @@ def server(answers: list[int], body: bytes = b"") -> Iterator[tuple[str, list[st
 
 
 pytestmark = pytest.mark.usefixtures("without_tls")
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def kubeconfig(address: str) -> str:

@@ -4,7 +4,6 @@ import base64
 import datetime as dt
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -25,7 +24,6 @@ from tests.unit.recorder import (
     Platform,
     Registered,
     definition,
-    install_talosctl,
     is_secret,
     plain,
     production,
@@ -41,11 +39,7 @@ SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
 ISSUER = "kubernetes:cert-manager.io/v1:ClusterIssuer"
 CHARTS = ["argo-cd", "cert-manager", "cilium", "metallb", "metrics-server", "traefik"]
 
-
-@pytest.fixture(autouse=True)
-def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_talosctl(tmp_path, "1.13.9")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def changed(**services: object) -> dict[str, Any]:

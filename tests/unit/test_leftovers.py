@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,15 +16,11 @@ from clients.vcenter.connection import VCenter, VCenterError
 from clients.vcenter.content_library import ITEM_PATH
 from clients.vcenter.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
 from clients.waiting import Clock
-from tests.unit.recorder import install_talosctl, run_production
+from tests.unit.recorder import run_production
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
 
-
-@pytest.fixture(autouse=True)
-def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_talosctl(tmp_path, "1.13.9")
-    monkeypatch.setenv("PATH", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -12,7 +11,6 @@ from components.vsphere import disks
 from tests.unit.recorder import (
     KEY,
     decoded_guestinfo,
-    install_talosctl,
     machine,
     production,
     run,
@@ -24,11 +22,7 @@ GATE = "platform:index:Gate"
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
 
-
-@pytest.fixture(autouse=True)
-def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_talosctl(tmp_path, "1.13.9")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def settings(**changes: object) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from tests.unit.recorder import (
     PASSWORD,
     Platform,
     Registered,
-    install_talosctl,
     is_secret,
     machine,
     production,
@@ -36,11 +35,7 @@ SECRETS = "talos:machine/secrets:Secrets"
 
 WORKERS = [machine(f"worker0{n}", f"172.16.20.6{n}", "worker") for n in (1, 2)]
 
-
-@pytest.fixture(autouse=True)
-def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install_talosctl(tmp_path, "1.13.9")
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def settings(**changes: object) -> dict[str, Any]:

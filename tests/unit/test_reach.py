@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import config
+from clients.chart_repositories import package_of
 from config import Settings
 from ops.reach import network as reach_network
 from ops.reach import questions as reach_questions
 from ops.reach.network import Network, NotTriedError, proxy_of, who_answers
-from ops.reach.questions import REGISTRIES, package_of, questions
+from ops.reach.questions import REGISTRIES, questions
 from ops.reach.report import Outcome, Question, RefusedError, Row, as_text, ask_all, failed
 from ops.settings.command import main
 from tests.unit.recorder import ROOT, production

@@ -10,7 +10,7 @@ from config.tree import why_not_written
 from ops.gitops import command as gitops
 from ops.render import command as render
 
-READ_ONLY = OSError(errno.EROFS, "Read-only file system", "ops/render/charts/traefik.keys")
+READ_ONLY = OSError(errno.EROFS, "Read-only file system", "ops/render/charts/traefik.keys.json")
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_read_only_repository_is_told_in_one_sentence(
     monkeypatch.setattr(command, "_run" if command is render else "write", refuse)
     assert getattr(command, "main")(arguments) == 1  # noqa: B009 two modules of one shape
     assert capsys.readouterr().err.startswith(
-        "ops/render/charts/traefik.keys: not written: in a world"
+        "ops/render/charts/traefik.keys.json: not written: in a world"
     )
 
 

@@ -7,20 +7,7 @@ import time
 import pytest
 
 from clients.waiting import TIMED_OUT, Clock, Stop, StoppedError, run_program
-
-
-class Time:
-    """A clock that is set by hand, and what was told at which second."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.told: list[tuple[float, str]] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.now, self.sleep, lambda text: self.told.append((self.now, text)))
+from tests.unit.hand_clock import Time
 
 
 def test_a_short_wait_needs_no_words() -> None:

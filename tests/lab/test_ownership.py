@@ -1,8 +1,6 @@
 """Each object has one owner: docs/ownership.md, held against the program and against Git."""
 
-import json
 import re
-import sys
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +12,10 @@ import yaml
 from components.gitops.generated import folder
 from components.gitops.root import root_application
 from config import load_file, versions
+from config.placeholders import IN_LAB
 from ops.drift.finding import ARGOCD, PULUMI
 from ops.drift.ownership import Thing, table
-from ops.gitops.kustomize import Object, build, identity
+from tests.lab.kustomize import Object, build, identity
 from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, run_production
 
 SETTINGS = load_file(ROOT / "Pulumi.prod.yaml")
@@ -27,6 +26,8 @@ CLUSTER_URL = "https://kubernetes.default.svc"
 def talosctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_talosctl(tmp_path, "1.13.9")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    # The project's own settings hold placeholders, which the program takes in a world only.
+    monkeypatch.setenv(IN_LAB, str(tmp_path))
 
 
 def thing(one: Object) -> Thing:
@@ -137,7 +138,7 @@ def test_nothing_that_pulumi_owns_is_in_an_application() -> None:
 
 def test_no_project_permits_what_pulumi_owns() -> None:
     projects = [one for one in bootstrapped() if one["kind"] == "AppProject"]
-    assert [one["metadata"]["name"] for one in projects] == ["default", "platform", "apps"]
+    assert [one["metadata"]["name"] for one in projects] == ["apps", "default", "platform"]
     reached = [
         (one["metadata"]["name"], *owned)
         for one in projects
@@ -198,11 +199,17 @@ def test_the_root_is_in_the_project_that_is_always_there() -> None:
 # --- Applications ------------------------------------------------------------------------------
 
 
-def workloads() -> Iterator[tuple[str, list[Object]]]:
-    """Give each application of apps/ with its objects."""
-    for one in applications():
-        if one["spec"]["project"] == "apps":
-            yield one["metadata"]["name"], synced(one)
+APPLICATIONS = sorted(path.name for path in ROOT.glob("apps/overlays/prod/*"))
+EACH_APPLICATION = pytest.mark.parametrize("name", APPLICATIONS)
+
+
+def workloads() -> dict[str, list[Object]]:
+    """Give the objects of each application of apps/."""
+    return {
+        one["metadata"]["name"]: synced(one)
+        for one in applications()
+        if one["spec"]["project"] == "apps"
+    }
 
 
 def of(objects: list[Object], kind: str) -> list[Object]:
@@ -210,13 +217,12 @@ def of(objects: list[Object], kind: str) -> list[Object]:
 
 
 def test_there_is_an_application() -> None:
-    assert [name for name, _ in workloads()] == ["podinfo"]
+    assert list(workloads()) == APPLICATIONS == ["podinfo"]
 
 
-@pytest.mark.parametrize(("name", "objects"), list(workloads()))
-def test_an_application_brings_its_namespace_and_denies_by_default(
-    name: str, objects: list[Object]
-) -> None:
+@EACH_APPLICATION
+def test_an_application_brings_its_namespace_and_denies_by_default(name: str) -> None:
+    objects = workloads()[name]
     (namespace,) = of(objects, "Namespace")
     assert namespace["metadata"]["name"] == f"app-{name}"
     modes = ("enforce", "audit", "warn")
@@ -228,8 +234,9 @@ def test_an_application_brings_its_namespace_and_denies_by_default(
     assert deny in [one["spec"] for one in of(objects, "NetworkPolicy")]
 
 
-@pytest.mark.parametrize(("name", "objects"), list(workloads()))
-def test_an_application_is_scaled_and_survives_a_drain(name: str, objects: list[Object]) -> None:
+@EACH_APPLICATION
+def test_an_application_is_scaled_and_survives_a_drain(name: str) -> None:
+    objects = workloads()[name]
     for one in of(objects, "Deployment"):
         assert "replicas" not in one["spec"]
         (scaler,) = (
@@ -247,10 +254,9 @@ def test_an_application_is_scaled_and_survives_a_drain(name: str, objects: list[
         assert [budget["maxUnavailable"] for budget in budgets] == [1], name
 
 
-@pytest.mark.parametrize(("name", "objects"), list(workloads()))
-def test_an_application_s_pods_may_do_nothing_that_they_need_not(
-    name: str, objects: list[Object]
-) -> None:
+@EACH_APPLICATION
+def test_an_application_s_pods_may_do_nothing_that_they_need_not(name: str) -> None:
+    objects = workloads()[name]
     for one in of(objects, "Deployment"):
         pod = one["spec"]["template"]["spec"]
         assert pod["automountServiceAccountToken"] is False
@@ -268,39 +274,11 @@ def test_an_application_s_pods_may_do_nothing_that_they_need_not(
         assert {one["spec"]["type"] for one in of(objects, "Service")} == {"ClusterIP"}
 
 
-@pytest.mark.parametrize(("name", "objects"), list(workloads()))
-def test_an_application_s_host_is_covered_by_the_platform_s_certificate(
-    name: str, objects: list[Object]
-) -> None:
+@EACH_APPLICATION
+def test_an_application_s_host_is_covered_by_the_platform_s_certificate(name: str) -> None:
+    objects = workloads()[name]
     certificates = SETTINGS.services.cert_manager
     assert certificates is not None
     for one in of(objects, "Ingress"):
         assert one["spec"]["ingressClassName"] == "traefik"
         assert [rule["host"] for rule in one["spec"]["rules"]] == [f"{name}.{certificates.domain}"]
-
-
-# --- Around it ---------------------------------------------------------------------------------
-
-
-def test_python_s_own_platform_is_not_shadowed() -> None:
-    for name in ("platform", "apps", "bootstrap", "clusters"):
-        assert list((ROOT / name).rglob("*.py")) == []
-    import platform  # noqa: PLC0415 the thing that is tested
-
-    assert platform.__file__ == sys.modules["platform"].__file__
-    assert not str(platform.__file__).startswith(str(ROOT / "platform"))
-
-
-def test_the_branch_s_rules_ask_for_signatures_reviews_and_checks() -> None:
-    rules = json.loads((ROOT / ".github/rulesets/main.json").read_text())
-    assert rules["enforcement"] == "active"
-    assert rules["bypass_actors"] == []
-    kinds = {one["type"]: one.get("parameters", {}) for one in rules["rules"]}
-    assert set(kinds) == {
-        "deletion",
-        "non_fast_forward",
-        "pull_request",
-        "required_signatures",
-        "required_status_checks",
-    }
-    assert kinds["pull_request"]["required_approving_review_count"] >= 1

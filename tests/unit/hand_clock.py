@@ -1,0 +1,17 @@
+"""A clock that is set by hand: waits end at once, and say what they told at which second."""
+
+from clients.waiting import Clock
+
+
+class Time:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.told: list[tuple[float, str]] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.now, self.sleep, lambda text: self.told.append((self.now, text)))
