@@ -6,7 +6,7 @@ the others stay. When the machines go, nothing of it is deleted one by one: it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -18,24 +18,27 @@ from components.kubernetes.foundation import Definition, Foundation, load_defini
 from components.kubernetes.guardrails import Guardrails
 from components.kubernetes.manifests import ManifestError
 from config.charts import ChartPlan
+from config.layers import LAYERS
 
 if TYPE_CHECKING:
     from components.talos.cluster import Cluster
     from config.settings import Settings
 
-PLANS: tuple[Callable[[Settings], ChartPlan | None], ...] = (
-    cilium.plan,
-    metrics_server.plan,
-    metallb.plan,
-    cert_manager.plan,
-    traefik.plan,
-    argocd.plan,
-)
+PLANS: Mapping[str, Callable[[Settings], ChartPlan | None]] = {
+    "cilium": cilium.plan,
+    "metallb": metallb.plan,
+    "cert-manager": cert_manager.plan,
+    "metrics-server": metrics_server.plan,
+    "traefik": traefik.plan,
+    "argo-cd": argocd.plan,
+}
+"""Of the layers that are a chart: what plans it."""
 
 
 def plans(settings: Settings) -> tuple[ChartPlan, ...]:
     """Plan the charts that these settings install, in the order of their installation."""
-    return tuple(found for plan in PLANS if (found := plan(settings)) is not None)
+    planned = (PLANS[name](settings) for name in LAYERS if name in PLANS)
+    return tuple(chart for chart in planned if chart is not None)
 
 
 class PublishedError(Exception):
@@ -67,36 +70,39 @@ def build(
 ) -> None:
     """Register every layer that the settings list."""
     services, kubeconfig = settings.services, cluster.kubeconfig
+    made: dict[str, pulumi.Resource] = {"cluster": cluster}
 
-    def on(*below: pulumi.Resource | None) -> pulumi.ResourceOptions:
+    def below(name: str) -> pulumi.ResourceOptions:
+        """Give the options of a layer: it comes after those that it stands on."""
         return pulumi.ResourceOptions(
             providers=[cluster.provider],
             deleted_with=machines,
-            depends_on=[one for one in below if one is not None],
+            depends_on=[made[layer] for layer in LAYERS[name].waits_for(made)],
         )
 
-    foundation = Foundation("foundation", definitions, on(cluster))
-    Guardrails("guardrails", settings, on(cluster))
-    if services.cilium is None:
-        return
-    network = cilium.Cilium("cilium", settings, kubeconfig, on(foundation))
-    if services.backup is not None:
-        Backup("backup", settings, kubeconfig, on(network))
-    addresses = certificates = ingress = None
+    made["foundation"] = Foundation("foundation", definitions, below("foundation"))
+    made["guardrails"] = Guardrails("guardrails", settings, below("guardrails"))
+    if services.cilium is not None:
+        made["cilium"] = cilium.Cilium("cilium", settings, kubeconfig, below("cilium"))
     if services.metallb is not None:
-        addresses = metallb.MetalLB("metallb", settings, kubeconfig, on(network))
+        made["metallb"] = metallb.MetalLB("metallb", settings, kubeconfig, below("metallb"))
     if services.cert_manager is not None:
-        certificates = cert_manager.CertManager("cert-manager", settings, kubeconfig, on(network))
+        made["cert-manager"] = cert_manager.CertManager(
+            "cert-manager", settings, kubeconfig, below("cert-manager")
+        )
     if services.metrics_server is not None:
-        after = on(certificates or network)
-        metrics_server.MetricsServer("metrics-server", settings, kubeconfig, after)
-    if services.traefik is not None and certificates is not None:
-        ingress = traefik.Traefik(
+        made["metrics-server"] = metrics_server.MetricsServer(
+            "metrics-server", settings, kubeconfig, below("metrics-server")
+        )
+    if services.traefik is not None and services.cert_manager is not None:
+        made["traefik"] = traefik.Traefik(
             "traefik",
             settings,
             kubeconfig,
-            issuer=certificates.issuer,
-            opts=on(addresses, certificates),
+            issuer=services.cert_manager.issuer,
+            opts=below("traefik"),
         )
     if services.argocd is not None:
-        argocd.ArgoCD("argocd", settings, kubeconfig, on(ingress))
+        made["argo-cd"] = argocd.ArgoCD("argocd", settings, kubeconfig, below("argo-cd"))
+    if services.backup is not None:
+        made["backup"] = Backup("backup", settings, kubeconfig, below("backup"))

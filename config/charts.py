@@ -10,18 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from config.layers import LAYERS
+
 CRITICAL = "platform-critical"
 """The priority class of what the platform's applications stand on (kubernetes/foundation.py)."""
-
-SERVICES = {
-    "cilium": "cilium",
-    "metallb": "metallb",
-    "cert-manager": "certManager",
-    "traefik": "traefik",
-    "metrics-server": "metricsServer",
-    "argo-cd": "argocd",
-}
-"""Charts, and the keys of `platform:services` that ask for them."""
 
 Values = dict[str, Any]
 
@@ -47,7 +39,7 @@ class ChartPlan:
     @property
     def service(self) -> str:
         """The service's key in `platform:services`."""
-        return SERVICES[self.chart]
+        return LAYERS[self.chart].service
 
 
 def resources(cpu: str, memory: str, limit: str) -> Values:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from config import addresses, gateway_api, git, versions
+from config.layers import LAYERS
 from config.problems import Path, Problem, problem
 from config.settings import MOST_DATA_DISKS
 
@@ -474,24 +475,14 @@ def _gateway_api(draft: Draft) -> Iterator[Problem]:
         )
 
 
-# Which services stand on which; a key needs all in its value.
-STANDS_ON = {
-    "metallb": ("cilium",),
-    "certManager": ("cilium",),
-    "metricsServer": ("cilium",),
-    "traefik": ("metallb", "certManager"),
-    "argocd": ("traefik",),
-    "backup": ("cilium",),
-}
-
-
 def _service_dependencies(draft: Draft) -> Iterator[Problem]:
     if draft.services is None:
         return
     there = draft.services.model_dump(by_alias=True, exclude_none=True)
-    for name, needs in STANDS_ON.items():
-        for need in needs:
-            if name in there and need not in there:
+    for layer in LAYERS.values():
+        for below in layer.stands_on:
+            need, name = LAYERS[below].service, layer.service
+            if need and name in there and need not in there:
                 yield problem(
                     ("services", name),
                     None,
