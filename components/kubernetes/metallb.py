@@ -6,6 +6,7 @@ old ones keep their addresses. Speakers run on every machine, also on those that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -17,6 +18,7 @@ from components.kubernetes.release import install
 from config.charts import SECCOMP, ChartPlan, Values, resources
 
 if TYPE_CHECKING:
+    from config.settings import MetalLB as MetalLBSettings
     from config.settings import Pool, Settings
 
 NAMESPACE = "metallb-system"
@@ -68,19 +70,18 @@ def values() -> Values:
 class MetalLB(pulumi.ComponentResource):
     """Addresses from the pools of the settings."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its chart, and the pools
         self,
         name: str,
-        settings: Settings,
+        metallb: MetalLBSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
+        *,
+        pools: Sequence[Pool],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Install it, then give it the pools."""
         super().__init__("platform:kubernetes:MetalLB", name, None, opts)
-        chart, metallb = plan(settings), settings.services.metallb
-        if chart is None or metallb is None:
-            message = "services.metallb is not set"
-            raise ValueError(message)
         # Speakers answer ARP on the machines' own interface: host network and raw sockets.
         namespace = IsolatedNamespace(NAMESPACE, "privileged", self)
         release = install(chart, kubeconfig, namespace.options())
@@ -92,20 +93,26 @@ class MetalLB(pulumi.ComponentResource):
             kubeconfig=kubeconfig,
             parent=self,
         )
-        pools = [self._pool(pool, after) for pool in settings.network.pools]
+        made = [self._pool(pool, after) for pool in pools]
         kubernetes.apiextensions.CustomResource(
             "layer2",
             api_version=API,
             kind="L2Advertisement",
             metadata={"name": "layer2", "namespace": NAMESPACE},
             spec={
-                "ipAddressPools": [pool.name for pool in settings.network.pools],
+                "ipAddressPools": [pool.name for pool in pools],
                 # Only there do neighbours listen: never on the pods' own interfaces.
                 "interfaces": [metallb.interface],
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=pools),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=made),
         )
-        self.register_outputs({})
+        self.register_outputs(
+            {
+                "namespace": NAMESPACE,
+                "version": chart.version,
+                "pools": {pool.name: str(pool.addresses) for pool in pools},
+            }
+        )
 
     @staticmethod
     def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:

@@ -137,6 +137,26 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
         assert {*layer.stands_on, *layer.after} <= set(names[:number]), layer.name
 
 
+def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
+    platform = run_production()
+    told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
+    assert all(told[layer.name] for layer in LAYERS.values() if layer.service)
+    for plan in layers.plans(parse(production())):
+        assert told[plan.chart]["namespace"] == plan.namespace
+        assert told[plan.chart]["version"] == plan.version
+    assert told["backup"]["namespace"] == LAYERS["backup"].namespace
+    assert told["traefik"]["address"] == "172.16.20.100"
+    assert told["argo-cd"]["address"] == "https://argocd.platform.example.com"
+    assert told["cert-manager"]["issuer"] == "letsencrypt-production"
+    assert told["metallb"]["pools"] == {"default": "172.16.20.100-172.16.20.150"}
+    for outputs in told.values():
+        assert "[secret]" not in public_text(outputs)
+        assert not any(f"{key.name}-of-the-test" in str(outputs) for key in SECRET_KEYS)
+    # What is unknown in a preview would show as a change of the component.
+    preview = run(production(), preview=True).told
+    assert {name: preview[layer.type] for name, layer in LAYERS.items()} == told
+
+
 def test_the_api_server_verifies_metrics_server() -> None:
     values = run_production().one(RELEASE, "metrics-server").inputs["values"]
     assert values["apiService"]["insecureSkipTLSVerify"] is False

@@ -12,12 +12,18 @@ import pytest
 import yaml
 
 from components.gitops.generated import folder
-from components.gitops.root import root_application
 from config import load_file, versions
 from ops.drift.finding import ARGOCD, PULUMI
 from ops.drift.ownership import Thing, table
 from ops.gitops.kustomize import Object, build, identity
-from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, run_production
+from tests.unit.recorder import (
+    ROOT,
+    Platform,
+    install_talosctl,
+    plain,
+    root_of,
+    run_production,
+)
 
 SETTINGS = load_file(ROOT / "Pulumi.prod.yaml")
 CLUSTER_URL = "https://kubernetes.default.svc"
@@ -64,7 +70,7 @@ def applications() -> list[Object]:
                 made = yaml.safe_load(text)
                 assert "{{" not in text
                 found.append({"apiVersion": one["apiVersion"], "kind": "Application", **made})
-    return [root_application(SETTINGS, ROOT), *found]
+    return [root_of(SETTINGS), *found]
 
 
 def overlays(applicationset: Object) -> list[Path]:
