@@ -27,7 +27,7 @@ from config.problems import Problem, problem
 
 if TYPE_CHECKING:
     from config.charts import ChartPlan
-    from config.settings import Settings
+    from config.settings import Settings, Site, Talos
 
 Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]
 """Makes a problem of what failed and of the provider's words."""
@@ -95,7 +95,7 @@ def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Pr
     site = settings.site
     what = f"{args.type.rpartition(':')[2]} {args.name}"
     if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
-        return of_factory(settings, words)
+        return of_factory(site, settings.talos, words)
     for pattern, key, fault, mend in REFUSALS:
         if re.search(pattern, words, re.IGNORECASE):
             value = getattr(site, key)
@@ -111,9 +111,9 @@ def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Pr
     return of_vcenter(site, words) or problem(("site", "vcenter"), site.vcenter, fault, mend)
 
 
-def of_factory(settings: Settings, words: str) -> Problem:
+def of_factory(site: Site, talos: Talos, words: str) -> Problem:
     """Explain why the image factory does not take the schematic, or does not give the image."""
-    talos, factory = settings.talos, settings.site.image_factory
+    factory = site.image_factory
     found = of_connection(("site", "imageFactory"), factory, words)
     if found is not None:
         return found

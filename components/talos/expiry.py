@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import Cluster
 
 
 def end(certificate: str) -> str:
@@ -22,6 +22,6 @@ def ends(certificates: dict[str, Any]) -> dict[str, str]:
     return {name: end(str(one)) for name, one in certificates.items()}
 
 
-def told_ends(settings: Settings) -> dict[str, str]:
+def told_ends(cluster: Cluster) -> dict[str, str]:
     """Give the end of each secret that no program can read it from, by name; ISO 8601."""
-    return {one.name: one.ends.isoformat() for one in settings.cluster.expiries}
+    return {secret.name: secret.ends.isoformat() for secret in cluster.expiries}

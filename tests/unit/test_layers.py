@@ -140,7 +140,9 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
 def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
     platform = run_production()
     told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
-    assert all(told[layer.name] for layer in LAYERS.values() if layer.service)
+    assert all(told.values())
+    assert told["cluster"] == {"endpoint": "https://172.16.20.250:6443", "version": "1.34.1"}
+    assert told["nodes"]["controlPlanes"]["node01"] == "172.16.20.51"
     for plan in layers.plans(parse(production())):
         assert told[plan.chart]["namespace"] == plan.namespace
         assert told[plan.chart]["version"] == plan.version
