@@ -14,6 +14,8 @@ from config.layers import LAYERS
 
 CRITICAL = "platform-critical"
 """The priority class of what the platform's applications stand on (kubernetes/foundation.py)."""
+CLUSTER_CRITICAL, NODE_CRITICAL = "system-cluster-critical", "system-node-critical"
+"""Kubernetes' own classes: of what a cluster, and of what each node cannot be without."""
 
 Values = dict[str, Any]
 

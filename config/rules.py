@@ -549,27 +549,27 @@ def _firewall(draft: Draft) -> Iterator[Problem]:
     listed += [("kubernetes", index, one) for index, one in enumerate(firewall.kubernetes)]
     inner = (("pod", "pods", network.pods), ("service", "services", network.services))
     wider: list[tuple[str, int, IPv4Network]] = []
-    for key, index, one in listed:
+    for key, index, source in listed:
         path: Path = ("network", "firewall", key, index)
         for kind, setting, inside in inner:
-            if one.overlaps(inside):
+            if source.overlaps(inside):
                 yield problem(
                     path,
-                    one,
+                    source,
                     f"overlaps the {kind} network {inside} (platform:network.{setting}): whoever "
                     "is there outside the cluster gets no answer",
                     "give the networks from which the machines see these computers",
                 )
         for other_key, other_index, other in wider:
-            if one.subnet_of(other):
+            if source.subnet_of(other):
                 yield problem(
                     path,
-                    one,
+                    source,
                     f"lies in {other} (platform:network.firewall.{other_key}[{other_index}])",
                     "remove it",
                 )
                 break
-        wider.append((key, index, one))
+        wider.append((key, index, source))
 
 
 def _git(draft: Draft) -> Iterator[Problem]:

@@ -20,6 +20,7 @@ from components.kubernetes.argocd_network import login_ports, policies
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace
 from components.kubernetes.release import install
+from components.kubernetes.traefik import ROUTE_API
 from config import git, plain_yaml
 from config.charts import ChartPlan, Values
 
@@ -187,7 +188,7 @@ def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
     grpc = f"{host} && Header(`Content-Type`, `application/grpc`)"
     kubernetes.apiextensions.CustomResource(
         "argocd-route",
-        api_version="traefik.io/v1alpha1",
+        api_version=ROUTE_API,
         kind="IngressRoute",
         metadata={"name": "argocd", "namespace": NAMESPACE},
         spec={

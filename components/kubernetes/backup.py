@@ -17,7 +17,6 @@ import pulumi_kubernetes as kubernetes
 from components.gate import Gate
 from components.kubernetes.admission import accepts
 from components.kubernetes.isolated_namespace import (
-    API_PORT,
     HTTPS_PORT,
     IsolatedNamespace,
     anybody,
@@ -27,6 +26,7 @@ from components.kubernetes.workload import pod, probe, shape
 from components.talos.configuration import BACKUP_NAMESPACE, BACKUP_ROLE
 from config import versions
 from config.charts import CRITICAL, Values, resources
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Backup as BackupSettings

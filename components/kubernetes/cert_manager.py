@@ -17,7 +17,6 @@ import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import (
-    API_PORT,
     DNS_PORT,
     HTTPS_PORT,
     IsolatedNamespace,
@@ -27,6 +26,7 @@ from components.kubernetes.isolated_namespace import (
 )
 from components.kubernetes.release import install
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 from config.values import split_url
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "cert-manager"
 REPOSITORY = "https://charts.jetstack.io"
-API = "cert-manager.io/v1"
+CERTIFICATE_API = "cert-manager.io/v1"
 WEBHOOK_PORT = 10250
 METRICS_PORT = 9402
 PRIVATE = "private-ca"
@@ -50,7 +50,7 @@ OWN_SERVER = "acme"
 DNS_TOKEN, DNS_KEY, DNS_ID = "dns-token", "token", "access-key"
 
 PROBE = {
-    "apiVersion": API,
+    "apiVersion": CERTIFICATE_API,
     "kind": "Certificate",
     "metadata": {"name": "probe", "namespace": NAMESPACE},
     "spec": {
@@ -165,7 +165,7 @@ class CertManager(pulumi.ComponentResource):
         self_signed = issuer(SELF_SIGNED, {"selfSigned": {}}, opts)
         authority = kubernetes.apiextensions.CustomResource(
             "private-authority",
-            api_version=API,
+            api_version=CERTIFICATE_API,
             kind="Certificate",
             metadata={
                 "name": PRIVATE,
@@ -237,7 +237,7 @@ def issuer(
     waiting = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}} if wait else {}
     return kubernetes.apiextensions.CustomResource(
         f"issuer-{name}",
-        api_version=API,
+        api_version=CERTIFICATE_API,
         kind="ClusterIssuer",
         metadata={"name": name, **waiting},
         spec=spec,

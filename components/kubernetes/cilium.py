@@ -19,7 +19,15 @@ from components.kubernetes.release import install
 from components.kubernetes.workload import shape
 from components.talos.configuration import KUBEPRISM_PORT
 from components.talos.firewall import VXLAN_PORT
-from config.charts import SECCOMP, ChartPlan, Values, resources, spread
+from config.charts import (
+    CLUSTER_CRITICAL,
+    NODE_CRITICAL,
+    SECCOMP,
+    ChartPlan,
+    Values,
+    resources,
+    spread,
+)
 
 if TYPE_CHECKING:
     from config.settings import Bgp, Settings
@@ -30,8 +38,6 @@ REPOSITORY = "https://helm.cilium.io"
 RELAY_PORT, RELAY_METRICS_PORT = 4245, 9966
 ONE_AT_A_TIME = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 GATEWAY_CLASS = "cilium"
-CRITICAL = "system-cluster-critical"
-NODE_CRITICAL = "system-node-critical"
 
 
 GATEWAY_KINDS = [("cilium.io/v2alpha1", "CiliumGatewayClassConfig", NAMESPACE)]
@@ -94,13 +100,13 @@ def values(cilium: CiliumSettings, settings: Settings) -> Values:
         "operator": {
             "replicas": replicas,
             "rollOutPods": True,
-            "priorityClassName": CRITICAL,
+            "priorityClassName": CLUSTER_CRITICAL,
             "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
             "resources": resources("25m", "128Mi", "512Mi"),
             "prometheus": {"enabled": True, "metricsService": True},
         },
         "certgen": {
-            "priorityClassName": CRITICAL,
+            "priorityClassName": CLUSTER_CRITICAL,
             "resources": resources("10m", "32Mi", "64Mi"),
         },
         "hubble": _hubble(replicas),
@@ -142,7 +148,7 @@ def _hubble(replicas: int) -> Values:
     two = {
         "replicas": replicas,
         "rollOutPods": True,
-        "priorityClassName": CRITICAL,
+        "priorityClassName": CLUSTER_CRITICAL,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
     }
     bare = {"securityContext": {"capabilities": {"drop": ["ALL"]}}}

@@ -242,8 +242,8 @@ def _spec(policy: Policy) -> dict[str, Any]:
             ]
         },
         "validations": [
-            {"expression": one.expression, "message": one.message, "reason": "Forbidden"}
-            for one in policy.checks
+            {"expression": check.expression, "message": check.message, "reason": "Forbidden"}
+            for check in policy.checks
         ],
     }
     if policy.variables:

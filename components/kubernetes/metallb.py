@@ -13,9 +13,10 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace
+from components.kubernetes.isolated_namespace import IsolatedNamespace
 from components.kubernetes.release import install
-from config.charts import SECCOMP, ChartPlan, Values, resources
+from config.charts import CLUSTER_CRITICAL, NODE_CRITICAL, SECCOMP, ChartPlan, Values, resources
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import MetalLB as MetalLBSettings
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 
 NAMESPACE = "metallb-system"
 REPOSITORY = "https://metallb.github.io/metallb"
-API = "metallb.io/v1beta1"
+POOL_API = "metallb.io/v1beta1"
 
 
 PROBE = {
-    "apiVersion": API,
+    "apiVersion": POOL_API,
     "kind": "IPAddressPool",
     "metadata": {"name": "probe", "namespace": NAMESPACE},
     "spec": {"addresses": ["192.0.2.1/32"]},  # documentation's own addresses (RFC 5737)
@@ -48,12 +49,12 @@ def values() -> Values:
     return {
         "prometheus": {"scrapeAnnotations": True},
         "controller": {
-            "priorityClassName": "system-cluster-critical",
+            "priorityClassName": CLUSTER_CRITICAL,
             "securityContext": SECCOMP,
             "resources": resources("25m", "64Mi", "256Mi"),
         },
         "speaker": {
-            "priorityClassName": "system-node-critical",
+            "priorityClassName": NODE_CRITICAL,
             "securityContext": SECCOMP,
             # Talos' control planes carry the label that keeps load balancers away.
             "ignoreExcludeLB": True,
@@ -96,7 +97,7 @@ class MetalLB(pulumi.ComponentResource):
         made = [self._pool(pool, after) for pool in pools]
         kubernetes.apiextensions.CustomResource(
             "layer2",
-            api_version=API,
+            api_version=POOL_API,
             kind="L2Advertisement",
             metadata={"name": "layer2", "namespace": NAMESPACE},
             spec={
@@ -118,7 +119,7 @@ class MetalLB(pulumi.ComponentResource):
     def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
         return kubernetes.apiextensions.CustomResource(
             f"pool-{pool.name}",
-            api_version=API,
+            api_version=POOL_API,
             kind="IPAddressPool",
             metadata={"name": pool.name, "namespace": NAMESPACE},
             spec={

@@ -17,11 +17,12 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.cert_manager import PRIVATE
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
 from components.kubernetes.release import install
 from components.kubernetes.workload import pod, probe, shape
 from config import versions
-from config.charts import ChartPlan, Values, resources, spread
+from config.charts import CLUSTER_CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -31,7 +32,6 @@ REPOSITORY = "https://kubernetes-sigs.github.io/metrics-server"
 PODS = {"app.kubernetes.io/name": "metrics-server"}
 PORT = 10250
 KUBELET_PORT = 10250
-CRITICAL = "system-cluster-critical"
 
 # The API server verifies whom it asks: cert-manager issues and renews the certificate, and its
 # injector writes the authority into the APIService.
@@ -68,7 +68,7 @@ def values(*, verified: bool) -> Values:
     return {
         "replicas": 2,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
-        "priorityClassName": CRITICAL,
+        "priorityClassName": CLUSTER_CRITICAL,
         "resources": resources("50m", "128Mi", "256Mi"),
         "topologySpreadConstraints": spread(PODS),
         # Kubelets' certificates are from the cluster's authority; `--kubelet-insecure-tls` is not
@@ -169,7 +169,7 @@ class ServingCertificateApprover(pulumi.ComponentResource):
                 }
             ],
             token=True,
-            priorityClassName=CRITICAL,
+            priorityClassName=CLUSTER_CRITICAL,
             topologySpreadConstraints=spread(labels),
         )
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.kubernetes.cert_manager import API as CERTIFICATES
+from components.kubernetes.cert_manager import CERTIFICATE_API
 from components.kubernetes.guardrails import ROUTE_PRIORITY
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
 from components.kubernetes.release import install
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "traefik"
 REPOSITORY = "https://traefik.github.io/charts"
-API = "traefik.io/v1alpha1"
+ROUTE_API = "traefik.io/v1alpha1"
 PODS = {"app.kubernetes.io/name": "traefik"}
 WEB_PORT, SECURE_PORT, METRICS_PORT = 8000, 8443, 9100
 WILDCARD = "wildcard"
@@ -154,7 +155,7 @@ class Traefik(pulumi.ComponentResource):
         )
         kubernetes.apiextensions.CustomResource(
             "certificate-wildcard",
-            api_version=CERTIFICATES,
+            api_version=CERTIFICATE_API,
             kind="Certificate",
             metadata={
                 "name": WILDCARD,
@@ -241,7 +242,7 @@ def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOpt
     """Make one of Traefik's own objects in its namespace."""
     kubernetes.apiextensions.CustomResource(
         f"traefik-{kind.lower()}-{name}",
-        api_version=API,
+        api_version=ROUTE_API,
         kind=kind,
         metadata={"name": name, "namespace": NAMESPACE},
         spec=spec,

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def end(certificate: str) -> str:
     """Give the end of a certificate (base64 of PEM, as the Talos provider has it); ISO 8601."""
-    found = x509.load_pem_x509_certificate(base64.b64decode(certificate))
-    return found.not_valid_after_utc.isoformat()
+    parsed = x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    return parsed.not_valid_after_utc.isoformat()
 
 
 def ends(certificates: dict[str, Any]) -> dict[str, str]:

@@ -9,8 +9,8 @@ import yaml
 from components.failures import ToldError
 from components.kubernetes.argocd import NAMESPACE, merged, plan
 from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, policies
-from components.kubernetes.isolated_namespace import API_PORT
 from config import load_file
+from config.settings import API_PORT
 from tests.unit.recorder import (
     ROOT,
     Platform,
