@@ -15,7 +15,10 @@ from components.hooks import end_waits_on_interrupt
 from components.kubernetes.foundation import Definition
 from components.sdk import be_quick
 from components.stack_settings import load_from_pulumi, require_secret
-from components.talos.cluster import Cluster, Identity, Image, Nodes
+from components.talos.cluster import Cluster
+from components.talos.identity import Identity
+from components.talos.image import Image
+from components.talos.nodes import Nodes
 from components.talos.patch_files import PatchError, check_patch_files
 from components.vsphere.machines import Machines
 from config.problems import SettingsError
@@ -48,9 +51,9 @@ def main() -> None:
     name = settings.cluster.name
 
     provider = talos.Provider("talos", image_factory_url=f"https://{settings.site.image_factory}")
-    image = Image(name, settings, provider)
+    image = Image(name, settings.talos, settings.site, provider)
     machines = Machines("machines", settings, password, image.schematic)
-    identity = Identity(name, settings, provider)
+    identity = Identity(name, settings.talos, settings.machines, provider)
     nodes = Nodes(
         name,
         settings,
@@ -60,6 +63,7 @@ def main() -> None:
         vsphere_password=password,
         root=ROOT,
     )
+    machines.keep_apart(nodes.virtual_machines)
     cluster = Cluster(
         name,
         settings,

@@ -6,36 +6,45 @@ the others stay. When the machines go, nothing of it is deleted one by one: it i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pulumi
 
 from clients import chart_repositories
+from components.gitops.generated import folder
+from components.gitops.login import sign_on
+from components.gitops.root import root_application
 from components.kubernetes import argocd, cert_manager, cilium, metallb, metrics_server, traefik
 from components.kubernetes.backup import Backup
 from components.kubernetes.foundation import Definition, Foundation, load_definitions
-from components.kubernetes.guardrails import Guardrails
+from components.kubernetes.guardrails import Guardrails, hosts_of
 from components.kubernetes.manifests import ManifestError
+from components.stack_settings import require_secret
 from config.charts import ChartPlan
+from config.layers import LAYERS
+from config.needed_secrets import needed
 
 if TYPE_CHECKING:
     from components.talos.cluster import Cluster
+    from config.settings import ArgoCD as ArgoCDSettings
     from config.settings import Settings
 
-PLANS: tuple[Callable[[Settings], ChartPlan | None], ...] = (
-    cilium.plan,
-    metrics_server.plan,
-    metallb.plan,
-    cert_manager.plan,
-    traefik.plan,
-    argocd.plan,
-)
+PLANS: Mapping[str, Callable[[Settings], ChartPlan | None]] = {
+    "cilium": cilium.plan,
+    "metallb": metallb.plan,
+    "cert-manager": cert_manager.plan,
+    "metrics-server": metrics_server.plan,
+    "traefik": traefik.plan,
+    "argo-cd": argocd.plan,
+}
+"""Of the layers that are a chart: what plans it."""
 
 
 def plans(settings: Settings) -> tuple[ChartPlan, ...]:
     """Plan the charts that these settings install, in the order of their installation."""
-    return tuple(found for plan in PLANS if (found := plan(settings)) is not None)
+    planned = (PLANS[name](settings) for name in LAYERS if name in PLANS)
+    return tuple(chart for chart in planned if chart is not None)
 
 
 class PublishedError(Exception):
@@ -67,36 +76,89 @@ def build(
 ) -> None:
     """Register every layer that the settings list."""
     services, kubeconfig = settings.services, cluster.kubeconfig
+    charts = {chart.chart: chart for chart in plans(settings)}
+    secrets = {key.name: require_secret(key.name) for key in needed(services)}
+    made: dict[str, pulumi.Resource] = {"cluster": cluster}
 
-    def on(*below: pulumi.Resource | None) -> pulumi.ResourceOptions:
+    def below(name: str) -> pulumi.ResourceOptions:
+        """Give the options of a layer: it comes after those that it stands on."""
         return pulumi.ResourceOptions(
             providers=[cluster.provider],
             deleted_with=machines,
-            depends_on=[one for one in below if one is not None],
+            depends_on=[made[layer] for layer in LAYERS[name].waits_for(made)],
         )
 
-    foundation = Foundation("foundation", definitions, on(cluster))
-    Guardrails("guardrails", settings, on(cluster))
-    if services.cilium is None:
-        return
-    network = cilium.Cilium("cilium", settings, kubeconfig, on(foundation))
-    if services.backup is not None:
-        Backup("backup", settings, kubeconfig, on(network))
-    addresses = certificates = ingress = None
+    made["foundation"] = Foundation("foundation", definitions, below("foundation"))
+    made["guardrails"] = Guardrails("guardrails", hosts_of(services), below("guardrails"))
+    if services.cilium is not None:
+        made["cilium"] = cilium.Cilium(
+            "cilium", services.cilium, charts["cilium"], kubeconfig, below("cilium")
+        )
     if services.metallb is not None:
-        addresses = metallb.MetalLB("metallb", settings, kubeconfig, on(network))
-    if services.cert_manager is not None:
-        certificates = cert_manager.CertManager("cert-manager", settings, kubeconfig, on(network))
-    if services.metrics_server is not None:
-        after = on(certificates or network)
-        metrics_server.MetricsServer("metrics-server", settings, kubeconfig, after)
-    if services.traefik is not None and certificates is not None:
-        ingress = traefik.Traefik(
-            "traefik",
-            settings,
+        made["metallb"] = metallb.MetalLB(
+            "metallb",
+            services.metallb,
+            charts["metallb"],
             kubeconfig,
-            issuer=certificates.issuer,
-            opts=on(addresses, certificates),
+            pools=settings.network.pools,
+            opts=below("metallb"),
+        )
+    if services.cert_manager is not None:
+        made["cert-manager"] = cert_manager.CertManager(
+            "cert-manager",
+            services.cert_manager,
+            charts["cert-manager"],
+            kubeconfig,
+            cluster=settings.cluster,
+            dns_token=secrets.get("dnsToken"),
+            dns_access_key=secrets.get("dnsAccessKey"),
+            opts=below("cert-manager"),
+        )
+    if services.metrics_server is not None:
+        made["metrics-server"] = metrics_server.MetricsServer(
+            "metrics-server", charts["metrics-server"], kubeconfig, below("metrics-server")
+        )
+    if services.traefik is not None and services.cert_manager is not None:
+        made["traefik"] = traefik.Traefik(
+            "traefik",
+            services.traefik,
+            charts["traefik"],
+            kubeconfig,
+            domain=services.cert_manager.domain,
+            issuer=services.cert_manager.issuer,
+            dashboard_password=secrets.get("traefikDashboardPassword"),
+            opts=below("traefik"),
         )
     if services.argocd is not None:
-        argocd.ArgoCD("argocd", settings, kubeconfig, on(ingress))
+        made["argo-cd"] = argocd.ArgoCD(
+            "argocd",
+            services.argocd,
+            charts["argo-cd"],
+            kubeconfig,
+            root=root_application(services.argocd, folder(settings), argocd.ROOT),
+            secrets=_secrets_of(services.argocd, secrets),
+            opts=below("argo-cd"),
+        )
+    if services.backup is not None:
+        made["backup"] = Backup(
+            "backup",
+            services.backup,
+            kubeconfig,
+            cluster=settings.cluster.name,
+            access_key=secrets["backupAccessKey"],
+            secret_key=secrets["backupSecretKey"],
+            opts=below("backup"),
+        )
+
+
+def _secrets_of(
+    settings: ArgoCDSettings, secrets: Mapping[str, pulumi.Output[str]]
+) -> argocd.Secrets:
+    """Pick Argo CD's secrets out of those that the services need."""
+    login = sign_on(settings)
+    return argocd.Secrets(
+        redis=secrets["argocdRedisPassword"],
+        webhook=secrets.get(f"{settings.git_host}WebhookSecret"),
+        login=None if login is None else secrets[f"{login.kind}ClientSecret"],
+        repository=secrets.get("argocdRepositoryKey"),
+    )

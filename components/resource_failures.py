@@ -27,7 +27,7 @@ from config.problems import Problem, problem
 
 if TYPE_CHECKING:
     from config.charts import ChartPlan
-    from config.settings import Settings
+    from config.settings import Settings, Site, Talos
 
 Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]
 """Makes a problem of what failed and of the provider's words."""
@@ -66,11 +66,11 @@ def explained(name: str, explain: Explain) -> pulumi.ErrorHook:
         words = plain("".join(args.errors[:1]))
         if STOP.requested() or not words or SHUT_DOWN.search(words):
             return False  # what is cut off fails with words that mean nothing
-        found = explain(args, words)
-        this_run().write(f"{args.name}: {found}")
+        reason = explain(args, words)
+        this_run().write(f"{args.name}: {reason}")
         if args.failed_operation == "create" and not MADE.search(words):
-            raise ResourceError(str(found))
-        pulumi.log.error(str(without(found, words)), resource=DependencyResource(args.urn))
+            raise ResourceError(str(reason))
+        pulumi.log.error(str(without(reason, words)), resource=DependencyResource(args.urn))
         return False
 
     return pulumi.ErrorHook(name, hook)
@@ -85,9 +85,9 @@ def plain(error: str) -> str:
     return NOISE.sub("", " ".join(error.split()))
 
 
-def without(found: Problem, words: str) -> Problem:
+def without(reason: Problem, words: str) -> Problem:
     """Leave out the provider's words, where the engine shows them."""
-    return replace(found, mend=found.mend.replace(f" ({words})", ""))
+    return replace(reason, mend=reason.mend.replace(f" ({words})", ""))
 
 
 def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Problem:
@@ -95,7 +95,7 @@ def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Pr
     site = settings.site
     what = f"{args.type.rpartition(':')[2]} {args.name}"
     if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
-        return of_factory(settings, words)
+        return of_factory(site, settings.talos, words)
     for pattern, key, fault, mend in REFUSALS:
         if re.search(pattern, words, re.IGNORECASE):
             value = getattr(site, key)
@@ -111,12 +111,12 @@ def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Pr
     return of_vcenter(site, words) or problem(("site", "vcenter"), site.vcenter, fault, mend)
 
 
-def of_factory(settings: Settings, words: str) -> Problem:
+def of_factory(site: Site, talos: Talos, words: str) -> Problem:
     """Explain why the image factory does not take the schematic, or does not give the image."""
-    talos, factory = settings.talos, settings.site.image_factory
-    found = of_connection(("site", "imageFactory"), factory, words)
-    if found is not None:
-        return found
+    factory = site.image_factory
+    unreachable = of_connection(("site", "imageFactory"), factory, words)
+    if unreachable is not None:
+        return unreachable
     extensions = list(talos.extensions or ())
     image = f"Talos {talos.version}"
     status = re.search(r"\b(?:status|code|HTTP)\D{0,3}(\d{3})\b", words)
@@ -147,9 +147,9 @@ def of_talos(settings: Settings, name: str, words: str) -> Problem:
     if name not in numbers:  # what belongs to the cluster is asked of its first control plane
         name = settings.control_planes[0].name
     address = str(settings.machines[numbers[name]].address)
-    found = meaning_of_connection(words)
-    if found is not None:
-        fault, mend = found
+    unreachable = meaning_of_connection(words)
+    if unreachable is not None:
+        fault, mend = unreachable
         look = f"{mend}; and look at its console in vCenter, {AGAIN} ({words})"
         return problem(("machines", numbers[name], "address"), address, f"{name}: {fault}", look)
     return Problem(

@@ -10,18 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from config.layers import LAYERS
+
 CRITICAL = "platform-critical"
 """The priority class of what the platform's applications stand on (kubernetes/foundation.py)."""
-
-SERVICES = {
-    "cilium": "cilium",
-    "metallb": "metallb",
-    "cert-manager": "certManager",
-    "traefik": "traefik",
-    "metrics-server": "metricsServer",
-    "argo-cd": "argocd",
-}
-"""Charts, and the keys of `platform:services` that ask for them."""
+CLUSTER_CRITICAL, NODE_CRITICAL = "system-cluster-critical", "system-node-critical"
+"""Kubernetes' own classes: of what a cluster, and of what each node cannot be without."""
 
 Values = dict[str, Any]
 
@@ -47,7 +41,7 @@ class ChartPlan:
     @property
     def service(self) -> str:
         """The service's key in `platform:services`."""
-        return SERVICES[self.chart]
+        return LAYERS[self.chart].service
 
 
 def resources(cpu: str, memory: str, limit: str) -> Values:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from config import addresses, gateway_api, git, versions
+from config.layers import LAYERS
 from config.problems import Path, Problem, problem
 from config.settings import MOST_DATA_DISKS
 
@@ -474,24 +475,14 @@ def _gateway_api(draft: Draft) -> Iterator[Problem]:
         )
 
 
-# Which services stand on which; a key needs all in its value.
-STANDS_ON = {
-    "metallb": ("cilium",),
-    "certManager": ("cilium",),
-    "metricsServer": ("cilium",),
-    "traefik": ("metallb", "certManager"),
-    "argocd": ("traefik",),
-    "backup": ("cilium",),
-}
-
-
 def _service_dependencies(draft: Draft) -> Iterator[Problem]:
     if draft.services is None:
         return
     there = draft.services.model_dump(by_alias=True, exclude_none=True)
-    for name, needs in STANDS_ON.items():
-        for need in needs:
-            if name in there and need not in there:
+    for layer in LAYERS.values():
+        for below in layer.stands_on:
+            need, name = LAYERS[below].service, layer.service
+            if need and name in there and need not in there:
                 yield problem(
                     ("services", name),
                     None,
@@ -558,27 +549,27 @@ def _firewall(draft: Draft) -> Iterator[Problem]:
     listed += [("kubernetes", index, one) for index, one in enumerate(firewall.kubernetes)]
     inner = (("pod", "pods", network.pods), ("service", "services", network.services))
     wider: list[tuple[str, int, IPv4Network]] = []
-    for key, index, one in listed:
+    for key, index, source in listed:
         path: Path = ("network", "firewall", key, index)
         for kind, setting, inside in inner:
-            if one.overlaps(inside):
+            if source.overlaps(inside):
                 yield problem(
                     path,
-                    one,
+                    source,
                     f"overlaps the {kind} network {inside} (platform:network.{setting}): whoever "
                     "is there outside the cluster gets no answer",
                     "give the networks from which the machines see these computers",
                 )
         for other_key, other_index, other in wider:
-            if one.subnet_of(other):
+            if source.subnet_of(other):
                 yield problem(
                     path,
-                    one,
+                    source,
                     f"lies in {other} (platform:network.firewall.{other_key}[{other_index}])",
                     "remove it",
                 )
                 break
-        wider.append((key, index, one))
+        wider.append((key, index, source))
 
 
 def _git(draft: Draft) -> Iterator[Problem]:

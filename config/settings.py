@@ -63,6 +63,8 @@ from config.values import (
 )
 
 API_PORT = 6443
+"""Of the Kubernetes API. Network policies see it there too: a Service's address is translated
+before."""
 
 # The maximums of a virtual machine in vSphere 8 (configmax.broadcom.com).
 MOST_CPUS = 768

@@ -5,25 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.gitops.generated import folder
 from config import plain_yaml
 
 if TYPE_CHECKING:
-    from config import Settings
+    from config.settings import ArgoCD
 
 FILE = "bootstrap/root.yaml"
 
 
-def root_application(settings: Settings, root: Path) -> dict[str, Any]:
-    """Read bootstrap/root.yaml and put in where the cluster's folder is to be had."""
-    argocd = settings.services.argocd
-    if argocd is None:
-        message = "services.argocd is not set"
-        raise ValueError(message)
-    found: dict[str, Any] = plain_yaml.read((root / FILE).read_text(encoding="utf-8"))
-    found["spec"]["source"] = {
+def root_application(argocd: ArgoCD, folder: str, root: Path) -> dict[str, Any]:
+    """Read bootstrap/root.yaml and put in where the cluster's folder is to be had.
+
+    `folder` is the cluster's (`generated.folder`) in the repository, `root` the repository here.
+    """
+    application: dict[str, Any] = plain_yaml.read((root / FILE).read_text(encoding="utf-8"))
+    application["spec"]["source"] = {
         "repoURL": argocd.repository_url,
         "targetRevision": argocd.revision,
-        "path": folder(settings),
+        "path": folder,
     }
-    return found
+    return application

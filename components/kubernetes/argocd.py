@@ -15,12 +15,12 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.gitops.generated import BASE_VALUES, VALUES, folder
-from components.gitops.root import root_application
+from components.gitops.login import sign_on
 from components.kubernetes.argocd_network import login_ports, policies
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace
 from components.kubernetes.release import install
-from components.stack_settings import require_secret
+from components.kubernetes.traefik import ROUTE_API
 from config import git, plain_yaml
 from config.charts import ChartPlan, Values
 
@@ -36,19 +36,26 @@ SERVER = "argo-cd-argocd-server"
 GITHUB = "github.com"
 
 
-class Webhook(NamedTuple):
-    """Where Argo CD looks for what a Git host signs its calls with, and the stack's secret."""
+class Secrets(NamedTuple):
+    """Secrets of the stack that Argo CD is told; those that its settings do not need are None."""
 
-    key: str
-    secret: str
+    redis: pulumi.Output[str]
+    """What its parts show to Redis."""
+    webhook: pulumi.Output[str] | None = None
+    """What the Git host signs its calls with."""
+    login: pulumi.Output[str] | None = None
+    """What shows the single sign-on's server who asks."""
+    repository: pulumi.Output[str] | None = None
+    """What reads a private repository."""
 
 
 WEBHOOKS = {
-    "github": Webhook("webhook.github.secret", "githubWebhookSecret"),
-    "gitlab": Webhook("webhook.gitlab.secret", "gitlabWebhookSecret"),
+    "github": "webhook.github.secret",
+    "gitlab": "webhook.gitlab.secret",
     # Gitea and Forgejo sign and name their calls as Gogs does, which is what Argo CD knows.
-    "gitea": Webhook("webhook.gogs.secret", "giteaWebhookSecret"),
+    "gitea": "webhook.gogs.secret",
 }
+"""Where Argo CD looks for what a Git host signs its calls with."""
 PART_OF = {"app.kubernetes.io/part-of": "argocd"}
 """Argo CD reads only Secrets with this label."""
 HANDED_OVER = ("*",)
@@ -67,14 +74,14 @@ def plan(settings: Settings, root: Path = ROOT) -> ChartPlan | None:
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
     """Lay values over others as Helm does: mappings key by key, all else as a whole."""
-    found = dict(below)
+    result = dict(below)
     for key, value in above.items():
-        old = found.get(key)
+        old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            found[key] = merged(old, value)
+            result[key] = merged(old, value)
         else:
-            found[key] = value
-    return found
+            result[key] = value
+    return result
 
 
 def _read(path: Path) -> Values:
@@ -85,29 +92,26 @@ def _read(path: Path) -> Values:
 class ArgoCD(pulumi.ComponentResource):
     """GitOps, handed over to itself."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its chart, its secrets, and what it reads first
         self,
         name: str,
-        settings: Settings,
+        argocd: ArgoCDSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
+        *,
+        root: Mapping[str, Any],
+        secrets: Secrets,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, let people in, and give it the repository."""
+        """Install it, let people in, and give it the root Application (gitops/root.py)."""
         super().__init__("platform:kubernetes:ArgoCD", name, None, opts)
-        chart, argocd = plan(settings), settings.services.argocd
-        if chart is None or argocd is None:
-            message = "services.argocd is not set"
-            raise ValueError(message)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
-        for one in policies(git.port(argocd.repository_url), login_ports(argocd)):
-            namespace.allow(one.name, one.pods, ingress=one.ingress, egress=one.egress)
-        secrets = _secrets(namespace, argocd)
-        release = install(
-            chart, kubeconfig, namespace.options(*secrets), ignore_changes=HANDED_OVER
-        )
+        for policy in policies(git.port(argocd.repository_url), login_ports(argocd)):
+            namespace.allow(policy.name, policy.pods, ingress=policy.ingress, egress=policy.egress)
+        before = namespace.options(*_secrets(namespace, argocd, secrets))
+        release = install(chart, kubeconfig, before, ignore_changes=HANDED_OVER)
         after = namespace.options(release)
         _route(argocd.domain, after)
-        root = root_application(settings, ROOT)
         kubernetes.apiextensions.CustomResource(
             "root-application",
             api_version=root["apiVersion"],
@@ -116,52 +120,58 @@ class ArgoCD(pulumi.ComponentResource):
             spec=root["spec"],
             opts=after,
         )
-        self.register_outputs({})
+        self.register_outputs(
+            {
+                "namespace": NAMESPACE,
+                "version": chart.version,
+                "address": f"https://{argocd.domain}",
+            }
+        )
 
 
 def _secrets(
-    namespace: IsolatedNamespace, argocd: ArgoCDSettings
+    namespace: IsolatedNamespace, argocd: ArgoCDSettings, secrets: Secrets
 ) -> list[kubernetes.core.v1.Secret]:
     """Make what Argo CD is told and cannot read from Git."""
-    redis = namespace.secret("argocd-redis", {"auth": require_secret("argocdRedisPassword")})
+    redis = namespace.secret("argocd-redis", {"auth": secrets.redis})
     # Argo CD adds keys of its own, such as the one that signs sessions; they are not declared here,
     # so no preview sees them and no update takes them away.
-    called = WEBHOOKS.get(argocd.git_host)
+    called = {} if secrets.webhook is None else {WEBHOOKS[argocd.git_host]: secrets.webhook}
     own = namespace.secret(
         "argocd-secret",
-        {} if called is None else {called.key: require_secret(called.secret)},
+        called,
         labels={"app.kubernetes.io/name": "argocd-secret", **PART_OF},
     )
     # Empty until somebody is to be told: docs/gitops.md, "Notifications".
     told = namespace.secret("argocd-notifications-secret", {})
-    found = [redis, own, told]
-    for login in git.LOGINS:
-        if getattr(argocd, login) is not None:
-            sign_on = {f"dex.{login}.clientSecret": require_secret(f"{login}ClientSecret")}
-            found.append(namespace.secret("argocd-sso", sign_on, labels=PART_OF))
-    if argocd.repository_access is not None:
-        found.append(
+    made = [redis, own, told]
+    if (login := sign_on(argocd)) is not None and secrets.login is not None:
+        texts = {f"dex.{login.kind}.clientSecret": secrets.login}
+        made.append(namespace.secret("argocd-sso", texts, labels=PART_OF))
+    if argocd.repository_access is not None and secrets.repository is not None:
+        made.append(
             namespace.secret(
                 "argocd-repository",
-                _repository(argocd, argocd.repository_access),
+                _repository(argocd.repository_url, argocd.repository_access, secrets.repository),
                 labels={"argocd.argoproj.io/secret-type": "repository", **PART_OF},
             )
         )
-    return found
+    return made
 
 
-def _repository(argocd: ArgoCDSettings, access: RepositoryAccess) -> dict[str, pulumi.Input[str]]:
+def _repository(
+    url: str, access: RepositoryAccess, key: pulumi.Output[str]
+) -> dict[str, pulumi.Input[str]]:
     """Give what Argo CD asks of a repository's Secret (its page "Declarative Setup")."""
-    key = require_secret("argocdRepositoryKey")
-    found: dict[str, pulumi.Input[str]] = {"type": "git", "url": argocd.repository_url}
+    texts: dict[str, pulumi.Input[str]] = {"type": "git", "url": url}
     if access.kind == "token":
-        return found | {"username": access.user or "", "password": key}
+        return texts | {"username": access.user or "", "password": key}
     if access.kind == "deployKey":
-        return found | {"sshPrivateKey": key}
-    host = urlsplit(argocd.repository_url).netloc
+        return texts | {"sshPrivateKey": key}
+    host = urlsplit(url).netloc
     if host != GITHUB:
-        found["githubAppEnterpriseBaseUrl"] = f"https://{host}/api/v3"
-    return found | {
+        texts["githubAppEnterpriseBaseUrl"] = f"https://{host}/api/v3"
+    return texts | {
         "githubAppID": str(access.app_id),
         "githubAppInstallationID": str(access.installation_id),
         "githubAppPrivateKey": key,
@@ -178,7 +188,7 @@ def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
     grpc = f"{host} && Header(`Content-Type`, `application/grpc`)"
     kubernetes.apiextensions.CustomResource(
         "argocd-route",
-        api_version="traefik.io/v1alpha1",
+        api_version=ROUTE_API,
         kind="IngressRoute",
         metadata={"name": "argocd", "namespace": NAMESPACE},
         spec={

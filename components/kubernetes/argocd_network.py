@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from components.kubernetes.isolated_namespace import (
-    API_PORT,
     HTTPS_PORT,
     Rule,
     anybody,
@@ -21,6 +20,7 @@ from components.kubernetes.isolated_namespace import (
     ports,
 )
 from config import git
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD

@@ -17,21 +17,19 @@ import pulumi_kubernetes as kubernetes
 from components.gate import Gate
 from components.kubernetes.admission import accepts
 from components.kubernetes.isolated_namespace import (
-    API_PORT,
     HTTPS_PORT,
     IsolatedNamespace,
     anybody,
     metrics,
 )
 from components.kubernetes.workload import pod, probe, shape
-from components.stack_settings import require_secret
 from components.talos.configuration import BACKUP_NAMESPACE, BACKUP_ROLE
 from config import versions
 from config.charts import CRITICAL, Values, resources
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Backup as BackupSettings
-    from config.settings import Settings
 
 NAMESPACE = BACKUP_NAMESPACE
 NAME = "etcd-backup"
@@ -53,28 +51,28 @@ MISSED_SECONDS = 600
 class Backup(pulumi.ComponentResource):
     """Snapshots on a schedule, and a metric of their age."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its cluster, and two secrets
         self,
         name: str,
-        settings: Settings,
+        backup: BackupSettings,
         kubeconfig: pulumi.Output[str],
+        *,
+        cluster: str,
+        access_key: pulumi.Output[str],
+        secret_key: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Make the job with its credentials, and what watches it."""
+        """Make the job with its credentials, and what watches it.
+
+        `cluster` is where in the bucket the snapshots go; the keys are the storage's.
+        """
         super().__init__("platform:kubernetes:Backup", name, None, opts)
-        backup = settings.services.backup
-        if backup is None:
-            message = "services.backup is not set"
-            raise ValueError(message)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         labels = {"app.kubernetes.io/name": NAME}
         namespace.allow("backup", labels, egress=[anybody(TALOS_PORT, *_storage_port(backup))])
         storage = namespace.secret(
             STORAGE_SECRET,
-            {
-                "AWS_ACCESS_KEY_ID": require_secret("backupAccessKey"),
-                "AWS_SECRET_ACCESS_KEY": require_secret("backupSecretKey"),
-            },
+            {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
         )
         # Talos defines the kind, sees the object, and makes the Secret of the same name.
         kind = {
@@ -114,7 +112,7 @@ class Backup(pulumi.ComponentResource):
                             "activeDeadlineSeconds": DEADLINE_SECONDS,
                             "template": {
                                 "metadata": {"labels": labels},
-                                "spec": _pod(settings.cluster.name, backup),
+                                "spec": _pod(cluster, backup),
                             },
                         }
                     },
@@ -123,7 +121,9 @@ class Backup(pulumi.ComponentResource):
             opts=namespace.options(storage, talos, account),
         )
         self._watch(namespace)
-        self.register_outputs({})
+        self.register_outputs(
+            {"namespace": NAMESPACE, "schedule": backup.schedule, "bucket": backup.bucket}
+        )
 
     @staticmethod
     def _watch(namespace: IsolatedNamespace) -> None:

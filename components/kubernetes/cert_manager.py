@@ -9,6 +9,7 @@ for the same names, and a rebuild after a fire must not find them used up.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -16,7 +17,6 @@ import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import (
-    API_PORT,
     DNS_PORT,
     HTTPS_PORT,
     IsolatedNamespace,
@@ -25,17 +25,18 @@ from components.kubernetes.isolated_namespace import (
     ports,
 )
 from components.kubernetes.release import install
-from components.stack_settings import require_secret
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 from config.values import split_url
 
 if TYPE_CHECKING:
     from config.settings import CertManager as CertManagerSettings
+    from config.settings import Cluster as ClusterSettings
     from config.settings import Settings
 
 NAMESPACE = "cert-manager"
 REPOSITORY = "https://charts.jetstack.io"
-API = "cert-manager.io/v1"
+CERTIFICATE_API = "cert-manager.io/v1"
 WEBHOOK_PORT = 10250
 METRICS_PORT = 9402
 PRIVATE = "private-ca"
@@ -49,7 +50,7 @@ OWN_SERVER = "acme"
 DNS_TOKEN, DNS_KEY, DNS_ID = "dns-token", "token", "access-key"
 
 PROBE = {
-    "apiVersion": API,
+    "apiVersion": CERTIFICATE_API,
     "kind": "Certificate",
     "metadata": {"name": "probe", "namespace": NAMESPACE},
     "spec": {
@@ -114,22 +115,23 @@ def values(cert_manager: CertManagerSettings) -> Values:
 class CertManager(pulumi.ComponentResource):
     """Issuers, ready to be asked."""
 
-    issuer: str
-    """The ClusterIssuer of the platform's own certificates."""
-
-    def __init__(
+    def __init__(  # noqa: PLR0913 its chart, its cluster, and two secrets
         self,
         name: str,
-        settings: Settings,
+        cert_manager: CertManagerSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
+        *,
+        cluster: ClusterSettings,
+        dns_token: pulumi.Output[str] | None = None,
+        dns_access_key: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, then its issuers."""
+        """Install it, then its issuers.
+
+        `dns_token` proves the domain to an ACME server; `dns_access_key` is its id, for Route 53.
+        """
         super().__init__("platform:kubernetes:CertManager", name, None, opts)
-        chart, cert_manager = plan(settings), settings.services.cert_manager
-        if chart is None or cert_manager is None:
-            message = "services.certManager is not set"
-            raise ValueError(message)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         _open(namespace, cert_manager)
         release = install(chart, kubeconfig, namespace.options())
@@ -141,18 +143,29 @@ class CertManager(pulumi.ComponentResource):
             kubeconfig=kubeconfig,
             parent=self,
         )
-        self.issuer = cert_manager.issuer
-        self._private_authority(settings.cluster.name, after)
-        if cert_manager.uses_acme:
-            self._acme(settings, cert_manager, namespace, after)
-        self.register_outputs({})
+        self._private_authority(cluster.name, after)
+        if dns_token is not None:
+            secret = {DNS_KEY: dns_token}
+            if dns_access_key is not None:
+                secret[DNS_ID] = dns_access_key
+            token = pulumi.ResourceOptions(depends_on=[namespace.secret(DNS_TOKEN, secret)])
+            with_token = pulumi.ResourceOptions.merge(after, token)
+            self._acme(cert_manager, acme_servers(cert_manager, cluster), with_token)
+        self.register_outputs(
+            {
+                "namespace": NAMESPACE,
+                "version": chart.version,
+                "issuer": cert_manager.issuer,
+                "domain": cert_manager.domain,
+            }
+        )
 
     def _private_authority(self, cluster: str, opts: pulumi.ResourceOptions) -> None:
         """Make an authority of the platform's own: self-signed once, for ten years."""
         self_signed = issuer(SELF_SIGNED, {"selfSigned": {}}, opts)
         authority = kubernetes.apiextensions.CustomResource(
             "private-authority",
-            api_version=API,
+            api_version=CERTIFICATE_API,
             kind="Certificate",
             metadata={
                 "name": PRIVATE,
@@ -177,25 +190,19 @@ class CertManager(pulumi.ComponentResource):
 
     @staticmethod
     def _acme(
-        settings: Settings,
         cert_manager: CertManagerSettings,
-        namespace: IsolatedNamespace,
+        servers: Mapping[str, str],
         opts: pulumi.ResourceOptions,
     ) -> None:
         """Make the ACME servers' issuers.
 
         Only the one of the settings is waited for: the other one's directory may be down.
         """
-        secret = {DNS_KEY: require_secret("dnsToken")}
-        if cert_manager.dns is not None and cert_manager.dns.provider == "route53":
-            secret[DNS_ID] = require_secret("dnsAccessKey")
-        token = namespace.secret(DNS_TOKEN, secret)
-        after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[token]))
         authority = {}
         if cert_manager.acme is not None and cert_manager.acme.ca is not None:
             bundle = base64.b64encode(cert_manager.acme.ca.encode()).decode()
             authority = {"caBundle": bundle}
-        for name, server in acme_servers(settings).items():
+        for name, server in servers.items():
             acme = {
                 "server": server,
                 **authority,
@@ -203,25 +210,23 @@ class CertManager(pulumi.ComponentResource):
                 "privateKeySecretRef": {"name": f"{name}-account"},
                 "solvers": [{"dns01": solver(cert_manager)}],
             }
-            issuer(name, {"acme": acme}, after, wait=name == cert_manager.issuer)
+            issuer(name, {"acme": acme}, opts, wait=name == cert_manager.issuer)
 
 
-def acme_servers(settings: Settings) -> dict[str, str]:
+def acme_servers(cert_manager: CertManagerSettings, cluster: ClusterSettings) -> dict[str, str]:
     """Give the directories of the ACME servers, by issuer.
 
     Of one's own server only that one; else both of Let's Encrypt, so that a trial needs no change
     of the platform, but in a drill.
     """
-    cert_manager = settings.services.cert_manager
-    if cert_manager is None or not cert_manager.uses_acme:
+    if not cert_manager.uses_acme:
         return {}
     if cert_manager.acme is not None:
         return {OWN_SERVER: cert_manager.acme.directory}
-    drill = settings.cluster.drill
     return {
         name: server
         for name, server in ACME_SERVERS.items()
-        if not (drill and name == "letsencrypt-production")
+        if not (cluster.drill and name == "letsencrypt-production")
     }
 
 
@@ -232,7 +237,7 @@ def issuer(
     waiting = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}} if wait else {}
     return kubernetes.apiextensions.CustomResource(
         f"issuer-{name}",
-        api_version=API,
+        api_version=CERTIFICATE_API,
         kind="ClusterIssuer",
         metadata={"name": name, **waiting},
         spec=spec,

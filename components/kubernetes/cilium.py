@@ -19,18 +19,25 @@ from components.kubernetes.release import install
 from components.kubernetes.workload import shape
 from components.talos.configuration import KUBEPRISM_PORT
 from components.talos.firewall import VXLAN_PORT
-from config.charts import SECCOMP, ChartPlan, Values, resources, spread
+from config.charts import (
+    CLUSTER_CRITICAL,
+    NODE_CRITICAL,
+    SECCOMP,
+    ChartPlan,
+    Values,
+    resources,
+    spread,
+)
 
 if TYPE_CHECKING:
     from config.settings import Bgp, Settings
+    from config.settings import Cilium as CiliumSettings
 
 NAMESPACE = "kube-system"
 REPOSITORY = "https://helm.cilium.io"
 RELAY_PORT, RELAY_METRICS_PORT = 4245, 9966
 ONE_AT_A_TIME = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 GATEWAY_CLASS = "cilium"
-CRITICAL = "system-cluster-critical"
-NODE_CRITICAL = "system-node-critical"
 
 
 GATEWAY_KINDS = [("cilium.io/v2alpha1", "CiliumGatewayClassConfig", NAMESPACE)]
@@ -53,13 +60,12 @@ def plan(settings: Settings) -> ChartPlan | None:
     cilium = settings.services.cilium
     if cilium is None:
         return None
-    return ChartPlan("cilium", REPOSITORY, cilium.version, NAMESPACE, values(settings))
+    return ChartPlan("cilium", REPOSITORY, cilium.version, NAMESPACE, values(cilium, settings))
 
 
-def values(settings: Settings) -> Values:
-    """Give the chart's values."""
-    cilium = settings.services.cilium
-    bgp = cilium is not None and cilium.bgp is not None
+def values(cilium: CiliumSettings, settings: Settings) -> Values:
+    """Give the chart's values; from the settings it takes the cluster, its network and size."""
+    replicas = replicas_for(len(settings.machines))
     return {
         "cluster": {"name": settings.cluster.name, "id": 0},
         "ipam": {"mode": "kubernetes"},
@@ -68,12 +74,12 @@ def values(settings: Settings) -> Values:
         "k8sServiceHost": "localhost",
         "k8sServicePort": str(KUBEPRISM_PORT),
         **_talos(),
-        **_routing(settings),
+        **_routing(cilium.routing, str(settings.network.pods)),
         "bpf": {"masquerade": True},
         # Two allocators would fight over the same Services.
         "enableLBIPAM": False,
         "defaultLBServiceIPAM": "none",
-        "bgpControlPlane": {"enabled": bgp},
+        "bgpControlPlane": {"enabled": cilium.bgp is not None},
         # The class is made below: it says that gateways get no node ports.
         "gatewayAPI": {"enabled": True, "gatewayClass": {"create": "false"}},
         "priorityClassName": NODE_CRITICAL,
@@ -92,29 +98,27 @@ def values(settings: Settings) -> Values:
             "resources": resources("50m", "128Mi", "512Mi"),
         },
         "operator": {
-            "replicas": replicas(settings),
+            "replicas": replicas,
             "rollOutPods": True,
-            "priorityClassName": CRITICAL,
+            "priorityClassName": CLUSTER_CRITICAL,
             "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
             "resources": resources("25m", "128Mi", "512Mi"),
             "prometheus": {"enabled": True, "metricsService": True},
         },
         "certgen": {
-            "priorityClassName": CRITICAL,
+            "priorityClassName": CLUSTER_CRITICAL,
             "resources": resources("10m", "32Mi", "64Mi"),
         },
-        "hubble": _hubble(settings),
+        "hubble": _hubble(replicas),
     }
 
 
-def _routing(settings: Settings) -> Values:
+def _routing(routing: str, pods: str) -> Values:
     """Say how packets between pods of two machines travel (docs/decisions/0014)."""
-    cilium = settings.services.cilium
-    routing = "native" if cilium is None else cilium.routing
     if routing == "native":
         return {
             "routingMode": "native",
-            "ipv4NativeRoutingCIDR": str(settings.network.pods),
+            "ipv4NativeRoutingCIDR": pods,
             # All machines are in one layer 2 network (config/addresses.py holds them to it).
             "autoDirectNodeRoutes": True,
         }
@@ -139,12 +143,12 @@ def _talos() -> Values:
     }
 
 
-def _hubble(settings: Settings) -> Values:
+def _hubble(replicas: int) -> Values:
     """See what flows. Helm's own way to make certificates makes others at every render."""
     two = {
-        "replicas": replicas(settings),
+        "replicas": replicas,
         "rollOutPods": True,
-        "priorityClassName": CRITICAL,
+        "priorityClassName": CLUSTER_CRITICAL,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
     }
     bare = {"securityContext": {"capabilities": {"drop": ["ALL"]}}}
@@ -174,9 +178,9 @@ def _hubble(settings: Settings) -> Values:
     }
 
 
-def replicas(settings: Settings) -> int:
-    """Two of each where there are machines for them: the operator holds ports of its machine."""
-    return min(2, len(settings.machines))
+def replicas_for(machines: int) -> int:
+    """Give two where there are machines for them: the operator holds ports of its machine."""
+    return min(2, machines)
 
 
 class Cilium(pulumi.ComponentResource):
@@ -185,24 +189,20 @@ class Cilium(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        cilium: CiliumSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Install it, with its classes and its BGP peers."""
         super().__init__("platform:kubernetes:Cilium", name, None, opts)
-        chart, cilium = plan(settings), settings.services.cilium
-        if chart is None or cilium is None:
-            message = "services.cilium is not set"
-            raise ValueError(message)
         child = pulumi.ResourceOptions(parent=self)
         closed = self._close_hubble(child)
         after_policies = pulumi.ResourceOptions(parent=self, depends_on=closed)
         release = install(chart, kubeconfig, after_policies)
         # The operator registers Cilium's definitions when it starts, a moment after it is ready.
-        probes = [
-            probe(*one) for one in (GATEWAY_KINDS + BGP_KINDS if cilium.bgp else GATEWAY_KINDS)
-        ]
+        kinds = GATEWAY_KINDS + BGP_KINDS if cilium.bgp else GATEWAY_KINDS
+        probes = [probe(*kind) for kind in kinds]
         after = once_taken(
             "cilium-definitions",
             {"version": chart.version, "kinds": [one["kind"] for one in probes]},
@@ -214,7 +214,9 @@ class Cilium(pulumi.ComponentResource):
         self._gateway_class(after)
         if cilium.bgp is not None:
             self._bgp(cilium.bgp, after)
-        self.register_outputs({})
+        self.register_outputs(
+            {"namespace": NAMESPACE, "version": chart.version, "gatewayClass": GATEWAY_CLASS}
+        )
 
     @staticmethod
     def _close_hubble(opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:

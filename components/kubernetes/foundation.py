@@ -49,35 +49,43 @@ class Foundation(pulumi.ComponentResource):
             description="What applications on the platform stand on: ingress, certificates, GitOps",
             opts=child,
         )
-        for one in definitions:
-            kubernetes.apiextensions.CustomResource(
-                one["metadata"]["name"],
-                api_version=one["apiVersion"],
-                kind=one["kind"],
-                metadata=ObjectMetaArgs(
-                    name=one["metadata"]["name"],
-                    annotations=one["metadata"].get("annotations"),
-                    labels=one["metadata"].get("labels"),
-                ),
-                spec=one["spec"],
-                opts=pulumi.ResourceOptions(
-                    parent=self,
-                    retain_on_delete=one["metadata"]["name"].endswith(KEPT) or None,
-                ),
-            )
-        self.register_outputs({})
+        for definition in definitions:
+            self._definition(definition)
+        self.register_outputs(
+            {
+                "priorityClass": CRITICAL,
+                "definitions": [one["metadata"]["name"] for one in definitions],
+            }
+        )
+
+    def _definition(self, definition: Definition) -> None:
+        metadata = definition["metadata"]
+        kubernetes.apiextensions.CustomResource(
+            metadata["name"],
+            api_version=definition["apiVersion"],
+            kind=definition["kind"],
+            metadata=ObjectMetaArgs(
+                name=metadata["name"],
+                annotations=metadata.get("annotations"),
+                labels=metadata.get("labels"),
+            ),
+            spec=definition["spec"],
+            opts=pulumi.ResourceOptions(
+                parent=self, retain_on_delete=metadata["name"].endswith(KEPT) or None
+            ),
+        )
 
 
 def load_definitions(settings: Settings) -> list[Definition]:
     """Fetch the definitions that these settings need, as pinned. Raises `ManifestError`."""
-    found: list[Definition] = []
+    definitions: list[Definition] = []
     for setting, file in _files(settings):
         try:
-            found += manifests.load(file)
+            definitions += manifests.load(file)
         except manifests.ManifestError as error:
             message = f"{setting}: {error}"
             raise manifests.ManifestError(message) from None
-    return found
+    return definitions
 
 
 def _files(settings: Settings) -> Iterator[tuple[str, manifests.Manifest]]:

@@ -18,7 +18,7 @@ import pulumi_kubernetes as kubernetes
 from components.kubernetes.workload import shape
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import Services
 
 LEVELS: Mapping[str, str] = {
     "argocd": "restricted",
@@ -64,11 +64,15 @@ class Guardrails(pulumi.ComponentResource):
     """The rules, in force for everybody."""
 
     def __init__(
-        self, name: str, settings: Settings, opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        hosts: Mapping[str, str],
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Make a policy and its binding for each rule."""
+        """Make a policy and its binding for each rule; `hosts` are what `hosts_of` gives."""
         super().__init__("platform:kubernetes:Guardrails", name, None, opts)
-        for policy in policies(settings):
+        rules = policies(hosts)
+        for policy in rules:
             made = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
                 policy.name,
                 metadata={"name": policy.name},
@@ -81,22 +85,22 @@ class Guardrails(pulumi.ComponentResource):
                 spec=shape({"policyName": policy.name, "validationActions": ["Deny"]}),
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[made]),
             )
-        self.register_outputs({})
+        self.register_outputs({"policies": [policy.name for policy in rules]})
 
 
-def policies(settings: Settings) -> list[Policy]:
-    """List the rules that follow from the settings."""
-    return [_ports(), _levels(), *_hosts(hosts(settings))]
+def policies(hosts: Mapping[str, str]) -> list[Policy]:
+    """List the rules; `hosts` are what `hosts_of` gives."""
+    return [_ports(), _levels(), *_hosts(hosts)]
 
 
-def hosts(settings: Settings) -> dict[str, str]:
+def hosts_of(services: Services) -> dict[str, str]:
     """Give the namespace that alone may answer for each name of the platform's."""
-    services, found = settings.services, {}
+    owners = {}
     if services.argocd is not None:
-        found[services.argocd.domain] = "argocd"
+        owners[services.argocd.domain] = "argocd"
     if services.traefik is not None and services.traefik.dashboard_domain is not None:
-        found[services.traefik.dashboard_domain] = "traefik"
-    return found
+        owners[services.traefik.dashboard_domain] = "traefik"
+    return owners
 
 
 def _ports() -> Policy:
@@ -238,8 +242,8 @@ def _spec(policy: Policy) -> dict[str, Any]:
             ]
         },
         "validations": [
-            {"expression": one.expression, "message": one.message, "reason": "Forbidden"}
-            for one in policy.checks
+            {"expression": check.expression, "message": check.message, "reason": "Forbidden"}
+            for check in policy.checks
         ],
     }
     if policy.variables:

@@ -17,8 +17,6 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 Level = Literal["restricted", "baseline", "privileged"]
 Rule = dict[str, Any]
 
-API_PORT = 6443
-"""Where a policy sees the API server: the Service's address is translated before."""
 DNS_PORT = 53
 HTTPS_PORT = 443
 MONITORING_LABEL = {"platform.io/scrapes-metrics": "true"}

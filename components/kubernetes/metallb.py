@@ -6,26 +6,29 @@ old ones keep their addresses. Speakers run on every machine, also on those that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace
+from components.kubernetes.isolated_namespace import IsolatedNamespace
 from components.kubernetes.release import install
-from config.charts import SECCOMP, ChartPlan, Values, resources
+from config.charts import CLUSTER_CRITICAL, NODE_CRITICAL, SECCOMP, ChartPlan, Values, resources
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
+    from config.settings import MetalLB as MetalLBSettings
     from config.settings import Pool, Settings
 
 NAMESPACE = "metallb-system"
 REPOSITORY = "https://metallb.github.io/metallb"
-API = "metallb.io/v1beta1"
+POOL_API = "metallb.io/v1beta1"
 
 
 PROBE = {
-    "apiVersion": API,
+    "apiVersion": POOL_API,
     "kind": "IPAddressPool",
     "metadata": {"name": "probe", "namespace": NAMESPACE},
     "spec": {"addresses": ["192.0.2.1/32"]},  # documentation's own addresses (RFC 5737)
@@ -46,12 +49,12 @@ def values() -> Values:
     return {
         "prometheus": {"scrapeAnnotations": True},
         "controller": {
-            "priorityClassName": "system-cluster-critical",
+            "priorityClassName": CLUSTER_CRITICAL,
             "securityContext": SECCOMP,
             "resources": resources("25m", "64Mi", "256Mi"),
         },
         "speaker": {
-            "priorityClassName": "system-node-critical",
+            "priorityClassName": NODE_CRITICAL,
             "securityContext": SECCOMP,
             # Talos' control planes carry the label that keeps load balancers away.
             "ignoreExcludeLB": True,
@@ -68,19 +71,18 @@ def values() -> Values:
 class MetalLB(pulumi.ComponentResource):
     """Addresses from the pools of the settings."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its chart, and the pools
         self,
         name: str,
-        settings: Settings,
+        metallb: MetalLBSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
+        *,
+        pools: Sequence[Pool],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Install it, then give it the pools."""
         super().__init__("platform:kubernetes:MetalLB", name, None, opts)
-        chart, metallb = plan(settings), settings.services.metallb
-        if chart is None or metallb is None:
-            message = "services.metallb is not set"
-            raise ValueError(message)
         # Speakers answer ARP on the machines' own interface: host network and raw sockets.
         namespace = IsolatedNamespace(NAMESPACE, "privileged", self)
         release = install(chart, kubeconfig, namespace.options())
@@ -92,26 +94,32 @@ class MetalLB(pulumi.ComponentResource):
             kubeconfig=kubeconfig,
             parent=self,
         )
-        pools = [self._pool(pool, after) for pool in settings.network.pools]
+        made = [self._pool(pool, after) for pool in pools]
         kubernetes.apiextensions.CustomResource(
             "layer2",
-            api_version=API,
+            api_version=POOL_API,
             kind="L2Advertisement",
             metadata={"name": "layer2", "namespace": NAMESPACE},
             spec={
-                "ipAddressPools": [pool.name for pool in settings.network.pools],
+                "ipAddressPools": [pool.name for pool in pools],
                 # Only there do neighbours listen: never on the pods' own interfaces.
                 "interfaces": [metallb.interface],
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=pools),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=made),
         )
-        self.register_outputs({})
+        self.register_outputs(
+            {
+                "namespace": NAMESPACE,
+                "version": chart.version,
+                "pools": {pool.name: str(pool.addresses) for pool in pools},
+            }
+        )
 
     @staticmethod
     def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
         return kubernetes.apiextensions.CustomResource(
             f"pool-{pool.name}",
-            api_version=API,
+            api_version=POOL_API,
             kind="IPAddressPool",
             metadata={"name": pool.name, "namespace": NAMESPACE},
             spec={

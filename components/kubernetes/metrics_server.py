@@ -17,11 +17,12 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.cert_manager import PRIVATE
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
 from components.kubernetes.release import install
 from components.kubernetes.workload import pod, probe, shape
 from config import versions
-from config.charts import ChartPlan, Values, resources, spread
+from config.charts import CLUSTER_CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -31,7 +32,6 @@ REPOSITORY = "https://kubernetes-sigs.github.io/metrics-server"
 PODS = {"app.kubernetes.io/name": "metrics-server"}
 PORT = 10250
 KUBELET_PORT = 10250
-CRITICAL = "system-cluster-critical"
 
 # The API server verifies whom it asks: cert-manager issues and renews the certificate, and its
 # injector writes the authority into the APIService.
@@ -58,15 +58,17 @@ def plan(settings: Settings) -> ChartPlan | None:
     server = settings.services.metrics_server
     if server is None:
         return None
-    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values(settings))
+    verified = settings.services.cert_manager is not None
+    given = values(verified=verified)
+    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, given)
 
 
-def values(settings: Settings) -> Values:
-    """Give the chart's values."""
+def values(*, verified: bool) -> Values:
+    """Give the chart's values; `verified` is whether cert-manager makes its certificate."""
     return {
         "replicas": 2,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
-        "priorityClassName": CRITICAL,
+        "priorityClassName": CLUSTER_CRITICAL,
         "resources": resources("50m", "128Mi", "256Mi"),
         "topologySpreadConstraints": spread(PODS),
         # Kubelets' certificates are from the cluster's authority; `--kubelet-insecure-tls` is not
@@ -75,7 +77,7 @@ def values(settings: Settings) -> Values:
             "--kubelet-certificate-authority=/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
         ],
         "metrics": {"enabled": True},
-        **(UNVERIFIED if settings.services.cert_manager is None else VERIFIED),
+        **(VERIFIED if verified else UNVERIFIED),
     }
 
 
@@ -85,16 +87,12 @@ class MetricsServer(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Install the approver, then the server that needs what it approves."""
         super().__init__("platform:kubernetes:MetricsServer", name, None, opts)
-        chart = plan(settings)
-        if chart is None:
-            message = "services.metricsServer is not set"
-            raise ValueError(message)
         approver = ServingCertificateApprover(APPROVER, pulumi.ResourceOptions(parent=self))
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         namespace.allow(
@@ -105,7 +103,7 @@ class MetricsServer(pulumi.ComponentResource):
             egress=[anybody(API_PORT, KUBELET_PORT)],
         )
         install(chart, kubeconfig, namespace.options(approver))
-        self.register_outputs({})
+        self.register_outputs({"namespace": NAMESPACE, "version": chart.version})
 
 
 class ServingCertificateApprover(pulumi.ComponentResource):
@@ -144,7 +142,7 @@ class ServingCertificateApprover(pulumi.ComponentResource):
             spec=shape({"max_unavailable": 1, "selector": {"match_labels": labels}}),
             opts=namespace.options(deployment),
         )
-        self.register_outputs({})
+        self.register_outputs({"namespace": APPROVER})
 
     @staticmethod
     def _pod(labels: dict[str, str]) -> Values:
@@ -171,7 +169,7 @@ class ServingCertificateApprover(pulumi.ComponentResource):
                 }
             ],
             token=True,
-            priorityClassName=CRITICAL,
+            priorityClassName=CLUSTER_CRITICAL,
             topologySpreadConstraints=spread(labels),
         )
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.kubernetes.cert_manager import API as CERTIFICATES
+from components.kubernetes.cert_manager import CERTIFICATE_API
 from components.kubernetes.guardrails import ROUTE_PRIORITY
-from components.kubernetes.isolated_namespace import API_PORT, IsolatedNamespace, anybody, metrics
+from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
 from components.kubernetes.release import install
-from components.stack_settings import require_secret
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
+from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "traefik"
 REPOSITORY = "https://traefik.github.io/charts"
-API = "traefik.io/v1alpha1"
+ROUTE_API = "traefik.io/v1alpha1"
 PODS = {"app.kubernetes.io/name": "traefik"}
 WEB_PORT, SECURE_PORT, METRICS_PORT = 8000, 8443, 9100
 WILDCARD = "wildcard"
@@ -107,21 +107,20 @@ def values(traefik: TraefikSettings) -> Values:
 class Traefik(pulumi.ComponentResource):
     """Ingress, with the platform's certificate as the default one."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 its chart, the platform's certificate, and a secret
         self,
         name: str,
-        settings: Settings,
+        traefik: TraefikSettings,
+        chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
         *,
+        domain: str,
         issuer: str,
+        dashboard_password: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it; `issuer` is the ClusterIssuer of the platform's certificate."""
+        """Install it, with a certificate for the platform's `domain` from this ClusterIssuer."""
         super().__init__("platform:kubernetes:Traefik", name, None, opts)
-        chart, services = plan(settings), settings.services
-        if chart is None or services.traefik is None or services.cert_manager is None:
-            message = "services.traefik and services.certManager are not both set"
-            raise ValueError(message)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         namespace.allow(
             "ingress",
@@ -130,15 +129,24 @@ class Traefik(pulumi.ComponentResource):
             # Whatever it serves runs in some namespace, on any port.
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
-        self._certificate(services.cert_manager.domain, issuer, namespace)
+        self._certificate(domain, issuer, namespace)
         # Its definitions are the foundation's, which keeps them as new as the chart.
         release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
         after = namespace.options(release)
         self._tls(after)
-        self._gateway(services.cert_manager.domain, after)
-        if services.traefik.dashboard_domain is not None:
-            self._dashboard(services.traefik.dashboard_domain, namespace, release)
-        self.register_outputs({})
+        self._gateway(domain, after)
+        if traefik.dashboard_domain is not None and dashboard_password is not None:
+            user = {"username": DASHBOARD_USER, "password": dashboard_password}
+            secret = namespace.secret("dashboard-user", user, kind="kubernetes.io/basic-auth")
+            self._dashboard(traefik.dashboard_domain, namespace.options(release, secret))
+        self.register_outputs(
+            {
+                "namespace": NAMESPACE,
+                "version": chart.version,
+                "address": str(traefik.address),
+                "domain": domain,
+            }
+        )
 
     def _certificate(self, domain: str, issuer: str, namespace: IsolatedNamespace) -> None:
         """Ask for the platform's certificate, and wait for it."""
@@ -147,7 +155,7 @@ class Traefik(pulumi.ComponentResource):
         )
         kubernetes.apiextensions.CustomResource(
             "certificate-wildcard",
-            api_version=CERTIFICATES,
+            api_version=CERTIFICATE_API,
             kind="Certificate",
             metadata={
                 "name": WILDCARD,
@@ -206,16 +214,10 @@ class Traefik(pulumi.ComponentResource):
         )
 
     @staticmethod
-    def _dashboard(domain: str, namespace: IsolatedNamespace, release: pulumi.Resource) -> None:
+    def _dashboard(domain: str, opts: pulumi.ResourceOptions) -> None:
         """Serve the dashboard behind a password."""
-        password = namespace.secret(
-            "dashboard-user",
-            {"username": DASHBOARD_USER, "password": require_secret("traefikDashboardPassword")},
-            kind="kubernetes.io/basic-auth",
-        )
-        after = namespace.options(release, password)
         _object(
-            "Middleware", "dashboard-password", {"basicAuth": {"secret": "dashboard-user"}}, after
+            "Middleware", "dashboard-password", {"basicAuth": {"secret": "dashboard-user"}}, opts
         )
         _object(
             "IngressRoute",
@@ -232,7 +234,7 @@ class Traefik(pulumi.ComponentResource):
                     }
                 ],
             },
-            after,
+            opts,
         )
 
 
@@ -240,7 +242,7 @@ def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOpt
     """Make one of Traefik's own objects in its namespace."""
     kubernetes.apiextensions.CustomResource(
         f"traefik-{kind.lower()}-{name}",
-        api_version=API,
+        api_version=ROUTE_API,
         kind=kind,
         metadata={"name": name, "namespace": NAMESPACE},
         spec=spec,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import Cluster
 
 
 def end(certificate: str) -> str:
     """Give the end of a certificate (base64 of PEM, as the Talos provider has it); ISO 8601."""
-    found = x509.load_pem_x509_certificate(base64.b64decode(certificate))
-    return found.not_valid_after_utc.isoformat()
+    parsed = x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    return parsed.not_valid_after_utc.isoformat()
 
 
 def ends(certificates: dict[str, Any]) -> dict[str, str]:
@@ -22,6 +22,6 @@ def ends(certificates: dict[str, Any]) -> dict[str, str]:
     return {name: end(str(one)) for name, one in certificates.items()}
 
 
-def told_ends(settings: Settings) -> dict[str, str]:
+def told_ends(cluster: Cluster) -> dict[str, str]:
     """Give the end of each secret that no program can read it from, by name; ISO 8601."""
-    return {one.name: one.ends.isoformat() for one in settings.cluster.expiries}
+    return {secret.name: secret.ends.isoformat() for secret in cluster.expiries}

@@ -21,7 +21,7 @@ DEFAULT, RULE = "NetworkDefaultActionConfig", "NetworkRuleConfig"
 KINDS = frozenset({DEFAULT, RULE})
 """Documents that make the firewall; Talos applies them live."""
 
-APID, TRUSTD, API, KUBELET = "50000", "50001", "6443", "10250"
+APID, TRUSTD, API_SERVER, KUBELET = "50000", "50001", "6443", "10250"
 ETCD = "2379-2380"
 VXLAN_PORT = 8223
 """Not Cilium's 8472: ESXi 7 and NSX lose TCP on it, as vmxnet3's offload takes it for its own."""
@@ -60,7 +60,7 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
     """Give the documents of a machine's firewall; none where the settings have no firewall."""
     if settings.network.firewall is None:
         return []
-    found: list[dict[str, Any]] = [{"apiVersion": "v1alpha1", "kind": DEFAULT, "ingress": "block"}]
+    made: list[dict[str, Any]] = [{"apiVersion": "v1alpha1", "kind": DEFAULT, "ingress": "block"}]
     # The machines' whole network, not each machine's address: else one that comes would need a
     # change of all others first, and be cut off until then. What a router hides behind its own
     # address is no machine.
@@ -72,7 +72,7 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
         sources = [{"subnet": str(one)} for one in rule.sources]
         # Numbers alone are numbers in Talos' schema, ranges are texts.
         ports = [int(one) if one.isdecimal() else one for one in rule.ports]
-        found.append(
+        made.append(
             {
                 "apiVersion": "v1alpha1",
                 "kind": RULE,
@@ -81,7 +81,7 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
                 "ingress": [machines, *sources] if rule.machines else sources,
             }
         )
-    return found
+    return made
 
 
 def rules(settings: Settings, machine: Machine) -> Iterator[Rule]:
@@ -102,10 +102,10 @@ def rules(settings: Settings, machine: Machine) -> Iterator[Rule]:
     yield Rule(OPERATORS, (APID,), firewall.operators, machines=False)
     yield Rule("kubelet", (KUBELET,), pods)
     if machine.is_control_plane:
-        yield Rule("kubernetes-api", (API,), pods)
-        yield Rule("kubernetes-api-operators", (API,), firewall.operators, machines=False)
+        yield Rule("kubernetes-api", (API_SERVER,), pods)
+        yield Rule("kubernetes-api-operators", (API_SERVER,), firewall.operators, machines=False)
         if firewall.kubernetes:
-            yield Rule("kubernetes-api-people", (API,), firewall.kubernetes, machines=False)
+            yield Rule("kubernetes-api-people", (API_SERVER,), firewall.kubernetes, machines=False)
         yield Rule("talos-trust", (TRUSTD,))
         yield Rule("etcd", (ETCD,))
         yield Rule("control-plane-metrics", CONTROL_PLANE_METRICS, pods)
@@ -126,12 +126,12 @@ def rules(settings: Settings, machine: Machine) -> Iterator[Rule]:
 
 def of(configuration: str) -> list[dict[str, Any]]:
     """Read the firewall's documents in a machine's whole configuration, in a fixed order."""
-    found = [
-        dict(one)
-        for one in plain_yaml.read_all(configuration)
-        if isinstance(one, Mapping) and one.get("kind") in KINDS
+    parts = [
+        dict(document)
+        for document in plain_yaml.read_all(configuration)
+        if isinstance(document, Mapping) and document.get("kind") in KINDS
     ]
-    return sorted(found, key=lambda one: (str(one["kind"]), str(one.get("name"))))
+    return sorted(parts, key=lambda one: (str(one["kind"]), str(one.get("name"))))
 
 
 def of_operators(configuration: str) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ health counts once it has lasted this long."""
 LOST_QUORUM = "docs/procedures/lost-quorum.md"
 LOST_DATA = f"{LOST_QUORUM}#no-machine-has-etcds-data"
 
-API = "Talos API"
+NO_ANSWER = "Talos API"
 """What a machine lacks that does not answer."""
 RUNNING = "running"
 NODE_READY = "nodeReady"
@@ -84,9 +84,9 @@ class Observer:
 
     def etcd_members(self, ask: Iterable[Member]) -> list[EtcdMember]:
         """List etcd's members as the first of these machines that answers knows them."""
-        for one in ask:
+        for machine in ask:
             try:
-                return self.talos.etcd_members(one.address)
+                return self.talos.etcd_members(machine.address)
             except TalosctlError:
                 continue
         return []
@@ -100,9 +100,9 @@ class Observer:
         ask = [member] if member.control_plane else []
         ask += [one for one in self.control_planes if one.name != member.name]
         return [
-            Member(one.name or one.id, one.address, control_plane=True)
-            for one in self.etcd_members(ask)
-            if member.name != one.name and member.address != one.address
+            Member(other.name or other.id, other.address, control_plane=True)
+            for other in self.etcd_members(ask)
+            if member.name != other.name and member.address != other.address
         ]
 
     def missing(self, member: Member) -> dict[str, str]:
@@ -115,16 +115,16 @@ class Observer:
             if member.control_plane and not lacks.keys() - {NODE_READY}:
                 lacks |= self._missing_in_control_plane(member)
         except TalosctlError as error:
-            return {API: str(error)}
+            return {NO_ANSWER: str(error)}
         return lacks
 
     def _missing_in_control_plane(self, member: Member) -> dict[str, str]:
         lacks = {}
         try:
             own = [
-                one
-                for one in self.talos.etcd_members(member.address)
-                if member.name == one.name or member.address == one.address
+                known
+                for known in self.talos.etcd_members(member.address)
+                if member.name == known.name or member.address == known.address
             ]
         except TalosctlError as error:
             lacks["etcd"] = str(error)
@@ -238,12 +238,12 @@ class Observer:
         no_majority: Callable[[], bool],
     ) -> None:
         def lacking() -> str:
-            found = {str(one): self.missing(one) for one in others()}
-            if not found and no_majority():
+            lacking_of = {str(one): self.missing(one) for one in others()}
+            if not lacking_of and no_majority():
                 return "etcd runs, and finds no majority of its members"
-            if all(found.values()):  # no other node is Ready: the cluster has no CNI yet
-                found = {name: _without_node(lacks) for name, lacks in found.items()}
-            ill = {name: lacks for name, lacks in found.items() if lacks}
+            if all(lacking_of.values()):  # no other node is Ready: the cluster has no CNI yet
+                lacking_of = {name: _without_node(lacks) for name, lacks in lacking_of.items()}
+            ill = {name: lacks for name, lacks in lacking_of.items() if lacks}
             return ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in ill.items())
 
         what = f"the rest of etcd to be healthy, before {member} is touched"
@@ -255,7 +255,7 @@ class Observer:
 
         None when it waits in maintenance mode: the configuration is its first.
         """
-        found: list[Before | None] = []
+        seen: list[Before | None] = []
         refused: list[str] = []
         running = ""
 
@@ -276,7 +276,7 @@ class Observer:
                 if not self.talos.in_maintenance(member.address):
                     return str(error)
                 before = None
-            found.append(before)
+            seen.append(before)
             return ""
 
         what = f"{member} to say what its new configuration would do"
@@ -291,12 +291,12 @@ class Observer:
             message = f"{member}: not touched. {'. '.join(refused)}"
             raise HealthError(message)
         # Last of all: whatever is asked of the machine's configuration afterwards ends the try.
-        if found[0] is not None and (
+        if seen[0] is not None and (
             fault := lockout.tried(self.talos, self.clock, member.address, running, configuration)
         ):
             message = f"{member}: {fault}"
             raise HealthError(message)
-        return found[0]
+        return seen[0]
 
     def first_configuration(self, member: Member, configuration: str) -> None:
         """Refuse a machine's first configuration if its firewall would keep this computer out."""
@@ -312,7 +312,7 @@ class Observer:
             try:
                 same = self.talos.boot_id(member.address) == before.boot_id
             except TalosctlError as error:
-                return {API: str(error)}
+                return {NO_ANSWER: str(error)}
             return {"reboot": "not begun"} if same else {}
 
         self._wait(member, "rebooted", pending, REBOOT_SECONDS)
@@ -360,8 +360,8 @@ class Observer:
         addresses = [one.address for one in self.control_planes]
 
         def pending() -> dict[str, str]:
-            found = growth.of_node(self.talos, addresses, member.name)
-            lacks = found if isinstance(found, str) else growth.lacking(found, new)
+            size = growth.of_node(self.talos, addresses, member.name)
+            lacks = size if isinstance(size, str) else growth.lacking(size, new)
             return {"capacity": lacks} if lacks else {}
 
         self._wait(member, "of its new size", pending, CAPACITY_SECONDS)
@@ -418,11 +418,11 @@ class Observer:
 
     def _remove_member(self, member: Member, identity: str) -> None:
         errors = []
-        for one in self.control_planes:
+        for asked in self.control_planes:
             try:
-                self.talos.remove_etcd_member(one.address, identity)
+                self.talos.remove_etcd_member(asked.address, identity)
             except TalosctlError as error:
-                errors.append(f"{one.name}: {error}")
+                errors.append(f"{asked.name}: {error}")
             else:
                 return
         message = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -52,8 +52,12 @@ DRS moves it away from its first host. A machine that was imported has vCenter's
 system disk and no mapping: the provider would make the disk, and the machine, anew for them."""
 
 
+Uuids = Mapping[str, pulumi.Output[str]]
+"""Machines' UUIDs in vCenter, by their names."""
+
+
 class Machines(pulumi.ComponentResource):
-    """The platform's virtual machines. `add` each, then `finish`."""
+    """What the platform's virtual machines share, and how each of them is made."""
 
     provider: vsphere.Provider
     """The way to vCenter that all of them use."""
@@ -70,7 +74,6 @@ class Machines(pulumi.ComponentResource):
         super().__init__("platform:vsphere:Machines", name, None, opts)
         self._settings = settings
         self._password = password
-        self._machines: dict[str, list[vsphere.VirtualMachine]] = {}
         site = settings.site
         self.provider = vsphere.Provider(
             f"{name}-vcenter",
@@ -141,7 +144,8 @@ class Machines(pulumi.ComponentResource):
                 lambda words: explanation.of_object(site, path, host, "host", words),
             ).id
 
-        hosts = {one.host: n for n, one in enumerate(self._settings.machines) if one.host}
+        machines = enumerate(self._settings.machines)
+        hosts = {machine.host: number for number, machine in machines if machine.host}
         self._hosts = {host: of_host(host, number) for host, number in sorted(hosts.items())}
 
     def _make_image(self, image: pulumi.Resource | None) -> None:
@@ -210,17 +214,17 @@ class Machines(pulumi.ComponentResource):
                     pulumi.Output.concat(category.id, " ", role),
                 ),
             )
-            for role in sorted({one.role for one in settings.machines})
+            for role in sorted({machine.role for machine in settings.machines})
         }
 
-    def add(
+    def virtual_machine(
         self,
         machine: Machine,
         after: pulumi.Input[pulumi.Resource],
         hooks: pulumi.ResourceHookBinding,
     ) -> vsphere.VirtualMachine:
         """Make a machine, after `after`."""
-        made = vsphere.VirtualMachine(
+        return vsphere.VirtualMachine(
             machine.name,
             name=machine.name,
             # With the name from the first moment on: what a killed run leaves is known by it.
@@ -269,35 +273,37 @@ class Machines(pulumi.ComponentResource):
                 ),
             ),
         )
-        self._machines.setdefault(machine.role, []).append(made)
-        return made
 
-    def finish(self) -> None:
-        """Keep the machines of a role on different hosts; then close the layer.
+    def keep_apart(self, virtual: Mapping[str, vsphere.VirtualMachine]) -> None:
+        """Keep the machines of a role, all by their names, on different hosts. The last step.
 
         For control planes it is a must, unless the settings say less: two on one host could take
         etcd's quorum with it. A must asks for a host more than control planes: with as many, none
         can go into maintenance, and HA cannot restart a failed one's machine. Workers may share
         when there are more of them than hosts. Without DRS there are no rules.
         """
-        strictness = self._settings.site.anti_affinity
-        for role, machines in self._machines.items():
-            if len(machines) > 1 and strictness != "none":
-                mandatory = role == "controlplane" and strictness == "mandatory"
-                rule = self._keep_apart(role, machines, mandatory=mandatory)
-                if role == "controlplane":
-                    self._see_apart(machines, rule)
-        self.register_outputs({})
+        settings, strictness = self._settings, self._settings.site.anti_affinity
+        control_planes = {
+            machine.name: virtual[machine.name].id for machine in settings.control_planes
+        }
+        workers = {machine.name: virtual[machine.name].id for machine in settings.workers}
+        if len(control_planes) > 1 and strictness != "none":
+            mandatory = strictness == "mandatory"
+            rule = self._rule("controlplane", control_planes, mandatory=mandatory)
+            self._see_apart(control_planes, rule)
+        if len(workers) > 1 and strictness != "none":
+            self._rule("worker", workers, mandatory=False)
+        self.register_outputs(
+            {"folder": settings.site.folder, "contentLibrary": settings.site.content_library}
+        )
 
-    def _keep_apart(
-        self, role: str, machines: list[vsphere.VirtualMachine], *, mandatory: bool
-    ) -> pulumi.Resource:
+    def _rule(self, role: str, uuids: Uuids, *, mandatory: bool) -> pulumi.Resource:
         name = f"{self._settings.cluster.name}-{role}s-apart"
         return vsphere.ComputeClusterVmAntiAffinityRule(
             f"{role}s-apart",
             name=name,
             compute_cluster_id=self._cluster,
-            virtual_machine_ids=[one.id for one in machines],
+            virtual_machine_ids=list(uuids.values()),
             mandatory=mandatory,
             opts=self._made_anew(
                 f"{role}s-apart",
@@ -306,10 +312,8 @@ class Machines(pulumi.ComponentResource):
             ),
         )
 
-    def _see_apart(self, machines: list[vsphere.VirtualMachine], rule: pulumi.Resource) -> None:
+    def _see_apart(self, uuids: Uuids, rule: pulumi.Resource) -> None:
         """Tell of control planes that run on one host in spite of the rule."""
-        names = [one.name for one in self._settings.control_planes]
-        uuids = {name: one.id for name, one in zip(names, machines, strict=True)}
         hook = apart.kept_apart(VCenter.of(self._settings.site), self._password, uuids)
         Gate(
             f"{apart.CONTROL_PLANES}-seen",
@@ -361,7 +365,7 @@ def guestinfo(settings: Settings, machine: Machine) -> dict[str, str]:
                     "match": {"name": LINK},
                     "addresses": [f"{machine.address}/{network.cidr.prefixlen}"],
                     "gateway4": str(network.gateway),
-                    "nameservers": {"addresses": [str(one) for one in network.name_servers]},
+                    "nameservers": {"addresses": [str(server) for server in network.name_servers]},
                 }
             },
         },

@@ -2,7 +2,7 @@
 
 The Talos provider never reads a machine's configuration back (its Read does nothing), so a refresh
 cannot see a change there. What was applied is in the state without its secrets: the gate
-`NAME-healthy` holds it (components/talos/cluster.py).
+`NAME-healthy` holds it (components/talos/node.py).
 """
 
 from __future__ import annotations

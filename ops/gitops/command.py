@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from components.gitops.generated import check, write
+from components.gitops.generated import check, folder, write
 from components.gitops.root import root_application
 from config import SettingsError, load_file
 from config.tree import why_not_written
@@ -22,14 +22,16 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     options = parser().parse_args(arguments)
     try:
         settings = load_file(options.file)
-        if settings.services.argocd is None:
+        argocd = settings.services.argocd
+        if argocd is None:
             print(f"{options.file}: no services.argocd, so nothing for Argo CD to read")
             return 0
         if options.command == "write":
             for path in write(settings, root):
                 print(f"{path}: written; commit and push it")
         if options.command == "root":
-            print(yaml.safe_dump(root_application(settings, root), sort_keys=False), end="")
+            application = root_application(argocd, folder(settings), root)
+            print(yaml.safe_dump(application, sort_keys=False), end="")
         else:
             check(settings, root)
             print(f"{options.file}: what Argo CD reads is what the settings say")

@@ -26,7 +26,7 @@ MEMBERS = "etcd-members"
 API = "kubernetes-api"
 ASKED = ("metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs")
 """Annotations of a Service that ask MetalLB for addresses."""
-WAIT = "let it depend on the other's health (components.talos.cluster.Nodes)"
+WAIT = "let it depend on the other's health (components.talos.nodes.Nodes)"
 USE_PLAN = "take it from the settings, platform:{section} (`python -m ops show` has the plan)"
 
 

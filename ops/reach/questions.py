@@ -337,7 +337,7 @@ def _certificates(settings: Settings) -> Iterator[Question]:
     if manager is None or manager.dns is None:
         return
     base: Path = ("services", "certManager")
-    for name, server in acme_servers(settings).items():
+    for name, server in acme_servers(manager, settings.cluster).items():
 
         def directory(network: Network, server: str = server) -> str:
             found = _json(network.get(server), "an ACME server")

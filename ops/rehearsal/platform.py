@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from components.resource_types import RELEASE
+from config.layers import LAYERS
 from ops.rehearsal.tools import PROJECT, ToolError, run
 
 INDEX = PROJECT / ".lab" / "bin" / "charts" / "index.json"
 RELEASE_NAME = "meta.helm.sh/release-name"
 SECONDS = 10.0
-OURS = {
-    "kubelet-serving-cert-approver": "kubelet-serving-cert-approver",
-    "platform-backup": "backup",
+APPROVER = "kubelet-serving-cert-approver"
+WITHOUT_CHART = {
+    APPROVER: APPROVER,  # a part of metrics-server's layer, and no chart's
+    **{layer.namespace: layer.name for layer in LAYERS.values() if layer.namespace},
 }
-"""Layers without a chart, by the namespace of their workloads."""
+"""What no chart installs, by the namespace of its workloads."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ def layers() -> list[Layer]:
         name: Layer(name, one["version"], sources.get(name, "published"))
         for name, one in found.items()
     }
-    for name in OURS.values():
+    for name in WITHOUT_CHART.values():
         result[name] = Layer(name, "", "no chart")
     for one in objects:
         layer = result.get(_layer_of(one["metadata"]))
@@ -126,7 +128,7 @@ def _get(kinds: str) -> list[dict[str, Any]]:
 
 def _layer_of(metadata: Mapping[str, Any]) -> str:
     release = str(metadata.get("annotations", {}).get(RELEASE_NAME, ""))
-    return release or OURS.get(str(metadata["namespace"]), "")
+    return release or WITHOUT_CHART.get(str(metadata["namespace"]), "")
 
 
 def _pods(workload: Mapping[str, Any]) -> tuple[int, int]:

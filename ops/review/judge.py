@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.resource_types import CONFIGURATION, GATE, MACHINE, RELEASE
+from config.layers import LAYERS
 from ops.engine.preview import Change, Preview
 from ops.review import charts, kubernetes, talos, vsphere
 from ops.review.charts import ChartChange
@@ -14,24 +15,10 @@ from ops.review.difference import Leaf, leaves
 from ops.review.verdict import Effect, Verdict
 
 HEALTHY = "-healthy"
-LAYERS: Mapping[str, str] = {
-    "platform:vsphere:Machines": "machines",
-    "platform:talos:Image": "image",
-    "platform:talos:Identity": "identity",
-    "platform:talos:Nodes": "nodes",
-    "platform:talos:Cluster": "cluster",
-    "platform:kubernetes:Foundation": "foundation",
-    "platform:kubernetes:Cilium": "cilium",
-    "platform:kubernetes:MetricsServer": "metrics-server",
-    "platform:kubernetes:MetalLB": "metallb",
-    "platform:kubernetes:CertManager": "cert-manager",
-    "platform:kubernetes:Traefik": "traefik",
-    "platform:kubernetes:ArgoCD": "argo-cd",
-    "platform:kubernetes:Backup": "backup",
-}
-"""Layers by the type of their component, in the order in which they stand on each other."""
-STACK = "stack"
-LAYER_ORDER = (STACK, *LAYERS.values(), "unknown layer")
+STACK, UNKNOWN = "stack", "unknown layer"
+LAYER_ORDER = (STACK, *LAYERS, UNKNOWN)
+NAMES: Mapping[str, str] = {layer.type: layer.name for layer in LAYERS.values()}
+"""Layers by the type of their component."""
 RULES = {**vsphere.RULES, **talos.RULES}
 GOES_ALONG = frozenset(("NetworkPolicy", "Secret", "Service", "CronJob", "Job", "Certificate"))
 """Kinds that nobody misses once the layer which they belong to is gone."""
@@ -59,9 +46,9 @@ class Judged:
 def layer_of(change: Change) -> str:
     """Give the layer of a change."""
     for kind in (*change.ancestry, change.type):
-        if kind in LAYERS:
-            return LAYERS[kind]
-    return STACK if not change.ancestry or change.type.startswith("pulumi:") else LAYER_ORDER[-1]
+        if kind in NAMES:
+            return NAMES[kind]
+    return STACK if not change.ancestry or change.type.startswith("pulumi:") else UNKNOWN
 
 
 def machine_names(preview: Preview) -> list[str]:

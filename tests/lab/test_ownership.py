@@ -10,13 +10,12 @@ import pytest
 import yaml
 
 from components.gitops.generated import folder
-from components.gitops.root import root_application
 from config import load_file, versions
 from config.placeholders import IN_LAB
 from ops.drift.finding import ARGOCD, PULUMI
 from ops.drift.ownership import Thing, table
 from tests.lab.kustomize import Object, build, identity
-from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, run_production
+from tests.unit.recorder import ROOT, Platform, install_talosctl, plain, root_of, run_production
 
 SETTINGS = load_file(ROOT / "Pulumi.prod.yaml")
 CLUSTER_URL = "https://kubernetes.default.svc"
@@ -65,7 +64,7 @@ def applications() -> list[Object]:
                 made = yaml.safe_load(text)
                 assert "{{" not in text
                 found.append({"apiVersion": one["apiVersion"], "kind": "Application", **made})
-    return [root_application(SETTINGS, ROOT), *found]
+    return [root_of(SETTINGS), *found]
 
 
 def overlays(applicationset: Object) -> list[Path]:

@@ -18,7 +18,7 @@ WITH_SERVICES = True
 PACK = ("--policy-pack", str(PROJECT / "ops" / "policies"))
 BREACHES = {
     "machine-secrets-stay": (
-        "components/talos/cluster.py",
+        "components/talos/identity.py",
         "protect=True,",
         "protect=False,",
         "prod: protect is not true; set `protect=True` in its ResourceOptions",

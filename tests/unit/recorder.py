@@ -21,12 +21,15 @@ from unittest import mock
 
 import pulumi
 import yaml
-from google.protobuf import json_format  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
 from pulumi.runtime.proto import resource_pb2
 
+from components.gitops.generated import folder
+from components.gitops.root import root_application
 from components.kubernetes.manifests import Manifest
+from config import Settings
 from config.secret_keys import SECRET_KEYS
 from tests.unit.certificates import certificate
 
@@ -63,6 +66,8 @@ class Platform:
     secret_outputs: set[str] = field(default_factory=set)
     values: dict[str, Any] = field(default_factory=dict)
     """The stack's outputs."""
+    told: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The outputs of components, by their type."""
 
     def one(self, type_: str, name: str) -> Registered:
         (found,) = (one for one in self.resources if (one.type, one.name) == (type_, name))
@@ -178,6 +183,19 @@ class _Monitor(mocks.MockMonitor):
             )
         )
         return response
+
+    def RegisterResourceOutputs(  # noqa: N802 gRPC's name
+        self, request: resource_pb2.RegisterResourceOutputsRequest
+    ) -> empty_pb2.Empty:
+        kind = request.urn.split("::")[2].rpartition("$")[2]
+        self.platform.told[kind] = json_format.MessageToDict(request.outputs)
+        return empty_pb2.Empty()
+
+
+def root_of(settings: Settings) -> dict[str, Any]:
+    """Give the root Application of settings with Argo CD."""
+    assert settings.services.argocd is not None
+    return root_application(settings.services.argocd, folder(settings), ROOT)
 
 
 def production() -> dict[str, Any]:

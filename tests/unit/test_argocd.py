@@ -6,11 +6,10 @@ import pytest
 import yaml
 
 from components.failures import ToldError
-from components.gitops.root import root_application
 from components.kubernetes.argocd import NAMESPACE, merged, plan
 from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, policies
-from components.kubernetes.isolated_namespace import API_PORT
 from config import load_file
+from config.settings import API_PORT
 from tests.unit.recorder import (
     ROOT,
     Platform,
@@ -18,6 +17,7 @@ from tests.unit.recorder import (
     is_secret,
     plain,
     production,
+    root_of,
     run,
     run_production,
 )
@@ -68,7 +68,7 @@ def test_the_first_installation_has_the_values_that_argocd_will_read() -> None:
 def test_the_root_application_comes_after_the_release_and_is_what_the_command_prints() -> None:
     platform = run_production()
     (root,) = platform.all(APPLICATION)
-    wanted = root_application(load_file(ROOT / "Pulumi.prod.yaml"), ROOT)
+    wanted = root_of(load_file(ROOT / "Pulumi.prod.yaml"))
     assert {key: root.inputs[key] for key in wanted} == wanted
     assert platform.one(RELEASE, "argo-cd").urn in root.dependencies
 

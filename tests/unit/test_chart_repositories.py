@@ -15,7 +15,8 @@ from components import layers
 from components.kubernetes import manifests
 from components.kubernetes.manifests import ManifestError
 from config import parse
-from config.charts import SERVICES, ChartPlan
+from config.charts import ChartPlan
+from config.layers import LAYERS
 from config.settings import Services
 from tests.unit.recorder import production
 
@@ -131,9 +132,10 @@ def test_the_versions_of_another_chart_and_of_what_a_chart_needs_do_not_count() 
 
 def test_every_chart_has_its_key_in_the_settings() -> None:
     keys = {field.alias or name for name, field in Services.model_fields.items()}
+    assert {layer.service for layer in LAYERS.values() if layer.service} == keys
     planned = layers.plans(parse(production()))
-    assert {one.service for one in planned} <= keys
-    assert set(SERVICES) == {one.chart for one in planned}
+    assert [one.chart for one in planned] == [name for name in LAYERS if name in layers.PLANS]
+    assert all(one.service for one in planned)
 
 
 def test_nothing_is_asked_without_charts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,9 @@ import pytest
 import yaml
 
 from components.gitops.generated import SETTINGS, VALUES, check, files, folder, write
-from components.gitops.root import root_application
 from config import Settings, SettingsError, load_file, parse, versions
 from ops.gitops.command import main
-from tests.unit.recorder import ROOT, production
+from tests.unit.recorder import ROOT, production, root_of
 
 PROD = ROOT / "Pulumi.prod.yaml"
 SETTINGS_PATH = "clusters/prod/gitops/settings/settings.yaml"
@@ -165,8 +164,6 @@ def test_without_argocd_there_is_nothing_to_write(repository: Path) -> None:
     settings = changed(lambda raw: raw["services"].pop("argocd"))
     assert write(settings, repository) == []
     check(settings, repository)
-    with pytest.raises(ValueError, match=r"services\.argocd is not set"):
-        root_application(settings, ROOT)
 
 
 # --- What follows from the settings ------------------------------------------------------------
@@ -205,7 +202,7 @@ def test_redis_may_share_a_machine_only_where_there_are_too_few(count: int, *, s
 
 
 def test_the_root_application_comes_from_the_cluster_s_folder() -> None:
-    root = root_application(changed(argocd(revision="production")), ROOT)
+    root = root_of(changed(argocd(revision="production")))
     assert root["spec"]["source"] == {
         "repoURL": "https://github.com/example/platform",
         "targetRevision": "production",
@@ -231,7 +228,7 @@ def test_write_says_what_it_wrote_and_check_is_content_after_it(
 
 def test_root_prints_what_pulumi_makes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["root", str(PROD)]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == root_application(load_file(PROD), ROOT)
+    assert yaml.safe_load(capsys.readouterr().out) == root_of(load_file(PROD))
 
 
 def test_a_stack_file_without_argocd_or_with_faults_is_told(

@@ -50,7 +50,7 @@ def test_the_platforms_routes_win_over_every_other(platform: Platform) -> None:
 
 
 def test_the_names_that_are_kept_follow_the_settings() -> None:
-    assert guardrails.hosts(parse(production())) == {
+    assert guardrails.hosts_of(parse(production()).services) == {
         "argocd.platform.example.com": "argocd",
         "traefik.platform.example.com": "traefik",
     }
@@ -59,6 +59,5 @@ def test_the_names_that_are_kept_follow_the_settings() -> None:
         for name, given in production()["services"].items()
         if name not in {"argocd", "traefik"}
     }
-    without = parse(production() | {"services": services})
-    assert guardrails.hosts(without) == {}
-    assert not any(one.name.startswith("platform-names") for one in guardrails.policies(without))
+    assert guardrails.hosts_of(parse(production() | {"services": services}).services) == {}
+    assert not any(one.name.startswith("platform-names") for one in guardrails.policies({}))

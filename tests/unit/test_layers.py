@@ -16,6 +16,7 @@ import config.versions
 from components import layers
 from components.kubernetes.manifests import Manifest
 from config import SettingsError, parse
+from config.layers import LAYERS
 from config.needed_secrets import needed
 from config.secret_keys import SECRET_KEYS
 from tests.unit import recorder
@@ -89,27 +90,67 @@ def test_what_kubectl_may_keep_of_a_secret_in_its_annotations_is_secret_in_the_s
         assert {"data", "metadata", "stringData"} <= set(one.request.additionalSecretOutputs)
 
 
-def test_each_layer_waits_for_those_that_it_stands_on() -> None:
+def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
     platform = run_production()
-
     by_urn = {one.urn: one for one in platform.resources}
+    names = {layer.type: layer.name for layer in LAYERS.values()}
 
-    def needs(name: str) -> set[str]:
+    def needs(layer: str) -> set[str]:
         """Follow dependencies, those of the components around too: they hold back children."""
         seen: set[str] = set()
-        waiting = [platform.one(RELEASE, name).urn]
+        waiting = [one.urn for one in platform.all(LAYERS[layer].type)]
+        waiting += [one.urn for one in platform.resources if one.request.parent in waiting]
         while waiting:
             urn = waiting.pop()
             if urn not in seen and urn in by_urn:
                 seen.add(urn)
                 waiting += [*by_urn[urn].dependencies, by_urn[urn].request.parent]
-        return {by_urn[urn].name for urn in seen if by_urn[urn].type == RELEASE} - {name}
+        return {names[by_urn[urn].type] for urn in seen if by_urn[urn].type in names} - {layer}
 
-    assert needs("cilium") == set()
-    assert needs("metallb") == needs("cert-manager") == {"cilium"}
-    assert needs("metrics-server") == {"cilium", "cert-manager"}
-    assert needs("traefik") == {"cilium", "metallb", "cert-manager"}
-    assert needs("argo-cd") == {"cilium", "metallb", "cert-manager", "traefik"}
+    def told(layer: str) -> set[str]:
+        below = LAYERS[layer].waits_for(LAYERS)
+        return set(below).union(*map(told, below))
+
+    # Machines and nodes wait for each other's, one after the other.
+    for layer in list(LAYERS)[list(LAYERS).index("cluster") :]:
+        assert needs(layer) == told(layer), layer
+    assert told("argo-cd") >= {"cilium", "metallb", "cert-manager", "traefik"}
+
+
+def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_order() -> None:
+    resources = run_production().resources
+    stack = {one.urn for one in resources if one.type == "pulumi:pulumi:Stack"}
+    tops = {
+        one.type
+        for one in resources
+        if one.type.startswith("platform:") and one.request.parent in {"", *stack}
+    }
+    assert tops == {layer.type for layer in LAYERS.values()}
+    names = list(LAYERS)
+    for number, layer in enumerate(LAYERS.values()):
+        assert {*layer.stands_on, *layer.after} <= set(names[:number]), layer.name
+
+
+def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
+    platform = run_production()
+    told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
+    assert all(told.values())
+    assert told["cluster"] == {"endpoint": "https://172.16.20.250:6443", "version": "1.34.1"}
+    assert told["nodes"]["controlPlanes"]["node01"] == "172.16.20.51"
+    for plan in layers.plans(parse(production())):
+        assert told[plan.chart]["namespace"] == plan.namespace
+        assert told[plan.chart]["version"] == plan.version
+    assert told["backup"]["namespace"] == LAYERS["backup"].namespace
+    assert told["traefik"]["address"] == "172.16.20.100"
+    assert told["argo-cd"]["address"] == "https://argocd.platform.example.com"
+    assert told["cert-manager"]["issuer"] == "letsencrypt-production"
+    assert told["metallb"]["pools"] == {"default": "172.16.20.100-172.16.20.150"}
+    for outputs in told.values():
+        assert "[secret]" not in public_text(outputs)
+        assert not any(f"{key.name}-of-the-test" in str(outputs) for key in SECRET_KEYS)
+    # What is unknown in a preview would show as a change of the component.
+    preview = run(production(), preview=True).told
+    assert {name: preview[layer.type] for name, layer in LAYERS.items()} == told
 
 
 def test_the_api_server_verifies_metrics_server() -> None:

@@ -125,14 +125,15 @@ def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_command_that_help
 def test_what_the_image_factory_refuses_is_told_at_its_setting(
     words: str, key: str, fault: str
 ) -> None:
-    expect(of_factory(SETTINGS, words), key, fault, "", words)
+    expect(of_factory(SETTINGS.site, SETTINGS.talos, words), key, fault, "", words)
 
 
 def test_an_unknown_schematic_is_told_at_its_key() -> None:
     settings = production()
     schematic = "ab" * 32
     settings["talos"] = {"version": "1.13.9", "schematic": schematic}
-    found = of_factory(parse(settings), "got status 404 (Not Found)")
+    model = parse(settings)
+    found = of_factory(model.site, model.talos, "got status 404 (Not Found)")
     assert found.key == "platform:talos.schematic"
     assert "registered" in found.mend
 

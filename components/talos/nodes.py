@@ -1,0 +1,80 @@
+"""Layer Talos: the cluster's machines, one after the other.
+
+The chain: machine 1, its configuration, its health, machine 2, ... so that at most one machine is
+ever touched, at the first installation as at every change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_vsphere as vsphere  # the SDK reads the types of a component's attributes
+import pulumiverse_talos as talos
+
+from components.failures import Questions
+from components.gate import Gate
+from components.talos.node import Node, Shared, as_member
+from components.talos.provider import talos_errors
+from components.talos.rollout import Rollout
+
+if TYPE_CHECKING:
+    from components.talos.identity import Identity
+    from components.vsphere.machines import Machines
+    from config.settings import Settings
+
+
+class Nodes(pulumi.ComponentResource):
+    """Machines that are configured, have joined the cluster and are healthy."""
+
+    joined: pulumi.Output[pulumi.Resource]
+    """Known once the last machine is healthy."""
+    virtual_machines: dict[str, vsphere.VirtualMachine]
+    """By name, in the order of the chain."""
+
+    def __init__(  # noqa: PLR0913 the chain joins all lower layers
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        machines: Machines,
+        identity: Identity,
+        provider: talos.Provider,
+        vsphere_password: pulumi.Output[str],
+        root: Path,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        """Build the chain; control planes come first, workers join what they make."""
+        super().__init__("platform:talos:Nodes", name, None, opts)
+        chain = settings.control_planes + settings.workers
+        rollout = Rollout([as_member(machine) for machine in chain], identity.talosconfig)
+        shared = Shared(
+            settings=settings,
+            root=root,
+            parent=self,
+            machines=machines,
+            identity=identity,
+            provider=provider,
+            vsphere_password=vsphere_password,
+            rollout=rollout,
+            questions=Questions(),
+            on_error=talos_errors("Talos' answer", settings),
+        )
+        self.virtual_machines = {}
+        after: pulumi.Input[pulumi.Resource] = identity.secrets
+        for machine in chain:
+            node = Node(shared, machine, after, bootstraps=machine == chain[0])
+            self.virtual_machines[machine.name] = node.virtual
+            after = node.healthy
+
+        members = {machine.name: str(machine.address) for machine in settings.control_planes}
+        self.joined = Gate(
+            "etcd-members",
+            {"controlPlanes": members},
+            after=after,
+            on_update=rollout.retire(),
+            opts=pulumi.ResourceOptions(parent=self),
+        ).opened
+        workers = {machine.name: str(machine.address) for machine in settings.workers}
+        self.register_outputs({"controlPlanes": members, "workers": workers})
