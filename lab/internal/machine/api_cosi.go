@@ -110,7 +110,7 @@ func (*clusterService) HealthCheck(in *cluster.HealthCheckRequest, stream cluste
 		select {
 		case <-ctx.Done():
 			return status.Error(codes.DeadlineExceeded, line)
-		case <-b.ctx.Done():
+		case <-b.Context().Done():
 			return status.Error(codes.Unavailable, "the machine lost its power")
 		case <-time.After(time.Second):
 		}

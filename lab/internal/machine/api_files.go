@@ -150,7 +150,7 @@ func (f *files) configured() {
 	f.text("/proc/modules", modules.String())
 
 	written, err := provider.Machine().Files()
-	f.boot.logError("files of the configuration", err)
+	f.boot.LogError("files of the configuration", err)
 
 	for _, one := range written {
 		content := one.Content()

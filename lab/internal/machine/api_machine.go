@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -74,7 +75,7 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 	case b.etcd.bootstraps <- request:
 	case <-time.After(memberTimeout):
 		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
-	case <-b.ctx.Done():
+	case <-b.Context().Done():
 		return nil, status.Error(codes.Unavailable, "the machine lost its power")
 	}
 
@@ -190,7 +191,7 @@ func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.Ma
 		select {
 		case <-stream.Context().Done():
 			return stream.Context().Err()
-		case <-b.ctx.Done():
+		case <-b.Context().Done():
 			return nil
 		case event := <-watcher:
 			if in.WithActorId != "" && in.WithActorId != event.ActorId {
@@ -236,7 +237,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 			}
 		}
 
-		if !in.Follow || stream.Context().Err() != nil || !b.sleep(tick) {
+		if !in.Follow || stream.Context().Err() != nil || !b.Sleep(lifetime.Tick) {
 			return nil
 		}
 

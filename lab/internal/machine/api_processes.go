@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	corev1 "k8s.io/api/core/v1"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // playedNote is what stands where a container's process would: it is played by the lab's own program.
@@ -326,7 +328,7 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 			continue
 		}
 
-		if !in.Follow || stream.Context().Err() != nil || !b.sleep(tick) {
+		if !in.Follow || stream.Context().Err() != nil || !b.Sleep(lifetime.Tick) {
 			return nil
 		}
 	}

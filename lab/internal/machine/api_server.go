@@ -75,7 +75,7 @@ func (b *boot) serve() {
 
 	listener, err := b.listen()
 	if err != nil {
-		b.logError("machine API", err)
+		b.LogError("machine API", err)
 
 		return
 	}
@@ -84,9 +84,9 @@ func (b *boot) serve() {
 	b.api = api
 	b.mu.Unlock()
 
-	b.goroutine(func() { _ = api.server.Serve(listener) })
+	b.Go(func() { _ = api.server.Serve(listener) })
 
-	if b.ctx.Err() != nil { // halted meanwhile: nobody else stops this server
+	if b.IsOver() { // halted meanwhile: nobody else stops this server
 		api.stop()
 	}
 }
@@ -95,7 +95,7 @@ func (b *boot) serve() {
 func (b *boot) listen() (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
 		listener, err := b.namespace.Listen("tcp", ":"+strconv.Itoa(apiPort))
-		if err == nil || attempt == 20 || !b.sleep(100*time.Millisecond) {
+		if err == nil || attempt == 20 || !b.Sleep(100*time.Millisecond) {
 			return listener, err
 		}
 	}
@@ -119,7 +119,7 @@ func (a *apiServer) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 
 	if err != nil {
-		a.boot.logError("machine API certificate", err)
+		a.boot.LogError("machine API certificate", err)
 
 		return nil, err
 	}

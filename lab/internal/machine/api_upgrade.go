@@ -27,7 +27,7 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 		return version, nil
 	}
 
-	ctx, cancel := context.WithTimeout(b.ctx, memberTimeout)
+	ctx, cancel := context.WithTimeout(b.Context(), memberTimeout)
 	defer cancel()
 
 	if err := b.etcd.validateForUpgrade(ctx); err != nil {
@@ -91,7 +91,7 @@ func (*lifecycleService) Upgrade(in *machineapi.LifecycleServiceUpgradeRequest, 
 		return err
 	}
 
-	if !b.sleep(min(b.options().InstallDelay, time.Minute)) {
+	if !b.Sleep(min(b.options().InstallDelay, time.Minute)) {
 		return status.Error(codes.Unavailable, "the machine lost its power")
 	}
 

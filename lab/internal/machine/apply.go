@@ -79,7 +79,7 @@ func (b *boot) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfi
 		details += fmt.Sprintf("\nThe config is applied in 'try' mode and will be automatically reverted back in %s", timeout)
 	}
 
-	b.log.Info("configuration applied", "mode", mode.String())
+	b.Log.Info("configuration applied", "mode", mode.String())
 
 	if err := b.commit(mode, provider, timeout); err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (b *boot) rollbackAfter(timeout time.Duration) {
 	defer b.mu.Unlock()
 
 	b.rollback = time.AfterFunc(timeout, func() {
-		b.log.Info("rolling back the configuration")
+		b.Log.Info("rolling back the configuration")
 		b.activate(before)
 	})
 }

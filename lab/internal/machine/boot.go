@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,22 +19,18 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/network"
 )
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
 const faultsFolder = "unreachable"
 
-// tick is the pace of the loops that look after a machine.
-const tick = 250 * time.Millisecond
-
 // boot is a running system: everything between a machine's power on and its next power off.
 type boot struct {
+	*lifetime.Lifetime
+
 	machine   *machine
-	log       *slog.Logger
-	ctx       context.Context //nolint:containedctx // the life of the system is the context
-	cancel    context.CancelFunc
-	wait      sync.WaitGroup
 	namespace *network.Namespace
 	hardware  Hardware
 	// id is /proc/sys/kernel/random/boot_id.
@@ -53,8 +48,6 @@ type boot struct {
 	node            *node
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
-	// stopping is closed when the services are to stop (reboot, reset, shutdown, upgrade).
-	stopping chan struct{}
 
 	applying sync.Mutex
 
@@ -74,18 +67,14 @@ func newBoot(m *machine) (*boot, error) {
 		return nil, err
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
 	b := &boot{
+		Lifetime:   lifetime.New(context.Background(), m.serviceLog("machined")),
 		machine:    m,
-		log:        m.serviceLog("machined"),
-		ctx:        ctx,
-		cancel:     cancel,
 		hardware:   m.vm(),
 		id:         uuid.NewString(),
 		begun:      time.Now(),
 		meta:       stored,
 		configured: make(chan struct{}),
-		stopping:   make(chan struct{}),
 	}
 
 	b.platform, b.platformProblem = readPlatformNetwork(b.hardware.GuestInfo)
@@ -96,14 +85,14 @@ func newBoot(m *machine) (*boot, error) {
 	b.secrets = newSecrets(b)
 	b.node = newNode(b)
 
-	if b.resources, err = newResources(ctx); err != nil {
-		cancel()
+	if b.resources, err = newResources(b.Context()); err != nil {
+		b.Cut()
 
 		return nil, err
 	}
 
 	if b.namespace, err = b.options().Bridge.NewNamespace(linkName(b.hardware.ID)); err != nil {
-		cancel()
+		b.Cut()
 
 		return nil, err
 	}
@@ -120,14 +109,9 @@ func linkName(id string) string {
 
 func (b *boot) options() Options { return b.machine.fleet.options }
 
-// goroutine runs a part of the system; power off waits for its end.
-func (b *boot) goroutine(part func()) {
-	b.wait.Go(part)
-}
-
 // halt kills everything at once and returns when nothing of the system is left.
 func (b *boot) halt() {
-	b.cancel()
+	b.Cut()
 	b.cancelRollback()
 
 	if api := b.server(); api != nil {
@@ -136,29 +120,29 @@ func (b *boot) halt() {
 
 	b.etcd.kill()
 	b.plane.kill()
-	b.wait.Wait()
+	b.Wait()
 
 	if err := b.namespace.Close(); err != nil {
-		b.log.Error("namespace not closed", "error", err)
+		b.Log.Error("namespace not closed", "error", err)
 	}
 }
 
 // run is the system from the boot loader to its end.
 func (b *boot) run() {
-	b.goroutine(b.shipLogs)
+	b.Go(b.shipLogs)
 
-	if !b.sleep(b.options().BootDelay) {
+	if !b.Sleep(b.options().BootDelay) {
 		return
 	}
 
 	b.setStage(runtime.MachineStageBooting)
-	b.goroutine(b.watchCable)
+	b.Go(b.watchCable)
 	b.startPlatformNetwork()
-	b.goroutine(b.publish)
+	b.Go(b.publish)
 
 	provider, err := b.initialConfig()
 	if err != nil {
-		b.log.Error("the machine configuration is not usable, the machine waits in maintenance mode", "error", err)
+		b.Log.Error("the machine configuration is not usable, the machine waits in maintenance mode", "error", err)
 	}
 
 	b.services.running("machined", "apid", "containerd", "udevd")
@@ -167,7 +151,7 @@ func (b *boot) run() {
 		b.setStage(runtime.MachineStageMaintenance)
 		b.serve()
 
-		if !b.await(b.configured) {
+		if !b.Await(b.configured) {
 			return
 		}
 	} else {
@@ -254,7 +238,7 @@ func (b *boot) setStage(stage runtime.MachineStage) {
 	b.stage = stage
 	b.mu.Unlock()
 
-	b.log.Info("stage " + stage.String())
+	b.Log.Info("stage " + stage.String())
 }
 
 func (b *boot) currentStage() runtime.MachineStage {
@@ -291,9 +275,9 @@ func (b *boot) changeMeta(change func(*installation)) error {
 // without an address stays unreachable.
 func (b *boot) startPlatformNetwork() {
 	if b.platformProblem != nil {
-		b.log.Error("guestinfo.metadata is not usable, the machine has no address", "error", b.platformProblem)
+		b.Log.Error("guestinfo.metadata is not usable, the machine has no address", "error", b.platformProblem)
 	} else if b.platform == nil || len(b.platform.Addresses) == 0 {
-		b.log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
+		b.Log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
 	}
 
 	b.applyNetwork(nil)
@@ -310,16 +294,16 @@ func (b *boot) applyNetwork(provider config.Provider) {
 
 	for _, address := range old {
 		if !slices.Contains(wanted, address) {
-			b.logError("address not removed", b.namespace.RemoveAddress(address))
+			b.LogError("address not removed", b.namespace.RemoveAddress(address))
 		}
 	}
 
 	for _, address := range wanted {
-		b.logError("address not added", b.namespace.AddAddress(address))
+		b.LogError("address not added", b.namespace.AddAddress(address))
 	}
 
 	if gateway.IsValid() {
-		b.logError("default route not set", b.namespace.SetDefaultRoute(gateway))
+		b.LogError("default route not set", b.namespace.SetDefaultRoute(gateway))
 	}
 }
 
@@ -410,51 +394,13 @@ func (b *boot) watchCable() {
 	fault := filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)
 	plugged := true
 
-	for ; b.ctx.Err() == nil; b.sleep(tick) {
+	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
 		_, err := os.Stat(fault)
 		if wanted := err != nil; wanted != plugged {
-			b.log.Warn("cable", "plugged", wanted, "fault", fault)
-			b.logError("cable", b.namespace.SetLink(wanted))
+			b.Log.Warn("cable", "plugged", wanted, "fault", fault)
+			b.LogError("cable", b.namespace.SetLink(wanted))
 			plugged = wanted
 		}
-	}
-}
-
-// sleep waits; false when the power goes first.
-func (b *boot) sleep(duration time.Duration) bool {
-	timer := time.NewTimer(duration)
-	defer timer.Stop()
-
-	select {
-	case <-b.ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// await waits for a channel; false when the power goes first.
-func (b *boot) await(ready <-chan struct{}) bool {
-	select {
-	case <-b.ctx.Done():
-		return false
-	case <-ready:
-		return true
-	}
-}
-
-func (b *boot) isStopping() bool {
-	select {
-	case <-b.stopping:
-		return true
-	default:
-		return b.ctx.Err() != nil
-	}
-}
-
-func (b *boot) logError(what string, err error) {
-	if err != nil && b.ctx.Err() == nil {
-		b.log.Error(what, "error", err)
 	}
 }
 

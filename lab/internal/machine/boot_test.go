@@ -1,10 +1,11 @@
 package machine
 
 import (
-	"context"
 	"log/slog"
 	"testing"
 	"time"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // testBoot is a running system without a network: what needs none of its parts can be tested on it.
@@ -14,13 +15,11 @@ func testBoot(t *testing.T, hostname string) *boot {
 	fleet := NewFleet(Options{Dir: t.TempDir()})
 	m := newMachine(fleet, t.TempDir(), Hardware{Name: hostname})
 
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(cancel)
-
 	b := &boot{
-		machine: m, log: slog.New(slog.DiscardHandler), ctx: ctx, cancel: cancel, begun: time.Now(),
-		platform: &platformNetwork{Hostname: hostname}, stopping: make(chan struct{}), configured: make(chan struct{}),
+		Lifetime: lifetime.New(t.Context(), slog.New(slog.DiscardHandler)), machine: m, begun: time.Now(),
+		platform: &platformNetwork{Hostname: hostname}, configured: make(chan struct{}),
 	}
+	t.Cleanup(b.Cut)
 	b.services, b.plane, b.secrets, b.node = newServices(b), newPlane(b), newSecrets(b), newNode(b)
 
 	return b

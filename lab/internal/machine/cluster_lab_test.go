@@ -15,6 +15,8 @@ import (
 	"time"
 
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const (
@@ -378,7 +380,7 @@ func cable(w *world) {
 		w.Fatal(err)
 	}
 
-	time.Sleep(2 * tick)
+	time.Sleep(2 * lifetime.Tick)
 
 	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(apiPort)), time.Second); err == nil {
 		conn.Close()

@@ -54,7 +54,7 @@ func (e *etcd) run() {
 
 	b.services.set("etcd", statePreparing, "Running pre state")
 
-	for !b.isStopping() {
+	for !b.IsStopping() {
 		provider := b.provider()
 
 		err := b.secrets.writeEtcd(provider)
@@ -66,9 +66,9 @@ func (e *etcd) run() {
 			break
 		}
 
-		b.log.Warn("etcd does not start yet", "error", err)
+		b.Log.Warn("etcd does not start yet", "error", err)
 
-		if !b.sleep(joinInterval) {
+		if !b.Sleep(joinInterval) {
 			return
 		}
 	}
@@ -86,14 +86,14 @@ func (e *etcd) begin(provider config.Provider) error {
 
 	for {
 		if time.Since(nagged) > time.Minute {
-			e.boot.log.Info("etcd waits to join the cluster; if this is its first machine: talosctl bootstrap")
+			e.boot.Log.Info("etcd waits to join the cluster; if this is its first machine: talosctl bootstrap")
 			nagged = time.Now()
 		}
 
 		select {
-		case <-e.boot.ctx.Done():
+		case <-e.boot.Context().Done():
 			return nil
-		case <-e.boot.stopping:
+		case <-e.boot.Stopping():
 			return nil
 		case request := <-e.bootstraps:
 			err := e.bootstrap(provider, request)
@@ -117,7 +117,7 @@ func (e *etcd) watch() {
 
 	var err error
 
-	for ; !e.boot.isStopping(); e.boot.sleep(probeInterval(err)) {
+	for ; !e.boot.IsStopping(); e.boot.Sleep(probeInterval(err)) {
 		if client == nil {
 			if client, err = e.client(loopback4); err != nil {
 				e.boot.services.health("etcd", err)
@@ -128,12 +128,12 @@ func (e *etcd) watch() {
 			defer client.Close()
 		}
 
-		ctx, cancel := context.WithTimeout(e.boot.ctx, dialTimeout)
+		ctx, cancel := context.WithTimeout(e.boot.Context(), dialTimeout)
 		_, err = client.Get(ctx, "health")
 
 		cancel()
 
-		if !e.boot.isStopping() {
+		if !e.boot.IsStopping() {
 			e.boot.services.health("etcd", err)
 		}
 	}

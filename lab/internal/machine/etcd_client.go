@@ -38,7 +38,7 @@ func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 	}
 
 	return clientv3.New(clientv3.Config{
-		Context:     e.boot.ctx,
+		Context:     e.boot.Context(),
 		Endpoints:   endpoints,
 		DialTimeout: dialTimeout,
 		TLS:         &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12},

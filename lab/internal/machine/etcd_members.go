@@ -44,7 +44,7 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 		return false, err
 	}
 
-	e.boot.goroutine(func() {
+	e.boot.Go(func() {
 		defer client.Close()
 
 		e.promote(client, id)
@@ -71,7 +71,7 @@ func (e *etcd) peers(provider config.Provider) []netip.Addr {
 // addMember replaces a member of the machine's name by a new learner (services/etcd.go, addMember and
 // buildInitialCluster): a machine without etcd data that is a member has lost its disk.
 func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, id uint64, err error) {
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.boot.ctx), memberTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.boot.Context()), memberTimeout)
 	defer cancel()
 
 	name := e.boot.hostname()
@@ -111,19 +111,19 @@ func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, 
 
 // promote makes the learner a voter as soon as it has caught up.
 func (e *etcd) promote(client *clientv3.Client, id uint64) {
-	for !e.boot.isStopping() {
-		ctx, cancel := context.WithTimeout(e.boot.ctx, memberTimeout)
+	for !e.boot.IsStopping() {
+		ctx, cancel := context.WithTimeout(e.boot.Context(), memberTimeout)
 		_, err := client.MemberPromote(ctx, id)
 
 		cancel()
 
 		if err == nil || errors.Is(err, rpctypes.ErrMemberNotLearner) || errors.Is(err, rpctypes.ErrMemberNotFound) {
-			e.boot.log.Info("etcd member is a voter")
+			e.boot.Log.Info("etcd member is a voter")
 
 			return
 		}
 
-		if !e.boot.sleep(promoteInterval) {
+		if !e.boot.Sleep(promoteInterval) {
 			return
 		}
 	}

@@ -48,7 +48,7 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
-	if e.boot.isStopping() {
+	if e.boot.IsStopping() {
 		return nil
 	}
 
@@ -124,7 +124,7 @@ func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) err
 		initial = nil
 	}
 
-	e.boot.log.Info("etcd bootstrap", "recover", request.recover)
+	e.boot.Log.Info("etcd bootstrap", "recover", request.recover)
 	e.boot.machine.fleet.kwok.restart(provider.Cluster().ID())
 
 	return e.start(provider, initial)

@@ -46,7 +46,7 @@ func (e *events) task(name string, action machineapi.TaskEvent_Action) {
 func (e *events) publish(payload proto.Message) {
 	data, err := proto.Marshal(payload)
 	if err != nil {
-		e.boot.logError("event", err)
+		e.boot.LogError("event", err)
 
 		return
 	}

@@ -12,7 +12,7 @@ import (
 // applyFirewall makes the kernel hold the firewall of a configuration. It counts at once, for new connections too while
 // a configuration is only tried.
 func (b *boot) applyFirewall(provider config.Provider) {
-	b.logError("firewall", b.namespace.SetFirewall(wantedFirewall(provider)))
+	b.LogError("firewall", b.namespace.SetFirewall(wantedFirewall(provider)))
 }
 
 // wantedFirewall is nil when a configuration has none, as Talos 1.13.9 decides (nftables_chain_config.go): the default

@@ -53,16 +53,16 @@ func (n *node) run() {
 	b := n.boot
 
 	rotate := rotates(b.provider())
-	b.logError("kubelet", n.serving.load(rotate))
-	b.goroutine(n.serve)
+	b.LogError("kubelet", n.serving.load(rotate))
+	b.Go(n.serve)
 	b.services.running("kubelet")
 
 	var last string
 
-	for ; !b.isStopping(); b.sleep(kubeletInterval) {
+	for ; !b.IsStopping(); b.Sleep(kubeletInterval) {
 		if wanted := rotates(b.provider()); wanted != rotate {
 			rotate = wanted
-			b.logError("kubelet", n.serving.load(rotate))
+			b.LogError("kubelet", n.serving.load(rotate))
 		}
 
 		if b.provider().Machine().Kubelet().SkipNodeRegistration() {
@@ -74,8 +74,8 @@ func (n *node) run() {
 		if apierrors.IsUnauthorized(err) {
 			// The certificate is of a cluster that is gone: ask for another one.
 			n.connect(nil)
-			b.logError("kubelet", os.RemoveAll(b.machine.path(kubeletFolder)))
-			b.logError("kubelet", n.serving.load(rotate))
+			b.LogError("kubelet", os.RemoveAll(b.machine.path(kubeletFolder)))
+			b.LogError("kubelet", n.serving.load(rotate))
 		}
 
 		if err != nil {
@@ -93,7 +93,7 @@ func (n *node) sync(rotate bool) error {
 	b := n.boot
 	provider := b.provider()
 
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
 
 	client := n.connection()

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -107,7 +108,7 @@ func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) 
 			return nil //nolint:nilerr // the reader went
 		}
 
-		if options.Get("follow") != "true" || r.Context().Err() != nil || n.boot.isStopping() {
+		if options.Get("follow") != "true" || r.Context().Err() != nil || n.boot.IsStopping() {
 			return nil
 		}
 
@@ -115,7 +116,7 @@ func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) 
 			flusher.Flush()
 		}
 
-		if !n.boot.sleep(tick) {
+		if !n.boot.Sleep(lifetime.Tick) {
 			return nil
 		}
 

@@ -22,6 +22,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // kubeletPort serves the kubelet's API: https://NODE:10250.
@@ -40,7 +42,7 @@ func (n *node) serve() {
 
 	listener, err := b.namespace.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
 	if err != nil {
-		b.logError("kubelet's port", err)
+		b.LogError("kubelet's port", err)
 
 		return
 	}
@@ -57,8 +59,8 @@ func (n *node) serve() {
 
 	done := make(chan struct{})
 
-	b.goroutine(func() {
-		for !b.isStopping() && b.sleep(tick) {
+	b.Go(func() {
+		for !b.IsStopping() && b.Sleep(lifetime.Tick) {
 		}
 
 		server.Close()
@@ -66,7 +68,7 @@ func (n *node) serve() {
 	})
 
 	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		b.logError("kubelet's port", err)
+		b.LogError("kubelet's port", err)
 	}
 
 	<-done

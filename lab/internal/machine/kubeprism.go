@@ -95,16 +95,16 @@ func (b *boot) runKubePrism() {
 
 	listener, err := b.namespace.Listen("tcp", net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port())))
 	if err != nil {
-		b.logError("KubePrism", err)
+		b.LogError("KubePrism", err)
 
 		return
 	}
 
-	stop := context.AfterFunc(b.ctx, func() { listener.Close() })
+	stop := context.AfterFunc(b.Context(), func() { listener.Close() })
 	defer stop()
 
 	balance := balancer{dial: b.namespace.DialContext, targets: b.apiServers}
-	balance.serve(b.ctx, listener)
+	balance.serve(b.Context(), listener)
 }
 
 // apiServers are the addresses of all control planes' API servers, this machine's own first.
@@ -150,7 +150,7 @@ func (b *boot) dial(ctx context.Context, network, address string) (net.Conn, err
 
 // answers says whether a TCP port can be reached from the machine.
 func (b *boot) answers(address netip.Addr, port int) bool {
-	ctx, cancel := context.WithTimeout(b.ctx, upstreamTimeout)
+	ctx, cancel := context.WithTimeout(b.Context(), upstreamTimeout)
 	defer cancel()
 
 	conn, err := b.namespace.DialContext(ctx, "tcp", net.JoinHostPort(address.String(), fmt.Sprint(port)))

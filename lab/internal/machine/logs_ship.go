@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const (
@@ -189,7 +191,7 @@ func (b *boot) shipLogs() {
 		sequence int
 	)
 
-	for ; b.ctx.Err() == nil; b.sleep(tick) {
+	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
 		if provider := b.provider(); provider != known {
 			known = provider
 			b.reship(shippers, destinations(provider))
@@ -205,7 +207,7 @@ func (b *boot) shipLogs() {
 				sequence++
 
 				for _, one := range shippers {
-					b.logError("log line", one.take(service, parsed, b.begun, sequence))
+					b.LogError("log line", one.take(service, parsed, b.begun, sequence))
 				}
 			}
 		}
@@ -227,11 +229,11 @@ func (b *boot) reship(shippers map[string]*running, wanted []destination) {
 		keep[key] = true
 
 		if shippers[key] == nil {
-			ctx, cancel := context.WithCancel(b.ctx)
+			ctx, cancel := context.WithCancel(b.Context())
 			one := &running{newShipper(to, b.dial), cancel}
 			shippers[key] = one
 
-			b.goroutine(func() { one.run(ctx) })
+			b.Go(func() { one.run(ctx) })
 		}
 	}
 

@@ -34,7 +34,7 @@ func (b *boot) applyManifests() error {
 		return err
 	}
 
-	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
 
 	if err := applyBootstrapRights(ctx, client, provider); err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const (
@@ -80,17 +82,17 @@ func (p *plane) run() {
 	b := p.boot
 
 	for !b.services.isUp("etcd") {
-		if !b.sleep(tick) || b.isStopping() {
+		if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 			return
 		}
 	}
 
-	b.goroutine(p.probe)
-	b.goroutine(p.serveCluster)
+	b.Go(p.probe)
+	b.Go(p.serveCluster)
 
 	var done config.Provider
 
-	for ; !b.isStopping(); b.sleep(tick) {
+	for ; !b.IsStopping(); b.Sleep(lifetime.Tick) {
 		provider := b.provider()
 		if provider == done {
 			continue
@@ -100,8 +102,8 @@ func (p *plane) run() {
 		if err == nil {
 			done = provider
 		} else if !errors.Is(err, errNotYet) {
-			b.logError("control plane", err)
-			b.sleep(time.Second)
+			b.LogError("control plane", err)
+			b.Sleep(time.Second)
 		}
 	}
 }
@@ -151,7 +153,7 @@ func (p *plane) ensure(c component) error {
 			return nil
 		}
 
-		p.boot.log.Info("static pod changes", "pod", c.name)
+		p.boot.Log.Info("static pod changes", "pod", c.name)
 		old.process.stop(podGrace)
 	}
 
@@ -164,7 +166,7 @@ func (p *plane) ensure(c component) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	if p.boot.isStopping() {
+	if p.boot.IsStopping() {
 		return nil
 	}
 
@@ -218,7 +220,7 @@ func (p *plane) kill() { p.stop(0) }
 // that is well less so, though still more often than Talos and the kubelet do: a world's processors are few.
 func probeInterval(problem error) time.Duration {
 	if problem != nil {
-		return 2 * tick
+		return 2 * lifetime.Tick
 	}
 
 	return 2 * time.Second
@@ -231,7 +233,7 @@ func (p *plane) probe() {
 
 	var problems error
 
-	for ; !p.boot.isStopping(); p.boot.sleep(probeInterval(problems)) {
+	for ; !p.boot.IsStopping(); p.boot.Sleep(probeInterval(problems)) {
 		pods := p.snapshot()
 		if problems = nil; len(pods) == 0 {
 			problems = errNotYet
@@ -255,7 +257,7 @@ func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
 		return errors.New("not running")
 	}
 
-	ctx, cancel := context.WithTimeout(p.boot.ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(p.boot.Context(), probeTimeout)
 	defer cancel()
 
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, pod.probe, nil)
@@ -309,19 +311,19 @@ func (p *plane) serveCluster() {
 	b := p.boot
 
 	for !p.isReady(kubeAPIServer) {
-		if !b.sleep(tick) || b.isStopping() {
+		if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 			return
 		}
 	}
 
-	for !b.isStopping() {
+	for !b.IsStopping() {
 		err := b.applyManifests()
 		if err == nil {
 			break
 		}
 
-		b.logError("bootstrap manifests", err)
-		b.sleep(time.Second)
+		b.LogError("bootstrap manifests", err)
+		b.Sleep(time.Second)
 	}
 
 	b.machine.fleet.kwok.ensure(b.hardware.ID, b.provider())

@@ -119,7 +119,7 @@ func (m *machine) powerOn() {
 
 	m.log.Info("power on")
 	m.setBoot(b)
-	b.goroutine(b.run)
+	b.Go(b.run)
 }
 
 // powerOff is a job: kill everything that runs on the machine.

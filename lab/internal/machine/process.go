@@ -58,7 +58,7 @@ func (b *boot) startProcess(name string, arguments, environment []string) *proce
 		arguments:   arguments,
 		environment: append(slices.Clone(b.options().Environment), environment...),
 		launch:      b.namespace.Start,
-		log:         b.log,
+		log:         b.Log,
 	})
 }
 

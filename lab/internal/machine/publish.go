@@ -22,6 +22,8 @@ import (
 	timeresource "github.com/siderolabs/talos/pkg/machinery/resources/time"
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
 	"google.golang.org/protobuf/proto"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const systemDiskName = "sda"
@@ -35,7 +37,7 @@ func (b *boot) publish() {
 		reported  machineapi.MachineStatusEvent
 	)
 
-	for ; b.ctx.Err() == nil; b.sleep(tick) {
+	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
 		provider := b.provider()
 		if provider != nil && provider != published {
 			b.publishConfig(provider)
@@ -94,11 +96,11 @@ func (b *boot) publishHardware() {
 func (b *boot) publishConfig(provider talosconfig.Provider) {
 	wanted := config.NewMachineConfig(provider)
 
-	if old, err := b.resources.Get(b.ctx, wanted.Metadata()); err == nil {
+	if old, err := b.resources.Get(b.Context(), wanted.Metadata()); err == nil {
 		wanted.Metadata().SetVersion(old.Metadata().Version())
-		b.logError("machine configuration", b.resources.Update(b.ctx, wanted))
+		b.LogError("machine configuration", b.resources.Update(b.Context(), wanted))
 	} else {
-		b.logError("machine configuration", b.resources.Create(b.ctx, wanted))
+		b.LogError("machine configuration", b.resources.Create(b.Context(), wanted))
 	}
 
 	if !provider.CompleteForBoot() {
@@ -145,7 +147,7 @@ func (b *boot) volumes() []volume {
 func (b *boot) publishNetwork() {
 	addresses, err := b.namespace.Addresses()
 	if err != nil {
-		b.logError("addresses", err)
+		b.LogError("addresses", err)
 
 		return
 	}
@@ -244,15 +246,15 @@ func (b *boot) publishCluster(provider talosconfig.Provider) {
 
 func (b *boot) publishEtcdMember() {
 	member := etcdresource.NewMember(etcdresource.NamespaceName, etcdresource.LocalMemberID)
-	_, err := b.resources.Get(b.ctx, member.Metadata())
+	_, err := b.resources.Get(b.Context(), member.Metadata())
 
 	switch {
 	case !b.services.isUp("etcd"):
 		if err == nil {
-			b.logError("etcd member", b.resources.Destroy(b.ctx, member.Metadata()))
+			b.LogError("etcd member", b.resources.Destroy(b.Context(), member.Metadata()))
 		}
 	case err != nil:
-		if id, err := b.etcd.memberID(b.ctx); err == nil {
+		if id, err := b.etcd.memberID(b.Context()); err == nil {
 			put(b, member, func(r *etcdresource.Member) { r.TypedSpec().MemberID = etcdresource.FormatMemberID(id) })
 		}
 	}

@@ -98,27 +98,27 @@ func newResources(ctx context.Context) (state.State, error) {
 
 // put creates a resource or changes the one that is there; nothing happens when it is the same already.
 func put[T resource.Resource](b *boot, wanted T, fill func(T)) {
-	err := safe.StateModify(b.ctx, b.resources, wanted, func(r T) error {
+	err := safe.StateModify(b.Context(), b.resources, wanted, func(r T) error {
 		fill(r)
 
 		return nil
 	})
 
-	b.logError("resource "+wanted.Metadata().ID(), err)
+	b.LogError("resource "+wanted.Metadata().ID(), err)
 }
 
 // keepOnly removes the resources of a kind whose ID is not wanted any more.
 func keepOnly[T resource.Resource](b *boot, kind *resource.Metadata, wanted map[resource.ID]bool) {
-	list, err := safe.StateList[T](b.ctx, b.resources, kind)
+	list, err := safe.StateList[T](b.Context(), b.resources, kind)
 	if err != nil {
-		b.logError("resources", err)
+		b.LogError("resources", err)
 
 		return
 	}
 
 	for present := range list.All() {
 		if !wanted[present.Metadata().ID()] {
-			b.logError("resource", b.resources.Destroy(b.ctx, present.Metadata()))
+			b.LogError("resource", b.resources.Destroy(b.Context(), present.Metadata()))
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const (
@@ -17,22 +19,22 @@ const (
 // startEverything is the end of Talos' boot sequence: all services, and "running" once they are up.
 // Before a control plane's etcd is bootstrapped or has joined, the machine is still booting.
 func (b *boot) startEverything() {
-	b.goroutine(b.announce)
+	b.Go(b.announce)
 	b.services.running("cri", "syslogd", "auditd")
-	b.goroutine(b.runKubePrism)
-	b.goroutine(b.node.run)
+	b.Go(b.runKubePrism)
+	b.Go(b.node.run)
 
 	if b.isControlPlane() {
 		b.services.running("trustd")
-		b.goroutine(b.etcd.run)
-		b.goroutine(b.plane.run)
-		b.goroutine(b.runVirtualIP)
-		b.goroutine(b.runTalosAccess)
+		b.Go(b.etcd.run)
+		b.Go(b.plane.run)
+		b.Go(b.runVirtualIP)
+		b.Go(b.runTalosAccess)
 	}
 
-	b.goroutine(func() {
+	b.Go(func() {
 		for !b.services.allUp() {
-			if !b.sleep(tick) || b.isStopping() {
+			if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 				return
 			}
 		}
@@ -44,7 +46,7 @@ func (b *boot) startEverything() {
 
 // announce tells the other machines of the cluster that this one is there.
 func (b *boot) announce() {
-	for ; !b.isStopping(); b.sleep(time.Second) {
+	for ; !b.IsStopping(); b.Sleep(time.Second) {
 		if provider := b.provider(); provider != nil && b.reachable() {
 			b.machine.fleet.discovery.announce(provider.Cluster().ID(), b.affiliate())
 		}
@@ -55,11 +57,11 @@ func (b *boot) announce() {
 func (b *boot) install() {
 	b.setStage(runtime.MachineStageInstalling)
 
-	if !b.sleep(b.options().InstallDelay) {
+	if !b.Sleep(b.options().InstallDelay) {
 		return
 	}
 
-	b.logError("installation", b.changeMeta(func(m *installation) { m.Installed = true }))
+	b.LogError("installation", b.changeMeta(func(m *installation) { m.Installed = true }))
 	b.setStage(runtime.MachineStageRebooting)
 	b.machine.restart(b, func() {})
 }
@@ -78,7 +80,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 	b.mu.Unlock()
 
 	go func() {
-		if !b.sleep(replyTime) {
+		if !b.Sleep(replyTime) {
 			return
 		}
 
@@ -94,16 +96,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 // stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.
 func (b *boot) stopServices() {
 	b.events.task("stopAllServices", machineapi.TaskEvent_START)
-	b.mu.Lock()
-
-	select {
-	case <-b.stopping:
-	default:
-		close(b.stopping)
-	}
-
-	b.mu.Unlock()
-
+	b.Stop()
 	b.plane.stop(podGrace)
 	b.etcd.stop(stopGrace)
 	b.services.finished("kubelet", "etcd", "trustd", "cri")
@@ -123,11 +116,11 @@ func (b *boot) shutdown(actor string) {
 // upgrade installs another Talos version; the machine comes back with it.
 func (b *boot) upgrade(actor, version string, staged bool) {
 	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
-		if !staged && !b.sleep(b.options().InstallDelay) {
+		if !staged && !b.Sleep(b.options().InstallDelay) {
 			return
 		}
 
-		b.logError("upgrade", b.changeMeta(func(m *installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
+		b.LogError("upgrade", b.changeMeta(func(m *installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
 		b.machine.restart(b, nothing)
 	})
 }
@@ -139,7 +132,7 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 		first = b.leaveCluster
 	}
 
-	wipe := func() { b.logError("wipe", b.machine.wipe(labels...)) }
+	wipe := func() { b.LogError("wipe", b.machine.wipe(labels...)) }
 
 	b.sequence("reset", actor, runtime.MachineStageResetting, first, func() {
 		if reboot {
@@ -153,7 +146,7 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 // leaveCluster is the graceful part of a reset: etcd forgets the member, discovery the machine.
 func (b *boot) leaveCluster() {
 	if b.isControlPlane() {
-		b.logError("etcd leave", b.etcd.leave(b.ctx))
+		b.LogError("etcd leave", b.etcd.leave(b.Context()))
 	}
 
 	if provider := b.provider(); provider != nil {

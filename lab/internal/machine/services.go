@@ -89,7 +89,7 @@ func (s *services) set(id, state, message string) {
 	entry.events = append(entry.events, &machineapi.ServiceEvent{State: state, Msg: message, Ts: timestamppb.Now()})
 	entry.events = entry.events[max(0, len(entry.events)-maxServiceEvents):]
 
-	s.boot.log.Info(fmt.Sprintf("service[%s](%s): %s", id, state, message))
+	s.boot.Log.Info(fmt.Sprintf("service[%s](%s): %s", id, state, message))
 }
 
 // health records the result of a service's health check.
@@ -113,7 +113,7 @@ func (s *services) health(id string, err error) {
 	entry.events = append(entry.events, &machineapi.ServiceEvent{State: entry.state, Msg: message, Ts: timestamppb.Now()})
 	entry.events = entry.events[max(0, len(entry.events)-maxServiceEvents):]
 
-	s.boot.log.Info(fmt.Sprintf("service[%s](%s): %s", id, entry.state, message))
+	s.boot.Log.Info(fmt.Sprintf("service[%s](%s): %s", id, entry.state, message))
 }
 
 func (s *services) state(id string) string {

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // accessInterval is the pace at which the objects of the Talos API access are looked at; Talos watches them.
@@ -59,7 +61,7 @@ func talosAccess(provider config.Provider) bool {
 func (b *boot) runTalosAccess() {
 	var last string
 
-	for ; !b.isStopping(); b.sleep(accessInterval) {
+	for ; !b.IsStopping(); b.Sleep(accessInterval) {
 		if !b.canGiveAccess() {
 			continue
 		}
@@ -70,7 +72,7 @@ func (b *boot) runTalosAccess() {
 		}
 
 		if last != err.Error() {
-			b.log.Warn("Talos API access", "error", err)
+			b.Log.Warn("Talos API access", "error", err)
 		}
 
 		last = err.Error()
@@ -78,12 +80,12 @@ func (b *boot) runTalosAccess() {
 }
 
 func (b *boot) canGiveAccess() bool {
-	return !b.isStopping() && talosAccess(b.provider()) && b.services.isUp("etcd") && b.plane.isReady(kubeAPIServer)
+	return !b.IsStopping() && talosAccess(b.provider()) && b.services.isUp("etcd") && b.plane.isReady(kubeAPIServer)
 }
 
 // leadTalosAccess waits for the lock and then does the work, until the lock is lost or the access is off.
 func (b *boot) leadTalosAccess() error {
-	ctx, cancel := context.WithCancel(b.ctx)
+	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 
 	etcd, err := b.etcd.local()
@@ -98,7 +100,7 @@ func (b *boot) leadTalosAccess() error {
 	}
 	defer b.endSession(etcd, session)
 
-	b.goroutine(func() {
+	b.Go(func() {
 		defer cancel()
 
 		for b.canGiveAccess() && ctx.Err() == nil {
@@ -106,7 +108,7 @@ func (b *boot) leadTalosAccess() error {
 			case <-ctx.Done():
 			case <-session.Done():
 				return
-			case <-time.After(tick):
+			case <-time.After(lifetime.Tick):
 			}
 		}
 	})

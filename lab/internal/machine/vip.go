@@ -11,6 +11,8 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // session lives 60 s. A holder that stops in order hands over at once; the VIP of one that loses its power
 // is back only when its session has expired.
 func (b *boot) runVirtualIP() {
-	for ; !b.isStopping(); b.sleep(campaignRetryInterval) {
+	for ; !b.IsStopping(); b.Sleep(campaignRetryInterval) {
 		provider := b.provider()
 
 		address, ok := virtualIP(provider)
@@ -32,7 +34,7 @@ func (b *boot) runVirtualIP() {
 		}
 
 		if err := b.campaign(provider, address); err != nil && !errors.Is(err, context.Canceled) {
-			b.log.Warn("VIP campaign failed", "vip", address, "error", err)
+			b.Log.Warn("VIP campaign failed", "vip", address, "error", err)
 		}
 	}
 }
@@ -56,7 +58,7 @@ func virtualIP(provider config.Provider) (netip.Addr, bool) {
 
 // campaign takes part in one election, and holds the VIP until it is lost or given up.
 func (b *boot) campaign(provider config.Provider, address netip.Addr) error {
-	ctx, cancel := context.WithCancel(b.ctx)
+	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 
 	client, err := b.etcd.local()
@@ -125,11 +127,11 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 			select {
 			case <-ctx.Done():
 				return
-			case <-b.stopping:
+			case <-b.Stopping():
 				return
 			case <-session.Done():
 				return
-			case <-time.After(tick):
+			case <-time.After(lifetime.Tick):
 			}
 
 			address, ok := virtualIP(b.provider())
@@ -149,17 +151,17 @@ func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election
 		return err
 	}
 
-	b.log.Info("VIP is here", "vip", address)
-	b.logError("gratuitous ARP", b.namespace.Announce(address))
+	b.Log.Info("VIP is here", "vip", address)
+	b.LogError("gratuitous ARP", b.namespace.Announce(address))
 
 	defer func() {
-		b.logError("VIP not removed", b.namespace.RemoveAddress(prefix))
-		b.log.Info("VIP is given up", "vip", address)
+		b.LogError("VIP not removed", b.namespace.RemoveAddress(prefix))
+		b.Log.Info("VIP is given up", "vip", address)
 
 		resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
 		defer cancel()
 
-		if b.ctx.Err() == nil {
+		if !b.IsOver() {
 			_ = election.Resign(resign)
 		}
 	}()
@@ -183,11 +185,11 @@ func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election
 func (b *boot) endSession(client *clientv3.Client, session *concurrency.Session) {
 	session.Orphan()
 
-	if b.ctx.Err() != nil {
+	if b.IsOver() {
 		return
 	}
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), resignTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.Context()), resignTimeout)
 	defer cancel()
 
 	_, _ = client.Revoke(ctx, session.Lease())
