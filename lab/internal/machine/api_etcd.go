@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 func (*machineService) EtcdMemberList(ctx context.Context, in *machineapi.EtcdMemberListRequest) (*machineapi.EtcdMemberListResponse, error) {
@@ -210,7 +212,7 @@ func (*machineService) EtcdRecover(stream machineapi.MachineService_EtcdRecoverS
 		return err
 	}
 
-	path := b.machine.path(recoveryFile)
+	path := b.machine.disk.Path(disk.RecoveryFile)
 
 	if err := receiveFile(stream, path); err != nil {
 		return errors.Join(err, os.RemoveAll(path))

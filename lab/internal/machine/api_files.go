@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -59,10 +60,10 @@ func (b *boot) files() *files {
 	f.configured()
 
 	for target, folder := range map[string]string{
-		"/var/log": logsFolder, "/var/lib/etcd": etcdFolder, "/var/lib/kubelet/pki": kubeletFolder,
-		"/system/secrets": secretsFolder, "/system/config/kubernetes": podsFolder,
+		"/var/log": disk.LogsFolder, "/var/lib/etcd": disk.EtcdFolder, "/var/lib/kubelet/pki": disk.KubeletFolder,
+		"/system/secrets": disk.SecretsFolder, "/system/config/kubernetes": disk.PodsFolder,
 	} {
-		f.tree(target, b.machine.path(folder))
+		f.tree(target, b.machine.disk.Path(folder))
 	}
 
 	return f
@@ -91,8 +92,8 @@ func (f *files) system() {
 
 	f.text("/etc/resolv.conf", resolvers.String())
 
-	if _, err := os.Stat(b.machine.path(configFile)); err == nil {
-		f.disk("/system/state/"+configFile, b.machine.path(configFile))
+	if _, err := os.Stat(b.machine.disk.Path(disk.ConfigFile)); err == nil {
+		f.disk("/system/state/"+disk.ConfigFile, b.machine.disk.Path(disk.ConfigFile))
 	}
 
 	for i := range b.hardware.DisksGiB {
@@ -468,8 +469,8 @@ func (b *boot) mounts() []*machineapi.MountStat {
 	points := map[string]string{"STATE": "/system/state", "EPHEMERAL": "/var"}
 	used := map[string]uint64{}
 
-	for _, name := range append(ephemeral, logsFolder) {
-		used["EPHEMERAL"] += folderSize(b.machine.path(name))
+	for _, name := range append(disk.Ephemeral, disk.LogsFolder) {
+		used["EPHEMERAL"] += folderSize(b.machine.disk.Path(name))
 	}
 
 	for partition, volume := range b.volumes() {

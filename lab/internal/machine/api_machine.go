@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
 )
@@ -162,7 +163,7 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	case b.services.state(in.Id) == "":
 		return nil, fmt.Errorf("service %q not defined", in.Id)
 	case in.Id == "etcd" && b.etcd.running() != nil:
-		b.etcd.running().restart()
+		b.etcd.running().Restart()
 	case in.Id == "kubelet":
 		b.node.restart()
 	default:
@@ -251,7 +252,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 func (b *boot) logFile(id string) (string, error) {
 	for _, name := range append([]string{kubeAPIServer, controllerManager, scheduler}, shippedServices...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
-			return b.machine.path(logsFolder, name+".log"), nil
+			return b.machine.disk.Log(name), nil
 		}
 	}
 
@@ -266,7 +267,7 @@ func (b *boot) logFile(id string) (string, error) {
 var playedServices = []string{"apid", "auditd", "containerd", "cri", "dashboard", "syslogd", "trustd", "udevd"}
 
 func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*machineapi.LogsContainersResponse, error) {
-	files, err := filepath.Glob(at(ctx).machine.path(logsFolder, "*.log"))
+	files, err := filepath.Glob(at(ctx).machine.disk.Path(disk.LogsFolder, "*.log"))
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/process"
 )
 
 // playedNote is what stands where a container's process would: it is played by the lab's own program.
@@ -65,7 +66,7 @@ func (b *boot) containers(namespace string) []containerOf {
 			one.seconds, one.bytes = sample.seconds, sample.bytes
 
 			if static, ok := real[pod.Name]; ok && pod.Namespace == systemNamespace {
-				one.pid = static.process.pid()
+				one.pid = static.process.PID()
 			}
 
 			list = append(list, one)
@@ -99,9 +100,9 @@ func (b *boot) systemContainers() []containerOf {
 
 		one := containerOf{name: entry.id, image: playedNote, status: "RUNNING"}
 
-		if process := b.etcd.running(); entry.id == "etcd" && process != nil {
-			one.pid, one.image = process.pid(), "etcd"
-			one.seconds, one.bytes = processSeconds(one.pid), float64(residentKiB(one.pid))*1024
+		if running := b.etcd.running(); entry.id == "etcd" && running != nil {
+			one.pid, one.image = running.PID(), "etcd"
+			one.seconds, one.bytes = processSeconds(one.pid), float64(process.ResidentKiB(one.pid))*1024
 		}
 
 		list = append(list, one)
@@ -163,11 +164,11 @@ func (b *boot) pids() []int {
 	var list []int
 
 	if process := b.etcd.running(); process != nil {
-		list = append(list, process.pid())
+		list = append(list, process.PID())
 	}
 
 	for _, pod := range b.plane.snapshot() {
-		list = append(list, pod.process.pid())
+		list = append(list, pod.process.PID())
 	}
 
 	return slices.DeleteFunc(list, func(pid int) bool { return pid == 0 })
@@ -305,7 +306,7 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 		}
 	}
 
-	log := &logTail{path: b.machine.path(logsFolder, "machined.log")}
+	log := &logTail{path: b.machine.disk.Log("machined")}
 	if in.Tail {
 		log = newLogTail(log.path)
 	}

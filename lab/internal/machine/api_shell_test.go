@@ -9,13 +9,13 @@ import (
 	"testing"
 	"time"
 
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
-
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -41,8 +41,8 @@ func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
 	b.hardware = Hardware{Name: "node01", MemoryMiB: 1024, DisksGiB: []int{10, 20}}
 	b.machine.hardware = Hardware{Name: "node01", MemoryMiB: 2048} // it has grown while it runs
 
-	for name, content := range map[string]string{etcdFolder + "/member/wal": "12345", logsFolder + "/machined.log": "{}\n"} {
-		if err := writeFile(b.machine.path(name), []byte(content)); err != nil {
+	for name, content := range map[string]string{disk.EtcdFolder + "/member/wal": "12345", disk.LogsFolder + "/machined.log": "{}\n"} {
+		if err := disk.WriteFile(b.machine.disk.Path(name), []byte(content)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
 
 func TestAFolderIsAsLargeAsWhatLiesInIt(t *testing.T) {
 	b := testBoot(t, "node01")
-	if err := writeFile(b.machine.path(etcdFolder, "member", "wal"), make([]byte, 100)); err != nil {
+	if err := disk.WriteFile(b.machine.disk.Path(disk.EtcdFolder, "member", "wal"), make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -123,7 +123,7 @@ func TestAProgramHasNoEarlierLog(t *testing.T) {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "kube-apiserver-node01"}}
 	n.observe([]corev1.Pod{pod})
 
-	if err := writeFile(n.boot.machine.path(logsFolder, "kube-apiserver.log"), []byte("one\n")); err != nil {
+	if err := disk.WriteFile(n.boot.machine.disk.Path(disk.LogsFolder, "kube-apiserver.log"), []byte("one\n")); err != nil {
 		t.Fatal(err)
 	}
 
@@ -140,7 +140,7 @@ func TestAProgramHasNoEarlierLog(t *testing.T) {
 
 func TestTheTailOfALogIsSent(t *testing.T) {
 	n := newTestNode(t, "proxy")
-	source := n.boot.machine.path("some.log")
+	source := n.boot.machine.disk.Path("some.log")
 
 	if err := os.WriteFile(source, []byte("one\ntwo\nthree\n"), 0o600); err != nil {
 		t.Fatal(err)

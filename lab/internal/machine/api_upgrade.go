@@ -106,12 +106,12 @@ func (*lifecycleService) Upgrade(in *machineapi.LifecycleServiceUpgradeRequest, 
 
 // stageVersion writes the version that the next boot runs; the running one stays what it is.
 func (m *machine) stageVersion(version string) error {
-	stored, err := m.loadMeta()
+	stored, err := m.installation()
 	if err != nil {
 		return err
 	}
 
 	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
 
-	return m.saveMeta(stored)
+	return m.disk.SaveInstallation(stored)
 }

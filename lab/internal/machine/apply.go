@@ -158,7 +158,7 @@ func (b *boot) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider c
 		return nil
 	}
 
-	if err := b.machine.saveConfig(provider); err != nil {
+	if err := b.machine.disk.SaveConfig(provider); err != nil {
 		return err
 	}
 

@@ -19,7 +19,10 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/network"
 )
 
@@ -32,12 +35,13 @@ type boot struct {
 
 	machine   *machine
 	namespace *network.Namespace
+	programs  process.Programs
 	hardware  Hardware
 	// id is /proc/sys/kernel/random/boot_id.
 	id    string
 	begun time.Time
 	// platform is nil without usable metadata; platformProblem says why.
-	platform        *platformNetwork
+	platform        *guestinfo.Network
 	platformProblem error
 	resources       state.State
 	events          *events
@@ -52,7 +56,7 @@ type boot struct {
 	applying sync.Mutex
 
 	mu        sync.Mutex
-	meta      installation
+	meta      disk.Installation
 	stage     runtime.MachineStage
 	config    config.Provider
 	rebooting bool
@@ -62,7 +66,7 @@ type boot struct {
 }
 
 func newBoot(m *machine) (*boot, error) {
-	stored, err := m.loadMeta()
+	stored, err := m.installation()
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func newBoot(m *machine) (*boot, error) {
 		configured: make(chan struct{}),
 	}
 
-	b.platform, b.platformProblem = readPlatformNetwork(b.hardware.GuestInfo)
+	b.platform, b.platformProblem = guestinfo.ReadNetwork(b.hardware.GuestInfo)
 	b.events = newEvents(b)
 	b.services = newServices(b)
 	b.etcd = newEtcd(b)
@@ -95,6 +99,10 @@ func newBoot(m *machine) (*boot, error) {
 		b.Cut()
 
 		return nil, err
+	}
+
+	b.programs = process.Programs{
+		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.namespace.Start, Log: b.Log,
 	}
 
 	return b, nil
@@ -171,12 +179,12 @@ func (b *boot) run() {
 
 // initialConfig is the persisted configuration, else the one that the hypervisor gives.
 func (b *boot) initialConfig() (config.Provider, error) {
-	provider, err := b.machine.loadConfig()
+	provider, err := b.machine.disk.Config()
 	if provider != nil || err != nil {
 		return provider, err
 	}
 
-	data, err := readGuestConfig(b.hardware.GuestInfo)
+	data, err := guestinfo.ReadConfig(b.hardware.GuestInfo)
 	if err != nil || len(data) == 0 {
 		return nil, err
 	}
@@ -189,7 +197,7 @@ func (b *boot) initialConfig() (config.Provider, error) {
 		return nil, err
 	}
 
-	return provider, b.machine.saveConfig(provider)
+	return provider, b.machine.disk.SaveConfig(provider)
 }
 
 // activate makes a configuration the active one.
@@ -262,13 +270,13 @@ func (b *boot) talosVersion() string {
 	return b.meta.TalosVersion
 }
 
-func (b *boot) changeMeta(change func(*installation)) error {
+func (b *boot) changeMeta(change func(*disk.Installation)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	change(&b.meta)
 
-	return b.machine.saveMeta(b.meta)
+	return b.machine.disk.SaveInstallation(b.meta)
 }
 
 // startPlatformNetwork configures eth0 as the hypervisor says. There is no DHCP server: a machine
@@ -309,7 +317,7 @@ func (b *boot) applyNetwork(provider config.Provider) {
 
 // wantedNetwork merges the platform's network with that of the machine configuration's link documents
 // (LinkConfig, and the older machine.network.interfaces).
-func wantedNetwork(platform *platformNetwork, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {
+func wantedNetwork(platform *guestinfo.Network, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {
 	if platform != nil {
 		addresses, gateway = slices.Clone(platform.Addresses), platform.Gateway
 	}

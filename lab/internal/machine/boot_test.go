@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -17,7 +18,7 @@ func testBoot(t *testing.T, hostname string) *boot {
 
 	b := &boot{
 		Lifetime: lifetime.New(t.Context(), slog.New(slog.DiscardHandler)), machine: m, begun: time.Now(),
-		platform: &platformNetwork{Hostname: hostname}, configured: make(chan struct{}),
+		platform: &guestinfo.Network{Hostname: hostname}, configured: make(chan struct{}),
 	}
 	t.Cleanup(b.Cut)
 	b.services, b.plane, b.secrets, b.node = newServices(b), newPlane(b), newSecrets(b), newNode(b)

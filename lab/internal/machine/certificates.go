@@ -16,6 +16,8 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 const (
@@ -91,7 +93,7 @@ func newSecrets(b *boot) *secrets {
 	return &secrets{boot: b, issued: map[string]string{}}
 }
 
-func (s *secrets) path(name string) string { return s.boot.machine.path(secretsFolder, name) }
+func (s *secrets) path(name string) string { return s.boot.machine.disk.Path(disk.SecretsFolder, name) }
 
 // pair writes NAME.crt and NAME.key.
 func (s *secrets) pair(name string, ca *x509.PEMEncodedCertificateAndKey, r request) error {
@@ -119,11 +121,11 @@ func (s *secrets) pair(name string, ca *x509.PEMEncodedCertificateAndKey, r requ
 }
 
 func (s *secrets) keep(name string, pair *x509.PEMEncodedCertificateAndKey) error {
-	if err := writeFile(s.path(name+".key"), pair.Key); err != nil {
+	if err := disk.WriteFile(s.path(name+".key"), pair.Key); err != nil {
 		return err
 	}
 
-	return writeFile(s.path(name+".crt"), pair.Crt)
+	return disk.WriteFile(s.path(name+".crt"), pair.Crt)
 }
 
 // kubeconfig writes a component's kubeconfig for the API server of its own machine.
@@ -145,7 +147,7 @@ func (s *secrets) kubeconfig(name, user string, provider config.Provider) error 
 
 	s.issued[name] = inputs
 
-	return writeFile(s.path(name), data)
+	return disk.WriteFile(s.path(name), data)
 }
 
 func localAPIServer(provider config.Provider) string {
@@ -171,7 +173,7 @@ var (
 func (s *secrets) writeEtcd(provider config.Provider) error {
 	ca, host, own := provider.Cluster().Etcd().CA(), s.boot.hostname(), s.boot.nodeAddresses()
 
-	if err := writeFile(s.path("etcd/ca.crt"), ca.Crt); err != nil {
+	if err := disk.WriteFile(s.path("etcd/ca.crt"), ca.Crt); err != nil {
 		return err
 	}
 
@@ -186,7 +188,7 @@ func (s *secrets) writeEtcd(provider config.Provider) error {
 		}
 	}
 
-	return writeFile(s.path("kube-apiserver/etcd-client-ca.crt"), ca.Crt)
+	return disk.WriteFile(s.path("kube-apiserver/etcd-client-ca.crt"), ca.Crt)
 }
 
 func (s *secrets) writeAPIServer(provider config.Provider) error {
@@ -229,7 +231,7 @@ func (s *secrets) writeAPIServer(provider config.Provider) error {
 		"kube-apiserver/service-account.key":          key.GetPrivateKeyPEM(),
 		"kube-controller-manager/service-account.key": key.GetPrivateKeyPEM(),
 	} {
-		if err := writeFile(s.path(name), data); err != nil {
+		if err := disk.WriteFile(s.path(name), data); err != nil {
 			return err
 		}
 	}

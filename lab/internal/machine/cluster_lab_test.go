@@ -16,6 +16,7 @@ import (
 
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -376,7 +377,7 @@ func unplannedFailover(w *world) {
 
 func cable(w *world) {
 	fault := filepath.Join(w.folder, "machines", faultsFolder, name(2))
-	if err := writeFile(fault, nil); err != nil {
+	if err := disk.WriteFile(fault, nil); err != nil {
 		w.Fatal(err)
 	}
 

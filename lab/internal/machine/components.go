@@ -10,6 +10,9 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/types/v1alpha1"
+
+	"platform.lab/lab/internal/machine/arguments"
+	"platform.lab/lab/internal/machine/disk"
 )
 
 // components are the control plane's static pods as Talos 1.13.9 makes them from a machine configuration
@@ -54,7 +57,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 	file := func(name string) string { return b.podFile(c.name, name) }
 	secret := func(name string) string { return b.secrets.path(c.name + "/" + name) }
 
-	c.arguments = flags(map[string]string{
+	c.arguments = arguments.Of(map[string]string{
 		"admission-control-config-file":      file("admission-control-config.yaml"),
 		"advertise-address":                  b.address().String(),
 		"allow-privileged":                   "true",
@@ -63,7 +66,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 		"audit-log-maxage":                   "30",
 		"audit-log-maxbackup":                "10",
 		"audit-log-maxsize":                  "100",
-		"audit-log-path":                     b.machine.path(logsFolder, "audit.log"),
+		"audit-log-path":                     b.machine.disk.Path(disk.LogsFolder, "audit.log"),
 		"audit-policy-file":                  file("auditpolicy.yaml"),
 		"bind-address":                       "0.0.0.0",
 		"client-ca-file":                     secret("ca.crt"),
@@ -103,7 +106,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 		c.arguments["authorization-config"] = []string{file("authorization-config.yaml")}
 	}
 
-	return c, c.arguments.merge(extra, apiServerPolicies)
+	return c, c.arguments.Merge(extra, apiServerPolicies)
 }
 
 const apiServerCipherSuites = "TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384,TLS_CHACHA20_POLY1305_SHA256," +
@@ -112,8 +115,8 @@ const apiServerCipherSuites = "TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384,TLS
 	"TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"
 
 var apiServerPolicies = merged(
-	policies(additive, "enable-admission-plugins", "feature-gates", "authorization-mode", "tls-cipher-suites"),
-	policies(denied, "etcd-servers", "client-ca-file", "requestheader-client-ca-file", "proxy-client-cert-file", "proxy-client-key-file",
+	arguments.Policies(arguments.Additive, "enable-admission-plugins", "feature-gates", "authorization-mode", "tls-cipher-suites"),
+	arguments.Policies(arguments.Denied, "etcd-servers", "client-ca-file", "requestheader-client-ca-file", "proxy-client-cert-file", "proxy-client-key-file",
 		"encryption-provider-config", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "kubelet-client-certificate", "kubelet-client-key",
 		"service-account-key-file", "service-account-signing-key-file", "tls-cert-file", "tls-private-key-file", "authorization-config"),
 )
@@ -139,7 +142,7 @@ func (b *boot) controllerManager(provider config.Provider) (component, error) {
 	}
 	secret := func(name string) string { return b.secrets.path(c.name + "/" + name) }
 
-	c.arguments = flags(map[string]string{
+	c.arguments = arguments.Of(map[string]string{
 		"allocate-node-cidrs":              "true",
 		"authentication-kubeconfig":        secret("kubeconfig"),
 		"authorization-kubeconfig":         secret("kubeconfig"),
@@ -159,9 +162,9 @@ func (b *boot) controllerManager(provider config.Provider) (component, error) {
 		"use-service-account-credentials":  "true",
 	})
 
-	return c, c.arguments.merge(cluster.ControllerManager().ExtraArgs(), merged(
-		policies(additive, "controllers"),
-		policies(denied, "service-cluster-ip-range", "cluster-cidr", "cluster-signing-cert-file", "cluster-signing-key-file",
+	return c, c.arguments.Merge(cluster.ControllerManager().ExtraArgs(), merged(
+		arguments.Policies(arguments.Additive, "controllers"),
+		arguments.Policies(arguments.Denied, "service-cluster-ip-range", "cluster-cidr", "cluster-signing-cert-file", "cluster-signing-key-file",
 			"authentication-kubeconfig", "authorization-kubeconfig", "kubeconfig", "root-ca-file", "service-account-private-key-file"),
 	))
 }
@@ -184,7 +187,7 @@ func (b *boot) scheduler(provider config.Provider) (component, error) {
 	maps.Copy(settings, cluster.Scheduler().Config())
 
 	c.files = map[string][]byte{"scheduler-config.yaml": mustJSON(settings)}
-	c.arguments = flags(map[string]string{
+	c.arguments = arguments.Of(map[string]string{
 		"authentication-kubeconfig":              kubeconfig,
 		"authentication-tolerate-lookup-failure": "false",
 		"authorization-kubeconfig":               kubeconfig,
@@ -195,8 +198,8 @@ func (b *boot) scheduler(provider config.Provider) (component, error) {
 		"tls-min-version":                        "VersionTLS13",
 	})
 
-	return c, c.arguments.merge(cluster.Scheduler().ExtraArgs(),
-		policies(denied, "kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig", "config"))
+	return c, c.arguments.Merge(cluster.Scheduler().ExtraArgs(),
+		arguments.Policies(arguments.Denied, "kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig", "config"))
 }
 
 func environment(values map[string]string) []string {
@@ -208,8 +211,8 @@ func environment(values map[string]string) []string {
 	return list
 }
 
-func merged(all ...map[string]mergePolicy) map[string]mergePolicy {
-	result := map[string]mergePolicy{}
+func merged(all ...map[string]arguments.Policy) map[string]arguments.Policy {
+	result := map[string]arguments.Policy{}
 	for _, part := range all {
 		maps.Copy(result, part)
 	}

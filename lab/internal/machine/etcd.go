@@ -8,6 +8,9 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/process"
 )
 
 const (
@@ -37,16 +40,16 @@ type etcd struct {
 	bootstraps chan bootstrapRequest
 
 	mu      sync.Mutex
-	process *process
+	process *process.Process
 }
 
 func newEtcd(b *boot) *etcd {
 	return &etcd{boot: b, bootstraps: make(chan bootstrapRequest)}
 }
 
-func (e *etcd) data() string { return e.boot.machine.path(etcdFolder) }
+func (e *etcd) data() string { return e.boot.machine.disk.Path(disk.EtcdFolder) }
 
-func (e *etcd) hasData() bool { return hasEntries(e.data()) }
+func (e *etcd) hasData() bool { return disk.HasEntries(e.data()) }
 
 // run is the service from the machine's boot to its end.
 func (e *etcd) run() {
@@ -139,7 +142,7 @@ func (e *etcd) watch() {
 	}
 }
 
-func (e *etcd) running() *process {
+func (e *etcd) running() *process.Process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
@@ -148,13 +151,13 @@ func (e *etcd) running() *process {
 
 func (e *etcd) stop(grace time.Duration) {
 	if p := e.running(); p != nil {
-		p.stop(grace)
+		p.Stop(grace)
 		e.boot.services.set("etcd", stateFinished, "Service finished successfully")
 	}
 }
 
 func (e *etcd) kill() {
 	if p := e.running(); p != nil {
-		p.stop(0)
+		p.Stop(0)
 	}
 }

@@ -66,7 +66,7 @@ func (e *etcd) local() (*clientv3.Client, error) {
 
 // cluster connects to all control planes' etcd.
 func (e *etcd) cluster() (*clientv3.Client, error) {
-	addresses := e.boot.machine.fleet.discovery.controlPlanes(e.boot.provider().Cluster().ID())
+	addresses := e.boot.machine.fleet.discovery.ControlPlanes(e.boot.provider().Cluster().ID())
 	if len(addresses) == 0 {
 		return e.local()
 	}

@@ -59,7 +59,7 @@ func (e *etcd) peers(provider config.Provider) []netip.Addr {
 
 	var peers []netip.Addr
 
-	for _, address := range e.boot.machine.fleet.discovery.controlPlanes(provider.Cluster().ID()) {
+	for _, address := range e.boot.machine.fleet.discovery.ControlPlanes(provider.Cluster().ID()) {
 		if !slices.Contains(own, address) && e.boot.answers(address, etcdClientPort) {
 			peers = append(peers, address)
 		}

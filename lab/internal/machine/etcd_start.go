@@ -10,6 +10,9 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.uber.org/zap"
+
+	"platform.lab/lab/internal/machine/arguments"
+	"platform.lab/lab/internal/machine/disk"
 )
 
 // simulationFlags make etcd quick in the lab. They are not Talos': nothing is flushed to disk, and a member
@@ -52,7 +55,7 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 		return nil
 	}
 
-	e.process = e.boot.startProcess("etcd", list, nil)
+	e.process = e.boot.programs.Start("etcd", list, nil)
 	e.boot.services.set("etcd", stateRunning, "Started task etcd")
 	e.boot.services.health("etcd", errors.New("not checked yet"))
 
@@ -62,7 +65,7 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 // arguments are Talos' flags (services/etcd.go, argsForControlPlane), the configuration's and the lab's.
 func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
 	secret := e.boot.secrets.path
-	own := flags(map[string]string{
+	own := arguments.Of(map[string]string{
 		"name":                               e.boot.hostname(),
 		"auto-tls":                           "false",
 		"peer-auto-tls":                      "false",
@@ -82,9 +85,9 @@ func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial m
 		"experimental-compact-hash-check-enabled":     "true",
 	})
 
-	notAllowed := map[string]mergePolicy{}
+	notAllowed := map[string]arguments.Policy{}
 	for key := range own {
-		notAllowed[key] = denied
+		notAllowed[key] = arguments.Denied
 	}
 
 	for _, more := range []map[string]string{
@@ -99,11 +102,11 @@ func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial m
 		}
 	}
 
-	if err := own.merge(provider.Cluster().Etcd().ExtraArgs(), notAllowed); err != nil {
+	if err := own.Merge(provider.Cluster().Etcd().ExtraArgs(), notAllowed); err != nil {
 		return nil, err
 	}
 
-	return own.list(), nil
+	return own.Lines(), nil
 }
 
 // bootstrap begins a new cluster of one member, from the uploaded snapshot when asked to.
@@ -131,7 +134,7 @@ func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) err
 }
 
 func (e *etcd) restore(name, peer string, skipHashCheck bool) error {
-	path := e.boot.machine.path(recoveryFile)
+	path := e.boot.machine.disk.Path(disk.RecoveryFile)
 	manager := snapshot.NewV3(zap.NewNop())
 
 	if _, err := manager.Status(path); err != nil {

@@ -21,6 +21,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"platform.lab/lab/internal/machine/discovery"
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/network"
 )
 
@@ -54,28 +56,15 @@ type Options struct {
 }
 
 // Hardware is a VM as its machine sees it.
-type Hardware struct {
-	// ID is the VM's UUID: the identity of its disk.
-	ID        string
-	Name      string
-	CPUs      int
-	MemoryMiB int
-	DisksGiB  []int
-	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
-	GuestInfo map[string]string
-	Image     Image
-}
+type Hardware = hardware.VM
 
 // Image is what the VM's disk was made from.
-type Image struct {
-	TalosVersion string
-	Schematic    string
-}
+type Image = hardware.Image
 
 // Fleet is all machines of a datacenter.
 type Fleet struct {
 	options   Options
-	discovery *discovery
+	discovery *discovery.Service
 	kwok      *kwokRunner
 
 	mu       sync.Mutex
@@ -89,7 +78,7 @@ func NewFleet(options Options) *Fleet {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 
-	f := &Fleet{options: options, discovery: newDiscovery(), machines: map[string]*machine{}}
+	f := &Fleet{options: options, discovery: discovery.New(), machines: map[string]*machine{}}
 	f.kwok = newKWOKRunner(f)
 
 	return f
@@ -124,7 +113,7 @@ func (f *Fleet) Destroy(id string) {
 	m.finish(func() {
 		m.powerOff()
 
-		if err := os.RemoveAll(m.dir); err != nil {
+		if err := os.RemoveAll(string(m.disk)); err != nil {
 			m.log.Error("disk not removed", "error", err)
 		}
 

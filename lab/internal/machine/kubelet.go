@@ -13,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 const (
@@ -44,7 +46,7 @@ func newNode(b *boot) *node {
 	return &node{
 		memoryMiB: b.machine.vm().MemoryMiB,
 		boot:      b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
-		serving: newServing(b.machine.path(kubeletFolder), b.hostname),
+		serving: newServing(b.machine.disk.Path(disk.KubeletFolder), b.hostname),
 	}
 }
 
@@ -74,7 +76,7 @@ func (n *node) run() {
 		if apierrors.IsUnauthorized(err) {
 			// The certificate is of a cluster that is gone: ask for another one.
 			n.connect(nil)
-			b.LogError("kubelet", os.RemoveAll(b.machine.path(kubeletFolder)))
+			b.LogError("kubelet", os.RemoveAll(b.machine.disk.Path(disk.KubeletFolder)))
 			b.LogError("kubelet", n.serving.load(rotate))
 		}
 

@@ -60,7 +60,7 @@ func (n *node) logOf(pod *corev1.Pod, container string) string {
 
 	for _, static := range b.plane.snapshot() {
 		if pod.Namespace == systemNamespace && pod.Name == static.name+"-"+b.hostname() {
-			return b.machine.path(logsFolder, static.name+".log")
+			return b.machine.disk.Log(static.name)
 		}
 	}
 

@@ -80,14 +80,14 @@ func mirrorPod(object *corev1.Node, pod staticPod) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			NodeName: object.Name, HostNetwork: true, PriorityClassName: "system-cluster-critical",
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute}},
-			Containers:  []corev1.Container{{Name: pod.name, Image: pod.image, Command: []string{"/usr/local/bin/" + pod.name}, Args: pod.arguments.list()}},
+			Containers:  []corev1.Container{{Name: pod.name, Image: pod.image, Command: []string{"/usr/local/bin/" + pod.name}, Args: pod.arguments.Lines()}},
 		},
 	}
 }
 
 // status is a static pod's state from its process and its probe.
 func (p *staticPod) status(b *boot) corev1.PodStatus {
-	started, restarts := p.process.startTime()
+	started, restarts := p.process.StartTime()
 	ready, now := corev1.ConditionFalse, metav1.Now()
 
 	if p.problem == nil {
@@ -95,7 +95,7 @@ func (p *staticPod) status(b *boot) corev1.PodStatus {
 	}
 
 	state := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
-	if p.process.pid() != 0 {
+	if p.process.PID() != 0 {
 		state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(started)}}
 	}
 
@@ -111,7 +111,7 @@ func (p *staticPod) status(b *boot) corev1.PodStatus {
 
 	address := b.address().String()
 	since := metav1.NewTime(p.since)
-	running := p.process.pid() != 0
+	running := p.process.PID() != 0
 
 	return corev1.PodStatus{
 		Phase: corev1.PodRunning, Conditions: conditions, HostIP: address, PodIP: address, StartTime: &since,

@@ -29,6 +29,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/certificate/csr"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 // Files of the kubelet's folder; the first two names are the kubelet's own.
@@ -341,7 +343,7 @@ func (s *serving) keepPending() error {
 		return err
 	}
 
-	return writeFile(path, data)
+	return disk.WriteFile(path, data)
 }
 
 // readPair reads a certificate and its key from one file; nil when there is no such file.
@@ -362,7 +364,7 @@ func readPair(path string) (*tls.Certificate, error) {
 }
 
 func keepPair(path string, certificate, key []byte) (*tls.Certificate, error) {
-	if err := writeFile(path, slices.Concat(certificate, key)); err != nil {
+	if err := disk.WriteFile(path, slices.Concat(certificate, key)); err != nil {
 		return nil, err
 	}
 

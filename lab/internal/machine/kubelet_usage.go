@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+
+	"platform.lab/lab/internal/machine/process"
 )
 
 // Annotations of a pod that say what all its containers together use, as quantities of Kubernetes ("400m",
@@ -231,10 +233,10 @@ func (b *boot) measure(pod *corev1.Pod) *measured {
 			continue
 		}
 
-		started, _ := static.process.startTime()
-		pid := static.process.pid()
+		started, _ := static.process.StartTime()
+		pid := static.process.PID()
 
-		return &measured{started: started, seconds: processSeconds(pid), bytes: float64(residentKiB(pid)) * 1024}
+		return &measured{started: started, seconds: processSeconds(pid), bytes: float64(process.ResidentKiB(pid)) * 1024}
 	}
 
 	return nil

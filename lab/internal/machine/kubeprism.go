@@ -118,7 +118,7 @@ func (b *boot) apiServers() []string {
 		targets = append(targets, net.JoinHostPort(loopback4.String(), port))
 	}
 
-	for _, address := range b.machine.fleet.discovery.controlPlanes(cluster.ID()) {
+	for _, address := range b.machine.fleet.discovery.ControlPlanes(cluster.ID()) {
 		if address != b.address() {
 			targets = append(targets, net.JoinHostPort(address.String(), port))
 		}

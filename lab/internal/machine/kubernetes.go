@@ -23,6 +23,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate/csr"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 // kubernetesTimeout bounds every call of a machine to the Kubernetes API.
@@ -83,7 +85,7 @@ func (b *boot) adminSettings(provider config.Provider) (*rest.Config, error) {
 // kubeletClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the
 // bootstrap token, approved and signed by the controller manager, as a real kubelet does.
 func (b *boot) kubeletClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
-	certificate, key := b.machine.path(kubeletFolder, "client.crt"), b.machine.path(kubeletFolder, "client.key")
+	certificate, key := b.machine.disk.Path(disk.KubeletFolder, "client.crt"), b.machine.disk.Path(disk.KubeletFolder, "client.key")
 	settings := b.restConfig(b.apiEndpoint(provider), acceptedCAsOfNode(provider))
 
 	if _, err := os.Stat(certificate); errors.Is(err, fs.ErrNotExist) {
@@ -155,9 +157,9 @@ func (b *boot) bootstrapKubelet(ctx context.Context, provider config.Provider, c
 		return err
 	}
 
-	if err := writeFile(keyPath, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded})); err != nil {
+	if err := disk.WriteFile(keyPath, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: encoded})); err != nil {
 		return err
 	}
 
-	return writeFile(certificatePath, certificate)
+	return disk.WriteFile(certificatePath, certificate)
 }

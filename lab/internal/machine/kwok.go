@@ -16,6 +16,8 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/network"
 )
 
@@ -59,7 +61,7 @@ type kwokRunner struct {
 }
 
 type kwok struct {
-	process  *process
+	process  *process.Process
 	listener net.Listener
 	cancel   context.CancelFunc
 	// left is closed when Options.OnCluster has returned.
@@ -145,7 +147,7 @@ func (k *kwokRunner) close() {
 }
 
 func (k *kwok) stop() {
-	k.process.stop(0)
+	k.process.Stop(0)
 	k.cancel()
 	<-k.left
 	k.listener.Close()
@@ -175,7 +177,7 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	}
 
 	for name, data := range map[string][]byte{"kubeconfig": credentials, "stages.yaml": stages} {
-		if err := writeFile(filepath.Join(folder, name), data); err != nil {
+		if err := disk.WriteFile(filepath.Join(folder, name), data); err != nil {
 			listener.Close()
 
 			return nil, err
@@ -200,15 +202,15 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 		}
 	}()
 
-	return &kwok{listener: listener, cancel: cancel, left: left, process: supervise(filepath.Join(folder, "kwok.log"), program{
-		path: filepath.Join(options.Bin, "kwok"),
-		arguments: []string{
+	return &kwok{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
+		Path: filepath.Join(options.Bin, "kwok"),
+		Arguments: []string{
 			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
 			"--manage-all-nodes=true", "--node-lease-duration-seconds=0",
 		},
-		environment: options.Environment,
-		launch:      network.Start,
-		log:         options.Log,
+		Environment: options.Environment,
+		Launch:      network.Start,
+		Log:         options.Log,
 	})}, nil
 }
 
@@ -249,7 +251,7 @@ func asPod(provider config.Provider) *net.Dialer {
 
 func (k *kwokRunner) apiServers(provider config.Provider) []string {
 	var targets []string
-	for _, address := range k.fleet.discovery.controlPlanes(provider.Cluster().ID()) {
+	for _, address := range k.fleet.discovery.ControlPlanes(provider.Cluster().ID()) {
 		targets = append(targets, net.JoinHostPort(address.String(), strconv.Itoa(provider.Cluster().LocalAPIServerPort())))
 	}
 

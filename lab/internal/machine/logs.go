@@ -26,7 +26,7 @@ const longestRead = 1 << 20
 // the file that `talosctl logs` reads, one JSON object a line. (Talos' machined writes text.)
 func (m *machine) serviceLog(service string) *slog.Logger {
 	return slog.New(slog.NewMultiHandler(
-		m.log.Handler(), slog.NewJSONHandler(appender(m.path(logsFolder, service+".log")), nil),
+		m.log.Handler(), slog.NewJSONHandler(appender(m.disk.Log(service)), nil),
 	))
 }
 

@@ -182,7 +182,7 @@ func (s *shipper) send(ctx context.Context, conn net.Conn, line []byte) (bool, n
 func (b *boot) shipLogs() {
 	tails := map[string]*logTail{}
 	for _, service := range shippedServices {
-		tails[service] = newLogTail(b.machine.path(logsFolder, service+".log"))
+		tails[service] = newLogTail(b.machine.disk.Log(service))
 	}
 
 	var (

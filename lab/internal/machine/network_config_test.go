@@ -4,10 +4,12 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"platform.lab/lab/internal/machine/guestinfo"
 )
 
 func TestTheMachineConfigurationAddsToThePlatformsNetwork(t *testing.T) {
-	platform := &platformNetwork{Addresses: []netip.Prefix{netip.MustParsePrefix("172.16.20.51/24")}, Gateway: netip.MustParseAddr("172.16.20.1")}
+	platform := &guestinfo.Network{Addresses: []netip.Prefix{netip.MustParsePrefix("172.16.20.51/24")}, Gateway: netip.MustParseAddr("172.16.20.1")}
 	provider := patched(t, baseConfig(t), "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth0\n"+
 		"addresses: [{address: 172.16.20.51/24}, {address: 172.16.20.61/24}]\nroutes: [{gateway: 172.16.20.254}]\n")
 

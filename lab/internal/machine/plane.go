@@ -16,7 +16,10 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 
+	"platform.lab/lab/internal/machine/arguments"
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/process"
 )
 
 const (
@@ -35,7 +38,7 @@ const (
 type component struct {
 	name        string
 	image       string
-	arguments   arguments
+	arguments   arguments.Arguments
 	environment []string
 	// files are the configuration files that the arguments name, by their name.
 	files map[string][]byte
@@ -47,7 +50,7 @@ type component struct {
 // the programs read them again by themselves.
 func (c component) identity() string {
 	hash := sha256.New()
-	fmt.Fprintln(hash, c.name, c.image, c.arguments.list(), c.environment)
+	fmt.Fprintln(hash, c.name, c.image, c.arguments.Lines(), c.environment)
 
 	for _, name := range slices.Sorted(maps.Keys(c.files)) {
 		fmt.Fprintf(hash, "%s %x\n", name, sha256.Sum256(c.files[name]))
@@ -60,7 +63,7 @@ func (c component) identity() string {
 type staticPod struct {
 	component
 	hash    string
-	process *process
+	process *process.Process
 	problem error
 	since   time.Time
 }
@@ -121,7 +124,7 @@ func (p *plane) reconcile(provider config.Provider) error {
 
 	for _, running := range p.snapshot() {
 		if !slices.ContainsFunc(wanted, func(c component) bool { return c.name == running.name }) {
-			running.process.stop(podGrace)
+			running.process.Stop(podGrace)
 			p.remove(running.name)
 		}
 	}
@@ -154,11 +157,11 @@ func (p *plane) ensure(c component) error {
 		}
 
 		p.boot.Log.Info("static pod changes", "pod", c.name)
-		old.process.stop(podGrace)
+		old.process.Stop(podGrace)
 	}
 
 	for name, data := range c.files {
-		if err := writeFile(p.boot.podFile(c.name, name), data); err != nil {
+		if err := disk.WriteFile(p.boot.podFile(c.name, name), data); err != nil {
 			return err
 		}
 	}
@@ -172,7 +175,7 @@ func (p *plane) ensure(c component) error {
 
 	p.pods[c.name] = &staticPod{
 		component: c, hash: hash, since: time.Now(), problem: errors.New("starting"),
-		process: p.boot.startProcess(c.name, c.arguments.list(), c.environment),
+		process: p.boot.programs.Start(c.name, c.arguments.Lines(), c.environment),
 	}
 
 	return nil
@@ -206,7 +209,7 @@ func (p *plane) snapshot() []staticPod {
 }
 
 func (p *plane) stop(grace time.Duration) {
-	each(p.snapshot(), func(pod staticPod) { pod.process.stop(grace) })
+	each(p.snapshot(), func(pod staticPod) { pod.process.Stop(grace) })
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,7 +256,7 @@ func (p *plane) probe() {
 }
 
 func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
-	if pod.process.pid() == 0 {
+	if pod.process.PID() == 0 {
 		return errors.New("not running")
 	}
 
@@ -330,7 +333,9 @@ func (p *plane) serveCluster() {
 }
 
 // podFile is the path of a static pod's configuration file.
-func (b *boot) podFile(pod, name string) string { return b.machine.path(podsFolder, pod, name) }
+func (b *boot) podFile(pod, name string) string {
+	return b.machine.disk.Path(disk.PodsFolder, pod, name)
+}
 
 func mustJSON(value any) []byte {
 	data, err := json.Marshal(value)

@@ -23,6 +23,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
 	"google.golang.org/protobuf/proto"
 
+	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -228,7 +229,7 @@ func (b *boot) publishCluster(provider talosconfig.Provider) {
 
 	wanted := map[resource.ID]bool{}
 
-	for _, member := range b.machine.fleet.discovery.members(provider.Cluster().ID()) {
+	for _, member := range b.machine.fleet.discovery.Members(provider.Cluster().ID()) {
 		wanted[member.Hostname] = true
 
 		put(b, cluster.NewMember(cluster.NamespaceName, member.Hostname), func(r *cluster.Member) {
@@ -260,13 +261,13 @@ func (b *boot) publishEtcdMember() {
 	}
 }
 
-func (b *boot) affiliate() affiliate {
+func (b *boot) affiliate() discovery.Member {
 	kind := machinetype.TypeUnknown
 	if provider := b.provider(); provider != nil {
 		kind = provider.Machine().Type()
 	}
 
-	return affiliate{
+	return discovery.Member{
 		NodeID: b.hardware.ID, Hostname: b.hostname(), Addresses: b.nodeAddresses(), MachineType: kind,
 		OperatingSystem: fmt.Sprintf("Talos (%s)", b.talosVersion()),
 	}

@@ -7,6 +7,7 @@ import (
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -48,7 +49,7 @@ func (b *boot) startEverything() {
 func (b *boot) announce() {
 	for ; !b.IsStopping(); b.Sleep(time.Second) {
 		if provider := b.provider(); provider != nil && b.reachable() {
-			b.machine.fleet.discovery.announce(provider.Cluster().ID(), b.affiliate())
+			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.affiliate())
 		}
 	}
 }
@@ -61,7 +62,7 @@ func (b *boot) install() {
 		return
 	}
 
-	b.LogError("installation", b.changeMeta(func(m *installation) { m.Installed = true }))
+	b.LogError("installation", b.changeMeta(func(m *disk.Installation) { m.Installed = true }))
 	b.setStage(runtime.MachineStageRebooting)
 	b.machine.restart(b, func() {})
 }
@@ -120,7 +121,7 @@ func (b *boot) upgrade(actor, version string, staged bool) {
 			return
 		}
 
-		b.LogError("upgrade", b.changeMeta(func(m *installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
+		b.LogError("upgrade", b.changeMeta(func(m *disk.Installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
 		b.machine.restart(b, nothing)
 	})
 }
@@ -132,7 +133,7 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 		first = b.leaveCluster
 	}
 
-	wipe := func() { b.LogError("wipe", b.machine.wipe(labels...)) }
+	wipe := func() { b.LogError("wipe", b.machine.disk.Wipe(labels...)) }
 
 	b.sequence("reset", actor, runtime.MachineStageResetting, first, func() {
 		if reboot {
@@ -150,7 +151,7 @@ func (b *boot) leaveCluster() {
 	}
 
 	if provider := b.provider(); provider != nil {
-		b.machine.fleet.discovery.forget(provider.Cluster().ID(), b.hardware.ID)
+		b.machine.fleet.discovery.Forget(provider.Cluster().ID(), b.hardware.ID)
 	}
 }
 

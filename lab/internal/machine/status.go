@@ -2,11 +2,13 @@ package machine
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/process"
 )
 
 // Status is a machine as the lab shows it.
@@ -58,7 +60,7 @@ func (f *Fleet) Status() []Status {
 
 func (m *machine) status() Status {
 	hardware := m.vm()
-	s := Status{ID: hardware.ID, Name: hardware.Name, Stage: "off", Log: filepath.Join(m.dir, logsFolder)}
+	s := Status{ID: hardware.ID, Name: hardware.Name, Stage: "off", Log: m.disk.Path(disk.LogsFolder)}
 
 	b := m.current()
 	if b == nil {
@@ -93,7 +95,7 @@ func (m *machine) status() Status {
 }
 
 func (b *boot) processes() []ProcessStatus {
-	var running []*process
+	var running []*process.Process
 	if p := b.etcd.running(); p != nil {
 		running = append(running, p)
 	}
@@ -105,8 +107,8 @@ func (b *boot) processes() []ProcessStatus {
 	var list []ProcessStatus
 
 	for _, p := range running {
-		_, restarts := p.startTime()
-		list = append(list, ProcessStatus{Name: p.name, PID: p.pid(), ResidentKiB: residentKiB(p.pid()), Restarts: restarts, Log: p.logPath})
+		_, restarts := p.StartTime()
+		list = append(list, ProcessStatus{Name: p.Name, PID: p.PID(), ResidentKiB: process.ResidentKiB(p.PID()), Restarts: restarts, Log: p.LogPath})
 	}
 
 	return list

@@ -1,4 +1,4 @@
-package machine
+package guestinfo
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ func withMetadata(text string) map[string]string {
 }
 
 func TestTheStaticAddressComesFromTheMetadata(t *testing.T) {
-	platform, err := readPlatformNetwork(withMetadata(`
+	platform, err := ReadNetwork(withMetadata(`
 instance-id: node01-id
 local-hostname: node01
 network:
@@ -47,7 +47,7 @@ network:
 }
 
 func TestWithoutMetadataThereIsNoNetwork(t *testing.T) {
-	platform, err := readPlatformNetwork(nil)
+	platform, err := ReadNetwork(nil)
 	if platform != nil || err != nil {
 		t.Errorf("%v, %v", platform, err)
 	}
@@ -73,7 +73,7 @@ func TestMetadataThatTalosRefusesIsRefused(t *testing.T) {
 		"no YAML":      {withMetadata("a: b: c"), "failed to unmarshall metadata"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := readPlatformNetwork(c.guestInfo)
+			_, err := ReadNetwork(c.guestInfo)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v", err)
 			}
@@ -89,7 +89,7 @@ func TestTheConfigurationOfTheHypervisorComesFromTalosConfigFirst(t *testing.T) 
 		"second": {"guestinfo.userdata": encode("second")},
 		"":       {},
 	} {
-		data, err := readGuestConfig(guestInfo)
+		data, err := ReadConfig(guestInfo)
 		if err != nil || string(data) != want {
 			t.Errorf("%q, %v, not %q", data, err, want)
 		}

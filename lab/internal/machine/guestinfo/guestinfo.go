@@ -1,4 +1,5 @@
-package machine
+// Package guestinfo reads what the hypervisor tells a machine: its network and its first configuration.
+package guestinfo
 
 import (
 	"bytes"
@@ -13,9 +14,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// platformNetwork is what the VMware platform tells Talos about the network
+// Network is what the VMware platform tells Talos about the network
 // (Talos 1.13.9, internal/app/machined/pkg/runtime/v1alpha1/platform/vmware/metadata.go).
-type platformNetwork struct {
+type Network struct {
 	Hostname   string
 	InstanceID string
 	Addresses  []netip.Prefix
@@ -23,17 +24,17 @@ type platformNetwork struct {
 	Resolvers  []netip.Addr
 }
 
-// guestMetadata is guestinfo.metadata: the part of cloud-init's network configuration version 2 that Talos reads.
-type guestMetadata struct {
+// metadata is guestinfo.metadata: the part of cloud-init's network configuration version 2 that Talos reads.
+type metadata struct {
 	InstanceID    string `yaml:"instance-id"`
 	LocalHostname string `yaml:"local-hostname"`
 	Network       struct {
-		Version   int                      `yaml:"version"`
-		Ethernets map[string]guestEthernet `yaml:"ethernets"`
+		Version   int                 `yaml:"version"`
+		Ethernets map[string]ethernet `yaml:"ethernets"`
 	} `yaml:"network"`
 }
 
-type guestEthernet struct {
+type ethernet struct {
 	SetName     string   `yaml:"set-name"`
 	Addresses   []string `yaml:"addresses"`
 	Gateway4    string   `yaml:"gateway4"`
@@ -43,11 +44,11 @@ type guestEthernet struct {
 	} `yaml:"nameservers"`
 }
 
-// readGuestValue decodes a guestinfo key; a missing or empty one is no value and no error.
+// readValue decodes a guestinfo key; a missing or empty one is no value and no error.
 //
 // Talos decodes base64 only and never looks at guestinfo.<key>.encoding; a "gzip+base64" value therefore
 // is refused here as Talos refuses it: the decoded bytes are not YAML.
-func readGuestValue(guestInfo map[string]string, key string) ([]byte, error) {
+func readValue(guestInfo map[string]string, key string) ([]byte, error) {
 	key = constants.VMwareGuestInfoPrefix + key
 
 	decoded, err := base64.StdEncoding.DecodeString(guestInfo[key])
@@ -83,14 +84,14 @@ func firstLine(compressed []byte) string {
 	return "begins with " + line
 }
 
-// readPlatformNetwork reads guestinfo.metadata; nil when there is none.
-func readPlatformNetwork(guestInfo map[string]string) (*platformNetwork, error) {
-	data, err := readGuestValue(guestInfo, constants.VMwareGuestInfoMetadataKey)
+// ReadNetwork reads guestinfo.metadata; nil when there is none.
+func ReadNetwork(guestInfo map[string]string) (*Network, error) {
+	data, err := readValue(guestInfo, constants.VMwareGuestInfoMetadataKey)
 	if err != nil || len(data) == 0 {
 		return nil, err
 	}
 
-	var metadata guestMetadata
+	var metadata metadata
 	if err := yaml.Unmarshal(data, &metadata); err != nil {
 		return nil, fmt.Errorf("failed to unmarshall metadata '%s'. Error '%w'", data, err)
 	}
@@ -99,7 +100,7 @@ func readPlatformNetwork(guestInfo map[string]string) (*platformNetwork, error) 
 		return nil, fmt.Errorf("GuestInfo version=%d is not supported. GuestInfo: %s", metadata.Network.Version, data)
 	}
 
-	platform := &platformNetwork{Hostname: metadata.LocalHostname, InstanceID: metadata.InstanceID}
+	platform := &Network{Hostname: metadata.LocalHostname, InstanceID: metadata.InstanceID}
 
 	for name, ethernet := range metadata.Network.Ethernets {
 		if ethernet.SetName != "" {
@@ -119,7 +120,7 @@ func readPlatformNetwork(guestInfo map[string]string) (*platformNetwork, error) 
 	return platform, nil
 }
 
-func (p *platformNetwork) add(ethernet guestEthernet) error {
+func (p *Network) add(ethernet ethernet) error {
 	for _, text := range ethernet.Addresses {
 		address, err := netip.ParsePrefix(text)
 		if err != nil {
@@ -154,11 +155,11 @@ func (p *platformNetwork) add(ethernet guestEthernet) error {
 	return nil
 }
 
-// readGuestConfig is the machine configuration that the hypervisor gives: guestinfo.talos.config, else
+// ReadConfig is the machine configuration that the hypervisor gives: guestinfo.talos.config, else
 // guestinfo.userdata. Empty when neither is there.
-func readGuestConfig(guestInfo map[string]string) ([]byte, error) {
+func ReadConfig(guestInfo map[string]string) ([]byte, error) {
 	for _, key := range []string{constants.VMwareGuestInfoConfigKey, constants.VMwareGuestInfoFallbackKey} {
-		data, err := readGuestValue(guestInfo, key)
+		data, err := readValue(guestInfo, key)
 		if err != nil || len(data) > 0 {
 			return data, err
 		}

@@ -1,4 +1,6 @@
-package machine
+// Package arguments makes the command lines of the programs that Talos starts, and merges what the machine
+// configuration adds to them.
+package arguments
 
 import (
 	"fmt"
@@ -7,25 +9,25 @@ import (
 	"strings"
 )
 
-// arguments are a program's flags; a flag may be given more than once.
-type arguments map[string][]string
+// Arguments are a program's flags; a flag may be given more than once.
+type Arguments map[string][]string
 
-// mergePolicy says what an extraArgs flag of the machine configuration does to Talos' own.
-type mergePolicy int
+// Policy says what an extraArgs flag of the machine configuration does to Talos' own.
+type Policy int
 
 const (
-	overwrite mergePolicy = iota
-	additive
-	denied
+	overwrite Policy = iota
+	Additive
+	Denied
 )
 
-// merge puts the configuration's extraArgs over the flags (Talos 1.13.9, pkg/argsbuilder).
-func (a arguments) merge(extra map[string][]string, policies map[string]mergePolicy) error {
+// Merge puts the configuration's extraArgs over the flags (Talos 1.13.9, pkg/argsbuilder).
+func (a Arguments) Merge(extra map[string][]string, policies map[string]Policy) error {
 	for _, key := range slices.Sorted(maps.Keys(extra)) {
 		switch policies[key] {
-		case denied:
+		case Denied:
 			return fmt.Errorf("extra arg %q is not allowed", key)
-		case additive:
+		case Additive:
 			a[key] = []string{strings.Join(union(a[key], extra[key]), ",")}
 		case overwrite:
 			a[key] = slices.Clone(extra[key])
@@ -48,8 +50,8 @@ func union(lists ...[]string) []string {
 	return values
 }
 
-// list are the flags as a command line, in the order of their names.
-func (a arguments) list() []string {
+// Lines are the flags as a command line, in the order of their names.
+func (a Arguments) Lines() []string {
 	var list []string
 
 	for _, key := range slices.Sorted(maps.Keys(a)) {
@@ -61,9 +63,9 @@ func (a arguments) list() []string {
 	return list
 }
 
-// flags makes arguments of single values.
-func flags(values map[string]string) arguments {
-	a := arguments{}
+// Of makes arguments of single values.
+func Of(values map[string]string) Arguments {
+	a := Arguments{}
 	for key, value := range values {
 		a[key] = []string{value}
 	}
@@ -71,9 +73,9 @@ func flags(values map[string]string) arguments {
 	return a
 }
 
-// policies gives one policy to several flags.
-func policies(policy mergePolicy, keys ...string) map[string]mergePolicy {
-	m := map[string]mergePolicy{}
+// Policies gives one policy to several flags.
+func Policies(policy Policy, keys ...string) map[string]Policy {
+	m := map[string]Policy{}
 	for _, key := range keys {
 		m[key] = policy
 	}

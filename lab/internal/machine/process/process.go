@@ -1,4 +1,5 @@
-package machine
+// Package process supervises the real programs of a machine: what crashes is started again.
+package process
 
 import (
 	"bytes"
@@ -13,11 +14,11 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 const (
-	logsFolder = "logs"
-
 	// restartDelay is the pause before a crashed program is started again; Talos waits 5 s, the kubelet 10 s
 	// and more: shortened here.
 	restartDelay    = time.Second
@@ -28,10 +29,11 @@ const (
 	crashLogLines = 5
 )
 
-// process is a supervised program of a boot: started again whenever it ends, until it is stopped.
-type process struct {
-	name    string
-	logPath string
+// Process is a supervised program of a boot: started again whenever it ends, until it is stopped.
+type Process struct {
+	Name    string
+	LogPath string
+
 	stopped chan struct{}
 	done    chan struct{}
 
@@ -41,32 +43,42 @@ type process struct {
 	restarts int
 }
 
-// program is what a process runs and where.
-type program struct {
-	path        string
-	arguments   []string
-	environment []string
-	// launch starts it: inside a machine's namespace, or in the lab's own.
-	launch func(*exec.Cmd) error
-	log    *slog.Logger
+// Program is what a process runs and where.
+type Program struct {
+	Path        string
+	Arguments   []string
+	Environment []string
+	// Launch starts it: inside a machine's namespace, or in the lab's own.
+	Launch func(*exec.Cmd) error
+	Log    *slog.Logger
 }
 
-// startProcess starts a program of the lab's Bin folder inside the machine.
-func (b *boot) startProcess(name string, arguments, environment []string) *process {
-	return supervise(b.machine.path(logsFolder, name+".log"), program{
-		path:        filepath.Join(b.options().Bin, name),
-		arguments:   arguments,
-		environment: append(slices.Clone(b.options().Environment), environment...),
-		launch:      b.namespace.Start,
-		log:         b.Log,
+// Programs are those of a folder, started inside a machine.
+type Programs struct {
+	Folder      string
+	Environment []string
+	Disk        disk.Disk
+	// Launch starts a command inside the machine.
+	Launch func(*exec.Cmd) error
+	Log    *slog.Logger
+}
+
+// Start starts a program by its name and keeps it running.
+func (p Programs) Start(name string, arguments, environment []string) *Process {
+	return Supervise(p.Disk.Log(name), Program{
+		Path:        filepath.Join(p.Folder, name),
+		Arguments:   arguments,
+		Environment: append(slices.Clone(p.Environment), environment...),
+		Launch:      p.Launch,
+		Log:         p.Log,
 	})
 }
 
-// supervise runs a program until the process is stopped.
-func supervise(logPath string, what program) *process {
-	p := &process{
-		name:    filepath.Base(what.path),
-		logPath: logPath,
+// Supervise runs a program until the process is stopped.
+func Supervise(logPath string, what Program) *Process {
+	p := &Process{
+		Name:    filepath.Base(what.Path),
+		LogPath: logPath,
 		stopped: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -76,7 +88,7 @@ func supervise(logPath string, what program) *process {
 	return p
 }
 
-func (p *process) keepRunning(what program) {
+func (p *Process) keepRunning(what Program) {
 	defer close(p.done)
 
 	delay := restartDelay
@@ -90,7 +102,7 @@ func (p *process) keepRunning(what program) {
 			return
 		}
 
-		what.log.Warn(p.name+" ended, it is started again", "error", err, "log", p.logPath, "end", tail(p.logPath, crashLogLines))
+		what.Log.Warn(p.Name+" ended, it is started again", "error", err, "log", p.LogPath, "end", tail(p.LogPath, crashLogLines))
 
 		if time.Since(begun) > time.Minute {
 			delay = restartDelay
@@ -106,7 +118,7 @@ func (p *process) keepRunning(what program) {
 	}
 }
 
-func (p *process) isStopped() bool {
+func (p *Process) isStopped() bool {
 	select {
 	case <-p.stopped:
 		return true
@@ -115,18 +127,18 @@ func (p *process) isStopped() bool {
 	}
 }
 
-func (p *process) runOnce(what program) error {
-	logFile, err := os.OpenFile(p.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (p *Process) runOnce(what Program) error {
+	logFile, err := os.OpenFile(p.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer logFile.Close()
 
-	cmd := exec.Command(what.path, what.arguments...)
+	cmd := exec.Command(what.Path, what.Arguments...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.Env = append(os.Environ(), what.environment...)
+	cmd.Env = append(os.Environ(), what.Environment...)
 
-	if started, err := p.begin(cmd, what.launch); !started {
+	if started, err := p.begin(cmd, what.Launch); !started {
 		return err
 	}
 
@@ -141,7 +153,7 @@ func (p *process) runOnce(what program) error {
 }
 
 // begin starts the program unless the process was stopped before.
-func (p *process) begin(cmd *exec.Cmd, launch func(*exec.Cmd) error) (bool, error) {
+func (p *Process) begin(cmd *exec.Cmd, launch func(*exec.Cmd) error) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -162,8 +174,8 @@ func (p *process) begin(cmd *exec.Cmd, launch func(*exec.Cmd) error) (bool, erro
 	return true, nil
 }
 
-// stop asks the program to end and kills it after the grace period; with no grace it is killed at once.
-func (p *process) stop(grace time.Duration) {
+// Stop asks the program to end and kills it after the grace period; with no grace it is killed at once.
+func (p *Process) Stop(grace time.Duration) {
 	p.mu.Lock()
 
 	if !p.isStopped() {
@@ -190,8 +202,8 @@ func (p *process) stop(grace time.Duration) {
 	<-p.done
 }
 
-// pid is the process' number, 0 while it does not run.
-func (p *process) pid() int {
+// PID is the process' number, 0 while it does not run.
+func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -202,7 +214,8 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
-func (p *process) startTime() (time.Time, int) {
+// StartTime is when the program was started last, and how often it was started again.
+func (p *Process) StartTime() (time.Time, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -231,8 +244,8 @@ func tail(path string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// residentKiB reads a process' resident memory from /proc.
-func residentKiB(pid int) int {
+// ResidentKiB reads a process' resident memory from /proc.
+func ResidentKiB(pid int) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
@@ -248,8 +261,8 @@ func residentKiB(pid int) int {
 	return 0
 }
 
-// restart ends the program; its supervision starts it again.
-func (p *process) restart() {
+// Restart ends the program; its supervision starts it again.
+func (p *Process) Restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
