@@ -27,7 +27,7 @@ func (*machineService) GenerateClientConfiguration(
 		return nil, status.Error(codes.InvalidArgument, "crt_ttl should be positive")
 	}
 
-	provider := b.provider()
+	provider := b.Provider()
 	asked, _ := role.Parse(in.Roles)
 	bundle := talossecrets.NewBundleFromConfig(talossecrets.NewFixedClock(time.Now()), provider)
 

@@ -121,7 +121,7 @@ func (*clusterService) HealthCheck(in *cluster.HealthCheckRequest, stream cluste
 func (f *Fleet) health(from *boot) []string {
 	var problems []string
 
-	for _, member := range f.discovery.Members(from.provider().Cluster().ID()) {
+	for _, member := range f.discovery.Members(from.Provider().Cluster().ID()) {
 		other := f.bootOf(member.NodeID)
 		if other == nil || !from.canReach(other) {
 			problems = append(problems, member.Hostname+": does not answer")

@@ -204,7 +204,7 @@ func (*machineService) EtcdSnapshot(_ *machineapi.EtcdSnapshotRequest, stream ma
 // EtcdRecover takes a snapshot for a bootstrap that recovers from it.
 func (*machineService) EtcdRecover(stream machineapi.MachineService_EtcdRecoverServer) error {
 	b := at(stream.Context())
-	if !b.services.isUp("cri") {
+	if !b.services.IsUp("cri") {
 		return status.Error(codes.FailedPrecondition, "etcd service is not ready for recovery yet")
 	}
 

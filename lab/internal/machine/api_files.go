@@ -76,16 +76,16 @@ func (f *files) system() {
 	f.text("/etc/os-release", fmt.Sprintf("NAME=\"Talos\"\nID=talos\nVERSION_ID=%s\nPRETTY_NAME=\"Talos (%s)\"\n", version, version))
 
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
-	if address := b.address(); address.IsValid() {
-		hosts += fmt.Sprintf("%s %s\n", address, b.hostname())
+	if address := b.network.Address(); address.IsValid() {
+		hosts += fmt.Sprintf("%s %s\n", address, b.network.Hostname())
 	}
 
 	f.text("/etc/hosts", hosts)
 
 	var resolvers strings.Builder
 
-	if b.platform != nil {
-		for _, address := range b.resolvers() {
+	if b.network.Platform != nil {
+		for _, address := range b.network.Resolvers() {
 			fmt.Fprintf(&resolvers, "nameserver %s\n", address)
 		}
 	}
@@ -106,7 +106,7 @@ func (f *files) system() {
 func (f *files) processes() {
 	b := f.boot
 	f.text(bootIDPath, b.id+"\n")
-	f.text("/proc/sys/kernel/hostname", b.hostname()+"\n")
+	f.text("/proc/sys/kernel/hostname", b.network.Hostname()+"\n")
 	f.text("/proc/uptime", fmt.Sprintf("%.2f 0.00\n", time.Since(b.begun).Seconds()))
 
 	memory := b.memory()
@@ -121,7 +121,7 @@ func (f *files) processes() {
 
 	for _, name := range []string{"arp", "dev", "route", "tcp", "udp"} {
 		f.add(file{path: "/proc/net/" + name, mode: 0o444, modified: b.begun, read: func() (data []byte, err error) {
-			err = b.namespace.Do(func() error {
+			err = b.network.Do(func() error {
 				data, err = os.ReadFile("/proc/thread-self/net/" + name)
 
 				return err
@@ -134,7 +134,7 @@ func (f *files) processes() {
 
 // configured are the files, sysctls and kernel modules of the machine configuration.
 func (f *files) configured() {
-	provider := f.boot.provider()
+	provider := f.boot.Provider()
 	if provider == nil || provider.Machine() == nil {
 		return
 	}
@@ -462,7 +462,7 @@ func (b *boot) mounts() []*machineapi.MountStat {
 		}[name]})
 	}
 
-	if b.inMaintenance() {
+	if b.InMaintenance() {
 		return stats
 	}
 

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
@@ -45,10 +46,10 @@ func (*machineService) Version(ctx context.Context, _ *emptypb.Empty) (*machinea
 	b := at(ctx)
 	message := &machineapi.Version{
 		Version:  &machineapi.VersionInfo{Tag: b.talosVersion(), Sha: "simulated", Os: "linux", Arch: "amd64"},
-		Platform: &machineapi.PlatformInfo{Name: "vmware", Mode: vmwareMode{}.String()},
+		Platform: &machineapi.PlatformInfo{Name: "vmware", Mode: configuration.VMwareMode{}.String()},
 	}
 
-	if !b.inMaintenance() {
+	if !b.InMaintenance() {
 		message.Features = &machineapi.FeaturesInfo{Rbac: true}
 	}
 
@@ -58,7 +59,7 @@ func (*machineService) Version(ctx context.Context, _ *emptypb.Empty) (*machinea
 // Bootstrap begins the etcd cluster on this machine.
 func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRequest) (*machineapi.BootstrapResponse, error) {
 	b := at(ctx)
-	if !b.services.isUp("cri") {
+	if !b.services.IsUp("cri") {
 		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
 	}
 
@@ -89,11 +90,11 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 
 // needControlPlane refuses a call on a worker, in Talos' words.
 func (b *boot) needControlPlane(call string) error {
-	if b.provider() == nil {
+	if b.Provider() == nil {
 		return status.Error(codes.FailedPrecondition, "the machine has no configuration")
 	}
 
-	if !b.isControlPlane() {
+	if !b.IsControlPlane() {
 		return status.Errorf(codes.Unimplemented, "%s is only available on control plane nodes", call)
 	}
 
@@ -107,7 +108,7 @@ func (*machineService) Kubeconfig(_ *emptypb.Empty, stream machineapi.MachineSer
 		return err
 	}
 
-	cluster := b.provider().Cluster()
+	cluster := b.Provider().Cluster()
 	admin := cluster.AdminKubeconfig()
 
 	data, err := kubeconfig(cluster, cluster.Endpoint().String(), request{
@@ -148,8 +149,8 @@ func tarball(name string, data []byte) ([]byte, error) {
 
 func (*machineService) ServiceList(ctx context.Context, _ *emptypb.Empty) (*machineapi.ServiceListResponse, error) {
 	list := &machineapi.ServiceList{}
-	for _, entry := range at(ctx).services.snapshot() {
-		list.Services = append(list.Services, entry.proto())
+	for _, entry := range at(ctx).services.Snapshot() {
+		list.Services = append(list.Services, entry.Proto())
 	}
 
 	return &machineapi.ServiceListResponse{Messages: []*machineapi.ServiceList{list}}, nil
@@ -160,7 +161,7 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	b := at(ctx)
 
 	switch {
-	case b.services.state(in.Id) == "":
+	case b.services.State(in.Id) == "":
 		return nil, fmt.Errorf("service %q not defined", in.Id)
 	case in.Id == "etcd" && b.etcd.running() != nil:
 		b.etcd.running().Restart()
@@ -174,7 +175,7 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 }
 
 func (*machineService) Hostname(ctx context.Context, _ *emptypb.Empty) (*machineapi.HostnameResponse, error) {
-	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).hostname()}}}, nil
+	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).network.Hostname()}}}, nil
 }
 
 func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.MachineService_EventsServer) error {
@@ -185,7 +186,7 @@ func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.Ma
 		return err
 	}
 
-	watcher, stop := b.events.watch(int(in.TailEvents))
+	watcher, stop := b.events.Watch(int(in.TailEvents))
 	defer stop()
 
 	for {

@@ -19,6 +19,7 @@ import (
 
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/machine/services"
 )
 
 // playedNote is what stands where a container's process would: it is played by the lab's own program.
@@ -49,7 +50,7 @@ func (b *boot) containers(namespace string) []containerOf {
 
 	real := map[string]staticPod{}
 	for _, pod := range b.plane.snapshot() {
-		real[pod.name+"-"+b.hostname()] = pod
+		real[pod.name+"-"+b.network.Hostname()] = pod
 	}
 
 	used := b.node.usage.byContainer()
@@ -93,14 +94,14 @@ func containerStatus(status corev1.ContainerStatus) string {
 func (b *boot) systemContainers() []containerOf {
 	var list []containerOf
 
-	for _, entry := range b.services.snapshot() {
-		if entry.state != stateRunning || !slices.Contains([]string{"apid", "etcd", "kubelet", "trustd"}, entry.id) {
+	for _, entry := range b.services.Snapshot() {
+		if entry.State != services.StateRunning || !slices.Contains([]string{"apid", "etcd", "kubelet", "trustd"}, entry.ID) {
 			continue
 		}
 
-		one := containerOf{name: entry.id, image: playedNote, status: "RUNNING"}
+		one := containerOf{name: entry.ID, image: playedNote, status: "RUNNING"}
 
-		if running := b.etcd.running(); entry.id == "etcd" && running != nil {
+		if running := b.etcd.running(); entry.ID == "etcd" && running != nil {
 			one.pid, one.image = running.PID(), "etcd"
 			one.seconds, one.bytes = processSeconds(one.pid), float64(process.ResidentKiB(one.pid))*1024
 		}
@@ -252,7 +253,7 @@ func (b *boot) images() []string {
 		}
 	}
 
-	if provider := b.provider(); provider != nil && provider.Machine() != nil {
+	if provider := b.Provider(); provider != nil && provider.Machine() != nil {
 		list = append(list, provider.Machine().Kubelet().Image())
 	}
 

@@ -54,7 +54,7 @@ func (b *boot) serve() {
 		old.stop()
 	}
 
-	api := &apiServer{boot: b, maintenance: b.inMaintenance()}
+	api := &apiServer{boot: b, maintenance: b.InMaintenance()}
 	api.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(constants.GRPCMaxMessageSize),
 		// talosctl pings every 10 s while it follows events.
@@ -94,7 +94,7 @@ func (b *boot) serve() {
 // listen waits for the port while the server before gives it back.
 func (b *boot) listen() (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
-		listener, err := b.namespace.Listen("tcp", ":"+strconv.Itoa(apiPort))
+		listener, err := b.network.Listen("tcp", ":"+strconv.Itoa(apiPort))
 		if err == nil || attempt == 20 || !b.Sleep(100*time.Millisecond) {
 			return listener, err
 		}
@@ -108,7 +108,7 @@ func (a *apiServer) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
-	provider := a.boot.provider()
+	provider := a.boot.Provider()
 	if a.certificate != nil && (a.maintenance || provider == a.provider) {
 		return a.certificate, nil
 	}
@@ -138,7 +138,7 @@ func (b *boot) maintenanceTLS() (*tls.Config, error) {
 
 	pair, err := issue(x509.NewCertificateAndKeyFromCertificateAuthority(ca), request{
 		commonName: "maintenance-service.talos.dev", names: []string{"maintenance-service.talos.dev"},
-		addresses: append(b.nodeAddresses(), loopback4), usage: forServer,
+		addresses: append(b.network.NodeAddresses(), loopback4), usage: forServer,
 	})
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ func (a *apiServer) resolve(name string) (*boot, error) {
 	}
 
 	for _, other := range a.boot.machine.fleet.boots() {
-		if other.hostname() != name && !other.hasAddress(name) {
+		if other.network.Hostname() != name && !other.network.HasAddress(name) {
 			continue
 		}
 
@@ -226,7 +226,7 @@ func (a *apiServer) resolve(name string) (*boot, error) {
 			break
 		}
 
-		if other != a.boot && !sameCA(a.boot.provider(), other.provider()) {
+		if other != a.boot && !sameCA(a.boot.Provider(), other.Provider()) {
 			return nil, status.Error(codes.Unavailable,
 				`connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"`)
 		}
@@ -235,21 +235,6 @@ func (a *apiServer) resolve(name string) (*boot, error) {
 	}
 
 	return nil, status.Errorf(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp %s:%d: connect: no route to host"`, name, apiPort)
-}
-
-func (b *boot) hasAddress(text string) bool {
-	addresses, err := b.namespace.Addresses()
-	if err != nil {
-		return false
-	}
-
-	for _, address := range addresses {
-		if address.Addr().String() == text {
-			return true
-		}
-	}
-
-	return false
 }
 
 func sameCA(a, b config.Provider) bool {

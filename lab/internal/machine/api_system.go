@@ -92,7 +92,7 @@ func (*machineService) DiskStats(ctx context.Context, _ *emptypb.Empty) (*machin
 
 // inside reads /proc of the machine's own network namespace.
 func (b *boot) inside(read func(procfs.FS) error) error {
-	return b.namespace.Do(func() error {
+	return b.network.Do(func() error {
 		own, err := procfs.NewFS("/proc/thread-self")
 		if err != nil {
 			return err

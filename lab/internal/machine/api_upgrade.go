@@ -23,7 +23,7 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 		return "", fmt.Errorf("error validating installer image %q: it has no version tag (vX.Y.Z)", image)
 	}
 
-	if forced || !b.isControlPlane() {
+	if forced || !b.IsControlPlane() {
 		return version, nil
 	}
 

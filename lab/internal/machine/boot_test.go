@@ -5,8 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
+	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/services"
 )
 
 // testBoot is a running system without a network: what needs none of its parts can be tested on it.
@@ -17,11 +21,13 @@ func testBoot(t *testing.T, hostname string) *boot {
 	m := newMachine(fleet, t.TempDir(), Hardware{Name: hostname})
 
 	b := &boot{
-		Lifetime: lifetime.New(t.Context(), slog.New(slog.DiscardHandler)), machine: m, begun: time.Now(),
-		platform: &guestinfo.Network{Hostname: hostname}, configured: make(chan struct{}),
+		Lifetime: lifetime.New(t.Context(), slog.New(slog.DiscardHandler)), Active: &configuration.Active{}, machine: m, begun: time.Now(),
+		configured: make(chan struct{}),
 	}
 	t.Cleanup(b.Cut)
-	b.services, b.plane, b.secrets, b.node = newServices(b), newPlane(b), newSecrets(b), newNode(b)
+	b.network = guestnetwork.WithoutCard(b.Lifetime, b.Active, m.vm())
+	b.network.Platform = &guestinfo.Network{Hostname: hostname}
+	b.events, b.services, b.plane, b.secrets, b.node = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(b), newSecrets(b), newNode(b)
 
 	return b
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
 const (
@@ -166,12 +167,12 @@ func (s *secrets) write(provider config.Provider) error {
 }
 
 var (
-	loopback4 = netip.MustParseAddr("127.0.0.1")
+	loopback4 = guestnetwork.Loopback
 	loopback6 = netip.IPv6Loopback()
 )
 
 func (s *secrets) writeEtcd(provider config.Provider) error {
-	ca, host, own := provider.Cluster().Etcd().CA(), s.boot.hostname(), s.boot.nodeAddresses()
+	ca, host, own := provider.Cluster().Etcd().CA(), s.boot.network.Hostname(), s.boot.network.NodeAddresses()
 
 	if err := disk.WriteFile(s.path("etcd/ca.crt"), ca.Crt); err != nil {
 		return err
@@ -268,7 +269,7 @@ func (b *boot) apiServerNames(provider config.Provider) ([]string, []netip.Addr,
 	cluster := provider.Cluster()
 	names := []string{
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc",
-		"kubernetes.default.svc." + cluster.Network().DNSDomain(), "localhost", b.hostname(),
+		"kubernetes.default.svc." + cluster.Network().DNSDomain(), "localhost", b.network.Hostname(),
 	}
 
 	addresses, err := cluster.Network().APIServerIPs()
@@ -277,7 +278,7 @@ func (b *boot) apiServerNames(provider config.Provider) ([]string, []netip.Addr,
 	}
 
 	addresses = append(slices.Clone(addresses), loopback4)
-	addresses = append(addresses, b.nodeAddresses()...)
+	addresses = append(addresses, b.network.NodeAddresses()...)
 
 	extraNames, extraAddresses := splitSANs(append([]string{cluster.Endpoint().Hostname()}, cluster.CertSANs()...))
 
@@ -294,19 +295,6 @@ func splitSANs(sans []string) (names []string, addresses []netip.Addr) {
 	}
 
 	return names, addresses
-}
-
-// nodeAddresses are the machine's addresses, without the VIP and without masks.
-func (b *boot) nodeAddresses() []netip.Addr {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	var list []netip.Addr
-	for _, address := range b.addresses {
-		list = append(list, address.Addr())
-	}
-
-	return list
 }
 
 // apiCertificate is the machine API's server certificate. A worker has no CA key: Talos lets the control
@@ -329,16 +317,16 @@ func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertifi
 	}
 
 	return issue(ca, request{
-		commonName: b.hostname(), names: append(names, b.hostname()),
-		addresses: append(append(addresses, loopback4), b.nodeAddresses()...), usage: forServer,
+		commonName: b.network.Hostname(), names: append(names, b.network.Hostname()),
+		addresses: append(append(addresses, loopback4), b.network.NodeAddresses()...), usage: forServer,
 	})
 }
 
 // trustd finds the CA of a worker's cluster at a control plane that it can reach and that has the same token.
 func (b *boot) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
 	for _, other := range b.machine.fleet.boots() {
-		provider := other.provider()
-		if !other.isControlPlane() || provider.Cluster().ID() != worker.Cluster().ID() {
+		provider := other.Provider()
+		if !other.IsControlPlane() || provider.Cluster().ID() != worker.Cluster().ID() {
 			continue
 		}
 

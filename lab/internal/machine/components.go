@@ -59,7 +59,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 
 	c.arguments = arguments.Of(map[string]string{
 		"admission-control-config-file":      file("admission-control-config.yaml"),
-		"advertise-address":                  b.address().String(),
+		"advertise-address":                  b.network.Address().String(),
 		"allow-privileged":                   "true",
 		"anonymous-auth":                     "false",
 		"api-audiences":                      cluster.Endpoint().String(),

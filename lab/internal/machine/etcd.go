@@ -11,6 +11,7 @@ import (
 
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/machine/services"
 )
 
 const (
@@ -55,10 +56,10 @@ func (e *etcd) hasData() bool { return disk.HasEntries(e.data()) }
 func (e *etcd) run() {
 	b := e.boot
 
-	b.services.set("etcd", statePreparing, "Running pre state")
+	b.services.Set("etcd", services.StatePreparing, "Running pre state")
 
 	for !b.IsStopping() {
-		provider := b.provider()
+		provider := b.Provider()
 
 		err := b.secrets.writeEtcd(provider)
 		if err == nil {
@@ -123,7 +124,7 @@ func (e *etcd) watch() {
 	for ; !e.boot.IsStopping(); e.boot.Sleep(probeInterval(err)) {
 		if client == nil {
 			if client, err = e.client(loopback4); err != nil {
-				e.boot.services.health("etcd", err)
+				e.boot.services.Health("etcd", err)
 
 				continue
 			}
@@ -137,7 +138,7 @@ func (e *etcd) watch() {
 		cancel()
 
 		if !e.boot.IsStopping() {
-			e.boot.services.health("etcd", err)
+			e.boot.services.Health("etcd", err)
 		}
 	}
 }
@@ -152,7 +153,7 @@ func (e *etcd) running() *process.Process {
 func (e *etcd) stop(grace time.Duration) {
 	if p := e.running(); p != nil {
 		p.Stop(grace)
-		e.boot.services.set("etcd", stateFinished, "Service finished successfully")
+		e.boot.services.Set("etcd", services.StateFinished, "Service finished successfully")
 	}
 }
 

@@ -22,7 +22,7 @@ func etcdURL(address netip.Addr, port int) string {
 
 // client connects to etcd from inside the machine.
 func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
-	provider := e.boot.provider()
+	provider := e.boot.Provider()
 
 	pair, err := tls.LoadX509KeyPair(e.boot.secrets.path("etcd/admin.crt"), e.boot.secrets.path("etcd/admin.key"))
 	if err != nil {
@@ -45,7 +45,7 @@ func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 		Logger:      zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return e.boot.namespace.DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
+				return e.boot.network.DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
 			}),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.3, MaxDelay: time.Second},
@@ -66,7 +66,7 @@ func (e *etcd) local() (*clientv3.Client, error) {
 
 // cluster connects to all control planes' etcd.
 func (e *etcd) cluster() (*clientv3.Client, error) {
-	addresses := e.boot.machine.fleet.discovery.ControlPlanes(e.boot.provider().Cluster().ID())
+	addresses := e.boot.machine.fleet.discovery.ControlPlanes(e.boot.Provider().Cluster().ID())
 	if len(addresses) == 0 {
 		return e.local()
 	}

@@ -55,12 +55,12 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 
 // peers are the other control planes whose etcd answers.
 func (e *etcd) peers(provider config.Provider) []netip.Addr {
-	own := e.boot.nodeAddresses()
+	own := e.boot.network.NodeAddresses()
 
 	var peers []netip.Addr
 
 	for _, address := range e.boot.machine.fleet.discovery.ControlPlanes(provider.Cluster().ID()) {
-		if !slices.Contains(own, address) && e.boot.answers(address, etcdClientPort) {
+		if !slices.Contains(own, address) && e.boot.network.Answers(address, etcdClientPort) {
 			peers = append(peers, address)
 		}
 	}
@@ -74,7 +74,7 @@ func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, 
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.boot.Context()), memberTimeout)
 	defer cancel()
 
-	name := e.boot.hostname()
+	name := e.boot.network.Hostname()
 
 	list, err := client.MemberList(ctx)
 	if err != nil {
@@ -158,7 +158,7 @@ func (e *etcd) leave(ctx context.Context) error {
 	}
 
 	// Another member is asked: one that removes itself may be gone before it answers.
-	others := e.peers(e.boot.provider())
+	others := e.peers(e.boot.Provider())
 	if len(others) == 0 {
 		others = []netip.Addr{loopback4}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"go.etcd.io/etcd/etcdutl/v3/snapshot"
@@ -13,6 +12,7 @@ import (
 
 	"platform.lab/lab/internal/machine/arguments"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/services"
 )
 
 // simulationFlags make etcd quick in the lab. They are not Talos': nothing is flushed to disk, and a member
@@ -23,17 +23,11 @@ var simulationFlags = map[string]string{"unsafe-no-fsync": "true", "strict-recon
 func (e *etcd) advertised(provider config.Provider) (netip.Addr, error) {
 	subnets := provider.Cluster().Etcd().AdvertisedSubnets()
 
-	for _, address := range e.boot.nodeAddresses() {
-		if len(subnets) == 0 || slices.ContainsFunc(subnets, func(subnet string) bool {
-			prefix, err := netip.ParsePrefix(subnet)
-
-			return err == nil && prefix.Contains(address)
-		}) {
-			return address, nil
-		}
+	if address := e.boot.network.AddressIn(subnets); address.IsValid() {
+		return address, nil
 	}
 
-	return netip.Addr{}, fmt.Errorf("no address of the machine %v lies in cluster.etcd.advertisedSubnets %v", e.boot.nodeAddresses(), subnets)
+	return netip.Addr{}, fmt.Errorf("no address of the machine %v lies in cluster.etcd.advertisedSubnets %v", e.boot.network.NodeAddresses(), subnets)
 }
 
 // start runs etcd; `initial` are flags for its first start.
@@ -56,8 +50,8 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 	}
 
 	e.process = e.boot.programs.Start("etcd", list, nil)
-	e.boot.services.set("etcd", stateRunning, "Started task etcd")
-	e.boot.services.health("etcd", errors.New("not checked yet"))
+	e.boot.services.Set("etcd", services.StateRunning, "Started task etcd")
+	e.boot.services.Health("etcd", errors.New("not checked yet"))
 
 	return nil
 }
@@ -66,7 +60,7 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
 	secret := e.boot.secrets.path
 	own := arguments.Of(map[string]string{
-		"name":                               e.boot.hostname(),
+		"name":                               e.boot.network.Hostname(),
 		"auto-tls":                           "false",
 		"peer-auto-tls":                      "false",
 		"data-dir":                           e.data(),
@@ -116,7 +110,7 @@ func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) err
 		return err
 	}
 
-	name, peer := e.boot.hostname(), etcdURL(address, etcdPeerPort)
+	name, peer := e.boot.network.Hostname(), etcdURL(address, etcdPeerPort)
 	initial := map[string]string{"initial-cluster-state": "new", "initial-cluster": name + "=" + peer}
 
 	if request.recover {

@@ -46,7 +46,7 @@ func newNode(b *boot) *node {
 	return &node{
 		memoryMiB: b.machine.vm().MemoryMiB,
 		boot:      b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
-		serving: newServing(b.machine.disk.Path(disk.KubeletFolder), b.hostname),
+		serving: newServing(b.machine.disk.Path(disk.KubeletFolder), b.network.Hostname),
 	}
 }
 
@@ -54,20 +54,20 @@ func newNode(b *boot) *node {
 func (n *node) run() {
 	b := n.boot
 
-	rotate := rotates(b.provider())
+	rotate := rotates(b.Provider())
 	b.LogError("kubelet", n.serving.load(rotate))
 	b.Go(n.serve)
-	b.services.running("kubelet")
+	b.services.Running("kubelet")
 
 	var last string
 
 	for ; !b.IsStopping(); b.Sleep(kubeletInterval) {
-		if wanted := rotates(b.provider()); wanted != rotate {
+		if wanted := rotates(b.Provider()); wanted != rotate {
 			rotate = wanted
 			b.LogError("kubelet", n.serving.load(rotate))
 		}
 
-		if b.provider().Machine().Kubelet().SkipNodeRegistration() {
+		if b.Provider().Machine().Kubelet().SkipNodeRegistration() {
 			continue
 		}
 
@@ -93,7 +93,7 @@ func (n *node) run() {
 // sync brings the Node, its lease, the serving certificate and the mirror pods up to date once.
 func (n *node) sync(rotate bool) error {
 	b := n.boot
-	provider := b.provider()
+	provider := b.Provider()
 
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
@@ -209,7 +209,7 @@ func (n *node) object() *corev1.Node {
 
 // isReady says whether the registered Node is ready; an error says why not, in Talos' words.
 func (n *node) isReady() error {
-	name := n.boot.hostname()
+	name := n.boot.network.Hostname()
 
 	object := n.object()
 	if object == nil {

@@ -30,7 +30,7 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 		labels = map[string]string{}
 	}
 
-	if n.boot.isControlPlane() {
+	if n.boot.IsControlPlane() {
 		labels[constants.LabelNodeRoleControlPlane] = ""
 	}
 
@@ -46,7 +46,7 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 	annotations[ownedAnnotations] = string(mustJSON(owned(provider.Machine().NodeAnnotations())))
 	patch["metadata"] = map[string]any{"labels": changes, "annotations": annotations}
 
-	if n.boot.isControlPlane() {
+	if n.boot.IsControlPlane() {
 		admin, err := n.boot.adminClient(provider)
 		if err != nil {
 			return err
@@ -81,7 +81,7 @@ func (n *node) applyTaints(ctx context.Context, provider config.Provider, object
 		}
 	}
 
-	if len(wanted.Spec.Taints) == len(object.Spec.Taints) || !n.boot.isControlPlane() {
+	if len(wanted.Spec.Taints) == len(object.Spec.Taints) || !n.boot.IsControlPlane() {
 		return nil
 	}
 

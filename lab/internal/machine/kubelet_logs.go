@@ -59,12 +59,12 @@ func (n *node) logOf(pod *corev1.Pod, container string) string {
 	b := n.boot
 
 	for _, static := range b.plane.snapshot() {
-		if pod.Namespace == systemNamespace && pod.Name == static.name+"-"+b.hostname() {
+		if pod.Namespace == systemNamespace && pod.Name == static.name+"-"+b.network.Hostname() {
 			return b.machine.disk.Log(static.name)
 		}
 	}
 
-	find, provider := b.options().PodLog, b.provider()
+	find, provider := b.options().PodLog, b.Provider()
 	if find == nil || provider == nil {
 		return ""
 	}
@@ -140,7 +140,7 @@ func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
 	message := simulated.Pod(call)
 
 	if len(parts) > 2 && parts[1] == systemNamespace {
-		if name, ours := strings.CutSuffix(parts[2], "-"+n.boot.hostname()); ours && n.boot.plane.get(name) != nil {
+		if name, ours := strings.CutSuffix(parts[2], "-"+n.boot.network.Hostname()); ours && n.boot.plane.get(name) != nil {
 			message = simulated.StaticPod(call)
 		}
 	}

@@ -109,7 +109,7 @@ func (p *staticPod) status(b *boot) corev1.PodStatus {
 		conditions = append(conditions, condition)
 	}
 
-	address := b.address().String()
+	address := b.network.Address().String()
 	since := metav1.NewTime(p.since)
 	running := p.process.PID() != 0
 

@@ -3,7 +3,6 @@ package machine
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +28,7 @@ const (
 
 // register reads the Node, or creates it with the labels and taints that the kubelet may give.
 func (n *node) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
-	name := n.boot.hostname()
+	name := n.boot.network.Hostname()
 
 	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{ResourceVersion: fromCache})
 	if !apierrors.IsNotFound(err) {
@@ -41,7 +40,7 @@ func (n *node) register(ctx context.Context, client kubernetes.Interface, provid
 		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64",
 	}}}
 
-	if n.boot.isControlPlane() && !provider.Cluster().ScheduleOnControlPlanes() {
+	if n.boot.IsControlPlane() && !provider.Cluster().ScheduleOnControlPlanes() {
 		object.Spec.Taints = []corev1.Taint{{Key: constants.LabelNodeRoleControlPlane, Effect: corev1.TaintEffectNoSchedule}}
 	}
 
@@ -146,7 +145,7 @@ func (n *node) describe(object *corev1.Node, provider config.Provider) {
 	object.Status.Allocatable = object.Status.Capacity
 	object.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: object.Name}}
 
-	if address := b.nodeIP(provider); address.IsValid() {
+	if address := b.network.NodeIP(provider); address.IsValid() {
 		object.Status.Addresses = slices.Insert(object.Status.Addresses, 0, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: address.String()})
 	}
 
@@ -162,23 +161,6 @@ func (n *node) describe(object *corev1.Node, provider config.Provider) {
 		OperatingSystem:         "linux",
 		Architecture:            "amd64",
 	}
-}
-
-// nodeIP is the machine's address among machine.kubelet.nodeIP.validSubnets.
-func (b *boot) nodeIP(provider config.Provider) netip.Addr {
-	subnets := provider.Machine().Kubelet().NodeIP().ValidSubnets()
-
-	for _, address := range b.nodeAddresses() {
-		if len(subnets) == 0 || slices.ContainsFunc(subnets, func(subnet string) bool {
-			prefix, err := netip.ParsePrefix(subnet)
-
-			return err == nil && prefix.Contains(address)
-		}) {
-			return address
-		}
-	}
-
-	return netip.Addr{}
 }
 
 // imageTag is the version of an image reference "registry/name:tag[@digest]".

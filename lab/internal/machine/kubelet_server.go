@@ -40,7 +40,7 @@ type caller = authenticationv1.UserInfo
 func (n *node) serve() {
 	b := n.boot
 
-	listener, err := b.namespace.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
+	listener, err := b.network.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
 	if err != nil {
 		b.LogError("kubelet's port", err)
 
@@ -177,7 +177,7 @@ var errNoCluster = errors.New("the kubelet has no connection to the cluster")
 
 func (n *node) byCertificate(chain []*stdx509.Certificate) (caller, error) {
 	roots, others := stdx509.NewCertPool(), stdx509.NewCertPool()
-	roots.AppendCertsFromPEM(acceptedCAsOfNode(n.boot.provider()))
+	roots.AppendCertsFromPEM(acceptedCAsOfNode(n.boot.Provider()))
 
 	for _, between := range chain[1:] {
 		others.AddCert(between)
@@ -211,7 +211,7 @@ func (n *node) authorize(ctx context.Context, who caller, verb string, subresour
 			Spec: authorizationv1.SubjectAccessReviewSpec{
 				User: who.Username, Groups: who.Groups, UID: who.UID, Extra: extra,
 				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Verb: verb, Version: "v1", Resource: "nodes", Subresource: subresource, Name: n.boot.hostname(),
+					Verb: verb, Version: "v1", Resource: "nodes", Subresource: subresource, Name: n.boot.network.Hostname(),
 				},
 			},
 		}, metav1.CreateOptions{})

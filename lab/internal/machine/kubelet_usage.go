@@ -229,7 +229,7 @@ func (b *boot) measure(pod *corev1.Pod) *measured {
 	}
 
 	for _, static := range b.plane.snapshot() {
-		if pod.Namespace != systemNamespace || pod.Name != static.name+"-"+b.hostname() {
+		if pod.Namespace != systemNamespace || pod.Name != static.name+"-"+b.network.Hostname() {
 			continue
 		}
 

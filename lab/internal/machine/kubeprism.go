@@ -2,10 +2,8 @@ package machine
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -88,12 +86,12 @@ func (l *balancer) connect(ctx context.Context) net.Conn {
 // runKubePrism serves the API servers of all control planes on the machine's loopback
 // (machine.features.kubePrism, port 7445).
 func (b *boot) runKubePrism() {
-	prism := b.provider().Machine().Features().KubePrism()
+	prism := b.Provider().Machine().Features().KubePrism()
 	if prism == nil || !prism.Enabled() {
 		return
 	}
 
-	listener, err := b.namespace.Listen("tcp", net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port())))
+	listener, err := b.network.Listen("tcp", net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port())))
 	if err != nil {
 		b.LogError("KubePrism", err)
 
@@ -103,23 +101,23 @@ func (b *boot) runKubePrism() {
 	stop := context.AfterFunc(b.Context(), func() { listener.Close() })
 	defer stop()
 
-	balance := balancer{dial: b.namespace.DialContext, targets: b.apiServers}
+	balance := balancer{dial: b.network.DialContext, targets: b.apiServers}
 	balance.serve(b.Context(), listener)
 }
 
 // apiServers are the addresses of all control planes' API servers, this machine's own first.
 func (b *boot) apiServers() []string {
-	cluster := b.provider().Cluster()
+	cluster := b.Provider().Cluster()
 	port := strconv.Itoa(cluster.LocalAPIServerPort())
 
 	var targets []string
 
-	if b.isControlPlane() {
+	if b.IsControlPlane() {
 		targets = append(targets, net.JoinHostPort(loopback4.String(), port))
 	}
 
 	for _, address := range b.machine.fleet.discovery.ControlPlanes(cluster.ID()) {
-		if address != b.address() {
+		if address != b.network.Address() {
 			targets = append(targets, net.JoinHostPort(address.String(), port))
 		}
 	}
@@ -127,48 +125,12 @@ func (b *boot) apiServers() []string {
 	return targets
 }
 
-// dial reaches an address from inside the machine; a name is looked up in the lab.
-func (b *boot) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-
-	if host == "localhost" {
-		host = loopback4.String()
-	} else if _, err := netip.ParseAddr(host); err != nil {
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
-		if err != nil {
-			return nil, err
-		}
-
-		host = found[0].Unmap().String()
-	}
-
-	return b.namespace.DialContext(ctx, network, net.JoinHostPort(host, port))
-}
-
-// answers says whether a TCP port can be reached from the machine.
-func (b *boot) answers(address netip.Addr, port int) bool {
-	ctx, cancel := context.WithTimeout(b.Context(), upstreamTimeout)
-	defer cancel()
-
-	conn, err := b.namespace.DialContext(ctx, "tcp", net.JoinHostPort(address.String(), fmt.Sprint(port)))
-	if err != nil {
-		return false
-	}
-
-	conn.Close()
-
-	return true
-}
-
 // canReach says whether another machine's API can be reached from this one.
 func (b *boot) canReach(other *boot) bool {
-	return b == other || other.address().IsValid() && b.answers(other.address(), apiPort)
+	return b == other || other.network.Address().IsValid() && b.network.Answers(other.network.Address(), apiPort)
 }
 
 // reachable says whether the machine's cable is plugged in and it has an address.
 func (b *boot) reachable() bool {
-	return b.address().IsValid()
+	return b.network.Address().IsValid()
 }

@@ -37,7 +37,7 @@ func (b *boot) apiEndpoint(provider config.Provider) string {
 		return "https://" + net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port()))
 	}
 
-	if b.isControlPlane() {
+	if b.IsControlPlane() {
 		return localAPIServer(provider)
 	}
 
@@ -49,7 +49,7 @@ func (b *boot) restConfig(host string, authorities []byte) *rest.Config {
 	return &rest.Config{
 		Host:            host,
 		Timeout:         kubernetesTimeout,
-		Dial:            b.dial,
+		Dial:            b.network.Dial,
 		TLSClientConfig: rest.TLSClientConfig{CAData: authorities},
 		QPS:             -1,
 		UserAgent:       "talos-simulated",
@@ -130,7 +130,7 @@ func (b *boot) bootstrapKubelet(ctx context.Context, provider config.Provider, c
 	}
 
 	asked, err := stdx509.CreateCertificateRequest(rand.Reader, &stdx509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + b.hostname(), Organization: []string{"system:nodes"}},
+		Subject: pkix.Name{CommonName: "system:node:" + b.network.Hostname(), Organization: []string{"system:nodes"}},
 	}, key)
 	if err != nil {
 		return err

@@ -216,7 +216,7 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 
 func (k *kwokRunner) forwardsDNS(clusterID string) bool {
 	return slices.ContainsFunc(k.fleet.boots(), func(b *boot) bool {
-		provider := b.provider()
+		provider := b.Provider()
 		if provider == nil || provider.Machine() == nil || provider.Cluster() == nil || provider.Cluster().ID() != clusterID {
 			return false
 		}

@@ -192,7 +192,7 @@ func (b *boot) shipLogs() {
 	)
 
 	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
-		if provider := b.provider(); provider != known {
+		if provider := b.Provider(); provider != known {
 			known = provider
 			b.reship(shippers, destinations(provider))
 		}
@@ -230,7 +230,7 @@ func (b *boot) reship(shippers map[string]*running, wanted []destination) {
 
 		if shippers[key] == nil {
 			ctx, cancel := context.WithCancel(b.Context())
-			one := &running{newShipper(to, b.dial), cancel}
+			one := &running{newShipper(to, b.network.Dial), cancel}
 			shippers[key] = one
 
 			b.Go(func() { one.run(ctx) })

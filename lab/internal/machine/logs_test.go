@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"platform.lab/lab/internal/machine/configtest"
 )
 
 func TestALogLineIsReadAsTalosReadsIt(t *testing.T) {
@@ -246,7 +248,7 @@ func TestOnlyNewWholeLinesAreTaken(t *testing.T) {
 }
 
 func TestDestinationsAreThoseOfTheConfiguration(t *testing.T) {
-	provider := patched(t, baseConfig(t), `machine:
+	provider := configtest.Patched(t, configtest.Base(t), `machine:
   logging:
     destinations: [{endpoint: "tcp://172.16.20.1:5044", format: json_lines, extraTags: {site: lab}}]
 ---

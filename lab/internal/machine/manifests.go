@@ -27,7 +27,7 @@ const (
 // applyManifests creates what Talos gives every cluster: the kubelets' bootstrap token and rights, and
 // CoreDNS. As in Talos, an object that exists is left as it is.
 func (b *boot) applyManifests() error {
-	provider := b.provider()
+	provider := b.Provider()
 
 	client, err := b.adminClient(provider)
 	if err != nil {

@@ -84,7 +84,7 @@ func newPlane(b *boot) *plane {
 func (p *plane) run() {
 	b := p.boot
 
-	for !b.services.isUp("etcd") {
+	for !b.services.IsUp("etcd") {
 		if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 			return
 		}
@@ -96,7 +96,7 @@ func (p *plane) run() {
 	var done config.Provider
 
 	for ; !b.IsStopping(); b.Sleep(lifetime.Tick) {
-		provider := b.provider()
+		provider := b.Provider()
 		if provider == done {
 			continue
 		}
@@ -287,7 +287,7 @@ func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
 // server, which knows no anonymous caller, gets the certificate that it gives to the kubelet.
 func (b *boot) probeClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		DialContext: b.dial,
+		DialContext: b.network.Dial,
 		TLSClientConfig: &tls.Config{
 			InsecureSkipVerify: true, //nolint:gosec // a probe of the machine's own loopback
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -329,7 +329,7 @@ func (p *plane) serveCluster() {
 		b.Sleep(time.Second)
 	}
 
-	b.machine.fleet.kwok.ensure(b.hardware.ID, b.provider())
+	b.machine.fleet.kwok.ensure(b.hardware.ID, b.Provider())
 }
 
 // podFile is the path of a static pod's configuration file.

@@ -25,6 +25,7 @@ import (
 
 	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/services"
 )
 
 const systemDiskName = "sda"
@@ -39,7 +40,7 @@ func (b *boot) publish() {
 	)
 
 	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
-		provider := b.provider()
+		provider := b.Provider()
 		if provider != nil && provider != published {
 			b.publishConfig(provider)
 			published = provider
@@ -87,8 +88,8 @@ func (b *boot) publishHardware() {
 
 	put(b, runtime.NewPlatformMetadataSpec(runtime.NamespaceName, runtime.PlatformMetadataID), func(r *runtime.PlatformMetadata) {
 		r.TypedSpec().Platform = "vmware"
-		if b.platform != nil {
-			r.TypedSpec().Hostname, r.TypedSpec().InstanceID = b.platform.Hostname, b.platform.InstanceID
+		if b.network.Platform != nil {
+			r.TypedSpec().Hostname, r.TypedSpec().InstanceID = b.network.Platform.Hostname, b.network.Platform.InstanceID
 		}
 	})
 }
@@ -146,7 +147,7 @@ func (b *boot) volumes() []volume {
 }
 
 func (b *boot) publishNetwork() {
-	addresses, err := b.namespace.Addresses()
+	addresses, err := b.network.Addresses()
 	if err != nil {
 		b.LogError("addresses", err)
 
@@ -177,7 +178,7 @@ func (b *boot) publishNetwork() {
 		})
 	}
 
-	host := b.hostname()
+	host := b.network.Hostname()
 	put(b, networkresource.NewHostnameStatus(networkresource.NamespaceName, networkresource.HostnameID), func(r *networkresource.HostnameStatus) {
 		r.TypedSpec().Hostname, r.TypedSpec().Domainname, _ = strings.Cut(host, ".")
 	})
@@ -186,37 +187,26 @@ func (b *boot) publishNetwork() {
 		r.TypedSpec().HostnameReady, r.TypedSpec().EtcFilesReady = host != "", true
 	})
 
-	if b.platform != nil {
+	if b.network.Platform != nil {
 		put(b, networkresource.NewResolverStatus(networkresource.NamespaceName, networkresource.ResolverID), func(r *networkresource.ResolverStatus) {
-			r.TypedSpec().DNSServers = b.resolvers()
+			r.TypedSpec().DNSServers = b.network.Resolvers()
 		})
 	}
-}
-
-// resolvers are the name servers of the configuration (ResolverConfig), else those of the platform.
-func (b *boot) resolvers() []netip.Addr {
-	if provider := b.provider(); provider != nil {
-		if resolver := provider.NetworkResolverConfig(); resolver != nil && len(resolver.Resolvers()) > 0 {
-			return resolver.Resolvers()
-		}
-	}
-
-	return b.platform.Resolvers
 }
 
 func (b *boot) publishServices() {
 	wanted := map[resource.ID]bool{}
 
-	for _, entry := range b.services.snapshot() {
+	for _, entry := range b.services.Snapshot() {
 		// As in Talos: only a running service has a resource.
-		if entry.state != stateRunning {
+		if entry.State != services.StateRunning {
 			continue
 		}
 
-		wanted[entry.id] = true
+		wanted[entry.ID] = true
 
-		put(b, v1alpha1.NewService(entry.id), func(r *v1alpha1.Service) {
-			r.TypedSpec().Running, r.TypedSpec().Healthy, r.TypedSpec().Unknown = true, entry.checked && entry.healthy, !entry.checked
+		put(b, v1alpha1.NewService(entry.ID), func(r *v1alpha1.Service) {
+			r.TypedSpec().Running, r.TypedSpec().Healthy, r.TypedSpec().Unknown = true, entry.Checked && entry.Healthy, !entry.Checked
 		})
 	}
 
@@ -250,7 +240,7 @@ func (b *boot) publishEtcdMember() {
 	_, err := b.resources.Get(b.Context(), member.Metadata())
 
 	switch {
-	case !b.services.isUp("etcd"):
+	case !b.services.IsUp("etcd"):
 		if err == nil {
 			b.LogError("etcd member", b.resources.Destroy(b.Context(), member.Metadata()))
 		}
@@ -263,23 +253,23 @@ func (b *boot) publishEtcdMember() {
 
 func (b *boot) affiliate() discovery.Member {
 	kind := machinetype.TypeUnknown
-	if provider := b.provider(); provider != nil {
+	if provider := b.Provider(); provider != nil {
 		kind = provider.Machine().Type()
 	}
 
 	return discovery.Member{
-		NodeID: b.hardware.ID, Hostname: b.hostname(), Addresses: b.nodeAddresses(), MachineType: kind,
+		NodeID: b.hardware.ID, Hostname: b.network.Hostname(), Addresses: b.network.NodeAddresses(), MachineType: kind,
 		OperatingSystem: fmt.Sprintf("Talos (%s)", b.talosVersion()),
 	}
 }
 
 func (b *boot) publishKubernetes(provider talosconfig.Provider) {
 	put(b, k8s.NewNodename(k8s.NamespaceName, k8s.NodenameID), func(r *k8s.Nodename) {
-		r.TypedSpec().Nodename = b.hostname()
+		r.TypedSpec().Nodename = b.network.Hostname()
 		r.TypedSpec().SkipNodeRegistration = provider.Machine().Kubelet().SkipNodeRegistration()
 	})
 
-	if address := b.nodeIP(provider); address.IsValid() {
+	if address := b.network.NodeIP(provider); address.IsValid() {
 		put(b, k8s.NewNodeIP(k8s.NamespaceName, k8s.KubeletID), func(r *k8s.NodeIP) { r.TypedSpec().Addresses = []netip.Addr{address} })
 	}
 
@@ -295,7 +285,7 @@ func (b *boot) publishKubernetes(provider talosconfig.Provider) {
 	wanted := map[resource.ID]bool{}
 
 	for _, pod := range b.plane.snapshot() {
-		id := "kube-system/" + pod.name + "-" + b.hostname()
+		id := "kube-system/" + pod.name + "-" + b.network.Hostname()
 		wanted[id] = true
 
 		put(b, k8s.NewStaticPodStatus(k8s.NamespaceName, id), func(r *k8s.StaticPodStatus) { r.TypedSpec().PodStatus = pod.summary() })
@@ -342,7 +332,7 @@ func (b *boot) publishStatus(reported *machineapi.MachineStatusEvent) {
 	}
 
 	if !proto.Equal(&event, reported) {
-		b.events.publish(&event)
+		b.events.Publish(&event)
 		proto.Reset(reported)
 		proto.Merge(reported, &event)
 	}
@@ -358,7 +348,7 @@ func (b *boot) unmetConditions() []runtime.UnmetCondition {
 		}
 	}
 
-	if !b.address().IsValid() {
+	if !b.network.Address().IsValid() {
 		add("network", "waiting on: address")
 	}
 
@@ -368,13 +358,13 @@ func (b *boot) unmetConditions() []runtime.UnmetCondition {
 
 	for _, pod := range b.plane.snapshot() {
 		if pod.problem != nil {
-			pods = append(pods, fmt.Sprintf("kube-system/%s-%s not ready", pod.name, b.hostname()))
+			pods = append(pods, fmt.Sprintf("kube-system/%s-%s not ready", pod.name, b.network.Hostname()))
 		}
 	}
 
 	add("staticPods", pods...)
 
-	if provider := b.provider(); provider != nil && provider.Machine() != nil && !provider.Machine().Kubelet().SkipNodeRegistration() {
+	if provider := b.Provider(); provider != nil && provider.Machine() != nil && !provider.Machine().Kubelet().SkipNodeRegistration() {
 		if err := b.node.isReady(); err != nil {
 			add("nodeReady", err.Error())
 		}
@@ -389,19 +379,19 @@ func (b *boot) serviceProblems() []string {
 		running  []string
 	)
 
-	for _, entry := range b.services.snapshot() {
-		if entry.state != stateRunning {
+	for _, entry := range b.services.Snapshot() {
+		if entry.State != services.StateRunning {
 			continue
 		}
 
-		running = append(running, entry.id)
+		running = append(running, entry.ID)
 
-		if entry.checked && !entry.healthy {
-			problems = append(problems, entry.id+" not healthy")
+		if entry.Checked && !entry.Healthy {
+			problems = append(problems, entry.ID+" not healthy")
 		}
 	}
 
-	for _, id := range b.services.required() {
+	for _, id := range b.services.Required() {
 		if !slices.Contains(running, id) {
 			problems = append(problems, id+" not running")
 		}

@@ -21,12 +21,12 @@ const (
 // Before a control plane's etcd is bootstrapped or has joined, the machine is still booting.
 func (b *boot) startEverything() {
 	b.Go(b.announce)
-	b.services.running("cri", "syslogd", "auditd")
+	b.services.Running("cri", "syslogd", "auditd")
 	b.Go(b.runKubePrism)
 	b.Go(b.node.run)
 
-	if b.isControlPlane() {
-		b.services.running("trustd")
+	if b.IsControlPlane() {
+		b.services.Running("trustd")
 		b.Go(b.etcd.run)
 		b.Go(b.plane.run)
 		b.Go(b.runVirtualIP)
@@ -34,21 +34,21 @@ func (b *boot) startEverything() {
 	}
 
 	b.Go(func() {
-		for !b.services.allUp() {
+		for !b.services.AllUp() {
 			if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 				return
 			}
 		}
 
 		b.setStage(runtime.MachineStageRunning)
-		b.events.sequence("boot", machineapi.SequenceEvent_STOP)
+		b.events.Sequence("boot", machineapi.SequenceEvent_STOP)
 	})
 }
 
 // announce tells the other machines of the cluster that this one is there.
 func (b *boot) announce() {
 	for ; !b.IsStopping(); b.Sleep(time.Second) {
-		if provider := b.provider(); provider != nil && b.reachable() {
+		if provider := b.Provider(); provider != nil && b.reachable() {
 			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.affiliate())
 		}
 	}
@@ -85,8 +85,8 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 			return
 		}
 
-		b.events.actor(actor)
-		b.events.sequence(name, machineapi.SequenceEvent_START)
+		b.events.Actor(actor)
+		b.events.Sequence(name, machineapi.SequenceEvent_START)
 		b.setStage(stage)
 		first()
 		b.stopServices()
@@ -96,12 +96,12 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 
 // stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.
 func (b *boot) stopServices() {
-	b.events.task("stopAllServices", machineapi.TaskEvent_START)
+	b.events.Task("stopAllServices", machineapi.TaskEvent_START)
 	b.Stop()
 	b.plane.stop(podGrace)
 	b.etcd.stop(stopGrace)
-	b.services.finished("kubelet", "etcd", "trustd", "cri")
-	b.events.task("stopAllServices", machineapi.TaskEvent_STOP)
+	b.services.Finished("kubelet", "etcd", "trustd", "cri")
+	b.events.Task("stopAllServices", machineapi.TaskEvent_STOP)
 }
 
 func nothing() {}
@@ -146,11 +146,11 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 
 // leaveCluster is the graceful part of a reset: etcd forgets the member, discovery the machine.
 func (b *boot) leaveCluster() {
-	if b.isControlPlane() {
+	if b.IsControlPlane() {
 		b.LogError("etcd leave", b.etcd.leave(b.Context()))
 	}
 
-	if provider := b.provider(); provider != nil {
+	if provider := b.Provider(); provider != nil {
 		b.machine.fleet.discovery.Forget(provider.Cluster().ID(), b.hardware.ID)
 	}
 }

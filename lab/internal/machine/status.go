@@ -8,6 +8,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/process"
 )
 
@@ -67,19 +68,19 @@ func (m *machine) status() Status {
 		return s
 	}
 
-	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.hostname(), b.talosVersion(), b.services.state("etcd")
+	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.network.Hostname(), b.talosVersion(), b.services.State("etcd")
 	s.Stage = b.currentStage().String()
 
 	if b.currentStage() == runtime.MachineStageUnknown {
 		s.Stage = "starting"
 	}
 
-	if address := b.address(); address.IsValid() {
+	if address := b.network.Address(); address.IsValid() {
 		s.Address = address.String()
 	}
 
-	if provider := b.provider(); provider != nil {
-		if vip, ok := virtualIP(provider); ok && b.hasAddress(vip.String()) {
+	if provider := b.Provider(); provider != nil {
+		if vip, ok := guestnetwork.VirtualIP(provider); ok && b.network.HasAddress(vip.String()) {
 			s.VIP = vip.String()
 		}
 

@@ -80,7 +80,7 @@ func (b *boot) runTalosAccess() {
 }
 
 func (b *boot) canGiveAccess() bool {
-	return !b.IsStopping() && talosAccess(b.provider()) && b.services.isUp("etcd") && b.plane.isReady(kubeAPIServer)
+	return !b.IsStopping() && talosAccess(b.Provider()) && b.services.IsUp("etcd") && b.plane.isReady(kubeAPIServer)
 }
 
 // leadTalosAccess waits for the lock and then does the work, until the lock is lost or the access is off.
@@ -123,7 +123,7 @@ func (b *boot) leadTalosAccess() error {
 	}
 
 	for ctx.Err() == nil {
-		if err := a.sync(ctx, b.provider()); err != nil {
+		if err := a.sync(ctx, b.Provider()); err != nil {
 			return err
 		}
 
@@ -137,7 +137,7 @@ func (b *boot) leadTalosAccess() error {
 }
 
 func (b *boot) newAccess() (*access, error) {
-	settings, err := b.adminSettings(b.provider())
+	settings, err := b.adminSettings(b.Provider())
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
+
+	"platform.lab/lab/internal/machine/configtest"
 )
 
 const accessPatch = `machine:
@@ -36,7 +38,7 @@ type accessWorld struct {
 func newAccessWorld(t *testing.T, accounts ...runtime.Object) *accessWorld {
 	t.Helper()
 
-	w := &accessWorld{T: t, provider: patched(t, baseConfig(t), accessPatch), clock: time.Now()}
+	w := &accessWorld{T: t, provider: configtest.Patched(t, configtest.Base(t), accessPatch), clock: time.Now()}
 	kinds := map[schema.GroupVersionResource]string{crdResource: "CustomResourceDefinitionList", talosAccounts: "ServiceAccountList"}
 	w.access = &access{
 		client: fake.NewClientset(), dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds, accounts...),
@@ -162,7 +164,7 @@ func TestWhatIsNotAllowedIsSaidOnTheAccount(t *testing.T) {
 	} {
 		w := newAccessWorld(t)
 		if object == nil {
-			w.provider = patched(t, baseConfig(t), strings.Replace(accessPatch, "os:etcd:backup", "os:reader", 1))
+			w.provider = configtest.Patched(t, configtest.Base(t), strings.Replace(accessPatch, "os:etcd:backup", "os:reader", 1))
 			object = account("platform-backup", "backup", "os:etcd:backup")
 		}
 

@@ -12,7 +12,9 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
+	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/services"
 )
 
 const (
@@ -26,10 +28,10 @@ const (
 // is back only when its session has expired.
 func (b *boot) runVirtualIP() {
 	for ; !b.IsStopping(); b.Sleep(campaignRetryInterval) {
-		provider := b.provider()
+		provider := b.Provider()
 
-		address, ok := virtualIP(provider)
-		if !ok || !b.services.isUp("etcd") || !b.services.isUp("kubelet") {
+		address, ok := guestnetwork.VirtualIP(provider)
+		if !ok || !b.services.IsUp("etcd") || !b.services.IsUp("kubelet") {
 			continue
 		}
 
@@ -37,23 +39,6 @@ func (b *boot) runVirtualIP() {
 			b.Log.Warn("VIP campaign failed", "vip", address, "error", err)
 		}
 	}
-}
-
-// virtualIP is the machine's first VIP.
-func virtualIP(provider config.Provider) (netip.Addr, bool) {
-	for _, vip := range provider.NetworkVirtualIPConfigs() {
-		return vip.VIP(), true
-	}
-
-	for _, device := range devices(provider) {
-		if vip := device.VIPConfig(); vip != nil {
-			if address, err := netip.ParseAddr(vip.IP()); err == nil {
-				return address, true
-			}
-		}
-	}
-
-	return netip.Addr{}, false
 }
 
 // campaign takes part in one election, and holds the VIP until it is lost or given up.
@@ -82,7 +67,7 @@ func (b *boot) campaign(provider config.Provider, address netip.Addr) error {
 	lost := b.untilLost(ctx, provider, session)
 	won := make(chan error, 1)
 
-	go func() { won <- election.Campaign(ctx, b.hostname()) }()
+	go func() { won <- election.Campaign(ctx, b.network.Hostname()) }()
 
 	select {
 	case <-lost:
@@ -106,7 +91,7 @@ func (b *boot) resignPrevious(ctx context.Context, session *concurrency.Session,
 	}
 
 	entry := leader.Kvs[0]
-	if string(entry.Value) != b.hostname() {
+	if string(entry.Value) != b.network.Hostname() {
 		return nil
 	}
 
@@ -121,7 +106,7 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 	go func() {
 		defer close(lost)
 
-		before, _ := virtualIP(provider)
+		before, _ := guestnetwork.VirtualIP(provider)
 
 		for {
 			select {
@@ -134,8 +119,8 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 			case <-time.After(lifetime.Tick):
 			}
 
-			address, ok := virtualIP(b.provider())
-			if !ok || address != before || b.services.state("etcd") != stateRunning {
+			address, ok := guestnetwork.VirtualIP(b.Provider())
+			if !ok || address != before || b.services.State("etcd") != services.StateRunning {
 				return
 			}
 		}
@@ -147,15 +132,15 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election, address netip.Addr, lost <-chan struct{}) error {
 	prefix := netip.PrefixFrom(address, address.BitLen())
 
-	if err := b.namespace.AddAddress(prefix); err != nil {
+	if err := b.network.AddAddress(prefix); err != nil {
 		return err
 	}
 
 	b.Log.Info("VIP is here", "vip", address)
-	b.LogError("gratuitous ARP", b.namespace.Announce(address))
+	b.LogError("gratuitous ARP", b.network.Announce(address))
 
 	defer func() {
-		b.LogError("VIP not removed", b.namespace.RemoveAddress(prefix))
+		b.LogError("VIP not removed", b.network.RemoveAddress(prefix))
 		b.Log.Info("VIP is given up", "vip", address)
 
 		resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
@@ -173,7 +158,7 @@ func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election
 		case <-lost:
 			return nil
 		case leader, ok := <-observed:
-			if !ok || string(leader.Kvs[0].Value) != b.hostname() {
+			if !ok || string(leader.Kvs[0].Value) != b.network.Hostname() {
 				return nil
 			}
 		}

@@ -1,4 +1,4 @@
-package machine
+package configuration
 
 import (
 	"strings"
@@ -6,55 +6,17 @@ import (
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/config"
-	"github.com/siderolabs/talos/pkg/machinery/config/configpatcher"
-	"github.com/siderolabs/talos/pkg/machinery/config/generate"
-	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+
+	"platform.lab/lab/internal/machine/configtest"
 )
 
-// patched is a control plane's configuration with a patch.
-func patched(t *testing.T, base config.Provider, patch string) config.Provider {
-	t.Helper()
-
-	loaded, err := configpatcher.LoadPatches([]string{patch})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	output, err := configpatcher.Apply(configpatcher.WithConfig(base), loaded)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	provider, err := output.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return provider
-}
-
-func baseConfig(t *testing.T) config.Provider {
-	t.Helper()
-
-	input, err := generate.NewInput("prod", "https://172.16.20.250:6443", "1.34.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	provider, err := input.Config(machinetype.TypeControlPlane)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	return provider
-}
-
 func TestTheseChangesNeedNoReboot(t *testing.T) {
-	base := baseConfig(t)
+	base := configtest.Base(t)
 
 	for name, patch := range map[string]string{
 		"nothing":       `debug: false`,
 		"cluster":       `cluster: {apiServer: {extraArgs: {v: "2"}}}`,
+		"firewall":      "apiVersion: v1alpha1\nkind: NetworkDefaultActionConfig\ningress: block\n",
 		"install":       `machine: {install: {image: "factory.example/installer/0000:v1.13.10"}}`,
 		"node label":    `machine: {nodeLabels: {rack: one}}`,
 		"node taint":    `machine: {nodeTaints: {rack: "one:NoSchedule"}}`,
@@ -68,7 +30,7 @@ func TestTheseChangesNeedNoReboot(t *testing.T) {
 		"Talos API use": `machine: {features: {kubernetesTalosAPIAccess: {enabled: true, allowedRoles: ["os:etcd:backup"], allowedKubernetesNamespaces: [backup]}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := canApplyImmediate(base, patched(t, base, patch)); err != nil {
+			if err := canApplyImmediate(base, configtest.Patched(t, base, patch)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -76,7 +38,7 @@ func TestTheseChangesNeedNoReboot(t *testing.T) {
 }
 
 func TestTheseChangesNeedAReboot(t *testing.T) {
-	base := baseConfig(t)
+	base := configtest.Base(t)
 
 	for name, patch := range map[string]string{
 		"udev":       `machine: {udev: {rules: ["SUBSYSTEM==\"net\""]}}`,
@@ -85,7 +47,7 @@ func TestTheseChangesNeedAReboot(t *testing.T) {
 		"token":      `machine: {token: abcdef.0123456789abcdef}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := canApplyImmediate(base, patched(t, base, patch))
+			err := canApplyImmediate(base, configtest.Patched(t, base, patch))
 			if err == nil || !strings.HasPrefix(err.Error(), "this config change can't be applied in immediate mode\ndiff:\n") {
 				t.Errorf("%v", err)
 			}
@@ -94,9 +56,9 @@ func TestTheseChangesNeedAReboot(t *testing.T) {
 }
 
 func TestTheModeIsChosenAsTalosDoes(t *testing.T) {
-	base := baseConfig(t)
-	live := patched(t, base, `machine: {nodeLabels: {rack: one}}`)
-	reboot := patched(t, base, `machine: {udev: {rules: ["SUBSYSTEM==\"net\""]}}`)
+	base := configtest.Base(t)
+	live := configtest.Patched(t, base, `machine: {nodeLabels: {rack: one}}`)
+	reboot := configtest.Patched(t, base, `machine: {udev: {rules: ["SUBSYSTEM==\"net\""]}}`)
 
 	const (
 		auto     = machineapi.ApplyConfigurationRequest_AUTO
@@ -126,12 +88,12 @@ func TestTheModeIsChosenAsTalosDoes(t *testing.T) {
 		{"auto in maintenance mode", auto, reboot, true, noReboot, "Applied configuration without a reboot", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := &boot{}
+			active := &Active{}
 			if !c.maintenance {
-				b.config = base
+				active.Set(base)
 			}
 
-			mode, details, _, err := b.chooseMode(c.mode, c.next, c.maintenance)
+			mode, details, _, err := active.ChooseMode(c.mode, c.next, c.maintenance)
 			if (err != nil) != c.refused {
 				t.Fatalf("error %v", err)
 			}

@@ -1,6 +1,8 @@
-package machine
+// Package events is a machine's stream of what happens on it.
+package events
 
 import (
+	"log/slog"
 	"sync"
 
 	"github.com/google/uuid"
@@ -13,9 +15,9 @@ import (
 // maxEvents of a boot are kept.
 const maxEvents = 1024
 
-// events is the stream that `talosctl events` and a reset with --wait follow.
-type events struct {
-	boot *boot
+// Stream is the stream that `talosctl events` and a reset with --wait follow.
+type Stream struct {
+	log *slog.Logger
 
 	mu       sync.Mutex
 	actorID  string
@@ -23,30 +25,34 @@ type events struct {
 	watchers map[chan *machineapi.Event]struct{}
 }
 
-func newEvents(b *boot) *events {
-	return &events{boot: b, watchers: map[chan *machineapi.Event]struct{}{}}
+// New makes an empty stream.
+func New(log *slog.Logger) *Stream {
+	return &Stream{log: log, watchers: map[chan *machineapi.Event]struct{}{}}
 }
 
-// actor names the API call that caused the events to come.
-func (e *events) actor(id string) {
+// Actor names the API call that caused the events to come.
+func (e *Stream) Actor(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
 	e.actorID = id
 }
 
-func (e *events) sequence(name string, action machineapi.SequenceEvent_Action) {
-	e.publish(&machineapi.SequenceEvent{Sequence: name, Action: action})
+// Sequence tells of the begin or end of one of Talos' sequences.
+func (e *Stream) Sequence(name string, action machineapi.SequenceEvent_Action) {
+	e.Publish(&machineapi.SequenceEvent{Sequence: name, Action: action})
 }
 
-func (e *events) task(name string, action machineapi.TaskEvent_Action) {
-	e.publish(&machineapi.TaskEvent{Task: name, Action: action})
+// Task tells of the begin or end of a part of a sequence.
+func (e *Stream) Task(name string, action machineapi.TaskEvent_Action) {
+	e.Publish(&machineapi.TaskEvent{Task: name, Action: action})
 }
 
-func (e *events) publish(payload proto.Message) {
+// Publish adds an event and sends it to all watchers.
+func (e *Stream) Publish(payload proto.Message) {
 	data, err := proto.Marshal(payload)
 	if err != nil {
-		e.boot.LogError("event", err)
+		e.log.Error("event", "error", err)
 
 		return
 	}
@@ -77,8 +83,8 @@ func eventType(payload proto.Message) string {
 	return "talos/runtime/" + string(payload.ProtoReflect().Descriptor().FullName())
 }
 
-// watch gives a channel of events, first the last `tail` ones (-1: all).
-func (e *events) watch(tail int) (chan *machineapi.Event, func()) {
+// Watch gives a channel of events, first the last `tail` ones (-1: all).
+func (e *Stream) Watch(tail int) (chan *machineapi.Event, func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 

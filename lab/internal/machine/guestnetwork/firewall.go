@@ -1,4 +1,4 @@
-package machine
+package guestnetwork
 
 import (
 	"net/netip"
@@ -9,10 +9,10 @@ import (
 	"platform.lab/lab/internal/network"
 )
 
-// applyFirewall makes the kernel hold the firewall of a configuration. It counts at once, for new connections too while
+// ApplyFirewall makes the kernel hold the firewall of a configuration. It counts at once, for new connections too while
 // a configuration is only tried.
-func (b *boot) applyFirewall(provider config.Provider) {
-	b.LogError("firewall", b.namespace.SetFirewall(wantedFirewall(provider)))
+func (n *Network) ApplyFirewall(provider config.Provider) {
+	n.life.LogError("firewall", n.SetFirewall(wantedFirewall(provider)))
 }
 
 // wantedFirewall is nil when a configuration has none, as Talos 1.13.9 decides (nftables_chain_config.go): the default

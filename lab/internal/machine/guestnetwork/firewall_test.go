@@ -1,10 +1,11 @@
-package machine
+package guestnetwork
 
 import (
 	"net/netip"
 	"reflect"
 	"testing"
 
+	"platform.lab/lab/internal/machine/configtest"
 	"platform.lab/lab/internal/network"
 )
 
@@ -24,7 +25,7 @@ ingress:
 `
 
 func TestAMachinesFirewallIsThatOfItsConfiguration(t *testing.T) {
-	got := wantedFirewall(patched(t, baseConfig(t), firewallPatch))
+	got := wantedFirewall(configtest.Patched(t, configtest.Base(t), firewallPatch))
 	want := &network.Firewall{
 		Block: true,
 		Rules: []network.FirewallRule{{
@@ -41,14 +42,7 @@ func TestAMachinesFirewallIsThatOfItsConfiguration(t *testing.T) {
 }
 
 func TestAMachineWithoutFirewallDocumentsIsOpen(t *testing.T) {
-	if got := wantedFirewall(baseConfig(t)); got != nil {
+	if got := wantedFirewall(configtest.Base(t)); got != nil {
 		t.Errorf("got %+v", got)
-	}
-}
-
-func TestAChangedFirewallNeedsNoReboot(t *testing.T) {
-	base := baseConfig(t)
-	if err := canApplyImmediate(base, patched(t, base, firewallPatch)); err != nil {
-		t.Error(err)
 	}
 }

@@ -1,16 +1,17 @@
-package machine
+package guestnetwork
 
 import (
 	"net/netip"
 	"slices"
 	"testing"
 
+	"platform.lab/lab/internal/machine/configtest"
 	"platform.lab/lab/internal/machine/guestinfo"
 )
 
 func TestTheMachineConfigurationAddsToThePlatformsNetwork(t *testing.T) {
 	platform := &guestinfo.Network{Addresses: []netip.Prefix{netip.MustParsePrefix("172.16.20.51/24")}, Gateway: netip.MustParseAddr("172.16.20.1")}
-	provider := patched(t, baseConfig(t), "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth0\n"+
+	provider := configtest.Patched(t, configtest.Base(t), "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth0\n"+
 		"addresses: [{address: 172.16.20.51/24}, {address: 172.16.20.61/24}]\nroutes: [{gateway: 172.16.20.254}]\n")
 
 	addresses, gateway := wantedNetwork(platform, provider)
@@ -29,14 +30,14 @@ func TestTheVIPComesFromItsDocumentAndFromTheOlderField(t *testing.T) {
 		"field":    `machine: {network: {interfaces: [{interface: eth0, vip: {ip: 172.16.20.250}}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			vip, ok := virtualIP(patched(t, baseConfig(t), patch))
+			vip, ok := VirtualIP(configtest.Patched(t, configtest.Base(t), patch))
 			if !ok || vip.String() != "172.16.20.250" {
 				t.Errorf("%s, %t", vip, ok)
 			}
 		})
 	}
 
-	if vip, ok := virtualIP(baseConfig(t)); ok {
+	if vip, ok := VirtualIP(configtest.Base(t)); ok {
 		t.Errorf("a VIP from nowhere: %s", vip)
 	}
 }
