@@ -69,7 +69,7 @@ func (*machineService) EtcdStatus(ctx context.Context, _ *emptypb.Empty) (*machi
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
 
-	answer, err := client.Status(ctx, etcdURL(loopback4, etcdClientPort))
+	answer, err := client.Status(ctx, localURL())
 	if err != nil {
 		return nil, fmt.Errorf("failed to query etcd status: %w", err)
 	}
@@ -131,38 +131,6 @@ func (*machineService) EtcdForfeitLeadership(ctx context.Context, _ *machineapi.
 	}
 
 	return &machineapi.EtcdForfeitLeadershipResponse{Messages: []*machineapi.EtcdForfeitLeadership{{Member: leader}}}, nil
-}
-
-// forfeitLeadership gives the name of the new leader; empty when this member did not lead.
-func (e *etcd) forfeitLeadership(ctx context.Context) (string, error) {
-	client, err := e.local()
-	if err != nil {
-		return "", err
-	}
-	defer client.Close()
-
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
-	defer cancel()
-
-	answer, err := client.Status(ctx, etcdURL(loopback4, etcdClientPort))
-	if err != nil || answer.Leader != answer.Header.MemberId {
-		return "", err
-	}
-
-	list, err := client.MemberList(ctx)
-	if err != nil {
-		return "", err
-	}
-
-	for _, member := range list.Members {
-		if member.ID != answer.Header.MemberId && !member.IsLearner {
-			_, err := client.MoveLeader(ctx, member.ID)
-
-			return member.Name, err
-		}
-	}
-
-	return "", errors.New("cannot forfeit leadership, only one member")
 }
 
 func (*machineService) EtcdSnapshot(_ *machineapi.EtcdSnapshotRequest, stream machineapi.MachineService_EtcdSnapshotServer) error {
@@ -315,7 +283,7 @@ func (*machineService) EtcdAlarmDisarm(ctx context.Context, _ *emptypb.Empty) (*
 
 func (*machineService) EtcdDefragment(ctx context.Context, _ *emptypb.Empty) (*machineapi.EtcdDefragmentResponse, error) {
 	err := localEtcd(ctx, "etcd defragment", func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Defragment(ctx, etcdURL(loopback4, etcdClientPort))
+		_, err := client.Defragment(ctx, localURL())
 
 		return err
 	})

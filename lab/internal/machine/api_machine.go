@@ -22,9 +22,11 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -71,17 +73,7 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 		return nil, status.Error(codes.AlreadyExists, "etcd data directory is not empty")
 	}
 
-	request := bootstrapRequest{recover: in.RecoverEtcd, skipHashCheck: in.RecoverSkipHashCheck, result: make(chan error, 1)}
-
-	select {
-	case b.etcd.bootstraps <- request:
-	case <-time.After(memberTimeout):
-		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
-	case <-b.Context().Done():
-		return nil, status.Error(codes.Unavailable, "the machine lost its power")
-	}
-
-	if err := <-request.result; err != nil {
+	if err := b.etcd.bootstrapNow(bootstrapRequest{recover: in.RecoverEtcd, skipHashCheck: in.RecoverSkipHashCheck}); err != nil {
 		return nil, err
 	}
 
@@ -111,8 +103,8 @@ func (*machineService) Kubeconfig(_ *emptypb.Empty, stream machineapi.MachineSer
 	cluster := b.Provider().Cluster()
 	admin := cluster.AdminKubeconfig()
 
-	data, err := kubeconfig(cluster, cluster.Endpoint().String(), request{
-		commonName: admin.CommonName(), organizations: []string{admin.CertOrganization()}, usage: forClient, lifetime: admin.CertLifetime(),
+	data, err := certificates.Kubeconfig(cluster, cluster.Endpoint().String(), certificates.Request{
+		CommonName: admin.CommonName(), Organizations: []string{admin.CertOrganization()}, Usage: certificates.ForClient, Lifetime: admin.CertLifetime(),
 	})
 	if err != nil {
 		return err
@@ -251,7 +243,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 
 // logFile finds the log of a service, or of a container "namespace/pod:container:hash".
 func (b *boot) logFile(id string) (string, error) {
-	for _, name := range append([]string{kubeAPIServer, controllerManager, scheduler}, shippedServices...) {
+	for _, name := range append([]string{kubeAPIServer, controllerManager, scheduler}, logs.Shipped...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
 			return b.machine.disk.Log(name), nil
 		}

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/services"
 )
@@ -307,21 +308,21 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 		}
 	}
 
-	log := &logTail{path: b.machine.disk.Log("machined")}
+	log := &logs.Tail{Path: b.machine.disk.Log("machined")}
 	if in.Tail {
-		log = newLogTail(log.path)
+		log = logs.NewTail(log.Path)
 	}
 
 	for {
-		lines := log.read()
+		lines := log.Read()
 
 		for _, line := range lines {
-			parsed := parseLog(line, time.Now().UTC())
-			if parsed.at.Before(b.begun) {
+			parsed := logs.Parse(line, time.Now().UTC())
+			if parsed.At.Before(b.begun) {
 				continue // an earlier boot's
 			}
 
-			if err := send(parsed.kernelText(), parsed.at); err != nil {
+			if err := send(parsed.KernelText(), parsed.At); err != nil {
 				return err
 			}
 		}

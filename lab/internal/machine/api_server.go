@@ -26,6 +26,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
 // apiPort is Talos' machine API.
@@ -136,9 +139,9 @@ func (b *boot) maintenanceTLS() (*tls.Config, error) {
 		return nil, err
 	}
 
-	pair, err := issue(x509.NewCertificateAndKeyFromCertificateAuthority(ca), request{
-		commonName: "maintenance-service.talos.dev", names: []string{"maintenance-service.talos.dev"},
-		addresses: append(b.network.NodeAddresses(), loopback4), usage: forServer,
+	pair, err := certificates.Issue(x509.NewCertificateAndKeyFromCertificateAuthority(ca), certificates.Request{
+		CommonName: "maintenance-service.talos.dev", Names: []string{"maintenance-service.talos.dev"},
+		Addresses: append(b.network.NodeAddresses(), guestnetwork.Loopback), Usage: certificates.ForServer,
 	})
 	if err != nil {
 		return nil, err

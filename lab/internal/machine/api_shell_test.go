@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"google.golang.org/grpc/codes"
@@ -84,13 +83,6 @@ func TestAFolderIsAsLargeAsWhatLiesInIt(t *testing.T) {
 	last := sized(found)[len(found)-1]
 	if last.path != "/var/lib/etcd" || last.size != 100 {
 		t.Errorf("%+v", last)
-	}
-}
-
-func TestALineOfTheKernelsLogKeepsItsFields(t *testing.T) {
-	line := parseLog([]byte(`{"time":"2026-07-01T12:00:00Z","level":"WARN","msg":"cable","plugged":false}`), time.Now())
-	if got := line.kernelText(); got != `[talos] cable {"plugged":false}` {
-		t.Error(got)
 	}
 }
 

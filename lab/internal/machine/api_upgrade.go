@@ -37,38 +37,6 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 	return version, nil
 }
 
-// validateForUpgrade is ValidateForUpgrade of Talos' etcd client.
-func (e *etcd) validateForUpgrade(ctx context.Context) error {
-	client, err := e.cluster()
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-
-	list, err := client.MemberList(ctx)
-	if err != nil {
-		return err
-	}
-
-	if len(list.Members) == 2 {
-		return fmt.Errorf("etcd member count(%d) is insufficient to maintain quorum if upgrade commences", len(list.Members))
-	}
-
-	for _, member := range list.Members {
-		if member.Name == "" {
-			return fmt.Errorf("etcd member %016x is not started, all members must be running to perform an upgrade", member.ID)
-		}
-
-		for _, url := range member.ClientURLs {
-			if _, err := client.Status(ctx, url); err != nil {
-				return fmt.Errorf("etcd member %016x is not healthy; all members must be healthy to perform an upgrade: %w", member.ID, err)
-			}
-		}
-	}
-
-	return nil
-}
-
 // imageService pulls nothing: an image is there as soon as it is asked for.
 type imageService struct {
 	machineapi.UnimplementedImageServiceServer

@@ -13,12 +13,14 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/services"
 )
@@ -43,7 +45,7 @@ type boot struct {
 	services  *services.Services
 	etcd      *etcd
 	plane     *plane
-	secrets   *secrets
+	secrets   *certificates.Secrets
 	node      *node
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
@@ -65,7 +67,7 @@ func newBoot(m *machine) (*boot, error) {
 	}
 
 	b := &boot{
-		Lifetime:   lifetime.New(context.Background(), m.serviceLog("machined")),
+		Lifetime:   lifetime.New(context.Background(), logs.OfService(m.log, m.disk, "machined")),
 		Active:     &configuration.Active{},
 		machine:    m,
 		hardware:   m.vm(),
@@ -89,14 +91,16 @@ func newBoot(m *machine) (*boot, error) {
 
 	b.events = events.New(b.Log)
 	b.services = services.New(b.Log, b.IsControlPlane)
-	b.etcd = newEtcd(b)
-	b.plane = newPlane(b)
-	b.secrets = newSecrets(b)
-	b.node = newNode(b)
-
 	b.programs = process.Programs{
 		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
 	}
+	b.secrets = certificates.NewSecrets(m.disk, b.network)
+	b.etcd = newEtcd(etcdMachine{
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
+		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.restart,
+	})
+	b.plane = newPlane(b)
+	b.node = newNode(b)
 
 	return b, nil
 }
@@ -123,7 +127,7 @@ func (b *boot) halt() {
 
 // run is the system from the boot loader to its end.
 func (b *boot) run() {
-	b.Go(b.shipLogs)
+	b.Go(logs.Machine{Lifetime: b.Lifetime, Active: b.Active, Disk: b.machine.disk, Begun: b.begun, Dial: b.network.Dial}.Ship)
 
 	if !b.Sleep(b.options().BootDelay) {
 		return

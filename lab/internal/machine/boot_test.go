@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
@@ -27,7 +28,7 @@ func testBoot(t *testing.T, hostname string) *boot {
 	t.Cleanup(b.Cut)
 	b.network = guestnetwork.WithoutCard(b.Lifetime, b.Active, m.vm())
 	b.network.Platform = &guestinfo.Network{Hostname: hostname}
-	b.events, b.services, b.plane, b.secrets, b.node = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(b), newSecrets(b), newNode(b)
+	b.events, b.services, b.plane, b.secrets, b.node = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(b), certificates.NewSecrets(b.machine.disk, b.network), newNode(b)
 
 	return b
 }

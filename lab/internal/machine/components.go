@@ -12,6 +12,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config/types/v1alpha1"
 
 	"platform.lab/lab/internal/machine/arguments"
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/disk"
 )
 
@@ -45,7 +46,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 		name:        kubeAPIServer,
 		image:       cluster.APIServer().Image(),
 		environment: environment(cluster.APIServer().Env()),
-		probe:       localAPIServer(provider) + "/readyz",
+		probe:       certificates.LocalAPIServer(provider) + "/readyz",
 		files: map[string][]byte{
 			"admission-control-config.yaml": admissionConfig(cluster),
 			"auditpolicy.yaml":              mustJSON(cluster.APIServer().AuditPolicy()),
@@ -55,7 +56,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 	}
 
 	file := func(name string) string { return b.podFile(c.name, name) }
-	secret := func(name string) string { return b.secrets.path(c.name + "/" + name) }
+	secret := func(name string) string { return b.secrets.Path(c.name + "/" + name) }
 
 	c.arguments = arguments.Of(map[string]string{
 		"admission-control-config-file":      file("admission-control-config.yaml"),
@@ -140,7 +141,7 @@ func (b *boot) controllerManager(provider config.Provider) (component, error) {
 		environment: environment(cluster.ControllerManager().Env()),
 		probe:       "https://localhost:10257/healthz",
 	}
-	secret := func(name string) string { return b.secrets.path(c.name + "/" + name) }
+	secret := func(name string) string { return b.secrets.Path(c.name + "/" + name) }
 
 	c.arguments = arguments.Of(map[string]string{
 		"allocate-node-cidrs":              "true",
@@ -177,7 +178,7 @@ func (b *boot) scheduler(provider config.Provider) (component, error) {
 		environment: environment(cluster.Scheduler().Env()),
 		probe:       "https://localhost:10259/readyz",
 	}
-	kubeconfig := b.secrets.path(c.name + "/kubeconfig")
+	kubeconfig := b.secrets.Path(c.name + "/kubeconfig")
 
 	settings := map[string]any{
 		"apiVersion":       "kubescheduler.config.k8s.io/v1",

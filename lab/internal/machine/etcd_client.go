@@ -11,10 +11,16 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/concurrency"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+
+	"platform.lab/lab/internal/machine/guestnetwork"
 )
+
+// localURL is the machine's own etcd.
+func localURL() string { return etcdURL(guestnetwork.Loopback, etcdClientPort) }
 
 func etcdURL(address netip.Addr, port int) string {
 	return fmt.Sprintf("https://%s", net.JoinHostPort(address.String(), fmt.Sprint(port)))
@@ -22,9 +28,9 @@ func etcdURL(address netip.Addr, port int) string {
 
 // client connects to etcd from inside the machine.
 func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
-	provider := e.boot.Provider()
+	provider := e.Provider()
 
-	pair, err := tls.LoadX509KeyPair(e.boot.secrets.path("etcd/admin.crt"), e.boot.secrets.path("etcd/admin.key"))
+	pair, err := tls.LoadX509KeyPair(e.Secrets.Path("etcd/admin.crt"), e.Secrets.Path("etcd/admin.key"))
 	if err != nil {
 		return nil, err
 	}
@@ -38,14 +44,14 @@ func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 	}
 
 	return clientv3.New(clientv3.Config{
-		Context:     e.boot.Context(),
+		Context:     e.Context(),
 		Endpoints:   endpoints,
 		DialTimeout: dialTimeout,
 		TLS:         &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12},
 		Logger:      zap.NewNop(),
 		DialOptions: []grpc.DialOption{
 			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				return e.boot.network.DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
+				return e.Network.DialContext(ctx, "tcp", strings.TrimPrefix(address, "https://"))
 			}),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.3, MaxDelay: time.Second},
@@ -61,15 +67,30 @@ func (e *etcd) local() (*clientv3.Client, error) {
 		return nil, errNotBootstrapped
 	}
 
-	return e.client(loopback4)
+	return e.client(guestnetwork.Loopback)
 }
 
 // cluster connects to all control planes' etcd.
 func (e *etcd) cluster() (*clientv3.Client, error) {
-	addresses := e.boot.machine.fleet.discovery.ControlPlanes(e.boot.Provider().Cluster().ID())
+	addresses := e.Discovery.ControlPlanes(e.Provider().Cluster().ID())
 	if len(addresses) == 0 {
 		return e.local()
 	}
 
 	return e.client(addresses...)
+}
+
+// endSession revokes the session's lease, and with it the machine's place in the election. A machine without
+// power cannot: its lease expires.
+func (e *etcd) endSession(client *clientv3.Client, session *concurrency.Session) {
+	session.Orphan()
+
+	if e.IsOver() {
+		return
+	}
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.Context()), revokeTimeout)
+	defer cancel()
+
+	_, _ = client.Revoke(ctx, session.Lease())
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
 // join adds the machine to the members as a learner and starts it; false while there is no cluster to join.
@@ -44,7 +46,7 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 		return false, err
 	}
 
-	e.boot.Go(func() {
+	e.Go(func() {
 		defer client.Close()
 
 		e.promote(client, id)
@@ -55,12 +57,12 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 
 // peers are the other control planes whose etcd answers.
 func (e *etcd) peers(provider config.Provider) []netip.Addr {
-	own := e.boot.network.NodeAddresses()
+	own := e.Network.NodeAddresses()
 
 	var peers []netip.Addr
 
-	for _, address := range e.boot.machine.fleet.discovery.ControlPlanes(provider.Cluster().ID()) {
-		if !slices.Contains(own, address) && e.boot.network.Answers(address, etcdClientPort) {
+	for _, address := range e.Discovery.ControlPlanes(provider.Cluster().ID()) {
+		if !slices.Contains(own, address) && e.Network.Answers(address, etcdClientPort) {
 			peers = append(peers, address)
 		}
 	}
@@ -71,10 +73,10 @@ func (e *etcd) peers(provider config.Provider) []netip.Addr {
 // addMember replaces a member of the machine's name by a new learner (services/etcd.go, addMember and
 // buildInitialCluster): a machine without etcd data that is a member has lost its disk.
 func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, id uint64, err error) {
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.boot.Context()), memberTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.Context()), memberTimeout)
 	defer cancel()
 
-	name := e.boot.network.Hostname()
+	name := e.Network.Hostname()
 
 	list, err := client.MemberList(ctx)
 	if err != nil {
@@ -111,19 +113,19 @@ func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, 
 
 // promote makes the learner a voter as soon as it has caught up.
 func (e *etcd) promote(client *clientv3.Client, id uint64) {
-	for !e.boot.IsStopping() {
-		ctx, cancel := context.WithTimeout(e.boot.Context(), memberTimeout)
+	for !e.IsStopping() {
+		ctx, cancel := context.WithTimeout(e.Context(), memberTimeout)
 		_, err := client.MemberPromote(ctx, id)
 
 		cancel()
 
 		if err == nil || errors.Is(err, rpctypes.ErrMemberNotLearner) || errors.Is(err, rpctypes.ErrMemberNotFound) {
-			e.boot.Log.Info("etcd member is a voter")
+			e.Log.Info("etcd member is a voter")
 
 			return
 		}
 
-		if !e.boot.Sleep(promoteInterval) {
+		if !e.Sleep(promoteInterval) {
 			return
 		}
 	}
@@ -140,7 +142,7 @@ func (e *etcd) memberID(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 
-	status, err := client.Status(ctx, etcdURL(loopback4, etcdClientPort))
+	status, err := client.Status(ctx, localURL())
 	if err != nil {
 		return 0, err
 	}
@@ -158,9 +160,9 @@ func (e *etcd) leave(ctx context.Context) error {
 	}
 
 	// Another member is asked: one that removes itself may be gone before it answers.
-	others := e.peers(e.boot.Provider())
+	others := e.peers(e.Provider())
 	if len(others) == 0 {
-		others = []netip.Addr{loopback4}
+		others = []netip.Addr{guestnetwork.Loopback}
 	}
 
 	client, err := e.client(others...)
@@ -176,7 +178,71 @@ func (e *etcd) leave(ctx context.Context) error {
 		return fmt.Errorf("failed to remove member %d: %w", id, err)
 	}
 
-	e.stop(podGrace)
+	e.stop(leaveGrace)
 
 	return os.RemoveAll(e.data())
+}
+
+// forfeitLeadership gives the name of the new leader; empty when this member did not lead.
+func (e *etcd) forfeitLeadership(ctx context.Context) (string, error) {
+	client, err := e.local()
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+
+	answer, err := client.Status(ctx, localURL())
+	if err != nil || answer.Leader != answer.Header.MemberId {
+		return "", err
+	}
+
+	list, err := client.MemberList(ctx)
+	if err != nil {
+		return "", err
+	}
+
+	for _, member := range list.Members {
+		if member.ID != answer.Header.MemberId && !member.IsLearner {
+			_, err := client.MoveLeader(ctx, member.ID)
+
+			return member.Name, err
+		}
+	}
+
+	return "", errors.New("cannot forfeit leadership, only one member")
+}
+
+// validateForUpgrade is ValidateForUpgrade of Talos' etcd client.
+func (e *etcd) validateForUpgrade(ctx context.Context) error {
+	client, err := e.cluster()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+
+	list, err := client.MemberList(ctx)
+	if err != nil {
+		return err
+	}
+
+	if len(list.Members) == 2 {
+		return fmt.Errorf("etcd member count(%d) is insufficient to maintain quorum if upgrade commences", len(list.Members))
+	}
+
+	for _, member := range list.Members {
+		if member.Name == "" {
+			return fmt.Errorf("etcd member %016x is not started, all members must be running to perform an upgrade", member.ID)
+		}
+
+		for _, url := range member.ClientURLs {
+			if _, err := client.Status(ctx, url); err != nil {
+				return fmt.Errorf("etcd member %016x is not healthy; all members must be healthy to perform an upgrade: %w", member.ID, err)
+			}
+		}
+	}
+
+	return nil
 }

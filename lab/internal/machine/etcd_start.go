@@ -23,11 +23,11 @@ var simulationFlags = map[string]string{"unsafe-no-fsync": "true", "strict-recon
 func (e *etcd) advertised(provider config.Provider) (netip.Addr, error) {
 	subnets := provider.Cluster().Etcd().AdvertisedSubnets()
 
-	if address := e.boot.network.AddressIn(subnets); address.IsValid() {
+	if address := e.Network.AddressIn(subnets); address.IsValid() {
 		return address, nil
 	}
 
-	return netip.Addr{}, fmt.Errorf("no address of the machine %v lies in cluster.etcd.advertisedSubnets %v", e.boot.network.NodeAddresses(), subnets)
+	return netip.Addr{}, fmt.Errorf("no address of the machine %v lies in cluster.etcd.advertisedSubnets %v", e.Network.NodeAddresses(), subnets)
 }
 
 // start runs etcd; `initial` are flags for its first start.
@@ -45,22 +45,22 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
-	if e.boot.IsStopping() {
+	if e.IsStopping() {
 		return nil
 	}
 
-	e.process = e.boot.programs.Start("etcd", list, nil)
-	e.boot.services.Set("etcd", services.StateRunning, "Started task etcd")
-	e.boot.services.Health("etcd", errors.New("not checked yet"))
+	e.process = e.Programs.Start("etcd", list, nil)
+	e.Services.Set("etcd", services.StateRunning, "Started task etcd")
+	e.Services.Health("etcd", errors.New("not checked yet"))
 
 	return nil
 }
 
 // arguments are Talos' flags (services/etcd.go, argsForControlPlane), the configuration's and the lab's.
 func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
-	secret := e.boot.secrets.path
+	secret := e.Secrets.Path
 	own := arguments.Of(map[string]string{
-		"name":                               e.boot.network.Hostname(),
+		"name":                               e.Network.Hostname(),
 		"auto-tls":                           "false",
 		"peer-auto-tls":                      "false",
 		"data-dir":                           e.data(),
@@ -110,7 +110,7 @@ func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) err
 		return err
 	}
 
-	name, peer := e.boot.network.Hostname(), etcdURL(address, etcdPeerPort)
+	name, peer := e.Network.Hostname(), etcdURL(address, etcdPeerPort)
 	initial := map[string]string{"initial-cluster-state": "new", "initial-cluster": name + "=" + peer}
 
 	if request.recover {
@@ -121,14 +121,14 @@ func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) err
 		initial = nil
 	}
 
-	e.boot.Log.Info("etcd bootstrap", "recover", request.recover)
-	e.boot.machine.fleet.kwok.restart(provider.Cluster().ID())
+	e.Log.Info("etcd bootstrap", "recover", request.recover)
+	e.Bootstrapped(provider.Cluster().ID())
 
 	return e.start(provider, initial)
 }
 
 func (e *etcd) restore(name, peer string, skipHashCheck bool) error {
-	path := e.boot.machine.disk.Path(disk.RecoveryFile)
+	path := e.Disk.Path(disk.RecoveryFile)
 	manager := snapshot.NewV3(zap.NewNop())
 
 	if _, err := manager.Status(path); err != nil {

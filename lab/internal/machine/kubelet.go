@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/logs"
 )
 
 const (
@@ -45,7 +46,7 @@ type node struct {
 func newNode(b *boot) *node {
 	return &node{
 		memoryMiB: b.machine.vm().MemoryMiB,
-		boot:      b, log: b.machine.serviceLog("kubelet"), usage: newUsage(b.begun),
+		boot:      b, log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"), usage: newUsage(b.begun),
 		serving: newServing(b.machine.disk.Path(disk.KubeletFolder), b.network.Hostname),
 	}
 }

@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -183,7 +184,7 @@ func (n *node) byCertificate(chain []*stdx509.Certificate) (caller, error) {
 		others.AddCert(between)
 	}
 
-	if _, err := chain[0].Verify(stdx509.VerifyOptions{Roots: roots, Intermediates: others, KeyUsages: forClient}); err != nil {
+	if _, err := chain[0].Verify(stdx509.VerifyOptions{Roots: roots, Intermediates: others, KeyUsages: certificates.ForClient}); err != nil {
 		return caller{}, err
 	}
 

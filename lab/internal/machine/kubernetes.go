@@ -24,7 +24,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate/csr"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
 // kubernetesTimeout bounds every call of a machine to the Kubernetes API.
@@ -34,11 +36,11 @@ const kubernetesTimeout = 5 * time.Second
 // server, else the cluster's endpoint.
 func (b *boot) apiEndpoint(provider config.Provider) string {
 	if prism := provider.Machine().Features().KubePrism(); prism != nil && prism.Enabled() {
-		return "https://" + net.JoinHostPort(loopback4.String(), strconv.Itoa(prism.Port()))
+		return "https://" + net.JoinHostPort(guestnetwork.Loopback.String(), strconv.Itoa(prism.Port()))
 	}
 
 	if b.IsControlPlane() {
-		return localAPIServer(provider)
+		return certificates.LocalAPIServer(provider)
 	}
 
 	return provider.Cluster().Endpoint().String()
@@ -67,16 +69,16 @@ func (b *boot) adminClient(provider config.Provider) (*kubernetes.Clientset, err
 }
 
 func (b *boot) adminSettings(provider config.Provider) (*rest.Config, error) {
-	pair, err := issue(provider.Cluster().IssuingCA(), request{
-		commonName:    constants.KubernetesTalosAdminCertCommonName,
-		organizations: []string{constants.KubernetesAdminCertOrganization},
-		usage:         forClient,
+	pair, err := certificates.Issue(provider.Cluster().IssuingCA(), certificates.Request{
+		CommonName:    constants.KubernetesTalosAdminCertCommonName,
+		Organizations: []string{constants.KubernetesAdminCertOrganization},
+		Usage:         certificates.ForClient,
 	})
 	if err != nil {
 		return nil, err
 	}
 
-	settings := b.restConfig(localAPIServer(provider), acceptedCAs(provider.Cluster()))
+	settings := b.restConfig(certificates.LocalAPIServer(provider), certificates.AcceptedCAs(provider.Cluster()))
 	settings.CertData, settings.KeyData = pair.Crt, pair.Key
 
 	return settings, nil
@@ -103,7 +105,7 @@ func (b *boot) kubeletClient(ctx context.Context, provider config.Provider) (*ku
 
 func acceptedCAsOfNode(provider config.Provider) []byte {
 	if provider.Cluster().IssuingCA() != nil {
-		return acceptedCAs(provider.Cluster())
+		return certificates.AcceptedCAs(provider.Cluster())
 	}
 
 	var all []byte

@@ -16,7 +16,10 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 
+	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/network"
 )
@@ -162,13 +165,13 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 		return nil, err
 	}
 
-	listener, err := net.Listen("tcp", net.JoinHostPort(loopback4.String(), "0"))
+	listener, err := net.Listen("tcp", net.JoinHostPort(guestnetwork.Loopback.String(), "0"))
 	if err != nil {
 		return nil, err
 	}
 
-	credentials, err := kubeconfig(provider.Cluster(), "https://"+listener.Addr().String(), request{
-		commonName: "kwok", organizations: []string{constants.KubernetesAdminCertOrganization}, usage: forClient,
+	credentials, err := certificates.Kubeconfig(provider.Cluster(), "https://"+listener.Addr().String(), certificates.Request{
+		CommonName: "kwok", Organizations: []string{constants.KubernetesAdminCertOrganization}, Usage: certificates.ForClient,
 	})
 	if err != nil {
 		listener.Close()
@@ -185,9 +188,9 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	balance := &balancer{dial: asPod(provider).DialContext, targets: func() []string { return k.apiServers(provider) }}
+	balance := &kubeprism.Balancer{Dial: asPod(provider).DialContext, Targets: func() []string { return k.apiServers(provider) }}
 
-	go balance.serve(ctx, listener)
+	go balance.Serve(ctx, listener)
 
 	left := make(chan struct{})
 

@@ -20,6 +20,7 @@ import (
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/machine/services"
 )
 
 const (
@@ -113,7 +114,7 @@ func (p *plane) run() {
 
 // reconcile starts, replaces and stops static pods until they are what the configuration wants.
 func (p *plane) reconcile(provider config.Provider) error {
-	if err := p.boot.secrets.write(provider); err != nil {
+	if err := p.boot.secrets.Write(provider); err != nil {
 		return err
 	}
 
@@ -219,16 +220,6 @@ func (p *plane) stop(grace time.Duration) {
 
 func (p *plane) kill() { p.stop(0) }
 
-// probeInterval is the time until what answered a probe is asked again. One that is awaited is asked often; one
-// that is well less so, though still more often than Talos and the kubelet do: a world's processors are few.
-func probeInterval(problem error) time.Duration {
-	if problem != nil {
-		return 2 * lifetime.Tick
-	}
-
-	return 2 * time.Second
-}
-
 // probe asks every static pod for its readiness.
 func (p *plane) probe() {
 	client := p.boot.probeClient()
@@ -236,7 +227,7 @@ func (p *plane) probe() {
 
 	var problems error
 
-	for ; !p.boot.IsStopping(); p.boot.Sleep(probeInterval(problems)) {
+	for ; !p.boot.IsStopping(); p.boot.Sleep(services.ProbeInterval(problems)) {
 		pods := p.snapshot()
 		if problems = nil; len(pods) == 0 {
 			problems = errNotYet
@@ -291,7 +282,7 @@ func (b *boot) probeClient() *http.Client {
 		TLSClientConfig: &tls.Config{
 			InsecureSkipVerify: true, //nolint:gosec // a probe of the machine's own loopback
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				name := b.secrets.path("kube-apiserver/apiserver-kubelet-client")
+				name := b.secrets.Path("kube-apiserver/apiserver-kubelet-client")
 				pair, err := tls.LoadX509KeyPair(name+".crt", name+".key")
 
 				return &pair, err

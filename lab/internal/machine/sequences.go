@@ -8,6 +8,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -22,14 +23,14 @@ const (
 func (b *boot) startEverything() {
 	b.Go(b.announce)
 	b.services.Running("cri", "syslogd", "auditd")
-	b.Go(b.runKubePrism)
+	b.Go(kubeprism.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Discovery: b.machine.fleet.discovery}.Run)
 	b.Go(b.node.run)
 
 	if b.IsControlPlane() {
 		b.services.Running("trustd")
 		b.Go(b.etcd.run)
 		b.Go(b.plane.run)
-		b.Go(b.runVirtualIP)
+		b.Go(virtualIP{Lifetime: b.Lifetime, Active: b.Active, network: b.network, services: b.services, etcd: b.etcd}.run)
 		b.Go(b.runTalosAccess)
 	}
 

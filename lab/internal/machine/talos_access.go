@@ -98,7 +98,7 @@ func (b *boot) leadTalosAccess() error {
 	if err != nil {
 		return err
 	}
-	defer b.endSession(etcd, session)
+	defer b.etcd.endSession(etcd, session)
 
 	b.Go(func() {
 		defer cancel()

@@ -9,9 +9,9 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 
+	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/services"
@@ -22,31 +22,41 @@ const (
 	resignTimeout         = 10 * time.Second
 )
 
-// runVirtualIP competes for the VIPs of the machine configuration (Layer2VIPConfig, or the older vip of an
+// virtualIP is what the competition for a VIP needs of the machine.
+type virtualIP struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	network  *guestnetwork.Network
+	services *services.Services
+	etcd     *etcd
+}
+
+// run competes for the VIPs of the machine configuration (Layer2VIPConfig, or the older vip of an
 // interface), as Talos' VIP operator does (controllers/network/operator/vip.go): an election in etcd whose
 // session lives 60 s. A holder that stops in order hands over at once; the VIP of one that loses its power
 // is back only when its session has expired.
-func (b *boot) runVirtualIP() {
-	for ; !b.IsStopping(); b.Sleep(campaignRetryInterval) {
-		provider := b.Provider()
+func (v virtualIP) run() {
+	for ; !v.IsStopping(); v.Sleep(campaignRetryInterval) {
+		provider := v.Provider()
 
 		address, ok := guestnetwork.VirtualIP(provider)
-		if !ok || !b.services.IsUp("etcd") || !b.services.IsUp("kubelet") {
+		if !ok || !v.services.IsUp("etcd") || !v.services.IsUp("kubelet") {
 			continue
 		}
 
-		if err := b.campaign(provider, address); err != nil && !errors.Is(err, context.Canceled) {
-			b.Log.Warn("VIP campaign failed", "vip", address, "error", err)
+		if err := v.campaign(provider, address); err != nil && !errors.Is(err, context.Canceled) {
+			v.Log.Warn("VIP campaign failed", "vip", address, "error", err)
 		}
 	}
 }
 
 // campaign takes part in one election, and holds the VIP until it is lost or given up.
-func (b *boot) campaign(provider config.Provider, address netip.Addr) error {
-	ctx, cancel := context.WithCancel(b.Context())
+func (v virtualIP) campaign(provider config.Provider, address netip.Addr) error {
+	ctx, cancel := context.WithCancel(v.Context())
 	defer cancel()
 
-	client, err := b.etcd.local()
+	client, err := v.etcd.local()
 	if err != nil {
 		return err
 	}
@@ -56,18 +66,18 @@ func (b *boot) campaign(provider config.Provider, address netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("failed to create concurrency session: %w", err)
 	}
-	defer b.endSession(client, session)
+	defer v.etcd.endSession(client, session)
 
 	election := concurrency.NewElection(session, fmt.Sprintf("%s:vip:election:%s", constants.EtcdRootTalosKey, address))
 
-	if err := b.resignPrevious(ctx, session, election); err != nil {
+	if err := v.resignPrevious(ctx, session, election); err != nil {
 		return err
 	}
 
-	lost := b.untilLost(ctx, provider, session)
+	lost := v.untilLost(ctx, provider, session)
 	won := make(chan error, 1)
 
-	go func() { won <- election.Campaign(ctx, b.network.Hostname()) }()
+	go func() { won <- election.Campaign(ctx, v.network.Hostname()) }()
 
 	select {
 	case <-lost:
@@ -78,11 +88,11 @@ func (b *boot) campaign(provider config.Provider, address netip.Addr) error {
 		}
 	}
 
-	return b.holdVirtualIP(ctx, election, address, lost)
+	return v.hold(ctx, election, address, lost)
 }
 
 // resignPrevious gives up what this machine still holds from before its last start.
-func (b *boot) resignPrevious(ctx context.Context, session *concurrency.Session, election *concurrency.Election) error {
+func (v virtualIP) resignPrevious(ctx context.Context, session *concurrency.Session, election *concurrency.Election) error {
 	leader, err := election.Leader(ctx)
 	if errors.Is(err, concurrency.ErrElectionNoLeader) {
 		return nil
@@ -91,7 +101,7 @@ func (b *boot) resignPrevious(ctx context.Context, session *concurrency.Session,
 	}
 
 	entry := leader.Kvs[0]
-	if string(entry.Value) != b.network.Hostname() {
+	if string(entry.Value) != v.network.Hostname() {
 		return nil
 	}
 
@@ -100,7 +110,7 @@ func (b *boot) resignPrevious(ctx context.Context, session *concurrency.Session,
 
 // untilLost is closed when this machine must give up the VIP: its services stop, its etcd or its session
 // is gone, or the configuration has changed.
-func (b *boot) untilLost(ctx context.Context, provider config.Provider, session *concurrency.Session) <-chan struct{} {
+func (v virtualIP) untilLost(ctx context.Context, provider config.Provider, session *concurrency.Session) <-chan struct{} {
 	lost := make(chan struct{})
 
 	go func() {
@@ -112,15 +122,15 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 			select {
 			case <-ctx.Done():
 				return
-			case <-b.Stopping():
+			case <-v.Stopping():
 				return
 			case <-session.Done():
 				return
 			case <-time.After(lifetime.Tick):
 			}
 
-			address, ok := guestnetwork.VirtualIP(b.Provider())
-			if !ok || address != before || b.services.State("etcd") != services.StateRunning {
+			address, ok := guestnetwork.VirtualIP(v.Provider())
+			if !ok || address != before || v.services.State("etcd") != services.StateRunning {
 				return
 			}
 		}
@@ -129,24 +139,24 @@ func (b *boot) untilLost(ctx context.Context, provider config.Provider, session 
 	return lost
 }
 
-func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election, address netip.Addr, lost <-chan struct{}) error {
+func (v virtualIP) hold(ctx context.Context, election *concurrency.Election, address netip.Addr, lost <-chan struct{}) error {
 	prefix := netip.PrefixFrom(address, address.BitLen())
 
-	if err := b.network.AddAddress(prefix); err != nil {
+	if err := v.network.AddAddress(prefix); err != nil {
 		return err
 	}
 
-	b.Log.Info("VIP is here", "vip", address)
-	b.LogError("gratuitous ARP", b.network.Announce(address))
+	v.Log.Info("VIP is here", "vip", address)
+	v.LogError("gratuitous ARP", v.network.Announce(address))
 
 	defer func() {
-		b.LogError("VIP not removed", b.network.RemoveAddress(prefix))
-		b.Log.Info("VIP is given up", "vip", address)
+		v.LogError("VIP not removed", v.network.RemoveAddress(prefix))
+		v.Log.Info("VIP is given up", "vip", address)
 
 		resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
 		defer cancel()
 
-		if !b.IsOver() {
+		if !v.IsOver() {
 			_ = election.Resign(resign)
 		}
 	}()
@@ -158,24 +168,9 @@ func (b *boot) holdVirtualIP(ctx context.Context, election *concurrency.Election
 		case <-lost:
 			return nil
 		case leader, ok := <-observed:
-			if !ok || string(leader.Kvs[0].Value) != b.network.Hostname() {
+			if !ok || string(leader.Kvs[0].Value) != v.network.Hostname() {
 				return nil
 			}
 		}
 	}
-}
-
-// endSession revokes the session's lease, and with it the machine's place in the election. A machine without
-// power cannot: its lease expires.
-func (b *boot) endSession(client *clientv3.Client, session *concurrency.Session) {
-	session.Orphan()
-
-	if b.IsOver() {
-		return
-	}
-
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.Context()), resignTimeout)
-	defer cancel()
-
-	_, _ = client.Revoke(ctx, session.Lease())
 }

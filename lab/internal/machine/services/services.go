@@ -12,6 +12,8 @@ import (
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // Service states as Talos names them (internal/app/machined/pkg/system/events).
@@ -191,4 +193,14 @@ func (s *Service) Proto() *machineapi.ServiceInfo {
 			LastChange:  timestamppb.New(s.changed),
 		},
 	}
+}
+
+// ProbeInterval is the time until what answered a probe is asked again. One that is awaited is asked often; one
+// that is well less so, though still more often than Talos and the kubelet do: a world's processors are few.
+func ProbeInterval(problem error) time.Duration {
+	if problem != nil {
+		return 2 * lifetime.Tick
+	}
+
+	return 2 * time.Second
 }

@@ -1,7 +1,8 @@
-package machine
+package logs
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -31,7 +34,7 @@ type destination struct {
 }
 
 func (d destination) key() string {
-	return string(mustJSON([]any{d.endpoint.String(), d.tags, d.kernel}))
+	return fmt.Sprint(d.endpoint, d.tags, d.kernel)
 }
 
 // destinations are those of a machine configuration: machine.logging for the services, KmsgLogConfig documents
@@ -74,7 +77,7 @@ func newShipper(to destination, dial func(ctx context.Context, network, address 
 }
 
 // put adds a line; the oldest is lost when too many wait.
-func (s *shipper) put(line logLine) error {
+func (s *shipper) put(line Line) error {
 	data, err := line.marshal(s.tags)
 	if err != nil {
 		return err
@@ -177,12 +180,22 @@ func (s *shipper) send(ctx context.Context, conn net.Conn, line []byte) (bool, n
 	return true, conn
 }
 
-// shipLogs sends the logs of the machine's services and its kernel to the destinations of the configuration,
+// Machine is what the sending of logs needs of the machine that writes them.
+type Machine struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	Disk  disk.Disk
+	Begun time.Time
+	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Ship sends the logs of the machine's services and its kernel to the destinations of the configuration,
 // from the boot to its very end.
-func (b *boot) shipLogs() {
-	tails := map[string]*logTail{}
-	for _, service := range shippedServices {
-		tails[service] = newLogTail(b.machine.disk.Log(service))
+func (s Machine) Ship() {
+	tails := map[string]*Tail{}
+	for _, service := range Shipped {
+		tails[service] = NewTail(s.Disk.Log(service))
 	}
 
 	var (
@@ -191,23 +204,23 @@ func (b *boot) shipLogs() {
 		sequence int
 	)
 
-	for ; !b.IsOver(); b.Sleep(lifetime.Tick) {
-		if provider := b.Provider(); provider != known {
+	for ; !s.IsOver(); s.Sleep(lifetime.Tick) {
+		if provider := s.Provider(); provider != known {
 			known = provider
-			b.reship(shippers, destinations(provider))
+			s.reship(shippers, destinations(provider))
 		}
 
 		if len(shippers) == 0 {
 			continue // what is written meanwhile waits in the files, as in Talos' buffers
 		}
 
-		for _, service := range shippedServices {
-			for _, line := range tails[service].read() {
-				parsed := parseLog(line, time.Now())
+		for _, service := range Shipped {
+			for _, line := range tails[service].Read() {
+				parsed := Parse(line, time.Now())
 				sequence++
 
 				for _, one := range shippers {
-					b.LogError("log line", one.take(service, parsed, b.begun, sequence))
+					s.LogError("log line", one.take(service, parsed, s.Begun, sequence))
 				}
 			}
 		}
@@ -221,7 +234,7 @@ type running struct {
 }
 
 // reship stops what the configuration has not got any more and starts what is new in it.
-func (b *boot) reship(shippers map[string]*running, wanted []destination) {
+func (s Machine) reship(shippers map[string]*running, wanted []destination) {
 	keep := map[string]bool{}
 
 	for _, to := range wanted {
@@ -229,11 +242,11 @@ func (b *boot) reship(shippers map[string]*running, wanted []destination) {
 		keep[key] = true
 
 		if shippers[key] == nil {
-			ctx, cancel := context.WithCancel(b.Context())
-			one := &running{newShipper(to, b.network.Dial), cancel}
+			ctx, cancel := context.WithCancel(s.Context())
+			one := &running{newShipper(to, s.Dial), cancel}
 			shippers[key] = one
 
-			b.Go(func() { one.run(ctx) })
+			s.Go(func() { one.run(ctx) })
 		}
 	}
 
@@ -247,7 +260,7 @@ func (b *boot) reship(shippers map[string]*running, wanted []destination) {
 }
 
 // take queues a service's line in the destination's form; the kernel's destinations get machined's lines only.
-func (s *shipper) take(service string, line logLine, begun time.Time, sequence int) error {
+func (s *shipper) take(service string, line Line, begun time.Time, sequence int) error {
 	if s.kernel {
 		if service != "machined" {
 			return nil

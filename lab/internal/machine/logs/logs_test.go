@@ -1,4 +1,4 @@
-package machine
+package logs
 
 import (
 	"bufio"
@@ -26,20 +26,20 @@ func TestALogLineIsReadAsTalosReadsIt(t *testing.T) {
 	now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	written := time.Date(2026, 7, 1, 11, 59, 58, 500000000, time.UTC)
 
-	for line, want := range map[string]logLine{
-		`plain text`: {message: "plain text", at: now, level: zapcore.InfoLevel},
+	for line, want := range map[string]Line{
+		`plain text`: {message: "plain text", At: now, level: zapcore.InfoLevel},
 		`{"level":"WARNING","ts":"2026-07-01T11:59:58.5Z","msg":"slow disk","took":"2s"}`: {
-			message: "slow disk", at: written, level: zapcore.WarnLevel, fields: map[string]any{"took": "2s"},
+			message: "slow disk", At: written, level: zapcore.WarnLevel, fields: map[string]any{"took": "2s"},
 		},
 		`{"ts":1782907198500,"msg":"milliseconds","v":4}`: {
-			message: "milliseconds", at: written, level: zapcore.InfoLevel, fields: map[string]any{"v": 4.0},
+			message: "milliseconds", At: written, level: zapcore.InfoLevel, fields: map[string]any{"v": 4.0},
 		},
-		`{"ts":1782907198.5,"msg":"seconds"}`:                  {message: "seconds", at: written, level: zapcore.InfoLevel, fields: map[string]any{}},
-		`[talos] applying {"service": "etcd"}`:                 {message: "[talos] applying", at: now, level: zapcore.InfoLevel, fields: map[string]any{"service": "etcd"}},
-		`{"msg":"sync failed","err":"refused","level":"info"}`: {message: "sync failed: refused", at: now, level: zapcore.WarnLevel, fields: map[string]any{}},
+		`{"ts":1782907198.5,"msg":"seconds"}`:                  {message: "seconds", At: written, level: zapcore.InfoLevel, fields: map[string]any{}},
+		`[talos] applying {"service": "etcd"}`:                 {message: "[talos] applying", At: now, level: zapcore.InfoLevel, fields: map[string]any{"service": "etcd"}},
+		`{"msg":"sync failed","err":"refused","level":"info"}`: {message: "sync failed: refused", At: now, level: zapcore.WarnLevel, fields: map[string]any{}},
 	} {
-		got := parseLog([]byte(line), now)
-		if got.message != want.message || !got.at.Equal(want.at) || got.level != want.level || !maps.Equal(got.fields, want.fields) {
+		got := Parse([]byte(line), now)
+		if got.message != want.message || !got.At.Equal(want.At) || got.level != want.level || !maps.Equal(got.fields, want.fields) {
 			t.Errorf("%s\n%+v instead of\n%+v", line, got, want)
 		}
 	}
@@ -47,9 +47,9 @@ func TestALogLineIsReadAsTalosReadsIt(t *testing.T) {
 
 func TestALineHasTalosShape(t *testing.T) {
 	at := time.Date(2026, 7, 1, 12, 0, 0, 5000, time.UTC)
-	line := logLine{message: "stage running", at: at, level: zapcore.InfoLevel, fields: map[string]any{"talos-service": "machined"}}
+	line := Line{message: "stage running", At: at, level: zapcore.InfoLevel, fields: map[string]any{"talos-service": "machined"}}
 
-	for want, got := range map[string]logLine{
+	for want, got := range map[string]Line{
 		`{"msg":"stage running","site":"lab","talos-level":"info","talos-service":"machined","talos-time":"2026-07-01T12:00:00.000005Z"}`:                                               line,
 		`{"clock":2000000,"facility":"user","msg":"[talos] stage running\n","priority":"warning","seq":7,"site":"lab","talos-level":"warn","talos-time":"2026-07-01T12:00:00.000005Z"}`: line.kernelLine(at.Add(-2*time.Second), 7),
 	} {
@@ -131,7 +131,7 @@ func TestLinesWaitForADestinationThatIsDownAndTheOldestAreLost(t *testing.T) {
 		})
 
 	for number := range 2 * logBuffer {
-		if err := s.put(logLine{message: strconv.Itoa(number)}); err != nil {
+		if err := s.put(Line{message: strconv.Itoa(number)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestADestinationThatComesBackGetsTheNextLines(t *testing.T) {
 	texts := messages(t, listener)
 
 	for _, text := range []string{"before", "after"} {
-		if err := s.put(logLine{message: text}); err != nil {
+		if err := s.put(Line{message: text}); err != nil {
 			t.Fatal(err)
 		}
 
@@ -195,7 +195,7 @@ func TestAPacketIsALine(t *testing.T) {
 	defer listener.Close()
 
 	s := start(t, destination{endpoint: &url.URL{Scheme: "udp", Host: listener.LocalAddr().String()}}, new(net.Dialer).DialContext)
-	if err := s.take("etcd", logLine{message: "ready"}, time.Now(), 1); err != nil {
+	if err := s.take("etcd", Line{message: "ready"}, time.Now(), 1); err != nil {
 		t.Fatal(err)
 	}
 
@@ -221,17 +221,17 @@ func TestOnlyNewWholeLinesAreTaken(t *testing.T) {
 
 	add("of the boot before\n")
 
-	tail := newLogTail(path)
+	tail := NewTail(path)
 
 	add("one\n\n two \nthr")
 
-	if got := tail.read(); len(got) != 2 || string(got[0]) != "one" || string(got[1]) != "two" {
+	if got := tail.Read(); len(got) != 2 || string(got[0]) != "one" || string(got[1]) != "two" {
 		t.Errorf("%q", got)
 	}
 
 	add("ee\n")
 
-	if got := tail.read(); len(got) != 1 || string(got[0]) != "three" {
+	if got := tail.Read(); len(got) != 1 || string(got[0]) != "three" {
 		t.Errorf("%q", got)
 	}
 
@@ -239,10 +239,10 @@ func TestOnlyNewWholeLinesAreTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	tail.read()
+	tail.Read()
 	add("four\n")
 
-	if got := tail.read(); len(got) != 1 || string(got[0]) != "four" {
+	if got := tail.Read(); len(got) != 1 || string(got[0]) != "four" {
 		t.Errorf("%q", got)
 	}
 }
@@ -262,5 +262,12 @@ url: udp://172.16.20.1:5045
 	if len(all) != 2 || all[0].endpoint.String() != "tcp://172.16.20.1:5044" || all[0].tags["site"] != "lab" || all[0].kernel ||
 		all[1].endpoint.String() != "udp://172.16.20.1:5045" || !all[1].kernel {
 		t.Errorf("%+v", all)
+	}
+}
+
+func TestALineOfTheKernelsLogKeepsItsFields(t *testing.T) {
+	line := Parse([]byte(`{"time":"2026-07-01T12:00:00Z","level":"WARN","msg":"cable","plugged":false}`), time.Now())
+	if got := line.KernelText(); got != `[talos] cable {"plugged":false}` {
+		t.Error(got)
 	}
 }

@@ -1,4 +1,5 @@
-package machine
+// Package logs writes, reads and sends the logs of Talos' services.
+package logs
 
 import (
 	"bytes"
@@ -14,20 +15,20 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
-// shippedServices are the services whose logs leave the machine: Talos' own, not the static pods'.
-var shippedServices = []string{"machined", "kubelet", "etcd"}
+// Shipped are the services whose logs leave the machine: Talos' own, not the static pods'.
+var Shipped = []string{"machined", "kubelet", "etcd"}
 
 // longestRead bytes of a log are taken at once.
 const longestRead = 1 << 20
 
-// serviceLog is the log of one of Talos' services that this program plays: it goes to the lab's log and to
+// OfService is the log of one of Talos' services that this program plays: it goes to the lab's log and to
 // the file that `talosctl logs` reads, one JSON object a line. (Talos' machined writes text.)
-func (m *machine) serviceLog(service string) *slog.Logger {
-	return slog.New(slog.NewMultiHandler(
-		m.log.Handler(), slog.NewJSONHandler(appender(m.disk.Log(service)), nil),
-	))
+func OfService(lab *slog.Logger, on disk.Disk, service string) *slog.Logger {
+	return slog.New(slog.NewMultiHandler(lab.Handler(), slog.NewJSONHandler(appender(on.Log(service)), nil)))
 }
 
 // appender is a file that every write is added to.
@@ -43,18 +44,18 @@ func (a appender) Write(data []byte) (int, error) {
 	return file.Write(data)
 }
 
-// logLine is a line of a log as Talos sends it.
-type logLine struct {
+// Line is a line of a log as Talos sends it.
+type Line struct {
 	message string
-	at      time.Time
+	At      time.Time
 	level   zapcore.Level
 	fields  map[string]any
 }
 
-// parseLog reads what a log line says, as Talos does (internal/app/machined/pkg/runtime/logging/extract.go): JSON, text
+// Parse reads what a log line says, as Talos does (internal/app/machined/pkg/runtime/logging/extract.go): JSON, text
 // with JSON behind it, or text.
-func parseLog(line []byte, now time.Time) logLine {
-	parsed := logLine{at: now, level: zapcore.InfoLevel}
+func Parse(line []byte, now time.Time) Line {
+	parsed := Line{At: now, level: zapcore.InfoLevel}
 
 	if json.Unmarshal(line, &parsed.fields) != nil {
 		parsed.message, parsed.fields = string(line), nil
@@ -66,7 +67,7 @@ func parseLog(line []byte, now time.Time) logLine {
 
 	for _, key := range []string{"time", "ts"} {
 		if at, ok := timeOf(parsed.fields[key]); ok {
-			parsed.at = at
+			parsed.At = at
 			delete(parsed.fields, key)
 
 			break
@@ -118,14 +119,14 @@ func timeOf(value any) (time.Time, bool) {
 }
 
 // marshal is the line in Talos' shape.
-func (l logLine) marshal(tags map[string]string) ([]byte, error) {
+func (l Line) marshal(tags map[string]string) ([]byte, error) {
 	object := maps.Clone(l.fields)
 	if object == nil {
 		object = map[string]any{}
 	}
 
 	object["msg"] = l.message
-	object["talos-time"] = l.at.Format(time.RFC3339Nano)
+	object["talos-time"] = l.At.Format(time.RFC3339Nano)
 	object["talos-level"] = l.level.String()
 
 	for key, value := range tags {
@@ -137,14 +138,14 @@ func (l logLine) marshal(tags map[string]string) ([]byte, error) {
 
 // kernelLine is a line of machined as Talos writes it into the kernel's log, the only part of that which a
 // simulated machine has.
-func (l logLine) kernelLine(begun time.Time, sequence int) logLine {
-	return logLine{message: "[talos] " + l.message + "\n", at: l.at, level: zapcore.WarnLevel, fields: map[string]any{
-		"clock": l.at.Sub(begun).Microseconds(), "facility": "user", "priority": "warning", "seq": sequence,
+func (l Line) kernelLine(begun time.Time, sequence int) Line {
+	return Line{message: "[talos] " + l.message + "\n", At: l.At, level: zapcore.WarnLevel, fields: map[string]any{
+		"clock": l.At.Sub(begun).Microseconds(), "facility": "user", "priority": "warning", "seq": sequence,
 	}}
 }
 
-// kernelText is the line as `talosctl dmesg` shows it: the message, and the rest as JSON.
-func (l logLine) kernelText() string {
+// KernelText is the line as `talosctl dmesg` shows it: the message, and the rest as JSON.
+func (l Line) KernelText() string {
 	text := "[talos] " + l.message
 	if len(l.fields) == 0 {
 		return text
@@ -158,14 +159,15 @@ func (l logLine) kernelText() string {
 	return text + " " + string(rest)
 }
 
-// logTail gives the lines that are added to a file from now on.
-type logTail struct {
-	path   string
+// Tail gives the lines that are added to a file from now on.
+type Tail struct {
+	Path   string
 	offset int64
 }
 
-func newLogTail(path string) *logTail {
-	tail := &logTail{path: path}
+// NewTail begins at the present end of a file.
+func NewTail(path string) *Tail {
+	tail := &Tail{Path: path}
 	if info, err := os.Stat(path); err == nil {
 		tail.offset = info.Size()
 	}
@@ -173,9 +175,9 @@ func newLogTail(path string) *logTail {
 	return tail
 }
 
-// read gives the whole lines that are new, empty ones left out.
-func (t *logTail) read() [][]byte {
-	file, err := os.Open(t.path)
+// Read gives the whole lines that are new, empty ones left out.
+func (t *Tail) Read() [][]byte {
+	file, err := os.Open(t.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.offset = 0
 
