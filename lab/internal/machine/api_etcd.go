@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/etcd"
 )
 
 func (*machineService) EtcdMemberList(ctx context.Context, in *machineapi.EtcdMemberListRequest) (*machineapi.EtcdMemberListResponse, error) {
@@ -24,9 +25,9 @@ func (*machineService) EtcdMemberList(ctx context.Context, in *machineapi.EtcdMe
 		return nil, err
 	}
 
-	connect := b.etcd.cluster
+	connect := b.etcd.Cluster
 	if in.QueryLocal {
-		connect = b.etcd.local
+		connect = b.etcd.Local
 	}
 
 	client, err := connect()
@@ -35,7 +36,7 @@ func (*machineService) EtcdMemberList(ctx context.Context, in *machineapi.EtcdMe
 	}
 	defer client.Close()
 
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), memberTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcd.MemberTimeout)
 	defer cancel()
 
 	list, err := client.MemberList(ctx)
@@ -60,16 +61,16 @@ func (*machineService) EtcdStatus(ctx context.Context, _ *emptypb.Empty) (*machi
 		return nil, err
 	}
 
-	client, err := b.etcd.local()
+	client, err := b.etcd.Local()
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
 
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	ctx, cancel := context.WithTimeout(ctx, etcd.MemberTimeout)
 	defer cancel()
 
-	answer, err := client.Status(ctx, localURL())
+	answer, err := client.Status(ctx, etcd.LocalURL())
 	if err != nil {
 		return nil, fmt.Errorf("failed to query etcd status: %w", err)
 	}
@@ -87,13 +88,13 @@ func (*machineService) EtcdRemoveMemberByID(ctx context.Context, in *machineapi.
 		return nil, err
 	}
 
-	client, err := b.etcd.cluster()
+	client, err := b.etcd.Cluster()
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
 
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), memberTimeout)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), etcd.MemberTimeout)
 	defer cancel()
 
 	if _, err := client.MemberRemove(ctx, in.MemberId); errors.Is(err, rpctypes.ErrMemberNotFound) {
@@ -111,7 +112,7 @@ func (*machineService) EtcdLeaveCluster(ctx context.Context, _ *machineapi.EtcdL
 		return nil, err
 	}
 
-	if err := b.etcd.leave(ctx); err != nil {
+	if err := b.etcd.Leave(ctx); err != nil {
 		return nil, fmt.Errorf("failed to leave cluster: %w", err)
 	}
 
@@ -125,7 +126,7 @@ func (*machineService) EtcdForfeitLeadership(ctx context.Context, _ *machineapi.
 		return nil, err
 	}
 
-	leader, err := b.etcd.forfeitLeadership(ctx)
+	leader, err := b.etcd.ForfeitLeadership(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("failed to forfeit leadership: %w", err)
 	}
@@ -139,7 +140,7 @@ func (*machineService) EtcdSnapshot(_ *machineapi.EtcdSnapshotRequest, stream ma
 		return err
 	}
 
-	client, err := b.etcd.local()
+	client, err := b.etcd.Local()
 	if err != nil {
 		return err
 	}
@@ -216,7 +217,7 @@ func (*machineService) EtcdAlarmList(ctx context.Context, _ *emptypb.Empty) (*ma
 		return nil, err
 	}
 
-	client, err := b.etcd.local()
+	client, err := b.etcd.Local()
 	if err != nil {
 		return nil, err
 	}
@@ -244,7 +245,7 @@ func localEtcd(ctx context.Context, call string, do func(context.Context, *clien
 		return err
 	}
 
-	client, err := b.etcd.local()
+	client, err := b.etcd.Local()
 	if err != nil {
 		return err
 	}
@@ -283,7 +284,7 @@ func (*machineService) EtcdAlarmDisarm(ctx context.Context, _ *emptypb.Empty) (*
 
 func (*machineService) EtcdDefragment(ctx context.Context, _ *emptypb.Empty) (*machineapi.EtcdDefragmentResponse, error) {
 	err := localEtcd(ctx, "etcd defragment", func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Defragment(ctx, localURL())
+		_, err := client.Defragment(ctx, etcd.LocalURL())
 
 		return err
 	})

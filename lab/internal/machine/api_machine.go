@@ -25,6 +25,7 @@ import (
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/simulated"
@@ -69,11 +70,11 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 		return nil, err
 	}
 
-	if b.etcd.hasData() {
+	if b.etcd.HasData() {
 		return nil, status.Error(codes.AlreadyExists, "etcd data directory is not empty")
 	}
 
-	if err := b.etcd.bootstrapNow(bootstrapRequest{recover: in.RecoverEtcd, skipHashCheck: in.RecoverSkipHashCheck}); err != nil {
+	if err := b.etcd.Bootstrap(etcd.BootstrapRequest{Recover: in.RecoverEtcd, SkipHashCheck: in.RecoverSkipHashCheck}); err != nil {
 		return nil, err
 	}
 
@@ -155,8 +156,8 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	switch {
 	case b.services.State(in.Id) == "":
 		return nil, fmt.Errorf("service %q not defined", in.Id)
-	case in.Id == "etcd" && b.etcd.running() != nil:
-		b.etcd.running().Restart()
+	case in.Id == "etcd" && b.etcd.Running() != nil:
+		b.etcd.Running().Restart()
 	case in.Id == "kubelet":
 		b.node.restart()
 	default:

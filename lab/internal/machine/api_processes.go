@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	corev1 "k8s.io/api/core/v1"
 
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
@@ -67,7 +68,7 @@ func (b *boot) containers(namespace string) []containerOf {
 			sample := used[containerKey{pod.UID, container.Name}]
 			one.seconds, one.bytes = sample.seconds, sample.bytes
 
-			if static, ok := real[pod.Name]; ok && pod.Namespace == systemNamespace {
+			if static, ok := real[pod.Name]; ok && pod.Namespace == kubeapi.SystemNamespace {
 				one.pid = static.process.PID()
 			}
 
@@ -102,9 +103,9 @@ func (b *boot) systemContainers() []containerOf {
 
 		one := containerOf{name: entry.ID, image: playedNote, status: "RUNNING"}
 
-		if running := b.etcd.running(); entry.ID == "etcd" && running != nil {
+		if running := b.etcd.Running(); entry.ID == "etcd" && running != nil {
 			one.pid, one.image = running.PID(), "etcd"
-			one.seconds, one.bytes = processSeconds(one.pid), float64(process.ResidentKiB(one.pid))*1024
+			one.seconds, one.bytes = process.Seconds(one.pid), float64(process.ResidentKiB(one.pid))*1024
 		}
 
 		list = append(list, one)
@@ -165,7 +166,7 @@ func (*machineService) Stats(ctx context.Context, in *machineapi.StatsRequest) (
 func (b *boot) pids() []int {
 	var list []int
 
-	if process := b.etcd.running(); process != nil {
+	if process := b.etcd.Running(); process != nil {
 		list = append(list, process.PID())
 	}
 

@@ -426,20 +426,25 @@ func eachError(names []string, job func(string) error) error {
 	}
 
 	var (
+		wait  sync.WaitGroup
 		mu    sync.Mutex
 		first error
 	)
 
-	each(names, func(name string) {
-		if err := job(name); err != nil {
-			mu.Lock()
-			defer mu.Unlock()
+	for _, name := range names {
+		wait.Go(func() {
+			if err := job(name); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
 
-			if first == nil {
-				first = err
+				if first == nil {
+					first = err
+				}
 			}
-		}
-	})
+		})
+	}
+
+	wait.Wait()
 
 	return first
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -110,12 +111,12 @@ func TestTheKubeletHasLogsOfRealProgramsAndASentenceForTheOthers(t *testing.T) {
 
 func TestAProgramHasNoEarlierLog(t *testing.T) {
 	n := newTestNode(t, "proxy")
-	n.boot.plane.pods["kube-apiserver"] = &staticPod{component: component{name: "kube-apiserver"}}
+	n.ControlPlane.pods["kube-apiserver"] = &staticPod{component: component{name: "kube-apiserver"}}
 
-	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: systemNamespace, Name: "kube-apiserver-node01"}}
+	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: kubeapi.SystemNamespace, Name: "kube-apiserver-node01"}}
 	n.observe([]corev1.Pod{pod})
 
-	if err := disk.WriteFile(n.boot.machine.disk.Path(disk.LogsFolder, "kube-apiserver.log"), []byte("one\n")); err != nil {
+	if err := disk.WriteFile(n.Disk.Path(disk.LogsFolder, "kube-apiserver.log"), []byte("one\n")); err != nil {
 		t.Fatal(err)
 	}
 
@@ -132,7 +133,7 @@ func TestAProgramHasNoEarlierLog(t *testing.T) {
 
 func TestTheTailOfALogIsSent(t *testing.T) {
 	n := newTestNode(t, "proxy")
-	source := n.boot.machine.disk.Path("some.log")
+	source := n.Disk.Path("some.log")
 
 	if err := os.WriteFile(source, []byte("one\ntwo\nthree\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,9 @@ import (
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/etcd"
 )
 
 // checkUpgrade reads the version from an installer image and refuses an upgrade that etcd could not bear:
@@ -18,7 +21,7 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 		return "", status.Error(codes.FailedPrecondition, "Talos is not installed")
 	}
 
-	version := imageTag(image)
+	version := configuration.ImageTag(image)
 	if !strings.HasPrefix(version, "v") || strings.Contains(version, "/") {
 		return "", fmt.Errorf("error validating installer image %q: it has no version tag (vX.Y.Z)", image)
 	}
@@ -27,10 +30,10 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 		return version, nil
 	}
 
-	ctx, cancel := context.WithTimeout(b.Context(), memberTimeout)
+	ctx, cancel := context.WithTimeout(b.Context(), etcd.MemberTimeout)
 	defer cancel()
 
-	if err := b.etcd.validateForUpgrade(ctx); err != nil {
+	if err := b.etcd.ValidateForUpgrade(ctx); err != nil {
 		return "", fmt.Errorf("error validating etcd for upgrade: %w", err)
 	}
 

@@ -16,6 +16,7 @@ import (
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/guestnetwork"
@@ -43,7 +44,7 @@ type boot struct {
 	resources state.State
 	events    *events.Stream
 	services  *services.Services
-	etcd      *etcd
+	etcd      *etcd.Service
 	plane     *plane
 	secrets   *certificates.Secrets
 	node      *node
@@ -95,12 +96,19 @@ func newBoot(m *machine) (*boot, error) {
 		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
 	}
 	b.secrets = certificates.NewSecrets(m.disk, b.network)
-	b.etcd = newEtcd(etcdMachine{
+	b.etcd = etcd.New(etcd.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
 		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.restart,
 	})
-	b.plane = newPlane(b)
-	b.node = newNode(b)
+	b.plane = newPlane(planeMachine{
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
+		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.ensure(b.hardware.ID, provider) },
+	})
+	b.node = newNode(kubeletMachine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.talosVersion,
+		Disk: m.disk, Network: b.network, Services: b.services, ControlPlane: b.plane, NodeReady: b.options().NodeReady,
+		PodLog: b.options().PodLog, LabLog: m.log,
+	})
 
 	return b, nil
 }
@@ -116,7 +124,7 @@ func (b *boot) halt() {
 		api.stop()
 	}
 
-	b.etcd.kill()
+	b.etcd.Kill()
 	b.plane.kill()
 	b.Wait()
 

@@ -28,7 +28,10 @@ func testBoot(t *testing.T, hostname string) *boot {
 	t.Cleanup(b.Cut)
 	b.network = guestnetwork.WithoutCard(b.Lifetime, b.Active, m.vm())
 	b.network.Platform = &guestinfo.Network{Hostname: hostname}
-	b.events, b.services, b.plane, b.secrets, b.node = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(b), certificates.NewSecrets(b.machine.disk, b.network), newNode(b)
+	b.events, b.services, b.plane, b.secrets = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(planeMachine{Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network}), certificates.NewSecrets(b.machine.disk, b.network)
+	b.node = newNode(kubeletMachine{
+		Lifetime: b.Lifetime, Active: b.Active, Now: m.vm, Begun: b.begun, Disk: m.disk, Network: b.network, ControlPlane: b.plane, LabLog: b.Log,
+	})
 
 	return b
 }

@@ -14,14 +14,16 @@ import (
 	"platform.lab/lab/internal/machine/arguments"
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/etcd"
+	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 // components are the control plane's static pods as Talos 1.13.9 makes them from a machine configuration
 // (controllers/k8s/control_plane_static_pod.go), with this machine's paths.
-func (b *boot) components(provider config.Provider) ([]component, error) {
+func (p *plane) components(provider config.Provider) ([]component, error) {
 	var list []component
 
-	for _, build := range []func(config.Provider) (component, error){b.apiServer, b.controllerManager, b.scheduler} {
+	for _, build := range []func(config.Provider) (component, error){p.apiServer, p.controllerManager, p.scheduler} {
 		c, err := build(provider)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -40,7 +42,7 @@ func (b *boot) components(provider config.Provider) ([]component, error) {
 	return list, nil
 }
 
-func (b *boot) apiServer(provider config.Provider) (component, error) {
+func (p *plane) apiServer(provider config.Provider) (component, error) {
 	cluster := provider.Cluster()
 	c := component{
 		name:        kubeAPIServer,
@@ -49,25 +51,25 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 		probe:       certificates.LocalAPIServer(provider) + "/readyz",
 		files: map[string][]byte{
 			"admission-control-config.yaml": admissionConfig(cluster),
-			"auditpolicy.yaml":              mustJSON(cluster.APIServer().AuditPolicy()),
+			"auditpolicy.yaml":              kubeapi.MustJSON(cluster.APIServer().AuditPolicy()),
 			"encryptionconfig.yaml":         encryptionConfig(cluster),
 			"authorization-config.yaml":     authorizationConfig(cluster),
 		},
 	}
 
-	file := func(name string) string { return b.podFile(c.name, name) }
-	secret := func(name string) string { return b.secrets.Path(c.name + "/" + name) }
+	file := func(name string) string { return p.podFile(c.name, name) }
+	secret := func(name string) string { return p.Secrets.Path(c.name + "/" + name) }
 
 	c.arguments = arguments.Of(map[string]string{
 		"admission-control-config-file":      file("admission-control-config.yaml"),
-		"advertise-address":                  b.network.Address().String(),
+		"advertise-address":                  p.Network.Address().String(),
 		"allow-privileged":                   "true",
 		"anonymous-auth":                     "false",
 		"api-audiences":                      cluster.Endpoint().String(),
 		"audit-log-maxage":                   "30",
 		"audit-log-maxbackup":                "10",
 		"audit-log-maxsize":                  "100",
-		"audit-log-path":                     b.machine.disk.Path(disk.LogsFolder, "audit.log"),
+		"audit-log-path":                     p.Disk.Path(disk.LogsFolder, "audit.log"),
 		"audit-policy-file":                  file("auditpolicy.yaml"),
 		"bind-address":                       "0.0.0.0",
 		"client-ca-file":                     secret("ca.crt"),
@@ -77,7 +79,7 @@ func (b *boot) apiServer(provider config.Provider) (component, error) {
 		"etcd-cafile":                        secret("etcd-client-ca.crt"),
 		"etcd-certfile":                      secret("etcd-client.crt"),
 		"etcd-keyfile":                       secret("etcd-client.key"),
-		"etcd-servers":                       "https://localhost:" + strconv.Itoa(etcdClientPort),
+		"etcd-servers":                       "https://localhost:" + strconv.Itoa(etcd.ClientPort),
 		"kubelet-client-certificate":         secret("apiserver-kubelet-client.crt"),
 		"kubelet-client-key":                 secret("apiserver-kubelet-client.key"),
 		"kubelet-preferred-address-types":    "InternalIP,ExternalIP,Hostname",
@@ -133,7 +135,7 @@ func namesAuthorization(extra map[string][]string) bool {
 	return false
 }
 
-func (b *boot) controllerManager(provider config.Provider) (component, error) {
+func (p *plane) controllerManager(provider config.Provider) (component, error) {
 	cluster := provider.Cluster()
 	c := component{
 		name:        controllerManager,
@@ -141,7 +143,7 @@ func (b *boot) controllerManager(provider config.Provider) (component, error) {
 		environment: environment(cluster.ControllerManager().Env()),
 		probe:       "https://localhost:10257/healthz",
 	}
-	secret := func(name string) string { return b.secrets.Path(c.name + "/" + name) }
+	secret := func(name string) string { return p.Secrets.Path(c.name + "/" + name) }
 
 	c.arguments = arguments.Of(map[string]string{
 		"allocate-node-cidrs":              "true",
@@ -170,7 +172,7 @@ func (b *boot) controllerManager(provider config.Provider) (component, error) {
 	))
 }
 
-func (b *boot) scheduler(provider config.Provider) (component, error) {
+func (p *plane) scheduler(provider config.Provider) (component, error) {
 	cluster := provider.Cluster()
 	c := component{
 		name:        scheduler,
@@ -178,7 +180,7 @@ func (b *boot) scheduler(provider config.Provider) (component, error) {
 		environment: environment(cluster.Scheduler().Env()),
 		probe:       "https://localhost:10259/readyz",
 	}
-	kubeconfig := b.secrets.Path(c.name + "/kubeconfig")
+	kubeconfig := p.Secrets.Path(c.name + "/kubeconfig")
 
 	settings := map[string]any{
 		"apiVersion":       "kubescheduler.config.k8s.io/v1",
@@ -187,13 +189,13 @@ func (b *boot) scheduler(provider config.Provider) (component, error) {
 	}
 	maps.Copy(settings, cluster.Scheduler().Config())
 
-	c.files = map[string][]byte{"scheduler-config.yaml": mustJSON(settings)}
+	c.files = map[string][]byte{"scheduler-config.yaml": kubeapi.MustJSON(settings)}
 	c.arguments = arguments.Of(map[string]string{
 		"authentication-kubeconfig":              kubeconfig,
 		"authentication-tolerate-lookup-failure": "false",
 		"authorization-kubeconfig":               kubeconfig,
 		"bind-address":                           "127.0.0.1",
-		"config":                                 b.podFile(c.name, "scheduler-config.yaml"),
+		"config":                                 p.podFile(c.name, "scheduler-config.yaml"),
 		"leader-elect":                           "true",
 		"profiling":                              "false",
 		"tls-min-version":                        "VersionTLS13",
@@ -230,7 +232,7 @@ func admissionConfig(cluster talosconfig.ClusterConfig) []byte {
 		plugins = append(plugins, object{"name": plugin.Name(), "configuration": plugin.Configuration()})
 	}
 
-	return mustJSON(object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": plugins})
+	return kubeapi.MustJSON(object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration", "plugins": plugins})
 }
 
 // encryptionConfig encrypts secrets in etcd; what was written with the older key can still be read.
@@ -245,7 +247,7 @@ func encryptionConfig(cluster talosconfig.ClusterConfig) []byte {
 		providers = append(providers, object{"aescbc": object{"keys": []object{{"name": "key1", "secret": secret}}}})
 	}
 
-	return mustJSON(object{
+	return kubeapi.MustJSON(object{
 		"apiVersion": "apiserver.config.k8s.io/v1", "kind": "EncryptionConfiguration",
 		"resources": []object{{"resources": []string{"secrets"}, "providers": append(providers, object{"identity": object{}})}},
 	})
@@ -272,5 +274,5 @@ func authorizationConfig(cluster talosconfig.ClusterConfig) []byte {
 		}
 	}
 
-	return mustJSON(object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers})
+	return kubeapi.MustJSON(object{"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": authorizers})
 }

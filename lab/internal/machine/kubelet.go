@@ -14,21 +14,50 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/machine/services"
 )
 
 const (
 	kubeletInterval = time.Second
-	systemNamespace = "kube-system"
 	// fromCache lets the API server answer from its watch cache, without asking etcd, as a kubelet does.
 	fromCache = "0"
 )
 
+// kubeletMachine is what a kubelet needs of the machine that it runs on.
+type kubeletMachine struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	// Hardware is what the system found when it booted, Now what the VM has by now.
+	Hardware hardware.VM
+	Now      func() hardware.VM
+	// BootID is /proc/sys/kernel/random/boot_id.
+	BootID       string
+	Begun        time.Time
+	TalosVersion func() string
+	Disk         disk.Disk
+	Network      *guestnetwork.Network
+	Services     *services.Services
+	ControlPlane *plane
+	// NodeReady replaces the rule that says when a node's network is ready; nil: see networkReady.
+	NodeReady func(ctx context.Context, node *corev1.Node) bool
+	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
+	PodLog func(cluster string, pod *corev1.Pod, container string) string
+	// LabLog is the lab's log of the machine.
+	LabLog *slog.Logger
+}
+
 // node is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
 // static pods and serves the kubelet's API. It starts no pod: KWOK plays them.
 type node struct {
-	boot    *boot
+	kubeletMachine
+
 	log     *slog.Logger
 	serving *serving
 	usage   *usage
@@ -43,32 +72,30 @@ type node struct {
 	beat, lease time.Time
 }
 
-func newNode(b *boot) *node {
+// newNode makes the kubelet of a machine that has just begun to boot.
+func newNode(on kubeletMachine) *node {
 	return &node{
-		memoryMiB: b.machine.vm().MemoryMiB,
-		boot:      b, log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"), usage: newUsage(b.begun),
-		serving: newServing(b.machine.disk.Path(disk.KubeletFolder), b.network.Hostname),
+		kubeletMachine: on, memoryMiB: on.Now().MemoryMiB, log: logs.OfService(on.LabLog, on.Disk, "kubelet"), usage: newUsage(on.Begun),
+		serving: newServing(on.Disk.Path(disk.KubeletFolder), on.Network.Hostname),
 	}
 }
 
 // run is the kubelet from the machine's boot to its end.
 func (n *node) run() {
-	b := n.boot
-
-	rotate := rotates(b.Provider())
-	b.LogError("kubelet", n.serving.load(rotate))
-	b.Go(n.serve)
-	b.services.Running("kubelet")
+	rotate := rotates(n.Provider())
+	n.LogError("kubelet", n.serving.load(rotate))
+	n.Go(n.serve)
+	n.Services.Running("kubelet")
 
 	var last string
 
-	for ; !b.IsStopping(); b.Sleep(kubeletInterval) {
-		if wanted := rotates(b.Provider()); wanted != rotate {
+	for ; !n.IsStopping(); n.Sleep(kubeletInterval) {
+		if wanted := rotates(n.Provider()); wanted != rotate {
 			rotate = wanted
-			b.LogError("kubelet", n.serving.load(rotate))
+			n.LogError("kubelet", n.serving.load(rotate))
 		}
 
-		if b.Provider().Machine().Kubelet().SkipNodeRegistration() {
+		if n.Provider().Machine().Kubelet().SkipNodeRegistration() {
 			continue
 		}
 
@@ -77,8 +104,8 @@ func (n *node) run() {
 		if apierrors.IsUnauthorized(err) {
 			// The certificate is of a cluster that is gone: ask for another one.
 			n.connect(nil)
-			b.LogError("kubelet", os.RemoveAll(b.machine.disk.Path(disk.KubeletFolder)))
-			b.LogError("kubelet", n.serving.load(rotate))
+			n.LogError("kubelet", os.RemoveAll(n.Disk.Path(disk.KubeletFolder)))
+			n.LogError("kubelet", n.serving.load(rotate))
 		}
 
 		if err != nil {
@@ -93,15 +120,14 @@ func (n *node) run() {
 
 // sync brings the Node, its lease, the serving certificate and the mirror pods up to date once.
 func (n *node) sync(rotate bool) error {
-	b := n.boot
-	provider := b.Provider()
+	provider := n.Provider()
 
-	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(n.Context(), time.Minute)
 	defer cancel()
 
 	client := n.connection()
 	if client == nil {
-		made, err := b.kubeletClient(ctx, provider)
+		made, err := n.newClient(ctx, provider)
 		if err != nil {
 			return err
 		}
@@ -155,7 +181,7 @@ func (n *node) restart() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
-	n.memoryMiB, n.beat = n.boot.machine.vm().MemoryMiB, time.Time{}
+	n.memoryMiB, n.beat = n.Now().MemoryMiB, time.Time{}
 }
 
 // memory is what the node's capacity says, in MiB.
@@ -180,7 +206,7 @@ func (n *node) observe(pods []corev1.Pod) {
 	n.pods = pods
 	n.mu.Unlock()
 
-	for _, problem := range n.usage.observe(time.Now(), pods, n.boot.measure) {
+	for _, problem := range n.usage.observe(time.Now(), pods, n.measure) {
 		n.log.Warn("simulated use", "error", problem)
 	}
 }
@@ -210,7 +236,7 @@ func (n *node) object() *corev1.Node {
 
 // isReady says whether the registered Node is ready; an error says why not, in Talos' words.
 func (n *node) isReady() error {
-	name := n.boot.network.Hostname()
+	name := n.Network.Hostname()
 
 	object := n.object()
 	if object == nil {

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 const (
@@ -30,7 +32,7 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 		labels = map[string]string{}
 	}
 
-	if n.boot.IsControlPlane() {
+	if n.IsControlPlane() {
 		labels[constants.LabelNodeRoleControlPlane] = ""
 	}
 
@@ -42,12 +44,12 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 		return n.applyTaints(ctx, provider, object)
 	}
 
-	annotations[ownedLabels] = string(mustJSON(owned(labels)))
-	annotations[ownedAnnotations] = string(mustJSON(owned(provider.Machine().NodeAnnotations())))
+	annotations[ownedLabels] = string(kubeapi.MustJSON(owned(labels)))
+	annotations[ownedAnnotations] = string(kubeapi.MustJSON(owned(provider.Machine().NodeAnnotations())))
 	patch["metadata"] = map[string]any{"labels": changes, "annotations": annotations}
 
-	if n.boot.IsControlPlane() {
-		admin, err := n.boot.adminClient(provider)
+	if n.IsControlPlane() {
+		admin, err := kubeapi.AdminClient(n.Network.Dial, provider)
 		if err != nil {
 			return err
 		}
@@ -55,7 +57,7 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 		client = admin
 	}
 
-	updated, err := client.CoreV1().Nodes().Patch(ctx, object.Name, types.MergePatchType, mustJSON(patch), metav1.PatchOptions{})
+	updated, err := client.CoreV1().Nodes().Patch(ctx, object.Name, types.MergePatchType, kubeapi.MustJSON(patch), metav1.PatchOptions{})
 	if err != nil {
 		return fmt.Errorf("node labels: %w", err)
 	}
@@ -81,11 +83,11 @@ func (n *node) applyTaints(ctx context.Context, provider config.Provider, object
 		}
 	}
 
-	if len(wanted.Spec.Taints) == len(object.Spec.Taints) || !n.boot.IsControlPlane() {
+	if len(wanted.Spec.Taints) == len(object.Spec.Taints) || !n.IsControlPlane() {
 		return nil
 	}
 
-	admin, err := n.boot.adminClient(provider)
+	admin, err := kubeapi.AdminClient(n.Network.Dial, provider)
 	if err != nil {
 		return err
 	}

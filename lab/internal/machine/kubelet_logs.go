@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
 )
@@ -56,15 +57,13 @@ func (n *node) serveLogs(w http.ResponseWriter, r *http.Request) {
 
 // logOf is the log file of a container whose program is real; "" of one that is played.
 func (n *node) logOf(pod *corev1.Pod, container string) string {
-	b := n.boot
-
-	for _, static := range b.plane.snapshot() {
-		if pod.Namespace == systemNamespace && pod.Name == static.name+"-"+b.network.Hostname() {
-			return b.machine.disk.Log(static.name)
+	for _, static := range n.ControlPlane.snapshot() {
+		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.name+"-"+n.Network.Hostname() {
+			return n.Disk.Log(static.name)
 		}
 	}
 
-	find, provider := b.options().PodLog, b.Provider()
+	find, provider := n.PodLog, n.Provider()
 	if find == nil || provider == nil {
 		return ""
 	}
@@ -108,7 +107,7 @@ func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) 
 			return nil //nolint:nilerr // the reader went
 		}
 
-		if options.Get("follow") != "true" || r.Context().Err() != nil || n.boot.IsStopping() {
+		if options.Get("follow") != "true" || r.Context().Err() != nil || n.IsStopping() {
 			return nil
 		}
 
@@ -116,7 +115,7 @@ func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) 
 			flusher.Flush()
 		}
 
-		if !n.boot.Sleep(lifetime.Tick) {
+		if !n.Sleep(lifetime.Tick) {
 			return nil
 		}
 
@@ -139,8 +138,8 @@ func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
 
 	message := simulated.Pod(call)
 
-	if len(parts) > 2 && parts[1] == systemNamespace {
-		if name, ours := strings.CutSuffix(parts[2], "-"+n.boot.network.Hostname()); ours && n.boot.plane.get(name) != nil {
+	if len(parts) > 2 && parts[1] == kubeapi.SystemNamespace {
+		if name, ours := strings.CutSuffix(parts[2], "-"+n.Network.Hostname()); ours && n.ControlPlane.get(name) != nil {
 			message = simulated.StaticPod(call)
 		}
 	}

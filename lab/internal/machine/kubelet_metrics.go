@@ -93,7 +93,7 @@ func (c kubeletCollector) Collect(metrics chan<- prometheus.Metric) {
 		pods[[2]string{one.namespace, one.pod}] = true
 	}
 
-	metrics <- gauge(nodeName, 1, c.node.boot.network.Hostname())
+	metrics <- gauge(nodeName, 1, c.node.Network.Hostname())
 	metrics <- gauge(runningPods, float64(len(pods)))
 	metrics <- gauge(runningContainers, float64(len(containers)), "running")
 

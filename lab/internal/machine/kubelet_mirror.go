@@ -9,6 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 // mirror creates a mirror pod for each static pod, replaces it when the static pod is another one, and
@@ -16,8 +19,10 @@ import (
 func (n *node) mirror(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pods []corev1.Pod) error {
 	var problems []error
 
-	for _, pod := range n.boot.plane.snapshot() {
-		at := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Namespace == systemNamespace && p.Name == pod.name+"-"+object.Name })
+	for _, pod := range n.ControlPlane.snapshot() {
+		at := slices.IndexFunc(pods, func(p corev1.Pod) bool {
+			return p.Namespace == kubeapi.SystemNamespace && p.Name == pod.name+"-"+object.Name
+		})
 
 		var current *corev1.Pod
 		if at >= 0 {
@@ -31,7 +36,7 @@ func (n *node) mirror(ctx context.Context, client kubernetes.Interface, object *
 }
 
 func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pod staticPod, current *corev1.Pod) error {
-	pods := client.CoreV1().Pods(systemNamespace)
+	pods := client.CoreV1().Pods(kubeapi.SystemNamespace)
 
 	if current == nil {
 		made, err := pods.Create(ctx, mirrorPod(object, pod), metav1.CreateOptions{})
@@ -48,7 +53,7 @@ func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, objec
 		return pods.Delete(ctx, current.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	}
 
-	wanted := pod.status(n.boot)
+	wanted := n.statusOf(pod)
 	if current.Status.Phase == wanted.Phase && slices.EqualFunc(current.Status.Conditions, wanted.Conditions, sameCondition) &&
 		len(current.Status.ContainerStatuses) == 1 && current.Status.ContainerStatuses[0].RestartCount == wanted.ContainerStatuses[0].RestartCount {
 		return nil
@@ -66,10 +71,10 @@ func sameCondition(a, b corev1.PodCondition) bool { return a.Type == b.Type && a
 func mirrorPod(object *corev1.Node, pod staticPod) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: pod.name + "-" + object.Name, Namespace: systemNamespace,
+			Name: pod.name + "-" + object.Name, Namespace: kubeapi.SystemNamespace,
 			Labels: map[string]string{
 				"tier": "control-plane", "k8s-app": pod.name, "component": pod.name,
-				"app.kubernetes.io/name": pod.name, "app.kubernetes.io/version": strings.TrimPrefix(imageTag(pod.image), "v"),
+				"app.kubernetes.io/name": pod.name, "app.kubernetes.io/version": strings.TrimPrefix(configuration.ImageTag(pod.image), "v"),
 				"app.kubernetes.io/component": "control-plane", "app.kubernetes.io/managed-by": "Talos",
 			},
 			Annotations: map[string]string{
@@ -85,8 +90,8 @@ func mirrorPod(object *corev1.Node, pod staticPod) *corev1.Pod {
 	}
 }
 
-// status is a static pod's state from its process and its probe.
-func (p *staticPod) status(b *boot) corev1.PodStatus {
+// statusOf is a static pod's state from its process and its probe.
+func (n *node) statusOf(p staticPod) corev1.PodStatus {
 	started, restarts := p.process.StartTime()
 	ready, now := corev1.ConditionFalse, metav1.Now()
 
@@ -109,7 +114,7 @@ func (p *staticPod) status(b *boot) corev1.PodStatus {
 		conditions = append(conditions, condition)
 	}
 
-	address := b.network.Address().String()
+	address := n.Network.Address().String()
 	since := metav1.NewTime(p.since)
 	running := p.process.PID() != 0
 

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/configuration"
 )
 
 const (
@@ -28,7 +30,7 @@ const (
 
 // register reads the Node, or creates it with the labels and taints that the kubelet may give.
 func (n *node) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
-	name := n.boot.network.Hostname()
+	name := n.Network.Hostname()
 
 	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{ResourceVersion: fromCache})
 	if !apierrors.IsNotFound(err) {
@@ -40,7 +42,7 @@ func (n *node) register(ctx context.Context, client kubernetes.Interface, provid
 		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64",
 	}}}
 
-	if n.boot.IsControlPlane() && !provider.Cluster().ScheduleOnControlPlanes() {
+	if n.IsControlPlane() && !provider.Cluster().ScheduleOnControlPlanes() {
 		object.Spec.Taints = []corev1.Taint{{Key: constants.LabelNodeRoleControlPlane, Effect: corev1.TaintEffectNoSchedule}}
 	}
 
@@ -111,10 +113,10 @@ func (n *node) writeStatus(
 	return updated, nil
 }
 
-// networkReady is Options.NodeReady, or: with a CNI of Talos' own always; with none when a Cilium agent
+// networkReady is NodeReady, or: with a CNI of Talos' own always; with none when a Cilium agent
 // runs on the node.
 func (n *node) networkReady(ctx context.Context, provider config.Provider, object *corev1.Node, pods []corev1.Pod) bool {
-	if hook := n.boot.options().NodeReady; hook != nil {
+	if hook := n.NodeReady; hook != nil {
 		return hook(ctx, object)
 	}
 
@@ -129,15 +131,14 @@ func (n *node) networkReady(ctx context.Context, provider config.Provider, objec
 
 // describe fills in what the machine is.
 func (n *node) describe(object *corev1.Node, provider config.Provider) {
-	b := n.boot
 	disk := 0
 
-	if len(b.hardware.DisksGiB) > 0 {
-		disk = b.hardware.DisksGiB[0]
+	if len(n.Hardware.DisksGiB) > 0 {
+		disk = n.Hardware.DisksGiB[0]
 	}
 
 	object.Status.Capacity = corev1.ResourceList{
-		corev1.ResourceCPU:              *resource.NewQuantity(int64(b.hardware.CPUs), resource.DecimalSI),
+		corev1.ResourceCPU:              *resource.NewQuantity(int64(n.Hardware.CPUs), resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(int64(n.memory())<<20, resource.BinarySI),
 		corev1.ResourcePods:             resource.MustParse("110"),
 		corev1.ResourceEphemeralStorage: *resource.NewQuantity(int64(disk)<<30, resource.BinarySI),
@@ -145,29 +146,22 @@ func (n *node) describe(object *corev1.Node, provider config.Provider) {
 	object.Status.Allocatable = object.Status.Capacity
 	object.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: object.Name}}
 
-	if address := b.network.NodeIP(provider); address.IsValid() {
+	if address := n.Network.NodeIP(provider); address.IsValid() {
 		object.Status.Addresses = slices.Insert(object.Status.Addresses, 0, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: address.String()})
 	}
 
 	object.Status.DaemonEndpoints.KubeletEndpoint.Port = constants.KubeletPort
 	object.Status.NodeInfo = corev1.NodeSystemInfo{
-		MachineID:               strings.ReplaceAll(b.hardware.ID, "-", ""),
-		SystemUUID:              b.hardware.ID,
-		BootID:                  b.id,
+		MachineID:               strings.ReplaceAll(n.Hardware.ID, "-", ""),
+		SystemUUID:              n.Hardware.ID,
+		BootID:                  n.BootID,
 		KernelVersion:           "6.18.0-talos-simulated",
-		OSImage:                 fmt.Sprintf("Talos (%s)", b.talosVersion()),
+		OSImage:                 fmt.Sprintf("Talos (%s)", n.TalosVersion()),
 		ContainerRuntimeVersion: "containerd://simulated",
-		KubeletVersion:          imageTag(provider.Machine().Kubelet().Image()),
+		KubeletVersion:          configuration.ImageTag(provider.Machine().Kubelet().Image()),
 		OperatingSystem:         "linux",
 		Architecture:            "amd64",
 	}
-}
-
-// imageTag is the version of an image reference "registry/name:tag[@digest]".
-func imageTag(image string) string {
-	image, _, _ = strings.Cut(image, "@")
-
-	return image[strings.LastIndex(image, ":")+1:]
 }
 
 // setConditions sets the Node's conditions and says whether one has changed its status.

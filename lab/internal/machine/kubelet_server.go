@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -39,11 +40,9 @@ type caller = authenticationv1.UserInfo
 // serve opens the kubelet's port until the machine stops. Its handshakes fail while the kubelet has no serving
 // certificate.
 func (n *node) serve() {
-	b := n.boot
-
-	listener, err := b.network.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
+	listener, err := n.Network.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
 	if err != nil {
-		b.LogError("kubelet's port", err)
+		n.LogError("kubelet's port", err)
 
 		return
 	}
@@ -60,8 +59,8 @@ func (n *node) serve() {
 
 	done := make(chan struct{})
 
-	b.Go(func() {
-		for !b.IsStopping() && b.Sleep(lifetime.Tick) {
+	n.Go(func() {
+		for !n.IsStopping() && n.Sleep(lifetime.Tick) {
 		}
 
 		server.Close()
@@ -69,7 +68,7 @@ func (n *node) serve() {
 	})
 
 	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		b.LogError("kubelet's port", err)
+		n.LogError("kubelet's port", err)
 	}
 
 	<-done
@@ -108,7 +107,7 @@ func (n *node) servePods(w http.ResponseWriter, _ *http.Request) {
 // authentication and authorization, as Talos sets them, with anonymous callers refused.
 func (n *node) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), kubernetesTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), kubeapi.Timeout)
 		defer cancel()
 
 		who, err := n.authenticate(ctx, r)
@@ -178,7 +177,7 @@ var errNoCluster = errors.New("the kubelet has no connection to the cluster")
 
 func (n *node) byCertificate(chain []*stdx509.Certificate) (caller, error) {
 	roots, others := stdx509.NewCertPool(), stdx509.NewCertPool()
-	roots.AppendCertsFromPEM(acceptedCAsOfNode(n.boot.Provider()))
+	roots.AppendCertsFromPEM(acceptedCAsOfNode(n.Provider()))
 
 	for _, between := range chain[1:] {
 		others.AddCert(between)
@@ -212,7 +211,7 @@ func (n *node) authorize(ctx context.Context, who caller, verb string, subresour
 			Spec: authorizationv1.SubjectAccessReviewSpec{
 				User: who.Username, Groups: who.Groups, UID: who.UID, Extra: extra,
 				ResourceAttributes: &authorizationv1.ResourceAttributes{
-					Verb: verb, Version: "v1", Resource: "nodes", Subresource: subresource, Name: n.boot.network.Hostname(),
+					Verb: verb, Version: "v1", Resource: "nodes", Subresource: subresource, Name: n.Network.Hostname(),
 				},
 			},
 		}, metav1.CreateOptions{})

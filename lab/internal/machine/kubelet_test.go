@@ -32,14 +32,3 @@ func TestANodeIsNotReadyWithoutItsNetwork(t *testing.T) {
 		t.Error("a network makes it ready")
 	}
 }
-
-func TestTheVersionIsTheTagOfTheImage(t *testing.T) {
-	for image, want := range map[string]string{
-		"ghcr.example/siderolabs/kubelet:v1.34.1":               "v1.34.1",
-		"registry.example:5000/kubelet:v1.34.1@sha256:01234567": "v1.34.1",
-	} {
-		if got := imageTag(image); got != want {
-			t.Errorf("%s: %s", image, got)
-		}
-	}
-}

@@ -1,10 +1,7 @@
 package machine
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"strconv"
 	"sync"
 	"time"
 
@@ -12,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/process"
 )
 
@@ -31,8 +29,6 @@ const (
 	// The system and the kubelet themselves.
 	systemCores = 0.1
 	systemBytes = 600 << 20
-	// clockTicks a second are what /proc counts CPU time in (USER_HZ, the same on every Linux platform).
-	clockTicks = 100
 )
 
 // usage is the simulated consumption of a machine's pods. Counters grow with time, begin anew with a container
@@ -223,48 +219,21 @@ func annotated(pod *corev1.Pod, annotation string, otherwise float64) (float64, 
 }
 
 // measure reads a static pod's process; nil for a pod that is none of the machine's.
-func (b *boot) measure(pod *corev1.Pod) *measured {
+func (n *node) measure(pod *corev1.Pod) *measured {
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
 		return nil
 	}
 
-	for _, static := range b.plane.snapshot() {
-		if pod.Namespace != systemNamespace || pod.Name != static.name+"-"+b.network.Hostname() {
+	for _, static := range n.ControlPlane.snapshot() {
+		if pod.Namespace != kubeapi.SystemNamespace || pod.Name != static.name+"-"+n.Network.Hostname() {
 			continue
 		}
 
 		started, _ := static.process.StartTime()
 		pid := static.process.PID()
 
-		return &measured{started: started, seconds: processSeconds(pid), bytes: float64(process.ResidentKiB(pid)) * 1024}
+		return &measured{started: started, seconds: process.Seconds(pid), bytes: float64(process.ResidentKiB(pid)) * 1024}
 	}
 
 	return nil
-}
-
-// processSeconds reads a process' CPU time from /proc, in seconds.
-func processSeconds(pid int) float64 {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-
-	// The name in parentheses may hold spaces: count from behind it. utime and stime are fields 14 and 15.
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	if len(fields) < 13 {
-		return 0
-	}
-
-	var ticks float64
-
-	for _, field := range fields[11:13] {
-		value, err := strconv.ParseFloat(string(field), 64)
-		if err != nil {
-			return 0
-		}
-
-		ticks += value
-	}
-
-	return ticks / clockTicks
 }

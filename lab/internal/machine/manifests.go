@@ -9,11 +9,12 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
+
+	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 const (
@@ -26,15 +27,15 @@ const (
 
 // applyManifests creates what Talos gives every cluster: the kubelets' bootstrap token and rights, and
 // CoreDNS. As in Talos, an object that exists is left as it is.
-func (b *boot) applyManifests() error {
-	provider := b.Provider()
+func (p *plane) applyManifests() error {
+	provider := p.Provider()
 
-	client, err := b.adminClient(provider)
+	client, err := kubeapi.AdminClient(p.Network.Dial, provider)
 	if err != nil {
 		return err
 	}
 
-	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.Context(), time.Minute)
 	defer cancel()
 
 	if err := applyBootstrapRights(ctx, client, provider); err != nil {
@@ -48,27 +49,18 @@ func (b *boot) applyManifests() error {
 	return applyCoreDNS(ctx, client, provider)
 }
 
-// unlessExists drops the error of creating an object that is there.
-func unlessExists(err error) error {
-	if apierrors.IsAlreadyExists(err) {
-		return nil
-	}
-
-	return err
-}
-
 func applyBootstrapRights(ctx context.Context, client kubernetes.Interface, provider config.Provider) error {
 	token := provider.Cluster().Token()
 
-	_, err := client.CoreV1().Secrets(systemNamespace).Create(ctx, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + token.ID(), Namespace: systemNamespace},
+	_, err := client.CoreV1().Secrets(kubeapi.SystemNamespace).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + token.ID(), Namespace: kubeapi.SystemNamespace},
 		Type:       corev1.SecretTypeBootstrapToken,
 		StringData: map[string]string{
 			"token-id": token.ID(), "token-secret": token.Secret(),
 			"usage-bootstrap-authentication": "true", "auth-extra-groups": bootstrappersGroup,
 		},
 	}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("bootstrap token: %w", err)
 	}
 
@@ -105,7 +97,7 @@ func bind(ctx context.Context, client kubernetes.Interface, name, role string, s
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects:   subjects,
 	}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("cluster role binding %s: %w", name, err)
 	}
 
@@ -113,10 +105,10 @@ func bind(ctx context.Context, client kubernetes.Interface, name, role string, s
 }
 
 func applyCoreDNS(ctx context.Context, client kubernetes.Interface, provider config.Provider) error {
-	meta := metav1.ObjectMeta{Name: coreDNS, Namespace: systemNamespace}
+	meta := metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace}
 
-	_, err := client.CoreV1().ServiceAccounts(systemNamespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	_, err := client.CoreV1().ServiceAccounts(kubeapi.SystemNamespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("CoreDNS service account: %w", err)
 	}
 
@@ -127,25 +119,25 @@ func applyCoreDNS(ctx context.Context, client kubernetes.Interface, provider con
 			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
 		},
 	}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("CoreDNS cluster role: %w", err)
 	}
 
-	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: coreDNS, Namespace: systemNamespace}
+	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: coreDNS, Namespace: kubeapi.SystemNamespace}
 	if err := bind(ctx, client, "system:coredns", "system:coredns", []rbacv1.Subject{subject}); err != nil {
 		return err
 	}
 
-	_, err = client.CoreV1().ConfigMaps(systemNamespace).Create(ctx, &corev1.ConfigMap{
+	_, err = client.CoreV1().ConfigMaps(kubeapi.SystemNamespace).Create(ctx, &corev1.ConfigMap{
 		ObjectMeta: meta,
 		Data:       map[string]string{"Corefile": fmt.Sprintf(corefile, provider.Cluster().Network().DNSDomain())},
 	}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("CoreDNS configuration: %w", err)
 	}
 
-	_, err = client.AppsV1().Deployments(systemNamespace).Create(ctx, coreDNSDeployment(provider), metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	_, err = client.AppsV1().Deployments(kubeapi.SystemNamespace).Create(ctx, coreDNSDeployment(provider), metav1.CreateOptions{})
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("CoreDNS deployment: %w", err)
 	}
 
@@ -170,7 +162,7 @@ func coreDNSDeployment(provider config.Provider) *appsv1.Deployment {
 	labels := map[string]string{"k8s-app": kubeDNS}
 
 	return &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: coreDNS, Namespace: systemNamespace, Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace, Labels: labels},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas,
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
@@ -199,12 +191,12 @@ func applyDNSService(ctx context.Context, client kubernetes.Interface, provider 
 	}
 
 	// Asked first: a second service with the same address is refused as invalid, not as existing.
-	if _, err = client.CoreV1().Services(systemNamespace).Get(ctx, kubeDNS, metav1.GetOptions{}); err == nil {
+	if _, err = client.CoreV1().Services(kubeapi.SystemNamespace).Get(ctx, kubeDNS, metav1.GetOptions{}); err == nil {
 		return nil
 	}
 
-	_, err = client.CoreV1().Services(systemNamespace).Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: kubeDNS, Namespace: systemNamespace, Labels: map[string]string{"k8s-app": kubeDNS}},
+	_, err = client.CoreV1().Services(kubeapi.SystemNamespace).Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: kubeDNS, Namespace: kubeapi.SystemNamespace, Labels: map[string]string{"k8s-app": kubeDNS}},
 		Spec: corev1.ServiceSpec{
 			ClusterIP: addresses[0].String(),
 			Selector:  map[string]string{"k8s-app": kubeDNS},
@@ -214,7 +206,7 @@ func applyDNSService(ctx context.Context, client kubernetes.Interface, provider 
 			},
 		},
 	}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("CoreDNS service: %w", err)
 	}
 

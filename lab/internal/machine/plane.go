@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,10 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 
 	"platform.lab/lab/internal/machine/arguments"
+	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/services"
@@ -69,35 +71,48 @@ type staticPod struct {
 	since   time.Time
 }
 
+// planeMachine is what a control plane needs of the machine that it runs on.
+type planeMachine struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	Disk     disk.Disk
+	Network  *guestnetwork.Network
+	Programs process.Programs
+	Services *services.Services
+	Secrets  *certificates.Secrets
+	// Serves is told of the cluster when its API server answers for the first time.
+	Serves func(provider config.Provider)
+}
+
 // plane runs a control plane's static pods as child processes.
 type plane struct {
-	boot *boot
+	planeMachine
 
 	mu   sync.Mutex
 	pods map[string]*staticPod
 }
 
-func newPlane(b *boot) *plane {
-	return &plane{boot: b, pods: map[string]*staticPod{}}
+// newPlane makes the control plane of a machine that has just begun to boot.
+func newPlane(on planeMachine) *plane {
+	return &plane{planeMachine: on, pods: map[string]*staticPod{}}
 }
 
 // run starts the static pods once etcd is up and follows the machine configuration.
 func (p *plane) run() {
-	b := p.boot
-
-	for !b.services.IsUp("etcd") {
-		if !b.Sleep(lifetime.Tick) || b.IsStopping() {
+	for !p.Services.IsUp("etcd") {
+		if !p.Sleep(lifetime.Tick) || p.IsStopping() {
 			return
 		}
 	}
 
-	b.Go(p.probe)
-	b.Go(p.serveCluster)
+	p.Go(p.probe)
+	p.Go(p.serveCluster)
 
 	var done config.Provider
 
-	for ; !b.IsStopping(); b.Sleep(lifetime.Tick) {
-		provider := b.Provider()
+	for ; !p.IsStopping(); p.Sleep(lifetime.Tick) {
+		provider := p.Provider()
 		if provider == done {
 			continue
 		}
@@ -106,19 +121,19 @@ func (p *plane) run() {
 		if err == nil {
 			done = provider
 		} else if !errors.Is(err, errNotYet) {
-			b.LogError("control plane", err)
-			b.Sleep(time.Second)
+			p.LogError("control plane", err)
+			p.Sleep(time.Second)
 		}
 	}
 }
 
 // reconcile starts, replaces and stops static pods until they are what the configuration wants.
 func (p *plane) reconcile(provider config.Provider) error {
-	if err := p.boot.secrets.Write(provider); err != nil {
+	if err := p.Secrets.Write(provider); err != nil {
 		return err
 	}
 
-	wanted, err := p.boot.components(provider)
+	wanted, err := p.components(provider)
 	if err != nil {
 		return err
 	}
@@ -157,12 +172,12 @@ func (p *plane) ensure(c component) error {
 			return nil
 		}
 
-		p.boot.Log.Info("static pod changes", "pod", c.name)
+		p.Log.Info("static pod changes", "pod", c.name)
 		old.process.Stop(podGrace)
 	}
 
 	for name, data := range c.files {
-		if err := disk.WriteFile(p.boot.podFile(c.name, name), data); err != nil {
+		if err := disk.WriteFile(p.podFile(c.name, name), data); err != nil {
 			return err
 		}
 	}
@@ -170,13 +185,13 @@ func (p *plane) ensure(c component) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	if p.boot.IsStopping() {
+	if p.IsStopping() {
 		return nil
 	}
 
 	p.pods[c.name] = &staticPod{
 		component: c, hash: hash, since: time.Now(), problem: errors.New("starting"),
-		process: p.boot.programs.Start(c.name, c.arguments.Lines(), c.environment),
+		process: p.Programs.Start(c.name, c.arguments.Lines(), c.environment),
 	}
 
 	return nil
@@ -210,7 +225,12 @@ func (p *plane) snapshot() []staticPod {
 }
 
 func (p *plane) stop(grace time.Duration) {
-	each(p.snapshot(), func(pod staticPod) { pod.process.Stop(grace) })
+	var wait sync.WaitGroup
+	for _, pod := range p.snapshot() {
+		wait.Go(func() { pod.process.Stop(grace) })
+	}
+
+	wait.Wait()
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -222,12 +242,12 @@ func (p *plane) kill() { p.stop(0) }
 
 // probe asks every static pod for its readiness.
 func (p *plane) probe() {
-	client := p.boot.probeClient()
+	client := p.probeClient()
 	defer client.CloseIdleConnections()
 
 	var problems error
 
-	for ; !p.boot.IsStopping(); p.boot.Sleep(services.ProbeInterval(problems)) {
+	for ; !p.IsStopping(); p.Sleep(services.ProbeInterval(problems)) {
 		pods := p.snapshot()
 		if problems = nil; len(pods) == 0 {
 			problems = errNotYet
@@ -251,7 +271,7 @@ func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
 		return errors.New("not running")
 	}
 
-	ctx, cancel := context.WithTimeout(p.boot.Context(), probeTimeout)
+	ctx, cancel := context.WithTimeout(p.Context(), probeTimeout)
 	defer cancel()
 
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, pod.probe, nil)
@@ -276,13 +296,13 @@ func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
 
 // probeClient speaks HTTPS inside the machine, as the kubelet's probes do without verification; the API
 // server, which knows no anonymous caller, gets the certificate that it gives to the kubelet.
-func (b *boot) probeClient() *http.Client {
+func (p *plane) probeClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
-		DialContext: b.network.Dial,
+		DialContext: p.Network.Dial,
 		TLSClientConfig: &tls.Config{
 			InsecureSkipVerify: true, //nolint:gosec // a probe of the machine's own loopback
 			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				name := b.secrets.Path("kube-apiserver/apiserver-kubelet-client")
+				name := p.Secrets.Path("kube-apiserver/apiserver-kubelet-client")
 				pair, err := tls.LoadX509KeyPair(name+".crt", name+".key")
 
 				return &pair, err
@@ -302,37 +322,39 @@ func (p *plane) isReady(name string) bool {
 // serveCluster does what a control plane does for the whole cluster once its API server answers:
 // Talos' bootstrap manifests, and the lab's pods.
 func (p *plane) serveCluster() {
-	b := p.boot
-
 	for !p.isReady(kubeAPIServer) {
-		if !b.Sleep(lifetime.Tick) || b.IsStopping() {
+		if !p.Sleep(lifetime.Tick) || p.IsStopping() {
 			return
 		}
 	}
 
-	for !b.IsStopping() {
-		err := b.applyManifests()
+	for !p.IsStopping() {
+		err := p.applyManifests()
 		if err == nil {
 			break
 		}
 
-		b.LogError("bootstrap manifests", err)
-		b.Sleep(time.Second)
+		p.LogError("bootstrap manifests", err)
+		p.Sleep(time.Second)
 	}
 
-	b.machine.fleet.kwok.ensure(b.hardware.ID, b.Provider())
+	p.Serves(p.Provider())
 }
 
 // podFile is the path of a static pod's configuration file.
-func (b *boot) podFile(pod, name string) string {
-	return b.machine.disk.Path(disk.PodsFolder, pod, name)
+func (p *plane) podFile(pod, name string) string {
+	return p.Disk.Path(disk.PodsFolder, pod, name)
 }
 
-func mustJSON(value any) []byte {
-	data, err := json.Marshal(value)
-	if err != nil {
-		panic(err) // only maps and plain structs are given
+// summary is a static pod's status as the kubelet reports it to Talos.
+func (p *staticPod) summary() map[string]any {
+	ready := "False"
+	if p.problem == nil {
+		ready = "True"
 	}
 
-	return data
+	return map[string]any{
+		"phase":      "Running",
+		"conditions": []any{map[string]any{"type": "Ready", "status": ready}},
+	}
 }

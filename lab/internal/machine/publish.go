@@ -245,7 +245,7 @@ func (b *boot) publishEtcdMember() {
 			b.LogError("etcd member", b.resources.Destroy(b.Context(), member.Metadata()))
 		}
 	case err != nil:
-		if id, err := b.etcd.memberID(b.Context()); err == nil {
+		if id, err := b.etcd.MemberID(b.Context()); err == nil {
 			put(b, member, func(r *etcdresource.Member) { r.TypedSpec().MemberID = etcdresource.FormatMemberID(id) })
 		}
 	}
@@ -292,19 +292,6 @@ func (b *boot) publishKubernetes(provider talosconfig.Provider) {
 	}
 
 	keepOnly[*k8s.StaticPodStatus](b, k8s.NewStaticPodStatus(k8s.NamespaceName, "").Metadata(), wanted)
-}
-
-// summary is a static pod's status as the kubelet reports it to Talos.
-func (p *staticPod) summary() map[string]any {
-	ready := "False"
-	if p.problem == nil {
-		ready = "True"
-	}
-
-	return map[string]any{
-		"phase":      "Running",
-		"conditions": []any{map[string]any{"type": "Ready", "status": ready}},
-	}
 }
 
 // publishStatus is MachineStatus: the stage, and what it still waits for. A change is an event, too.

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"sync"
 	"time"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
@@ -10,6 +9,7 @@ import (
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/vip"
 )
 
 const (
@@ -28,9 +28,9 @@ func (b *boot) startEverything() {
 
 	if b.IsControlPlane() {
 		b.services.Running("trustd")
-		b.Go(b.etcd.run)
+		b.Go(b.etcd.Run)
 		b.Go(b.plane.run)
-		b.Go(virtualIP{Lifetime: b.Lifetime, Active: b.Active, network: b.network, services: b.services, etcd: b.etcd}.run)
+		b.Go(vip.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd}.Run)
 		b.Go(b.runTalosAccess)
 	}
 
@@ -98,9 +98,9 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 // stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.
 func (b *boot) stopServices() {
 	b.events.Task("stopAllServices", machineapi.TaskEvent_START)
-	b.Stop()
+	b.StopServices()
 	b.plane.stop(podGrace)
-	b.etcd.stop(stopGrace)
+	b.etcd.Stop(stopGrace)
 	b.services.Finished("kubelet", "etcd", "trustd", "cri")
 	b.events.Task("stopAllServices", machineapi.TaskEvent_STOP)
 }
@@ -148,20 +148,10 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 // leaveCluster is the graceful part of a reset: etcd forgets the member, discovery the machine.
 func (b *boot) leaveCluster() {
 	if b.IsControlPlane() {
-		b.LogError("etcd leave", b.etcd.leave(b.Context()))
+		b.LogError("etcd leave", b.etcd.Leave(b.Context()))
 	}
 
 	if provider := b.Provider(); provider != nil {
 		b.machine.fleet.discovery.Forget(provider.Cluster().ID(), b.hardware.ID)
 	}
-}
-
-// each runs a job for every element at the same time and waits for all.
-func each[T any](elements []T, job func(T)) {
-	var wait sync.WaitGroup
-	for _, element := range elements {
-		wait.Go(func() { job(element) })
-	}
-
-	wait.Wait()
 }

@@ -97,7 +97,7 @@ func (m *machine) status() Status {
 
 func (b *boot) processes() []ProcessStatus {
 	var running []*process.Process
-	if p := b.etcd.running(); p != nil {
+	if p := b.etcd.Running(); p != nil {
 		running = append(running, p)
 	}
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
@@ -88,7 +89,7 @@ func (b *boot) leadTalosAccess() error {
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 
-	etcd, err := b.etcd.local()
+	etcd, err := b.etcd.Local()
 	if err != nil {
 		return err
 	}
@@ -98,7 +99,7 @@ func (b *boot) leadTalosAccess() error {
 	if err != nil {
 		return err
 	}
-	defer b.etcd.endSession(etcd, session)
+	defer b.etcd.EndSession(etcd, session)
 
 	b.Go(func() {
 		defer cancel()
@@ -137,7 +138,7 @@ func (b *boot) leadTalosAccess() error {
 }
 
 func (b *boot) newAccess() (*access, error) {
-	settings, err := b.adminSettings(b.Provider())
+	settings, err := kubeapi.AdminSettings(b.network.Dial, b.Provider())
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +215,7 @@ func (a *access) ensureDefinition(ctx context.Context) error {
 			}},
 		},
 	}}, metav1.CreateOptions{})
-	if err := unlessExists(err); err != nil {
+	if err := kubeapi.UnlessExists(err); err != nil {
 		return fmt.Errorf("definition %s: %w", name, err)
 	}
 
@@ -236,7 +237,7 @@ func (a *access) ensureService(ctx context.Context) error {
 				Name: "apid", Port: constants.ApidPort, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(constants.ApidPort),
 			}}},
 		}, metav1.CreateOptions{})
-		if err := unlessExists(err); err != nil {
+		if err := kubeapi.UnlessExists(err); err != nil {
 			return fmt.Errorf("service %s: %w", name, err)
 		}
 	} else if err != nil {

@@ -20,6 +20,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 const (
@@ -66,7 +68,7 @@ func (a *access) answer(ctx context.Context, provider config.Provider, account *
 			}},
 			Data: map[string][]byte{constants.TalosconfigFilename: data},
 		}, metav1.CreateOptions{})
-		err = unlessExists(err)
+		err = kubeapi.UnlessExists(err)
 	case a.isOutdated(present.Data[constants.TalosconfigFilename], ca, roles):
 		updated := present.DeepCopy()
 		if updated.Data == nil {

@@ -3,6 +3,7 @@
 package configuration
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
@@ -42,4 +43,11 @@ func (a *Active) IsControlPlane() bool {
 	provider := a.Provider()
 
 	return provider != nil && provider.Machine() != nil && provider.Machine().Type().IsControlPlane()
+}
+
+// ImageTag is the version of an image reference "registry/name:tag[@digest]".
+func ImageTag(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+
+	return image[strings.LastIndex(image, ":")+1:]
 }

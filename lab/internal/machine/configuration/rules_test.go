@@ -104,3 +104,14 @@ func TestTheModeIsChosenAsTalosDoes(t *testing.T) {
 		})
 	}
 }
+
+func TestTheVersionIsTheTagOfTheImage(t *testing.T) {
+	for image, want := range map[string]string{
+		"ghcr.example/siderolabs/kubelet:v1.34.1":               "v1.34.1",
+		"registry.example:5000/kubelet:v1.34.1@sha256:01234567": "v1.34.1",
+	} {
+		if got := ImageTag(image); got != want {
+			t.Errorf("%s: %s", image, got)
+		}
+	}
+}

@@ -12,7 +12,7 @@ import (
 // Tick is the pace of the loops that look after a machine.
 const Tick = 250 * time.Millisecond
 
-// Lifetime ends in two steps: Stop asks the services to end in order, Cut takes the power away.
+// Lifetime ends in two steps: StopServices asks the services to end in order, Cut takes the power away.
 type Lifetime struct {
 	// Log is that of machined, the system itself.
 	Log *slog.Logger
@@ -47,8 +47,8 @@ func (l *Lifetime) Wait() { l.wait.Wait() }
 // Go runs a part of the system; power off waits for its end.
 func (l *Lifetime) Go(part func()) { l.wait.Go(part) }
 
-// Stop tells the services to end (reboot, reset, shutdown, upgrade).
-func (l *Lifetime) Stop() {
+// StopServices tells the services to end (reboot, reset, shutdown, upgrade).
+func (l *Lifetime) StopServices() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -269,4 +270,34 @@ func (p *Process) Restart() {
 	if p.cmd != nil {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	}
+}
+
+// clockTicks a second are what /proc counts CPU time in (USER_HZ, the same on every Linux platform).
+const clockTicks = 100
+
+// Seconds reads a process' CPU time from /proc, in seconds.
+func Seconds(pid int) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+
+	// The name in parentheses may hold spaces: count from behind it. utime and stime are fields 14 and 15.
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	if len(fields) < 13 {
+		return 0
+	}
+
+	var ticks float64
+
+	for _, field := range fields[11:13] {
+		value, err := strconv.ParseFloat(string(field), 64)
+		if err != nil {
+			return 0
+		}
+
+		ticks += value
+	}
+
+	return ticks / clockTicks
 }

@@ -1,4 +1,5 @@
-package machine
+// Package vip is the competition of the control planes for the address that they share.
+package vip
 
 import (
 	"context"
@@ -12,6 +13,7 @@ import (
 	"go.etcd.io/etcd/client/v3/concurrency"
 
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/services"
@@ -22,26 +24,26 @@ const (
 	resignTimeout         = 10 * time.Second
 )
 
-// virtualIP is what the competition for a VIP needs of the machine.
-type virtualIP struct {
+// Machine is what the competition for a VIP needs of the machine.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
-	network  *guestnetwork.Network
-	services *services.Services
-	etcd     *etcd
+	Network  *guestnetwork.Network
+	Services *services.Services
+	Etcd     *etcd.Service
 }
 
-// run competes for the VIPs of the machine configuration (Layer2VIPConfig, or the older vip of an
+// Run competes for the VIPs of the machine configuration (Layer2VIPConfig, or the older vip of an
 // interface), as Talos' VIP operator does (controllers/network/operator/vip.go): an election in etcd whose
 // session lives 60 s. A holder that stops in order hands over at once; the VIP of one that loses its power
 // is back only when its session has expired.
-func (v virtualIP) run() {
+func (v Machine) Run() {
 	for ; !v.IsStopping(); v.Sleep(campaignRetryInterval) {
 		provider := v.Provider()
 
 		address, ok := guestnetwork.VirtualIP(provider)
-		if !ok || !v.services.IsUp("etcd") || !v.services.IsUp("kubelet") {
+		if !ok || !v.Services.IsUp("etcd") || !v.Services.IsUp("kubelet") {
 			continue
 		}
 
@@ -52,11 +54,11 @@ func (v virtualIP) run() {
 }
 
 // campaign takes part in one election, and holds the VIP until it is lost or given up.
-func (v virtualIP) campaign(provider config.Provider, address netip.Addr) error {
+func (v Machine) campaign(provider config.Provider, address netip.Addr) error {
 	ctx, cancel := context.WithCancel(v.Context())
 	defer cancel()
 
-	client, err := v.etcd.local()
+	client, err := v.Etcd.Local()
 	if err != nil {
 		return err
 	}
@@ -66,7 +68,7 @@ func (v virtualIP) campaign(provider config.Provider, address netip.Addr) error 
 	if err != nil {
 		return fmt.Errorf("failed to create concurrency session: %w", err)
 	}
-	defer v.etcd.endSession(client, session)
+	defer v.Etcd.EndSession(client, session)
 
 	election := concurrency.NewElection(session, fmt.Sprintf("%s:vip:election:%s", constants.EtcdRootTalosKey, address))
 
@@ -77,7 +79,7 @@ func (v virtualIP) campaign(provider config.Provider, address netip.Addr) error 
 	lost := v.untilLost(ctx, provider, session)
 	won := make(chan error, 1)
 
-	go func() { won <- election.Campaign(ctx, v.network.Hostname()) }()
+	go func() { won <- election.Campaign(ctx, v.Network.Hostname()) }()
 
 	select {
 	case <-lost:
@@ -92,7 +94,7 @@ func (v virtualIP) campaign(provider config.Provider, address netip.Addr) error 
 }
 
 // resignPrevious gives up what this machine still holds from before its last start.
-func (v virtualIP) resignPrevious(ctx context.Context, session *concurrency.Session, election *concurrency.Election) error {
+func (v Machine) resignPrevious(ctx context.Context, session *concurrency.Session, election *concurrency.Election) error {
 	leader, err := election.Leader(ctx)
 	if errors.Is(err, concurrency.ErrElectionNoLeader) {
 		return nil
@@ -101,7 +103,7 @@ func (v virtualIP) resignPrevious(ctx context.Context, session *concurrency.Sess
 	}
 
 	entry := leader.Kvs[0]
-	if string(entry.Value) != v.network.Hostname() {
+	if string(entry.Value) != v.Network.Hostname() {
 		return nil
 	}
 
@@ -110,7 +112,7 @@ func (v virtualIP) resignPrevious(ctx context.Context, session *concurrency.Sess
 
 // untilLost is closed when this machine must give up the VIP: its services stop, its etcd or its session
 // is gone, or the configuration has changed.
-func (v virtualIP) untilLost(ctx context.Context, provider config.Provider, session *concurrency.Session) <-chan struct{} {
+func (v Machine) untilLost(ctx context.Context, provider config.Provider, session *concurrency.Session) <-chan struct{} {
 	lost := make(chan struct{})
 
 	go func() {
@@ -130,7 +132,7 @@ func (v virtualIP) untilLost(ctx context.Context, provider config.Provider, sess
 			}
 
 			address, ok := guestnetwork.VirtualIP(v.Provider())
-			if !ok || address != before || v.services.State("etcd") != services.StateRunning {
+			if !ok || address != before || v.Services.State("etcd") != services.StateRunning {
 				return
 			}
 		}
@@ -139,18 +141,18 @@ func (v virtualIP) untilLost(ctx context.Context, provider config.Provider, sess
 	return lost
 }
 
-func (v virtualIP) hold(ctx context.Context, election *concurrency.Election, address netip.Addr, lost <-chan struct{}) error {
+func (v Machine) hold(ctx context.Context, election *concurrency.Election, address netip.Addr, lost <-chan struct{}) error {
 	prefix := netip.PrefixFrom(address, address.BitLen())
 
-	if err := v.network.AddAddress(prefix); err != nil {
+	if err := v.Network.AddAddress(prefix); err != nil {
 		return err
 	}
 
 	v.Log.Info("VIP is here", "vip", address)
-	v.LogError("gratuitous ARP", v.network.Announce(address))
+	v.LogError("gratuitous ARP", v.Network.Announce(address))
 
 	defer func() {
-		v.LogError("VIP not removed", v.network.RemoveAddress(prefix))
+		v.LogError("VIP not removed", v.Network.RemoveAddress(prefix))
 		v.Log.Info("VIP is given up", "vip", address)
 
 		resign, cancel := context.WithTimeout(context.WithoutCancel(ctx), resignTimeout)
@@ -168,7 +170,7 @@ func (v virtualIP) hold(ctx context.Context, election *concurrency.Election, add
 		case <-lost:
 			return nil
 		case leader, ok := <-observed:
-			if !ok || string(leader.Kvs[0].Value) != v.network.Hostname() {
+			if !ok || string(leader.Kvs[0].Value) != v.Network.Hostname() {
 				return nil
 			}
 		}

@@ -17,81 +17,39 @@ import (
 	"time"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
-	"github.com/siderolabs/talos/pkg/machinery/constants"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/certificate/csr"
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubeapi"
 )
-
-// kubernetesTimeout bounds every call of a machine to the Kubernetes API.
-const kubernetesTimeout = 5 * time.Second
 
 // apiEndpoint is where the kubelet finds the API: KubePrism when enabled, on a control plane its own API
 // server, else the cluster's endpoint.
-func (b *boot) apiEndpoint(provider config.Provider) string {
+func (n *node) apiEndpoint(provider config.Provider) string {
 	if prism := provider.Machine().Features().KubePrism(); prism != nil && prism.Enabled() {
 		return "https://" + net.JoinHostPort(guestnetwork.Loopback.String(), strconv.Itoa(prism.Port()))
 	}
 
-	if b.IsControlPlane() {
+	if n.IsControlPlane() {
 		return certificates.LocalAPIServer(provider)
 	}
 
 	return provider.Cluster().Endpoint().String()
 }
 
-// restConfig reaches the Kubernetes API from inside the machine.
-func (b *boot) restConfig(host string, authorities []byte) *rest.Config {
-	return &rest.Config{
-		Host:            host,
-		Timeout:         kubernetesTimeout,
-		Dial:            b.network.Dial,
-		TLSClientConfig: rest.TLSClientConfig{CAData: authorities},
-		QPS:             -1,
-		UserAgent:       "talos-simulated",
-	}
-}
-
-// adminClient is Talos' own client of a control plane, through its own API server.
-func (b *boot) adminClient(provider config.Provider) (*kubernetes.Clientset, error) {
-	settings, err := b.adminSettings(provider)
-	if err != nil {
-		return nil, err
-	}
-
-	return kubernetes.NewForConfig(settings)
-}
-
-func (b *boot) adminSettings(provider config.Provider) (*rest.Config, error) {
-	pair, err := certificates.Issue(provider.Cluster().IssuingCA(), certificates.Request{
-		CommonName:    constants.KubernetesTalosAdminCertCommonName,
-		Organizations: []string{constants.KubernetesAdminCertOrganization},
-		Usage:         certificates.ForClient,
-	})
-	if err != nil {
-		return nil, err
-	}
-
-	settings := b.restConfig(certificates.LocalAPIServer(provider), certificates.AcceptedCAs(provider.Cluster()))
-	settings.CertData, settings.KeyData = pair.Crt, pair.Key
-
-	return settings, nil
-}
-
-// kubeletClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the
+// newClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the
 // bootstrap token, approved and signed by the controller manager, as a real kubelet does.
-func (b *boot) kubeletClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
-	certificate, key := b.machine.disk.Path(disk.KubeletFolder, "client.crt"), b.machine.disk.Path(disk.KubeletFolder, "client.key")
-	settings := b.restConfig(b.apiEndpoint(provider), acceptedCAsOfNode(provider))
+func (n *node) newClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
+	certificate, key := n.Disk.Path(disk.KubeletFolder, "client.crt"), n.Disk.Path(disk.KubeletFolder, "client.key")
+	settings := kubeapi.Settings(n.Network.Dial, n.apiEndpoint(provider), acceptedCAsOfNode(provider))
 
 	if _, err := os.Stat(certificate); errors.Is(err, fs.ErrNotExist) {
-		if err := b.bootstrapKubelet(ctx, provider, certificate, key); err != nil {
+		if err := n.bootstrap(ctx, provider, certificate, key); err != nil {
 			return nil, err
 		}
 	}
@@ -116,9 +74,9 @@ func acceptedCAsOfNode(provider config.Provider) []byte {
 	return all
 }
 
-func (b *boot) bootstrapKubelet(ctx context.Context, provider config.Provider, certificatePath, keyPath string) error {
+func (n *node) bootstrap(ctx context.Context, provider config.Provider, certificatePath, keyPath string) error {
 	token := provider.Cluster().Token()
-	settings := b.restConfig(b.apiEndpoint(provider), acceptedCAsOfNode(provider))
+	settings := kubeapi.Settings(n.Network.Dial, n.apiEndpoint(provider), acceptedCAsOfNode(provider))
 	settings.BearerToken = token.ID() + "." + token.Secret()
 
 	client, err := kubernetes.NewForConfig(settings)
@@ -132,7 +90,7 @@ func (b *boot) bootstrapKubelet(ctx context.Context, provider config.Provider, c
 	}
 
 	asked, err := stdx509.CreateCertificateRequest(rand.Reader, &stdx509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + b.network.Hostname(), Organization: []string{"system:nodes"}},
+		Subject: pkix.Name{CommonName: "system:node:" + n.Network.Hostname(), Organization: []string{"system:nodes"}},
 	}, key)
 	if err != nil {
 		return err

@@ -1,4 +1,5 @@
-package machine
+// Package etcd is Talos' etcd service on a control plane: it runs the real etcd as a member of its cluster.
+package etcd
 
 import (
 	"context"
@@ -22,14 +23,15 @@ import (
 )
 
 const (
-	etcdClientPort = 2379
-	etcdPeerPort   = 2380
+	// ClientPort is where etcd's clients connect to.
+	ClientPort = 2379
+	peerPort   = 2380
 
 	// joinInterval and promoteInterval are Talos' 3 s and 15 s, shortened.
 	joinInterval    = 500 * time.Millisecond
 	promoteInterval = 250 * time.Millisecond
-	// memberTimeout bounds a membership call: one can hang while another member is promoted.
-	memberTimeout = 5 * time.Second
+	// MemberTimeout bounds a membership call: one can hang while another member is promoted.
+	MemberTimeout = 5 * time.Second
 	dialTimeout   = 3 * time.Second
 	revokeTimeout = 10 * time.Second
 	// leaveGrace is the time that a member which has left has to end.
@@ -38,16 +40,17 @@ const (
 
 var errNotBootstrapped = errors.New("etcd is not running on this machine: it is neither bootstrapped nor has it joined a cluster")
 
-// bootstrapRequest asks a machine whose etcd waits to join to begin a new cluster instead.
-type bootstrapRequest struct {
-	// recover begins with the uploaded snapshot.
-	recover       bool
-	skipHashCheck bool
+// BootstrapRequest asks a machine whose etcd waits to join to begin a new cluster instead.
+type BootstrapRequest struct {
+	// Recover begins with the uploaded snapshot.
+	Recover bool
+	// SkipHashCheck takes a snapshot that was copied from a data directory.
+	SkipHashCheck bool
 	result        chan error
 }
 
-// etcdMachine is what etcd needs of the machine that it runs on.
-type etcdMachine struct {
+// Machine is what etcd needs of the machine that it runs on.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
@@ -61,42 +64,42 @@ type etcdMachine struct {
 	Bootstrapped func(clusterID string)
 }
 
-// etcd is Talos' etcd service: bootstrapped on demand, else joining as a learner, else resuming from its data.
-type etcd struct {
-	etcdMachine
+// Service is Talos' etcd service: bootstrapped on demand, else joining as a learner, else resuming from its data.
+type Service struct {
+	Machine
 
-	bootstraps chan bootstrapRequest
+	bootstraps chan BootstrapRequest
 
 	mu      sync.Mutex
 	process *process.Process
 }
 
-// newEtcd makes the service of a machine that has just begun to boot.
-func newEtcd(on etcdMachine) *etcd {
-	return &etcd{etcdMachine: on, bootstraps: make(chan bootstrapRequest)}
+// New makes the service of a machine that has just begun to boot.
+func New(on Machine) *Service {
+	return &Service{Machine: on, bootstraps: make(chan BootstrapRequest)}
 }
 
-// bootstrapNow asks etcd, which waits to join a cluster, to begin a new one instead.
-func (e *etcd) bootstrapNow(request bootstrapRequest) error {
+// Bootstrap asks etcd, which waits to join a cluster, to begin a new one instead.
+func (e *Service) Bootstrap(request BootstrapRequest) error {
 	request.result = make(chan error, 1)
 
 	select {
 	case e.bootstraps <- request:
 		return <-request.result
-	case <-time.After(memberTimeout):
+	case <-time.After(MemberTimeout):
 		return status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
 	case <-e.Context().Done():
 		return status.Error(codes.Unavailable, "the machine lost its power")
 	}
 }
 
-func (e *etcd) data() string { return e.Disk.Path(disk.EtcdFolder) }
+func (e *Service) data() string { return e.Disk.Path(disk.EtcdFolder) }
 
-// hasData says whether the machine was a member before.
-func (e *etcd) hasData() bool { return disk.HasEntries(e.data()) }
+// HasData says whether the machine was a member before.
+func (e *Service) HasData() bool { return disk.HasEntries(e.data()) }
 
-// run is the service from the machine's boot to its end.
-func (e *etcd) run() {
+// Run is the service from the machine's boot to its end.
+func (e *Service) Run() {
 	e.Services.Set("etcd", services.StatePreparing, "Running pre state")
 
 	for !e.IsStopping() {
@@ -122,8 +125,8 @@ func (e *etcd) run() {
 }
 
 // begin starts etcd in one of its three ways and returns when it runs.
-func (e *etcd) begin(provider config.Provider) error {
-	if e.hasData() {
+func (e *Service) begin(provider config.Provider) error {
+	if e.HasData() {
 		return e.start(provider, nil)
 	}
 
@@ -141,7 +144,7 @@ func (e *etcd) begin(provider config.Provider) error {
 		case <-e.Stopping():
 			return nil
 		case request := <-e.bootstraps:
-			err := e.bootstrap(provider, request)
+			err := e.beginCluster(provider, request)
 			request.result <- err
 
 			if err == nil {
@@ -157,7 +160,7 @@ func (e *etcd) begin(provider config.Provider) error {
 }
 
 // watch checks etcd's health, as Talos does, with a read that needs a quorum.
-func (e *etcd) watch() {
+func (e *Service) watch() {
 	var client *clientv3.Client
 
 	var err error
@@ -184,25 +187,25 @@ func (e *etcd) watch() {
 	}
 }
 
-// running is etcd's process; nil before it is started.
-func (e *etcd) running() *process.Process {
+// Running is etcd's process; nil before it is started.
+func (e *Service) Running() *process.Process {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 
 	return e.process
 }
 
-// stop ends etcd in order.
-func (e *etcd) stop(grace time.Duration) {
-	if p := e.running(); p != nil {
+// Stop ends etcd in order.
+func (e *Service) Stop(grace time.Duration) {
+	if p := e.Running(); p != nil {
 		p.Stop(grace)
 		e.Services.Set("etcd", services.StateFinished, "Service finished successfully")
 	}
 }
 
-// kill ends etcd at once.
-func (e *etcd) kill() {
-	if p := e.running(); p != nil {
+// Kill ends etcd at once.
+func (e *Service) Kill() {
+	if p := e.Running(); p != nil {
 		p.Stop(0)
 	}
 }

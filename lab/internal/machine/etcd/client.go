@@ -1,4 +1,4 @@
-package machine
+package etcd
 
 import (
 	"context"
@@ -19,15 +19,15 @@ import (
 	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
-// localURL is the machine's own etcd.
-func localURL() string { return etcdURL(guestnetwork.Loopback, etcdClientPort) }
+// LocalURL is the machine's own etcd.
+func LocalURL() string { return urlOf(guestnetwork.Loopback, ClientPort) }
 
-func etcdURL(address netip.Addr, port int) string {
+func urlOf(address netip.Addr, port int) string {
 	return fmt.Sprintf("https://%s", net.JoinHostPort(address.String(), fmt.Sprint(port)))
 }
 
 // client connects to etcd from inside the machine.
-func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
+func (e *Service) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 	provider := e.Provider()
 
 	pair, err := tls.LoadX509KeyPair(e.Secrets.Path("etcd/admin.crt"), e.Secrets.Path("etcd/admin.key"))
@@ -40,7 +40,7 @@ func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 
 	var endpoints []string
 	for _, address := range addresses {
-		endpoints = append(endpoints, etcdURL(address, etcdClientPort))
+		endpoints = append(endpoints, urlOf(address, ClientPort))
 	}
 
 	return clientv3.New(clientv3.Config{
@@ -61,28 +61,28 @@ func (e *etcd) client(addresses ...netip.Addr) (*clientv3.Client, error) {
 	})
 }
 
-// local connects to the machine's own etcd.
-func (e *etcd) local() (*clientv3.Client, error) {
-	if e.running() == nil {
+// Local connects to the machine's own etcd.
+func (e *Service) Local() (*clientv3.Client, error) {
+	if e.Running() == nil {
 		return nil, errNotBootstrapped
 	}
 
 	return e.client(guestnetwork.Loopback)
 }
 
-// cluster connects to all control planes' etcd.
-func (e *etcd) cluster() (*clientv3.Client, error) {
+// Cluster connects to all control planes' etcd.
+func (e *Service) Cluster() (*clientv3.Client, error) {
 	addresses := e.Discovery.ControlPlanes(e.Provider().Cluster().ID())
 	if len(addresses) == 0 {
-		return e.local()
+		return e.Local()
 	}
 
 	return e.client(addresses...)
 }
 
-// endSession revokes the session's lease, and with it the machine's place in the election. A machine without
+// EndSession revokes the session's lease, and with it the machine's place in the election. A machine without
 // power cannot: its lease expires.
-func (e *etcd) endSession(client *clientv3.Client, session *concurrency.Session) {
+func (e *Service) EndSession(client *clientv3.Client, session *concurrency.Session) {
 	session.Orphan()
 
 	if e.IsOver() {

@@ -1,4 +1,4 @@
-package machine
+package etcd
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 )
 
 // join adds the machine to the members as a learner and starts it; false while there is no cluster to join.
-func (e *etcd) join(provider config.Provider) (bool, error) {
+func (e *Service) join(provider config.Provider) (bool, error) {
 	peers := e.peers(provider)
 	if len(peers) == 0 {
 		return false, nil
@@ -33,7 +33,7 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 		return false, err
 	}
 
-	initial, id, err := e.addMember(client, etcdURL(address, etcdPeerPort))
+	initial, id, err := e.addMember(client, urlOf(address, peerPort))
 	if err != nil {
 		client.Close()
 
@@ -56,13 +56,13 @@ func (e *etcd) join(provider config.Provider) (bool, error) {
 }
 
 // peers are the other control planes whose etcd answers.
-func (e *etcd) peers(provider config.Provider) []netip.Addr {
+func (e *Service) peers(provider config.Provider) []netip.Addr {
 	own := e.Network.NodeAddresses()
 
 	var peers []netip.Addr
 
 	for _, address := range e.Discovery.ControlPlanes(provider.Cluster().ID()) {
-		if !slices.Contains(own, address) && e.Network.Answers(address, etcdClientPort) {
+		if !slices.Contains(own, address) && e.Network.Answers(address, ClientPort) {
 			peers = append(peers, address)
 		}
 	}
@@ -72,8 +72,8 @@ func (e *etcd) peers(provider config.Provider) []netip.Addr {
 
 // addMember replaces a member of the machine's name by a new learner (services/etcd.go, addMember and
 // buildInitialCluster): a machine without etcd data that is a member has lost its disk.
-func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, id uint64, err error) {
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.Context()), memberTimeout)
+func (e *Service) addMember(client *clientv3.Client, peer string) (initial string, id uint64, err error) {
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(e.Context()), MemberTimeout)
 	defer cancel()
 
 	name := e.Network.Hostname()
@@ -112,9 +112,9 @@ func (e *etcd) addMember(client *clientv3.Client, peer string) (initial string, 
 }
 
 // promote makes the learner a voter as soon as it has caught up.
-func (e *etcd) promote(client *clientv3.Client, id uint64) {
+func (e *Service) promote(client *clientv3.Client, id uint64) {
 	for !e.IsStopping() {
-		ctx, cancel := context.WithTimeout(e.Context(), memberTimeout)
+		ctx, cancel := context.WithTimeout(e.Context(), MemberTimeout)
 		_, err := client.MemberPromote(ctx, id)
 
 		cancel()
@@ -131,9 +131,9 @@ func (e *etcd) promote(client *clientv3.Client, id uint64) {
 	}
 }
 
-// memberID is the number of the machine's own member.
-func (e *etcd) memberID(ctx context.Context) (uint64, error) {
-	client, err := e.local()
+// MemberID is the number of the machine's own member.
+func (e *Service) MemberID(ctx context.Context) (uint64, error) {
+	client, err := e.Local()
 	if err != nil {
 		return 0, err
 	}
@@ -142,7 +142,7 @@ func (e *etcd) memberID(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 
-	status, err := client.Status(ctx, localURL())
+	status, err := client.Status(ctx, LocalURL())
 	if err != nil {
 		return 0, err
 	}
@@ -150,9 +150,9 @@ func (e *etcd) memberID(ctx context.Context) (uint64, error) {
 	return status.Header.MemberId, nil
 }
 
-// leave removes the machine from the members, stops its etcd and throws the data away.
-func (e *etcd) leave(ctx context.Context) error {
-	id, err := e.memberID(ctx)
+// Leave removes the machine from the members, stops its etcd and throws the data away.
+func (e *Service) Leave(ctx context.Context) error {
+	id, err := e.MemberID(ctx)
 	if errors.Is(err, errNotBootstrapped) {
 		return nil
 	} else if err != nil {
@@ -171,30 +171,30 @@ func (e *etcd) leave(ctx context.Context) error {
 	}
 	defer client.Close()
 
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	ctx, cancel := context.WithTimeout(ctx, MemberTimeout)
 	defer cancel()
 
 	if _, err := client.MemberRemove(ctx, id); err != nil && !errors.Is(err, rpctypes.ErrMemberNotFound) {
 		return fmt.Errorf("failed to remove member %d: %w", id, err)
 	}
 
-	e.stop(leaveGrace)
+	e.Stop(leaveGrace)
 
 	return os.RemoveAll(e.data())
 }
 
-// forfeitLeadership gives the name of the new leader; empty when this member did not lead.
-func (e *etcd) forfeitLeadership(ctx context.Context) (string, error) {
-	client, err := e.local()
+// ForfeitLeadership gives the name of the new leader; empty when this member did not lead.
+func (e *Service) ForfeitLeadership(ctx context.Context) (string, error) {
+	client, err := e.Local()
 	if err != nil {
 		return "", err
 	}
 	defer client.Close()
 
-	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	ctx, cancel := context.WithTimeout(ctx, MemberTimeout)
 	defer cancel()
 
-	answer, err := client.Status(ctx, localURL())
+	answer, err := client.Status(ctx, LocalURL())
 	if err != nil || answer.Leader != answer.Header.MemberId {
 		return "", err
 	}
@@ -215,9 +215,9 @@ func (e *etcd) forfeitLeadership(ctx context.Context) (string, error) {
 	return "", errors.New("cannot forfeit leadership, only one member")
 }
 
-// validateForUpgrade is ValidateForUpgrade of Talos' etcd client.
-func (e *etcd) validateForUpgrade(ctx context.Context) error {
-	client, err := e.cluster()
+// ValidateForUpgrade is ValidateForUpgrade of Talos' etcd client.
+func (e *Service) ValidateForUpgrade(ctx context.Context) error {
+	client, err := e.Cluster()
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package machine
+package etcd
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ import (
 var simulationFlags = map[string]string{"unsafe-no-fsync": "true", "strict-reconfig-check": "false"}
 
 // advertised is the machine's address among cluster.etcd.advertisedSubnets.
-func (e *etcd) advertised(provider config.Provider) (netip.Addr, error) {
+func (e *Service) advertised(provider config.Provider) (netip.Addr, error) {
 	subnets := provider.Cluster().Etcd().AdvertisedSubnets()
 
 	if address := e.Network.AddressIn(subnets); address.IsValid() {
@@ -31,7 +31,7 @@ func (e *etcd) advertised(provider config.Provider) (netip.Addr, error) {
 }
 
 // start runs etcd; `initial` are flags for its first start.
-func (e *etcd) start(provider config.Provider, initial map[string]string) error {
+func (e *Service) start(provider config.Provider, initial map[string]string) error {
 	address, err := e.advertised(provider)
 	if err != nil {
 		return err
@@ -57,15 +57,15 @@ func (e *etcd) start(provider config.Provider, initial map[string]string) error 
 }
 
 // arguments are Talos' flags (services/etcd.go, argsForControlPlane), the configuration's and the lab's.
-func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
+func (e *Service) arguments(provider config.Provider, address netip.Addr, initial map[string]string) ([]string, error) {
 	secret := e.Secrets.Path
 	own := arguments.Of(map[string]string{
 		"name":                               e.Network.Hostname(),
 		"auto-tls":                           "false",
 		"peer-auto-tls":                      "false",
 		"data-dir":                           e.data(),
-		"listen-peer-urls":                   etcdURL(netip.IPv4Unspecified(), etcdPeerPort),
-		"listen-client-urls":                 etcdURL(netip.IPv4Unspecified(), etcdClientPort),
+		"listen-peer-urls":                   urlOf(netip.IPv4Unspecified(), peerPort),
+		"listen-client-urls":                 urlOf(netip.IPv4Unspecified(), ClientPort),
 		"client-cert-auth":                   "true",
 		"cert-file":                          secret("etcd/server.crt"),
 		"key-file":                           secret("etcd/server.key"),
@@ -86,8 +86,8 @@ func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial m
 
 	for _, more := range []map[string]string{
 		{
-			"advertise-client-urls":       etcdURL(address, etcdClientPort),
-			"initial-advertise-peer-urls": etcdURL(address, etcdPeerPort),
+			"advertise-client-urls":       urlOf(address, ClientPort),
+			"initial-advertise-peer-urls": urlOf(address, peerPort),
 			"log-level":                   "warn",
 		}, initial, simulationFlags,
 	} {
@@ -103,31 +103,31 @@ func (e *etcd) arguments(provider config.Provider, address netip.Addr, initial m
 	return own.Lines(), nil
 }
 
-// bootstrap begins a new cluster of one member, from the uploaded snapshot when asked to.
-func (e *etcd) bootstrap(provider config.Provider, request bootstrapRequest) error {
+// beginCluster begins a new cluster of one member, from the uploaded snapshot when asked to.
+func (e *Service) beginCluster(provider config.Provider, request BootstrapRequest) error {
 	address, err := e.advertised(provider)
 	if err != nil {
 		return err
 	}
 
-	name, peer := e.Network.Hostname(), etcdURL(address, etcdPeerPort)
+	name, peer := e.Network.Hostname(), urlOf(address, peerPort)
 	initial := map[string]string{"initial-cluster-state": "new", "initial-cluster": name + "=" + peer}
 
-	if request.recover {
-		if err := e.restore(name, peer, request.skipHashCheck); err != nil {
+	if request.Recover {
+		if err := e.restore(name, peer, request.SkipHashCheck); err != nil {
 			return err
 		}
 
 		initial = nil
 	}
 
-	e.Log.Info("etcd bootstrap", "recover", request.recover)
+	e.Log.Info("etcd bootstrap", "recover", request.Recover)
 	e.Bootstrapped(provider.Cluster().ID())
 
 	return e.start(provider, initial)
 }
 
-func (e *etcd) restore(name, peer string, skipHashCheck bool) error {
+func (e *Service) restore(name, peer string, skipHashCheck bool) error {
 	path := e.Disk.Path(disk.RecoveryFile)
 	manager := snapshot.NewV3(zap.NewNop())
 
