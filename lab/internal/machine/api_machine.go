@@ -24,6 +24,7 @@ import (
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/lifetime"
@@ -159,7 +160,7 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	case in.Id == "etcd" && b.etcd.Running() != nil:
 		b.etcd.Running().Restart()
 	case in.Id == "kubelet":
-		b.node.restart()
+		b.node.Restart()
 	default:
 		return nil, fmt.Errorf("service %q doesn't support restart operation via API", in.Id)
 	}
@@ -244,7 +245,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 
 // logFile finds the log of a service, or of a container "namespace/pod:container:hash".
 func (b *boot) logFile(id string) (string, error) {
-	for _, name := range append([]string{kubeAPIServer, controllerManager, scheduler}, logs.Shipped...) {
+	for _, name := range append([]string{controlplane.APIServer, controlplane.ControllerManager, controlplane.Scheduler}, logs.Shipped...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
 			return b.machine.disk.Log(name), nil
 		}

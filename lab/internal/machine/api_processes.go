@@ -17,7 +17,9 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 	corev1 "k8s.io/api/core/v1"
 
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/kubeapi"
+	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
@@ -50,26 +52,26 @@ func (b *boot) containers(namespace string) []containerOf {
 		return b.systemContainers()
 	}
 
-	real := map[string]staticPod{}
-	for _, pod := range b.plane.snapshot() {
-		real[pod.name+"-"+b.network.Hostname()] = pod
+	real := map[string]controlplane.StaticPod{}
+	for _, pod := range b.plane.Snapshot() {
+		real[pod.Name+"-"+b.network.Hostname()] = pod
 	}
 
-	used := b.node.usage.byContainer()
+	used := b.node.Used()
 
 	var list []containerOf
 
-	for _, pod := range b.node.podsNow() {
+	for _, pod := range b.node.PodsNow() {
 		name := pod.Namespace + "/" + pod.Name
 		list = append(list, containerOf{pod: name, image: "pause", status: "SANDBOX_READY"})
 
 		for _, container := range pod.Status.ContainerStatuses {
 			one := containerOf{pod: name, name: container.Name, image: container.Image, status: containerStatus(container)}
-			sample := used[containerKey{pod.UID, container.Name}]
-			one.seconds, one.bytes = sample.seconds, sample.bytes
+			use := used[kubelet.ContainerKey{Pod: pod.UID, Container: container.Name}]
+			one.seconds, one.bytes = use.Seconds, use.Bytes
 
 			if static, ok := real[pod.Name]; ok && pod.Namespace == kubeapi.SystemNamespace {
-				one.pid = static.process.PID()
+				one.pid = static.Process.PID()
 			}
 
 			list = append(list, one)
@@ -112,19 +114,6 @@ func (b *boot) systemContainers() []containerOf {
 	}
 
 	return list
-}
-
-// byContainer are copies of what the containers use.
-func (u *usage) byContainer() map[containerKey]sample {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-
-	out := map[containerKey]sample{}
-	for key, one := range u.containers {
-		out[key] = *one
-	}
-
-	return out
 }
 
 func (*machineService) Containers(ctx context.Context, in *machineapi.ContainersRequest) (*machineapi.ContainersResponse, error) {
@@ -170,8 +159,8 @@ func (b *boot) pids() []int {
 		list = append(list, process.PID())
 	}
 
-	for _, pod := range b.plane.snapshot() {
-		list = append(list, pod.process.PID())
+	for _, pod := range b.plane.Snapshot() {
+		list = append(list, pod.Process.PID())
 	}
 
 	return slices.DeleteFunc(list, func(pid int) bool { return pid == 0 })
@@ -228,17 +217,9 @@ func processInfo(pid int) (*machineapi.ProcessInfo, error) {
 // memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' played use, and the system's.
 func (b *boot) memory() *machineapi.MemInfo {
 	total := uint64(b.machine.vm().MemoryMiB) << 10 //nolint:gosec // a size
-	used := min(total, uint64(b.node.usage.total()/1024))
+	used := min(total, uint64(b.node.MemoryUsed()/1024))
 
 	return &machineapi.MemInfo{Memtotal: total, Memfree: total - used, Memavailable: total - used}
-}
-
-// total is what the machine and its pods use, in bytes.
-func (u *usage) total() float64 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-
-	return u.node.bytes
 }
 
 func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineapi.MemoryResponse, error) {
@@ -249,7 +230,7 @@ func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineap
 func (b *boot) images() []string {
 	var list []string
 
-	for _, pod := range b.node.podsNow() {
+	for _, pod := range b.node.PodsNow() {
 		for _, container := range pod.Spec.Containers {
 			list = append(list, container.Image)
 		}

@@ -15,11 +15,13 @@ import (
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
@@ -45,9 +47,9 @@ type boot struct {
 	events    *events.Stream
 	services  *services.Services
 	etcd      *etcd.Service
-	plane     *plane
+	plane     *controlplane.Plane
 	secrets   *certificates.Secrets
-	node      *node
+	node      *kubelet.Kubelet
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
 
@@ -100,13 +102,13 @@ func newBoot(m *machine) (*boot, error) {
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
 		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.restart,
 	})
-	b.plane = newPlane(planeMachine{
+	b.plane = controlplane.New(controlplane.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
 		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.ensure(b.hardware.ID, provider) },
 	})
-	b.node = newNode(kubeletMachine{
+	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.talosVersion,
-		Disk: m.disk, Network: b.network, Services: b.services, ControlPlane: b.plane, NodeReady: b.options().NodeReady,
+		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
 		PodLog: b.options().PodLog, LabLog: m.log,
 	})
 
@@ -125,7 +127,7 @@ func (b *boot) halt() {
 	}
 
 	b.etcd.Kill()
-	b.plane.kill()
+	b.plane.Kill()
 	b.Wait()
 
 	if err := b.network.Close(); err != nil {

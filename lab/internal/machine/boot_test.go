@@ -7,9 +7,11 @@ import (
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/services"
 )
@@ -28,9 +30,9 @@ func testBoot(t *testing.T, hostname string) *boot {
 	t.Cleanup(b.Cut)
 	b.network = guestnetwork.WithoutCard(b.Lifetime, b.Active, m.vm())
 	b.network.Platform = &guestinfo.Network{Hostname: hostname}
-	b.events, b.services, b.plane, b.secrets = events.New(b.Log), services.New(b.Log, b.IsControlPlane), newPlane(planeMachine{Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network}), certificates.NewSecrets(b.machine.disk, b.network)
-	b.node = newNode(kubeletMachine{
-		Lifetime: b.Lifetime, Active: b.Active, Now: m.vm, Begun: b.begun, Disk: m.disk, Network: b.network, ControlPlane: b.plane, LabLog: b.Log,
+	b.events, b.services, b.plane, b.secrets = events.New(b.Log), services.New(b.Log, b.IsControlPlane), controlplane.New(controlplane.Machine{Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network}), certificates.NewSecrets(b.machine.disk, b.network)
+	b.node = kubelet.New(kubelet.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Now: m.vm, Begun: b.begun, Disk: m.disk, Network: b.network, StaticPods: b.plane.Snapshot, LabLog: b.Log,
 	})
 
 	return b

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/siderolabs/talos/pkg/machinery/config"
 	corev1 "k8s.io/api/core/v1"
 
 	"platform.lab/lab/internal/machine/discovery"
@@ -79,7 +80,10 @@ func NewFleet(options Options) *Fleet {
 	}
 
 	f := &Fleet{options: options, discovery: discovery.New(), machines: map[string]*machine{}}
-	f.kwok = newKWOKRunner(f)
+	f.kwok = newKWOKRunner(kwokSettings{
+		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,
+		Configurations: f.configurations, OnCluster: options.OnCluster, Log: options.Log,
+	})
 
 	return f
 }
@@ -186,4 +190,14 @@ func (f *Fleet) boots() []*boot {
 	slices.SortFunc(running, func(a, b *boot) int { return strings.Compare(a.machine.name(), b.machine.name()) })
 
 	return running
+}
+
+// configurations are those of all machines that are on; nil for one in maintenance mode.
+func (f *Fleet) configurations() []config.Provider {
+	var all []config.Provider
+	for _, b := range f.boots() {
+		all = append(all, b.Provider())
+	}
+
+	return all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 
 	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/kubeprism"
@@ -40,7 +42,7 @@ spec:
   next: {}
 `
 
-// Cluster is what Options.OnCluster gets to know of a cluster whose pods have begun to run.
+// Cluster is what OnCluster gets to know of a cluster whose pods have begun to run.
 type Cluster struct {
 	// ID changes with the machine secrets; a cluster that begins anew with the same ones keeps it.
 	ID   string
@@ -52,9 +54,24 @@ type Cluster struct {
 	ForwardsDNS func() bool
 }
 
+// kwokSettings say what a KWOK is run with.
+type kwokSettings struct {
+	// Dir holds a folder per cluster, Bin the program.
+	Dir, Bin string
+	// Stages is KWOK's folder of pod stages. Empty: no pod ever runs.
+	Stages      string
+	Environment []string
+	Discovery   *discovery.Service
+	// Configurations are those of all machines that run.
+	Configurations func() []config.Provider
+	// OnCluster runs beside KWOK, until its context ends; nil: nothing does.
+	OnCluster func(ctx context.Context, cluster Cluster)
+	Log       *slog.Logger
+}
+
 // kwokRunner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
 type kwokRunner struct {
-	fleet *Fleet
+	kwokSettings
 
 	mu       sync.Mutex
 	clusters map[string]*kwok
@@ -67,12 +84,13 @@ type kwok struct {
 	process  *process.Process
 	listener net.Listener
 	cancel   context.CancelFunc
-	// left is closed when Options.OnCluster has returned.
+	// left is closed when OnCluster has returned.
 	left chan struct{}
 }
 
-func newKWOKRunner(f *Fleet) *kwokRunner {
-	return &kwokRunner{fleet: f, clusters: map[string]*kwok{}, planes: map[string]string{}}
+// newKWOKRunner runs nothing before a cluster begins.
+func newKWOKRunner(settings kwokSettings) *kwokRunner {
+	return &kwokRunner{kwokSettings: settings, clusters: map[string]*kwok{}, planes: map[string]string{}}
 }
 
 // ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
@@ -86,13 +104,13 @@ func (k *kwokRunner) ensure(machineID string, provider config.Provider) {
 		k.endWithout(before)
 	}
 
-	if k.closed || k.clusters[id] != nil || k.fleet.options.KWOKStages == "" {
+	if k.closed || k.clusters[id] != nil || k.Stages == "" {
 		return
 	}
 
 	started, err := k.start(provider)
 	if err != nil {
-		k.fleet.options.Log.Error("KWOK does not run: no pod of the cluster will start", "cluster", provider.Cluster().Name(), "error", err)
+		k.Log.Error("KWOK does not run: no pod of the cluster will start", "cluster", provider.Cluster().Name(), "error", err)
 
 		return
 	}
@@ -157,10 +175,9 @@ func (k *kwok) stop() {
 }
 
 func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
-	options := k.fleet.options
-	folder := filepath.Join(options.Dir, "kwok-"+provider.Cluster().Name())
+	folder := filepath.Join(k.Dir, "kwok-"+provider.Cluster().Name())
 
-	stages, err := podStages(options.KWOKStages)
+	stages, err := podStages(k.Stages)
 	if err != nil {
 		return nil, err
 	}
@@ -197,8 +214,8 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	go func() {
 		defer close(left)
 
-		if options.OnCluster != nil {
-			options.OnCluster(ctx, Cluster{
+		if k.OnCluster != nil {
+			k.OnCluster(ctx, Cluster{
 				ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials,
 				ForwardsDNS: func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
 			})
@@ -206,20 +223,19 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	}()
 
 	return &kwok{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
-		Path: filepath.Join(options.Bin, "kwok"),
+		Path: filepath.Join(k.Bin, "kwok"),
 		Arguments: []string{
 			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
 			"--manage-all-nodes=true", "--node-lease-duration-seconds=0",
 		},
-		Environment: options.Environment,
+		Environment: k.Environment,
 		Launch:      network.Start,
-		Log:         options.Log,
+		Log:         k.Log,
 	})}, nil
 }
 
 func (k *kwokRunner) forwardsDNS(clusterID string) bool {
-	return slices.ContainsFunc(k.fleet.boots(), func(b *boot) bool {
-		provider := b.Provider()
+	return slices.ContainsFunc(k.Configurations(), func(provider config.Provider) bool {
 		if provider == nil || provider.Machine() == nil || provider.Cluster() == nil || provider.Cluster().ID() != clusterID {
 			return false
 		}
@@ -254,7 +270,7 @@ func asPod(provider config.Provider) *net.Dialer {
 
 func (k *kwokRunner) apiServers(provider config.Provider) []string {
 	var targets []string
-	for _, address := range k.fleet.discovery.ControlPlanes(provider.Cluster().ID()) {
+	for _, address := range k.Discovery.ControlPlanes(provider.Cluster().ID()) {
 		targets = append(targets, net.JoinHostPort(address.String(), strconv.Itoa(provider.Cluster().LocalAPIServerPort())))
 	}
 

@@ -273,10 +273,10 @@ func (b *boot) publishKubernetes(provider talosconfig.Provider) {
 		put(b, k8s.NewNodeIP(k8s.NamespaceName, k8s.KubeletID), func(r *k8s.NodeIP) { r.TypedSpec().Addresses = []netip.Addr{address} })
 	}
 
-	if object := b.node.object(); object != nil {
+	if object := b.node.Object(); object != nil {
 		put(b, k8s.NewNodeStatus(k8s.NamespaceName, object.Name), func(r *k8s.NodeStatus) {
 			*r.TypedSpec() = k8s.NodeStatusSpec{
-				Nodename: object.Name, NodeReady: b.node.isReady() == nil, Unschedulable: object.Spec.Unschedulable,
+				Nodename: object.Name, NodeReady: b.node.IsReady() == nil, Unschedulable: object.Spec.Unschedulable,
 				Labels: object.Labels, Annotations: object.Annotations,
 			}
 		})
@@ -284,11 +284,11 @@ func (b *boot) publishKubernetes(provider talosconfig.Provider) {
 
 	wanted := map[resource.ID]bool{}
 
-	for _, pod := range b.plane.snapshot() {
-		id := "kube-system/" + pod.name + "-" + b.network.Hostname()
+	for _, pod := range b.plane.Snapshot() {
+		id := "kube-system/" + pod.Name + "-" + b.network.Hostname()
 		wanted[id] = true
 
-		put(b, k8s.NewStaticPodStatus(k8s.NamespaceName, id), func(r *k8s.StaticPodStatus) { r.TypedSpec().PodStatus = pod.summary() })
+		put(b, k8s.NewStaticPodStatus(k8s.NamespaceName, id), func(r *k8s.StaticPodStatus) { r.TypedSpec().PodStatus = pod.Summary() })
 	}
 
 	keepOnly[*k8s.StaticPodStatus](b, k8s.NewStaticPodStatus(k8s.NamespaceName, "").Metadata(), wanted)
@@ -343,16 +343,16 @@ func (b *boot) unmetConditions() []runtime.UnmetCondition {
 
 	var pods []string
 
-	for _, pod := range b.plane.snapshot() {
-		if pod.problem != nil {
-			pods = append(pods, fmt.Sprintf("kube-system/%s-%s not ready", pod.name, b.network.Hostname()))
+	for _, pod := range b.plane.Snapshot() {
+		if pod.Problem != nil {
+			pods = append(pods, fmt.Sprintf("kube-system/%s-%s not ready", pod.Name, b.network.Hostname()))
 		}
 	}
 
 	add("staticPods", pods...)
 
 	if provider := b.Provider(); provider != nil && provider.Machine() != nil && !provider.Machine().Kubelet().SkipNodeRegistration() {
-		if err := b.node.isReady(); err != nil {
+		if err := b.node.IsReady(); err != nil {
 			add("nodeReady", err.Error())
 		}
 	}

@@ -188,7 +188,7 @@ func noCertificate(w *world) {
 		w.Errorf("the handshake: %v", err)
 	}
 
-	time.Sleep(5 * kubeletInterval)
+	time.Sleep(5 * time.Second)
 
 	if all := w.kubectl("get", "csr", "--field-selector=spec.signerName=kubernetes.io/kubelet-serving", "-o", "name"); strings.Count(all, "\n") != 1 {
 		w.Errorf("requests pile up: %s", all)

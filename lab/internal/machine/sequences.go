@@ -6,6 +6,7 @@ import (
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
@@ -24,14 +25,16 @@ func (b *boot) startEverything() {
 	b.Go(b.announce)
 	b.services.Running("cri", "syslogd", "auditd")
 	b.Go(kubeprism.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Discovery: b.machine.fleet.discovery}.Run)
-	b.Go(b.node.run)
+	b.Go(b.node.Run)
 
 	if b.IsControlPlane() {
 		b.services.Running("trustd")
 		b.Go(b.etcd.Run)
-		b.Go(b.plane.run)
+		b.Go(b.plane.Run)
 		b.Go(vip.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd}.Run)
-		b.Go(b.runTalosAccess)
+		b.Go(accessMachine{
+			Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd, ControlPlane: b.plane,
+		}.run)
 	}
 
 	b.Go(func() {
@@ -99,7 +102,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 func (b *boot) stopServices() {
 	b.events.Task("stopAllServices", machineapi.TaskEvent_START)
 	b.StopServices()
-	b.plane.stop(podGrace)
+	b.plane.Stop(controlplane.Grace)
 	b.etcd.Stop(stopGrace)
 	b.services.Finished("kubelet", "etcd", "trustd", "cri")
 	b.events.Task("stopAllServices", machineapi.TaskEvent_STOP)

@@ -101,8 +101,8 @@ func (b *boot) processes() []ProcessStatus {
 		running = append(running, p)
 	}
 
-	for _, pod := range b.plane.snapshot() {
-		running = append(running, pod.process)
+	for _, pod := range b.plane.Snapshot() {
+		running = append(running, pod.Process)
 	}
 
 	var list []ProcessStatus

@@ -20,8 +20,13 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/etcd"
+	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/services"
 )
 
 // accessInterval is the pace at which the objects of the Talos API access are looked at; Talos watches them.
@@ -40,7 +45,6 @@ var (
 // machine API of the control planes, and credentials for each object of kind ServiceAccount of talos.dev.
 // It follows controllers/kubeaccess of Talos 1.13.9, with polling where Talos watches.
 type access struct {
-	boot    *boot
 	client  kubernetes.Interface
 	dynamic dynamic.Interface
 	now     func() time.Time
@@ -57,54 +61,65 @@ func talosAccess(provider config.Provider) bool {
 	return settings != nil && settings.Enabled()
 }
 
-// runTalosAccess keeps the access while the configuration wants it: on one control plane at a time, the one
+// accessMachine is what the access needs of its control plane.
+type accessMachine struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	Network      *guestnetwork.Network
+	Services     *services.Services
+	Etcd         *etcd.Service
+	ControlPlane *controlplane.Plane
+}
+
+// run keeps the access while the configuration wants it: on one control plane at a time, the one
 // that holds the lock in etcd.
-func (b *boot) runTalosAccess() {
+func (m accessMachine) run() {
 	var last string
 
-	for ; !b.IsStopping(); b.Sleep(accessInterval) {
-		if !b.canGiveAccess() {
+	for ; !m.IsStopping(); m.Sleep(accessInterval) {
+		if !m.canGive() {
 			continue
 		}
 
-		err := b.leadTalosAccess()
+		err := m.lead()
 		if err == nil || errors.Is(err, context.Canceled) {
 			continue
 		}
 
 		if last != err.Error() {
-			b.Log.Warn("Talos API access", "error", err)
+			m.Log.Warn("Talos API access", "error", err)
 		}
 
 		last = err.Error()
 	}
 }
 
-func (b *boot) canGiveAccess() bool {
-	return !b.IsStopping() && talosAccess(b.Provider()) && b.services.IsUp("etcd") && b.plane.isReady(kubeAPIServer)
+func (m accessMachine) canGive() bool {
+	return !m.IsStopping() && talosAccess(m.Provider()) && m.Services.IsUp("etcd") && m.ControlPlane.IsReady(controlplane.APIServer)
 }
 
-// leadTalosAccess waits for the lock and then does the work, until the lock is lost or the access is off.
-func (b *boot) leadTalosAccess() error {
-	ctx, cancel := context.WithCancel(b.Context())
+// lead waits for the lock and then does the work, until the lock is lost or the access is off.
+func (m accessMachine) lead() error {
+	ctx, cancel := context.WithCancel(m.Context())
 	defer cancel()
 
-	etcd, err := b.etcd.Local()
+	client, err := m.Etcd.Local()
 	if err != nil {
 		return err
 	}
-	defer etcd.Close()
+	defer client.Close()
 
-	session, err := concurrency.NewSession(etcd)
+	session, err := concurrency.NewSession(client)
 	if err != nil {
 		return err
 	}
-	defer b.etcd.EndSession(etcd, session)
+	defer m.Etcd.EndSession(client, session)
 
-	b.Go(func() {
+	m.Go(func() {
 		defer cancel()
 
-		for b.canGiveAccess() && ctx.Err() == nil {
+		for m.canGive() && ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 			case <-session.Done():
@@ -118,13 +133,13 @@ func (b *boot) leadTalosAccess() error {
 		return err
 	}
 
-	a, err := b.newAccess()
+	a, err := m.newAccess()
 	if err != nil {
 		return err
 	}
 
 	for ctx.Err() == nil {
-		if err := a.sync(ctx, b.Provider()); err != nil {
+		if err := a.sync(ctx, m.Provider()); err != nil {
 			return err
 		}
 
@@ -137,8 +152,8 @@ func (b *boot) leadTalosAccess() error {
 	return nil
 }
 
-func (b *boot) newAccess() (*access, error) {
-	settings, err := kubeapi.AdminSettings(b.network.Dial, b.Provider())
+func (m accessMachine) newAccess() (*access, error) {
+	settings, err := kubeapi.AdminSettings(m.Network.Dial, m.Provider())
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +168,7 @@ func (b *boot) newAccess() (*access, error) {
 		return nil, err
 	}
 
-	return &access{boot: b, client: client, dynamic: objects, now: time.Now}, nil
+	return &access{client: client, dynamic: objects, now: time.Now}, nil
 }
 
 // sync makes what is missing and answers every ServiceAccount.

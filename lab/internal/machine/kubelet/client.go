@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -30,7 +30,7 @@ import (
 
 // apiEndpoint is where the kubelet finds the API: KubePrism when enabled, on a control plane its own API
 // server, else the cluster's endpoint.
-func (n *node) apiEndpoint(provider config.Provider) string {
+func (n *Kubelet) apiEndpoint(provider config.Provider) string {
 	if prism := provider.Machine().Features().KubePrism(); prism != nil && prism.Enabled() {
 		return "https://" + net.JoinHostPort(guestnetwork.Loopback.String(), strconv.Itoa(prism.Port()))
 	}
@@ -44,7 +44,7 @@ func (n *node) apiEndpoint(provider config.Provider) string {
 
 // newClient is the kubelet's client with a certificate of its own: kept on disk, or asked for with the
 // bootstrap token, approved and signed by the controller manager, as a real kubelet does.
-func (n *node) newClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
+func (n *Kubelet) newClient(ctx context.Context, provider config.Provider) (*kubernetes.Clientset, error) {
 	certificate, key := n.Disk.Path(disk.KubeletFolder, "client.crt"), n.Disk.Path(disk.KubeletFolder, "client.key")
 	settings := kubeapi.Settings(n.Network.Dial, n.apiEndpoint(provider), acceptedCAsOfNode(provider))
 
@@ -74,7 +74,7 @@ func acceptedCAsOfNode(provider config.Provider) []byte {
 	return all
 }
 
-func (n *node) bootstrap(ctx context.Context, provider config.Provider, certificatePath, keyPath string) error {
+func (n *Kubelet) bootstrap(ctx context.Context, provider config.Provider, certificatePath, keyPath string) error {
 	token := provider.Cluster().Token()
 	settings := kubeapi.Settings(n.Network.Dial, n.apiEndpoint(provider), acceptedCAsOfNode(provider))
 	settings.BearerToken = token.ID() + "." + token.Secret()

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -29,7 +29,7 @@ const (
 )
 
 // register reads the Node, or creates it with the labels and taints that the kubelet may give.
-func (n *node) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
+func (n *Kubelet) register(ctx context.Context, client kubernetes.Interface, provider config.Provider) (*corev1.Node, error) {
 	name := n.Network.Hostname()
 
 	object, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{ResourceVersion: fromCache})
@@ -51,7 +51,7 @@ func (n *node) register(ctx context.Context, client kubernetes.Interface, provid
 	return client.CoreV1().Nodes().Create(ctx, object, metav1.CreateOptions{})
 }
 
-func (n *node) renewLease(ctx context.Context, client kubernetes.Interface, object *corev1.Node) error {
+func (n *Kubelet) renewLease(ctx context.Context, client kubernetes.Interface, object *corev1.Node) error {
 	if time.Since(n.lease) < leaseInterval {
 		return nil
 	}
@@ -85,7 +85,7 @@ func ownedBy(object *corev1.Node) metav1.OwnerReference {
 }
 
 // writeStatus reports addresses, sizes, versions and conditions when they change, and every 10 s.
-func (n *node) writeStatus(
+func (n *Kubelet) writeStatus(
 	ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node, pods []corev1.Pod,
 ) (*corev1.Node, error) {
 	ready := n.networkReady(ctx, provider, object, pods)
@@ -115,7 +115,7 @@ func (n *node) writeStatus(
 
 // networkReady is NodeReady, or: with a CNI of Talos' own always; with none when a Cilium agent
 // runs on the node.
-func (n *node) networkReady(ctx context.Context, provider config.Provider, object *corev1.Node, pods []corev1.Pod) bool {
+func (n *Kubelet) networkReady(ctx context.Context, provider config.Provider, object *corev1.Node, pods []corev1.Pod) bool {
 	if hook := n.NodeReady; hook != nil {
 		return hook(ctx, object)
 	}
@@ -130,7 +130,7 @@ func (n *node) networkReady(ctx context.Context, provider config.Provider, objec
 }
 
 // describe fills in what the machine is.
-func (n *node) describe(object *corev1.Node, provider config.Provider) {
+func (n *Kubelet) describe(object *corev1.Node, provider config.Provider) {
 	disk := 0
 
 	if len(n.Hardware.DisksGiB) > 0 {

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/simulated"
@@ -25,10 +26,10 @@ var calls = map[string]string{
 }
 
 // serveLogs answers /containerLogs/NAMESPACE/POD/CONTAINER: the log of a real program, else what is played.
-func (n *node) serveLogs(w http.ResponseWriter, r *http.Request) {
+func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
 
-	pods := n.podsNow()
+	pods := n.PodsNow()
 
 	at := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == pod })
 	if at < 0 {
@@ -56,10 +57,10 @@ func (n *node) serveLogs(w http.ResponseWriter, r *http.Request) {
 }
 
 // logOf is the log file of a container whose program is real; "" of one that is played.
-func (n *node) logOf(pod *corev1.Pod, container string) string {
-	for _, static := range n.ControlPlane.snapshot() {
-		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.name+"-"+n.Network.Hostname() {
-			return n.Disk.Log(static.name)
+func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
+	for _, static := range n.StaticPods() {
+		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.Name+"-"+n.Network.Hostname() {
+			return n.Disk.Log(static.Name)
 		}
 	}
 
@@ -77,7 +78,7 @@ func (n *node) logOf(pod *corev1.Pod, container string) string {
 }
 
 // streamLog sends a log file as the kubelet's options want it: tailLines, limitBytes, follow.
-func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
+func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
 	options := r.URL.Query()
 
 	file, err := os.Open(source)
@@ -126,7 +127,7 @@ func (n *node) streamLog(w http.ResponseWriter, r *http.Request, source string) 
 }
 
 // refuse says of everything else that the kubelet has what the lab does instead.
-func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
+func (n *Kubelet) refuse(w http.ResponseWriter, r *http.Request) {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
 
 	call, ok := calls[parts[0]]
@@ -139,7 +140,7 @@ func (n *node) refuse(w http.ResponseWriter, r *http.Request) {
 	message := simulated.Pod(call)
 
 	if len(parts) > 2 && parts[1] == kubeapi.SystemNamespace {
-		if name, ours := strings.CutSuffix(parts[2], "-"+n.Network.Hostname()); ours && n.ControlPlane.get(name) != nil {
+		if name, ours := strings.CutSuffix(parts[2], "-"+n.Network.Hostname()); ours && slices.ContainsFunc(n.StaticPods(), func(pod controlplane.StaticPod) bool { return pod.Name == name }) {
 			message = simulated.StaticPod(call)
 		}
 	}

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"time"
@@ -43,14 +43,14 @@ func counter(desc *prometheus.Desc, value float64, labels ...string) prometheus.
 }
 
 // resourceCollector is /metrics/resource: the simulated use of CPU and memory, with the time of its reading.
-type resourceCollector struct{ node *node }
+type resourceCollector struct{ node *Kubelet }
 
 // Describe gives none: the pods come and go.
 func (resourceCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the counters now.
 func (c resourceCollector) Collect(metrics chan<- prometheus.Metric) {
-	c.node.observe(c.node.podsNow())
+	c.node.observe(c.node.PodsNow())
 
 	at, node, containers := c.node.usage.snapshot()
 	put := func(metric prometheus.Metric) { metrics <- prometheus.NewMetricWithTimestamp(at, metric) }
@@ -78,14 +78,14 @@ func (c resourceCollector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- gauge(resourceError, 0)
 }
 
-// kubeletCollector is /metrics: of the kubelet's own only what an operator of a cluster alerts on.
-type kubeletCollector struct{ node *node }
+// ownCollector is /metrics: of the kubelet's own only what an operator of a cluster alerts on.
+type ownCollector struct{ node *Kubelet }
 
 // Describe gives none, as resourceCollector's.
-func (kubeletCollector) Describe(chan<- *prometheus.Desc) {}
+func (ownCollector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the kubelet's state now.
-func (c kubeletCollector) Collect(metrics chan<- prometheus.Metric) {
+func (c ownCollector) Collect(metrics chan<- prometheus.Metric) {
 	_, _, containers := c.node.usage.snapshot()
 	pods := map[[2]string]bool{}
 

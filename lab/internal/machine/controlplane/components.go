@@ -1,4 +1,4 @@
-package machine
+package controlplane
 
 import (
 	"fmt"
@@ -20,33 +20,33 @@ import (
 
 // components are the control plane's static pods as Talos 1.13.9 makes them from a machine configuration
 // (controllers/k8s/control_plane_static_pod.go), with this machine's paths.
-func (p *plane) components(provider config.Provider) ([]component, error) {
-	var list []component
+func (p *Plane) components(provider config.Provider) ([]Component, error) {
+	var list []Component
 
-	for _, build := range []func(config.Provider) (component, error){p.apiServer, p.controllerManager, p.scheduler} {
+	for _, build := range []func(config.Provider) (Component, error){p.apiServer, p.controllerManager, p.scheduler} {
 		c, err := build(provider)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", c.name, err)
+			return nil, fmt.Errorf("%s: %w", c.Name, err)
 		}
 
 		list = append(list, c)
 	}
 
 	if controllers := provider.Machine().Controlplane(); controllers != nil {
-		list = slices.DeleteFunc(list, func(c component) bool {
-			return c.name == controllerManager && controllers.ControllerManager().Disabled() ||
-				c.name == scheduler && controllers.Scheduler().Disabled()
+		list = slices.DeleteFunc(list, func(c Component) bool {
+			return c.Name == ControllerManager && controllers.ControllerManager().Disabled() ||
+				c.Name == Scheduler && controllers.Scheduler().Disabled()
 		})
 	}
 
 	return list, nil
 }
 
-func (p *plane) apiServer(provider config.Provider) (component, error) {
+func (p *Plane) apiServer(provider config.Provider) (Component, error) {
 	cluster := provider.Cluster()
-	c := component{
-		name:        kubeAPIServer,
-		image:       cluster.APIServer().Image(),
+	c := Component{
+		Name:        APIServer,
+		Image:       cluster.APIServer().Image(),
 		environment: environment(cluster.APIServer().Env()),
 		probe:       certificates.LocalAPIServer(provider) + "/readyz",
 		files: map[string][]byte{
@@ -57,10 +57,10 @@ func (p *plane) apiServer(provider config.Provider) (component, error) {
 		},
 	}
 
-	file := func(name string) string { return p.podFile(c.name, name) }
-	secret := func(name string) string { return p.Secrets.Path(c.name + "/" + name) }
+	file := func(name string) string { return p.podFile(c.Name, name) }
+	secret := func(name string) string { return p.Secrets.Path(c.Name + "/" + name) }
 
-	c.arguments = arguments.Of(map[string]string{
+	c.Arguments = arguments.Of(map[string]string{
 		"admission-control-config-file":      file("admission-control-config.yaml"),
 		"advertise-address":                  p.Network.Address().String(),
 		"allow-privileged":                   "true",
@@ -104,12 +104,12 @@ func (p *plane) apiServer(provider config.Provider) (component, error) {
 
 	extra := cluster.APIServer().ExtraArgs()
 	if namesAuthorization(extra) {
-		c.arguments["authorization-mode"] = []string{"Node,RBAC"}
+		c.Arguments["authorization-mode"] = []string{"Node,RBAC"}
 	} else {
-		c.arguments["authorization-config"] = []string{file("authorization-config.yaml")}
+		c.Arguments["authorization-config"] = []string{file("authorization-config.yaml")}
 	}
 
-	return c, c.arguments.Merge(extra, apiServerPolicies)
+	return c, c.Arguments.Merge(extra, apiServerPolicies)
 }
 
 const apiServerCipherSuites = "TLS_AES_128_GCM_SHA256,TLS_AES_256_GCM_SHA384,TLS_CHACHA20_POLY1305_SHA256," +
@@ -135,17 +135,17 @@ func namesAuthorization(extra map[string][]string) bool {
 	return false
 }
 
-func (p *plane) controllerManager(provider config.Provider) (component, error) {
+func (p *Plane) controllerManager(provider config.Provider) (Component, error) {
 	cluster := provider.Cluster()
-	c := component{
-		name:        controllerManager,
-		image:       cluster.ControllerManager().Image(),
+	c := Component{
+		Name:        ControllerManager,
+		Image:       cluster.ControllerManager().Image(),
 		environment: environment(cluster.ControllerManager().Env()),
 		probe:       "https://localhost:10257/healthz",
 	}
-	secret := func(name string) string { return p.Secrets.Path(c.name + "/" + name) }
+	secret := func(name string) string { return p.Secrets.Path(c.Name + "/" + name) }
 
-	c.arguments = arguments.Of(map[string]string{
+	c.Arguments = arguments.Of(map[string]string{
 		"allocate-node-cidrs":              "true",
 		"authentication-kubeconfig":        secret("kubeconfig"),
 		"authorization-kubeconfig":         secret("kubeconfig"),
@@ -165,22 +165,22 @@ func (p *plane) controllerManager(provider config.Provider) (component, error) {
 		"use-service-account-credentials":  "true",
 	})
 
-	return c, c.arguments.Merge(cluster.ControllerManager().ExtraArgs(), merged(
+	return c, c.Arguments.Merge(cluster.ControllerManager().ExtraArgs(), merged(
 		arguments.Policies(arguments.Additive, "controllers"),
 		arguments.Policies(arguments.Denied, "service-cluster-ip-range", "cluster-cidr", "cluster-signing-cert-file", "cluster-signing-key-file",
 			"authentication-kubeconfig", "authorization-kubeconfig", "kubeconfig", "root-ca-file", "service-account-private-key-file"),
 	))
 }
 
-func (p *plane) scheduler(provider config.Provider) (component, error) {
+func (p *Plane) scheduler(provider config.Provider) (Component, error) {
 	cluster := provider.Cluster()
-	c := component{
-		name:        scheduler,
-		image:       cluster.Scheduler().Image(),
+	c := Component{
+		Name:        Scheduler,
+		Image:       cluster.Scheduler().Image(),
 		environment: environment(cluster.Scheduler().Env()),
 		probe:       "https://localhost:10259/readyz",
 	}
-	kubeconfig := p.Secrets.Path(c.name + "/kubeconfig")
+	kubeconfig := p.Secrets.Path(c.Name + "/kubeconfig")
 
 	settings := map[string]any{
 		"apiVersion":       "kubescheduler.config.k8s.io/v1",
@@ -190,18 +190,18 @@ func (p *plane) scheduler(provider config.Provider) (component, error) {
 	maps.Copy(settings, cluster.Scheduler().Config())
 
 	c.files = map[string][]byte{"scheduler-config.yaml": kubeapi.MustJSON(settings)}
-	c.arguments = arguments.Of(map[string]string{
+	c.Arguments = arguments.Of(map[string]string{
 		"authentication-kubeconfig":              kubeconfig,
 		"authentication-tolerate-lookup-failure": "false",
 		"authorization-kubeconfig":               kubeconfig,
 		"bind-address":                           "127.0.0.1",
-		"config":                                 p.podFile(c.name, "scheduler-config.yaml"),
+		"config":                                 p.podFile(c.Name, "scheduler-config.yaml"),
 		"leader-elect":                           "true",
 		"profiling":                              "false",
 		"tls-min-version":                        "VersionTLS13",
 	})
 
-	return c, c.arguments.Merge(cluster.Scheduler().ExtraArgs(),
+	return c, c.Arguments.Merge(cluster.Scheduler().ExtraArgs(),
 		arguments.Policies(arguments.Denied, "kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig", "config"))
 }
 

@@ -1,4 +1,4 @@
-package machine
+package controlplane
 
 import (
 	"context"
@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	nodesGroup         = "system:nodes"
+	// NodesGroup is what all kubelets belong to.
+	NodesGroup         = "system:nodes"
 	bootstrappersGroup = "system:bootstrappers:nodes"
 	coreDNSReplicas    = 2
 	coreDNS            = "coredns"
@@ -27,7 +28,7 @@ const (
 
 // applyManifests creates what Talos gives every cluster: the kubelets' bootstrap token and rights, and
 // CoreDNS. As in Talos, an object that exists is left as it is.
-func (p *plane) applyManifests() error {
+func (p *Plane) applyManifests() error {
 	provider := p.Provider()
 
 	client, err := kubeapi.AdminClient(p.Network.Dial, provider)
@@ -70,9 +71,9 @@ func applyBootstrapRights(ctx context.Context, client kubernetes.Interface, prov
 		role   string
 		groups []string
 	}{
-		"system-bootstrap-node-bootstrapper":       {"system:node-bootstrapper", []string{bootstrappersGroup, nodesGroup}},
+		"system-bootstrap-node-bootstrapper":       {"system:node-bootstrapper", []string{bootstrappersGroup, NodesGroup}},
 		"system-bootstrap-approve-node-client-csr": {signing + "nodeclient", []string{bootstrappersGroup}},
-		"system-bootstrap-node-renewal":            {signing + "selfnodeclient", []string{nodesGroup}},
+		"system-bootstrap-node-renewal":            {signing + "selfnodeclient", []string{NodesGroup}},
 	} {
 		if err := bind(ctx, client, name, binding.role, groups(binding.groups)); err != nil {
 			return err

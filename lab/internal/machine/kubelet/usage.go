@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"fmt"
@@ -39,14 +39,15 @@ type usage struct {
 	mu         sync.Mutex
 	at         time.Time
 	node       sample
-	containers map[containerKey]*sample
+	containers map[ContainerKey]*sample
 	// complained holds the pods whose annotation could not be read.
 	complained map[types.UID]bool
 }
 
-type containerKey struct {
-	pod       types.UID
-	container string
+// ContainerKey names a container of a pod.
+type ContainerKey struct {
+	Pod       types.UID
+	Container string
 }
 
 // sample is what a container, pod or machine has used: core-seconds since it started, and bytes now.
@@ -69,7 +70,7 @@ type measured struct {
 
 func newUsage(begun time.Time) *usage {
 	return &usage{
-		begun: begun, at: begun, containers: map[containerKey]*sample{}, complained: map[types.UID]bool{},
+		begun: begun, at: begun, containers: map[ContainerKey]*sample{}, complained: map[types.UID]bool{},
 		node: sample{started: begun, cores: systemCores, bytes: systemBytes},
 	}
 }
@@ -92,7 +93,7 @@ func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod)
 
 	var problems []error
 
-	seen := map[containerKey]*sample{}
+	seen := map[ContainerKey]*sample{}
 
 	for i := range pods {
 		pod := &pods[i]
@@ -113,7 +114,7 @@ func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod)
 				continue
 			}
 
-			key := containerKey{pod.UID, status.Name}
+			key := ContainerKey{pod.UID, status.Name}
 			seen[key] = u.take(key, pod, loads[status.Name], process, status.State.Running.StartedAt.Time)
 			u.node.bytes += seen[key].bytes
 		}
@@ -125,7 +126,7 @@ func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod)
 }
 
 // take is a container's sample with what it uses from now on.
-func (u *usage) take(key containerKey, pod *corev1.Pod, load load, process *measured, started time.Time) *sample {
+func (u *usage) take(key ContainerKey, pod *corev1.Pod, load load, process *measured, started time.Time) *sample {
 	if started.Before(u.begun) {
 		started = u.begun // a reboot starts the container anew, which its status does not tell
 	}
@@ -136,7 +137,7 @@ func (u *usage) take(key containerKey, pod *corev1.Pod, load load, process *meas
 
 	one := u.containers[key]
 	if one == nil || !one.started.Equal(started) {
-		one = &sample{namespace: pod.Namespace, pod: pod.Name, container: key.container, started: started}
+		one = &sample{namespace: pod.Namespace, pod: pod.Name, container: key.Container, started: started}
 	}
 
 	one.cores, one.bytes = load.cores, load.bytes
@@ -219,21 +220,45 @@ func annotated(pod *corev1.Pod, annotation string, otherwise float64) (float64, 
 }
 
 // measure reads a static pod's process; nil for a pod that is none of the machine's.
-func (n *node) measure(pod *corev1.Pod) *measured {
+func (n *Kubelet) measure(pod *corev1.Pod) *measured {
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
 		return nil
 	}
 
-	for _, static := range n.ControlPlane.snapshot() {
-		if pod.Namespace != kubeapi.SystemNamespace || pod.Name != static.name+"-"+n.Network.Hostname() {
+	for _, static := range n.StaticPods() {
+		if pod.Namespace != kubeapi.SystemNamespace || pod.Name != static.Name+"-"+n.Network.Hostname() {
 			continue
 		}
 
-		started, _ := static.process.StartTime()
-		pid := static.process.PID()
+		started, _ := static.Process.StartTime()
+		pid := static.Process.PID()
 
 		return &measured{started: started, seconds: process.Seconds(pid), bytes: float64(process.ResidentKiB(pid)) * 1024}
 	}
 
 	return nil
+}
+
+// Consumption is what a container has used since it started: core-seconds, and bytes now.
+type Consumption struct{ Seconds, Bytes float64 }
+
+// Used is what the containers of the machine's pods have used.
+func (n *Kubelet) Used() map[ContainerKey]Consumption {
+	n.usage.mu.Lock()
+	defer n.usage.mu.Unlock()
+
+	out := map[ContainerKey]Consumption{}
+	for key, one := range n.usage.containers {
+		out[key] = Consumption{Seconds: one.seconds, Bytes: one.bytes}
+	}
+
+	return out
+}
+
+// MemoryUsed is what the machine and its pods use, in bytes.
+func (n *Kubelet) MemoryUsed() float64 {
+	n.usage.mu.Lock()
+	defer n.usage.mu.Unlock()
+
+	return n.usage.node.bytes
 }

@@ -1,4 +1,5 @@
-package machine
+// Package controlplane runs the static pods of a control plane: the real API server, controller manager and scheduler.
+package controlplane
 
 import (
 	"context"
@@ -25,23 +26,24 @@ import (
 	"platform.lab/lab/internal/machine/services"
 )
 
+// The programs of a control plane.
 const (
-	kubeAPIServer     = "kube-apiserver"
-	controllerManager = "kube-controller-manager"
-	scheduler         = "kube-scheduler"
+	APIServer         = "kube-apiserver"
+	ControllerManager = "kube-controller-manager"
+	Scheduler         = "kube-scheduler"
 
 	probeTimeout = 2 * time.Second
 
-	// podGrace is the kubelet's 30 s, shortened: the API server closes its port at once, and then only waits
+	// Grace is the kubelet's 30 s, shortened: the API server closes its port at once, and then only waits
 	// for watches that nobody ends.
-	podGrace = time.Second
+	Grace = time.Second
 )
 
-// component is a program of the control plane as the machine configuration wants it.
-type component struct {
-	name        string
-	image       string
-	arguments   arguments.Arguments
+// Component is a program of the control plane as the machine configuration wants it.
+type Component struct {
+	Name        string
+	Image       string
+	Arguments   arguments.Arguments
 	environment []string
 	// files are the configuration files that the arguments name, by their name.
 	files map[string][]byte
@@ -51,9 +53,9 @@ type component struct {
 
 // identity changes exactly when the program must be started anew. Certificates are no part of it:
 // the programs read them again by themselves.
-func (c component) identity() string {
+func (c Component) identity() string {
 	hash := sha256.New()
-	fmt.Fprintln(hash, c.name, c.image, c.arguments.Lines(), c.environment)
+	fmt.Fprintln(hash, c.Name, c.Image, c.Arguments.Lines(), c.environment)
 
 	for _, name := range slices.Sorted(maps.Keys(c.files)) {
 		fmt.Fprintf(hash, "%s %x\n", name, sha256.Sum256(c.files[name]))
@@ -62,17 +64,17 @@ func (c component) identity() string {
 	return fmt.Sprintf("%x", hash.Sum(nil))
 }
 
-// staticPod is a component that runs.
-type staticPod struct {
-	component
-	hash    string
-	process *process.Process
-	problem error
-	since   time.Time
+// StaticPod is a component that runs.
+type StaticPod struct {
+	Component
+	Hash    string
+	Process *process.Process
+	Problem error
+	Since   time.Time
 }
 
-// planeMachine is what a control plane needs of the machine that it runs on.
-type planeMachine struct {
+// Machine is what a control plane needs of the machine that it runs on.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
@@ -85,21 +87,21 @@ type planeMachine struct {
 	Serves func(provider config.Provider)
 }
 
-// plane runs a control plane's static pods as child processes.
-type plane struct {
-	planeMachine
+// Plane runs a control plane's static pods as child processes.
+type Plane struct {
+	Machine
 
 	mu   sync.Mutex
-	pods map[string]*staticPod
+	pods map[string]*StaticPod
 }
 
-// newPlane makes the control plane of a machine that has just begun to boot.
-func newPlane(on planeMachine) *plane {
-	return &plane{planeMachine: on, pods: map[string]*staticPod{}}
+// New makes the control plane of a machine that has just begun to boot.
+func New(on Machine) *Plane {
+	return &Plane{Machine: on, pods: map[string]*StaticPod{}}
 }
 
-// run starts the static pods once etcd is up and follows the machine configuration.
-func (p *plane) run() {
+// Run starts the static pods once etcd is up and follows the machine configuration.
+func (p *Plane) Run() {
 	for !p.Services.IsUp("etcd") {
 		if !p.Sleep(lifetime.Tick) || p.IsStopping() {
 			return
@@ -128,7 +130,7 @@ func (p *plane) run() {
 }
 
 // reconcile starts, replaces and stops static pods until they are what the configuration wants.
-func (p *plane) reconcile(provider config.Provider) error {
+func (p *Plane) reconcile(provider config.Provider) error {
 	if err := p.Secrets.Write(provider); err != nil {
 		return err
 	}
@@ -138,10 +140,10 @@ func (p *plane) reconcile(provider config.Provider) error {
 		return err
 	}
 
-	for _, running := range p.snapshot() {
-		if !slices.ContainsFunc(wanted, func(c component) bool { return c.name == running.name }) {
-			running.process.Stop(podGrace)
-			p.remove(running.name)
+	for _, running := range p.Snapshot() {
+		if !slices.ContainsFunc(wanted, func(c Component) bool { return c.Name == running.Name }) {
+			running.Process.Stop(Grace)
+			p.remove(running.Name)
 		}
 	}
 
@@ -158,26 +160,26 @@ func (p *plane) reconcile(provider config.Provider) error {
 var errNotYet = errors.New("not yet")
 
 // ensure starts a static pod, in place of the one that runs if that is another one.
-func (p *plane) ensure(c component) error {
+func (p *Plane) ensure(c Component) error {
 	hash := c.identity()
-	old := p.get(c.name)
+	old := p.get(c.Name)
 
 	// On Talos these two crash until the API server has made its roles; here they wait for it.
-	if old == nil && c.name != kubeAPIServer && !p.isReady(kubeAPIServer) {
+	if old == nil && c.Name != APIServer && !p.IsReady(APIServer) {
 		return errNotYet
 	}
 
 	if old != nil {
-		if old.hash == hash {
+		if old.Hash == hash {
 			return nil
 		}
 
-		p.Log.Info("static pod changes", "pod", c.name)
-		old.process.Stop(podGrace)
+		p.Log.Info("static pod changes", "pod", c.Name)
+		old.Process.Stop(Grace)
 	}
 
 	for name, data := range c.files {
-		if err := disk.WriteFile(p.podFile(c.name, name), data); err != nil {
+		if err := disk.WriteFile(p.podFile(c.Name, name), data); err != nil {
 			return err
 		}
 	}
@@ -189,34 +191,34 @@ func (p *plane) ensure(c component) error {
 		return nil
 	}
 
-	p.pods[c.name] = &staticPod{
-		component: c, hash: hash, since: time.Now(), problem: errors.New("starting"),
-		process: p.Programs.Start(c.name, c.arguments.Lines(), c.environment),
+	p.pods[c.Name] = &StaticPod{
+		Component: c, Hash: hash, Since: time.Now(), Problem: errors.New("starting"),
+		Process: p.Programs.Start(c.Name, c.Arguments.Lines(), c.environment),
 	}
 
 	return nil
 }
 
-func (p *plane) get(name string) *staticPod {
+func (p *Plane) get(name string) *StaticPod {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
 	return p.pods[name]
 }
 
-func (p *plane) remove(name string) {
+func (p *Plane) remove(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
 	delete(p.pods, name)
 }
 
-// snapshot are copies of the static pods in the order of their names.
-func (p *plane) snapshot() []staticPod {
+// Snapshot are copies of the static pods in the order of their names.
+func (p *Plane) Snapshot() []StaticPod {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	var list []staticPod
+	var list []StaticPod
 	for _, name := range slices.Sorted(maps.Keys(p.pods)) {
 		list = append(list, *p.pods[name])
 	}
@@ -224,10 +226,11 @@ func (p *plane) snapshot() []staticPod {
 	return list
 }
 
-func (p *plane) stop(grace time.Duration) {
+// Stop ends the static pods in order.
+func (p *Plane) Stop(grace time.Duration) {
 	var wait sync.WaitGroup
-	for _, pod := range p.snapshot() {
-		wait.Go(func() { pod.process.Stop(grace) })
+	for _, pod := range p.Snapshot() {
+		wait.Go(func() { pod.Process.Stop(grace) })
 	}
 
 	wait.Wait()
@@ -238,17 +241,18 @@ func (p *plane) stop(grace time.Duration) {
 	clear(p.pods)
 }
 
-func (p *plane) kill() { p.stop(0) }
+// Kill ends them at once.
+func (p *Plane) Kill() { p.Stop(0) }
 
 // probe asks every static pod for its readiness.
-func (p *plane) probe() {
+func (p *Plane) probe() {
 	client := p.probeClient()
 	defer client.CloseIdleConnections()
 
 	var problems error
 
 	for ; !p.IsStopping(); p.Sleep(services.ProbeInterval(problems)) {
-		pods := p.snapshot()
+		pods := p.Snapshot()
 		if problems = nil; len(pods) == 0 {
 			problems = errNotYet
 		}
@@ -258,16 +262,16 @@ func (p *plane) probe() {
 			problems = errors.Join(problems, err)
 
 			p.mu.Lock()
-			if current := p.pods[pod.name]; current != nil && current.process == pod.process {
-				current.problem = err
+			if current := p.pods[pod.Name]; current != nil && current.Process == pod.Process {
+				current.Problem = err
 			}
 			p.mu.Unlock()
 		}
 	}
 }
 
-func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
-	if pod.process.PID() == 0 {
+func (p *Plane) probeOnce(client *http.Client, pod StaticPod) error {
+	if pod.Process.PID() == 0 {
 		return errors.New("not running")
 	}
 
@@ -296,7 +300,7 @@ func (p *plane) probeOnce(client *http.Client, pod staticPod) error {
 
 // probeClient speaks HTTPS inside the machine, as the kubelet's probes do without verification; the API
 // server, which knows no anonymous caller, gets the certificate that it gives to the kubelet.
-func (p *plane) probeClient() *http.Client {
+func (p *Plane) probeClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext: p.Network.Dial,
 		TLSClientConfig: &tls.Config{
@@ -311,18 +315,18 @@ func (p *plane) probeClient() *http.Client {
 	}}
 }
 
-// isReady says whether a static pod runs and answers its probe.
-func (p *plane) isReady(name string) bool {
+// IsReady says whether a static pod runs and answers its probe.
+func (p *Plane) IsReady(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
-	return p.pods[name] != nil && p.pods[name].problem == nil
+	return p.pods[name] != nil && p.pods[name].Problem == nil
 }
 
 // serveCluster does what a control plane does for the whole cluster once its API server answers:
 // Talos' bootstrap manifests, and the lab's pods.
-func (p *plane) serveCluster() {
-	for !p.isReady(kubeAPIServer) {
+func (p *Plane) serveCluster() {
+	for !p.IsReady(APIServer) {
 		if !p.Sleep(lifetime.Tick) || p.IsStopping() {
 			return
 		}
@@ -342,14 +346,14 @@ func (p *plane) serveCluster() {
 }
 
 // podFile is the path of a static pod's configuration file.
-func (p *plane) podFile(pod, name string) string {
+func (p *Plane) podFile(pod, name string) string {
 	return p.Disk.Path(disk.PodsFolder, pod, name)
 }
 
-// summary is a static pod's status as the kubelet reports it to Talos.
-func (p *staticPod) summary() map[string]any {
+// Summary is a static pod's status as the kubelet reports it to Talos.
+func (p *StaticPod) Summary() map[string]any {
 	ready := "False"
-	if p.problem == nil {
+	if p.Problem == nil {
 		ready = "True"
 	}
 

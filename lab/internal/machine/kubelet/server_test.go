@@ -1,7 +1,8 @@
-package machine
+package kubelet
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,10 +16,18 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestinfo"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // newTestNode is a kubelet on node01 whose API server knows the token "known" and allows the given subresources.
-func newTestNode(t *testing.T, allowed ...string) *node {
+func newTestNode(t *testing.T, allowed ...string) *Kubelet {
 	t.Helper()
 
 	client := fake.NewClientset()
@@ -37,14 +46,25 @@ func newTestNode(t *testing.T, allowed ...string) *node {
 		return true, review, nil
 	})
 
-	b := testBoot(t, "node01")
-	b.node.connect(client)
-	b.node.observe([]corev1.Pod{played(time.Now(), nil)})
+	log := slog.New(slog.DiscardHandler)
+	life, active, on := lifetime.New(t.Context(), log), &configuration.Active{}, disk.Disk(t.TempDir())
+	t.Cleanup(life.Cut)
 
-	return b.node
+	vm := func() hardware.VM { return hardware.VM{Name: "node01"} }
+	network := guestnetwork.WithoutCard(life, active, vm())
+	network.Platform = &guestinfo.Network{Hostname: "node01"}
+
+	n := New(Machine{
+		Lifetime: life, Active: active, Now: vm, Begun: time.Now(), Disk: on, Network: network, LabLog: log,
+		StaticPods: func() []controlplane.StaticPod { return nil },
+	})
+	n.connect(client)
+	n.observe([]corev1.Pod{played(time.Now(), nil)})
+
+	return n
 }
 
-func ask(t *testing.T, n *node, path, token string) (int, string) {
+func ask(t *testing.T, n *Kubelet, path, token string) (int, string) {
 	t.Helper()
 
 	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -11,17 +11,18 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/kubeapi"
 )
 
 // mirror creates a mirror pod for each static pod, replaces it when the static pod is another one, and
 // reports its state.
-func (n *node) mirror(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pods []corev1.Pod) error {
+func (n *Kubelet) mirror(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pods []corev1.Pod) error {
 	var problems []error
 
-	for _, pod := range n.ControlPlane.snapshot() {
+	for _, pod := range n.StaticPods() {
 		at := slices.IndexFunc(pods, func(p corev1.Pod) bool {
-			return p.Namespace == kubeapi.SystemNamespace && p.Name == pod.name+"-"+object.Name
+			return p.Namespace == kubeapi.SystemNamespace && p.Name == pod.Name+"-"+object.Name
 		})
 
 		var current *corev1.Pod
@@ -35,7 +36,7 @@ func (n *node) mirror(ctx context.Context, client kubernetes.Interface, object *
 	return errors.Join(problems...)
 }
 
-func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pod staticPod, current *corev1.Pod) error {
+func (n *Kubelet) mirrorOne(ctx context.Context, client kubernetes.Interface, object *corev1.Node, pod controlplane.StaticPod, current *corev1.Pod) error {
 	pods := client.CoreV1().Pods(kubeapi.SystemNamespace)
 
 	if current == nil {
@@ -47,7 +48,7 @@ func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, objec
 		current = made
 	}
 
-	if current.Annotations[corev1.MirrorPodAnnotationKey] != pod.hash {
+	if current.Annotations[corev1.MirrorPodAnnotationKey] != pod.Hash {
 		var now int64
 
 		return pods.Delete(ctx, current.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
@@ -68,39 +69,39 @@ func (n *node) mirrorOne(ctx context.Context, client kubernetes.Interface, objec
 
 func sameCondition(a, b corev1.PodCondition) bool { return a.Type == b.Type && a.Status == b.Status }
 
-func mirrorPod(object *corev1.Node, pod staticPod) *corev1.Pod {
+func mirrorPod(object *corev1.Node, pod controlplane.StaticPod) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: pod.name + "-" + object.Name, Namespace: kubeapi.SystemNamespace,
+			Name: pod.Name + "-" + object.Name, Namespace: kubeapi.SystemNamespace,
 			Labels: map[string]string{
-				"tier": "control-plane", "k8s-app": pod.name, "component": pod.name,
-				"app.kubernetes.io/name": pod.name, "app.kubernetes.io/version": strings.TrimPrefix(configuration.ImageTag(pod.image), "v"),
+				"tier": "control-plane", "k8s-app": pod.Name, "component": pod.Name,
+				"app.kubernetes.io/name": pod.Name, "app.kubernetes.io/version": strings.TrimPrefix(configuration.ImageTag(pod.Image), "v"),
 				"app.kubernetes.io/component": "control-plane", "app.kubernetes.io/managed-by": "Talos",
 			},
 			Annotations: map[string]string{
-				corev1.MirrorPodAnnotationKey: pod.hash, "kubernetes.io/config.source": "file", "kubernetes.io/config.hash": pod.hash,
+				corev1.MirrorPodAnnotationKey: pod.Hash, "kubernetes.io/config.source": "file", "kubernetes.io/config.hash": pod.Hash,
 			},
 			OwnerReferences: []metav1.OwnerReference{ownedBy(object)},
 		},
 		Spec: corev1.PodSpec{
 			NodeName: object.Name, HostNetwork: true, PriorityClassName: "system-cluster-critical",
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute}},
-			Containers:  []corev1.Container{{Name: pod.name, Image: pod.image, Command: []string{"/usr/local/bin/" + pod.name}, Args: pod.arguments.Lines()}},
+			Containers:  []corev1.Container{{Name: pod.Name, Image: pod.Image, Command: []string{"/usr/local/bin/" + pod.Name}, Args: pod.Arguments.Lines()}},
 		},
 	}
 }
 
 // statusOf is a static pod's state from its process and its probe.
-func (n *node) statusOf(p staticPod) corev1.PodStatus {
-	started, restarts := p.process.StartTime()
+func (n *Kubelet) statusOf(p controlplane.StaticPod) corev1.PodStatus {
+	started, restarts := p.Process.StartTime()
 	ready, now := corev1.ConditionFalse, metav1.Now()
 
-	if p.problem == nil {
+	if p.Problem == nil {
 		ready = corev1.ConditionTrue
 	}
 
 	state := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
-	if p.process.PID() != 0 {
+	if p.Process.PID() != 0 {
 		state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(started)}}
 	}
 
@@ -115,14 +116,14 @@ func (n *node) statusOf(p staticPod) corev1.PodStatus {
 	}
 
 	address := n.Network.Address().String()
-	since := metav1.NewTime(p.since)
-	running := p.process.PID() != 0
+	since := metav1.NewTime(p.Since)
+	running := p.Process.PID() != 0
 
 	return corev1.PodStatus{
 		Phase: corev1.PodRunning, Conditions: conditions, HostIP: address, PodIP: address, StartTime: &since,
 		HostIPs: []corev1.HostIP{{IP: address}}, PodIPs: []corev1.PodIP{{IP: address}},
 		ContainerStatuses: []corev1.ContainerStatus{{
-			Name: p.name, Image: p.image, State: state, Ready: p.problem == nil, Started: &running, RestartCount: int32(restarts), //nolint:gosec // a small count
+			Name: p.Name, Image: p.Image, State: state, Ready: p.Problem == nil, Started: &running, RestartCount: int32(restarts), //nolint:gosec // a small count
 		}},
 	}
 }

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -26,7 +26,7 @@ const (
 // applyConfigured puts the labels, annotations and taints of the machine configuration on the Node, as Talos'
 // NodeApplyController does: on a control plane as administrator, on a worker as the kubelet, which may not
 // set labels of node-role.kubernetes.io. What Talos has set itself is removed when the configuration drops it.
-func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node) error {
+func (n *Kubelet) applyConfigured(ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node) error {
 	labels := maps.Clone(map[string]string(provider.Machine().NodeLabels()))
 	if labels == nil {
 		labels = map[string]string{}
@@ -68,7 +68,7 @@ func (n *node) applyConfigured(ctx context.Context, client kubernetes.Interface,
 }
 
 // applyTaints sets machine.nodeTaints ("value:effect" by key) on a control plane's Node.
-func (n *node) applyTaints(ctx context.Context, provider config.Provider, object *corev1.Node) error {
+func (n *Kubelet) applyTaints(ctx context.Context, provider config.Provider, object *corev1.Node) error {
 	wanted := object.DeepCopy()
 
 	for key, text := range provider.Machine().NodeTaints() {

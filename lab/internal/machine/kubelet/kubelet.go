@@ -1,4 +1,5 @@
-package machine
+// Package kubelet is the simulated kubelet of a machine.
+package kubelet
 
 import (
 	"context"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/hardware"
@@ -24,13 +26,13 @@ import (
 )
 
 const (
-	kubeletInterval = time.Second
+	interval = time.Second
 	// fromCache lets the API server answer from its watch cache, without asking etcd, as a kubelet does.
 	fromCache = "0"
 )
 
-// kubeletMachine is what a kubelet needs of the machine that it runs on.
-type kubeletMachine struct {
+// Machine is what a kubelet needs of the machine that it runs on.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
@@ -44,7 +46,8 @@ type kubeletMachine struct {
 	Disk         disk.Disk
 	Network      *guestnetwork.Network
 	Services     *services.Services
-	ControlPlane *plane
+	// StaticPods are those of a control plane.
+	StaticPods func() []controlplane.StaticPod
 	// NodeReady replaces the rule that says when a node's network is ready; nil: see networkReady.
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
@@ -53,10 +56,10 @@ type kubeletMachine struct {
 	LabLog *slog.Logger
 }
 
-// node is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
+// Kubelet is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
 // static pods and serves the kubelet's API. It starts no pod: KWOK plays them.
-type node struct {
-	kubeletMachine
+type Kubelet struct {
+	Machine
 
 	log     *slog.Logger
 	serving *serving
@@ -72,16 +75,16 @@ type node struct {
 	beat, lease time.Time
 }
 
-// newNode makes the kubelet of a machine that has just begun to boot.
-func newNode(on kubeletMachine) *node {
-	return &node{
-		kubeletMachine: on, memoryMiB: on.Now().MemoryMiB, log: logs.OfService(on.LabLog, on.Disk, "kubelet"), usage: newUsage(on.Begun),
+// New makes the kubelet of a machine that has just begun to boot.
+func New(on Machine) *Kubelet {
+	return &Kubelet{
+		Machine: on, memoryMiB: on.Now().MemoryMiB, log: logs.OfService(on.LabLog, on.Disk, "kubelet"), usage: newUsage(on.Begun),
 		serving: newServing(on.Disk.Path(disk.KubeletFolder), on.Network.Hostname),
 	}
 }
 
-// run is the kubelet from the machine's boot to its end.
-func (n *node) run() {
+// Run is the kubelet from the machine's boot to its end.
+func (n *Kubelet) Run() {
 	rotate := rotates(n.Provider())
 	n.LogError("kubelet", n.serving.load(rotate))
 	n.Go(n.serve)
@@ -89,7 +92,7 @@ func (n *node) run() {
 
 	var last string
 
-	for ; !n.IsStopping(); n.Sleep(kubeletInterval) {
+	for ; !n.IsStopping(); n.Sleep(interval) {
 		if wanted := rotates(n.Provider()); wanted != rotate {
 			rotate = wanted
 			n.LogError("kubelet", n.serving.load(rotate))
@@ -119,7 +122,7 @@ func (n *node) run() {
 }
 
 // sync brings the Node, its lease, the serving certificate and the mirror pods up to date once.
-func (n *node) sync(rotate bool) error {
+func (n *Kubelet) sync(rotate bool) error {
 	provider := n.Provider()
 
 	ctx, cancel := context.WithTimeout(n.Context(), time.Minute)
@@ -175,9 +178,9 @@ func (n *node) sync(rotate bool) error {
 	return errors.Join(refused, readyAgain(ctx, client, pods.Items), playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
 }
 
-// restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up
+// Restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up
 // while it runs (siderolabs/talos #12260), and its disk's partition grows when it is mounted.
-func (n *node) restart() {
+func (n *Kubelet) Restart() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
@@ -185,7 +188,7 @@ func (n *node) restart() {
 }
 
 // memory is what the node's capacity says, in MiB.
-func (n *node) memory() int {
+func (n *Kubelet) memory() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
@@ -193,7 +196,7 @@ func (n *node) memory() int {
 }
 
 // connect takes the kubelet's client, or drops it.
-func (n *node) connect(client kubernetes.Interface) {
+func (n *Kubelet) connect(client kubernetes.Interface) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
@@ -201,7 +204,7 @@ func (n *node) connect(client kubernetes.Interface) {
 }
 
 // observe takes over the pods of the machine and brings their counters up to date.
-func (n *node) observe(pods []corev1.Pod) {
+func (n *Kubelet) observe(pods []corev1.Pod) {
 	n.mu.Lock()
 	n.pods = pods
 	n.mu.Unlock()
@@ -211,34 +214,34 @@ func (n *node) observe(pods []corev1.Pod) {
 	}
 }
 
-// podsNow are the machine's pods as last seen.
-func (n *node) podsNow() []corev1.Pod {
+// PodsNow are the machine's pods as last seen.
+func (n *Kubelet) PodsNow() []corev1.Pod {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
 	return n.pods
 }
 
-func (n *node) remember(object *corev1.Node) {
+func (n *Kubelet) remember(object *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
 	n.current = object
 }
 
-// object is the Node as last seen; nil before it is registered.
-func (n *node) object() *corev1.Node {
+// Object is the Node as last seen; nil before it is registered.
+func (n *Kubelet) Object() *corev1.Node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
 	return n.current
 }
 
-// isReady says whether the registered Node is ready; an error says why not, in Talos' words.
-func (n *node) isReady() error {
+// IsReady says whether the registered Node is ready; an error says why not, in Talos' words.
+func (n *Kubelet) IsReady() error {
 	name := n.Network.Hostname()
 
-	object := n.object()
+	object := n.Object()
 	if object == nil {
 		return fmt.Errorf("node %q status is not available yet", name)
 	}

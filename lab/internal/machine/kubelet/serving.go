@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/certificate/csr"
 
+	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 )
 
@@ -201,7 +202,7 @@ func (s *serving) sync(ctx context.Context, client kubernetes.Interface, object 
 
 // servingTemplate is the request for a node: its names and addresses in the cluster; nil before it has any.
 func servingTemplate(object *corev1.Node) *stdx509.CertificateRequest {
-	wanted := &stdx509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:" + object.Name, Organization: []string{nodesGroup}}}
+	wanted := &stdx509.CertificateRequest{Subject: pkix.Name{CommonName: "system:node:" + object.Name, Organization: []string{controlplane.NodesGroup}}}
 
 	for _, address := range object.Status.Addresses {
 		if ip := net.ParseIP(address.Address); ip != nil {

@@ -1,4 +1,4 @@
-package machine
+package kubelet
 
 import (
 	"context"
@@ -28,8 +28,8 @@ import (
 	"platform.lab/lab/internal/machine/lifetime"
 )
 
-// kubeletPort serves the kubelet's API: https://NODE:10250.
-const kubeletPort = constants.KubeletPort
+// port serves the kubelet's API: https://NODE:10250.
+const port = constants.KubeletPort
 
 // authenticatedGroup is what every caller who is known belongs to.
 const authenticatedGroup = "system:authenticated"
@@ -39,8 +39,8 @@ type caller = authenticationv1.UserInfo
 
 // serve opens the kubelet's port until the machine stops. Its handshakes fail while the kubelet has no serving
 // certificate.
-func (n *node) serve() {
-	listener, err := n.Network.Listen("tcp", ":"+strconv.Itoa(kubeletPort))
+func (n *Kubelet) serve() {
+	listener, err := n.Network.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		n.LogError("kubelet's port", err)
 
@@ -75,12 +75,12 @@ func (n *node) serve() {
 }
 
 // handler is the part of the kubelet's API that something in the lab asks for; the rest says that it is simulated.
-func (n *node) handler() http.Handler {
+func (n *Kubelet) handler() http.Handler {
 	routes := http.NewServeMux()
 	routes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
 	routes.HandleFunc("/pods", n.servePods)
 	routes.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", n.serveLogs)
-	routes.Handle("/metrics", metricsHandler(kubeletCollector{n}))
+	routes.Handle("/metrics", metricsHandler(ownCollector{n}))
 	routes.Handle("/metrics/resource", metricsHandler(resourceCollector{n}))
 	routes.HandleFunc("/", n.refuse)
 
@@ -94,10 +94,10 @@ func metricsHandler(collector prometheus.Collector) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-func (n *node) servePods(w http.ResponseWriter, _ *http.Request) {
+func (n *Kubelet) servePods(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 
-	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: n.podsNow()}
+	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: n.PodsNow()}
 	if err := json.NewEncoder(w).Encode(list); err != nil {
 		n.log.Debug("kubelet", "answer", "/pods", "error", err)
 	}
@@ -105,7 +105,7 @@ func (n *node) servePods(w http.ResponseWriter, _ *http.Request) {
 
 // guard lets only callers through whom the cluster knows and allows the call: the kubelet's webhook
 // authentication and authorization, as Talos sets them, with anonymous callers refused.
-func (n *node) guard(next http.Handler) http.Handler {
+func (n *Kubelet) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), kubeapi.Timeout)
 		defer cancel()
@@ -137,7 +137,7 @@ func (n *node) guard(next http.Handler) http.Handler {
 
 // authenticate finds out who calls: by a client certificate of the cluster's CA, else by a token that the API
 // server knows.
-func (n *node) authenticate(ctx context.Context, r *http.Request) (caller, error) {
+func (n *Kubelet) authenticate(ctx context.Context, r *http.Request) (caller, error) {
 	stranger := errors.New("neither a client certificate nor a token")
 
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -175,7 +175,7 @@ func (n *node) authenticate(ctx context.Context, r *http.Request) (caller, error
 // errNoCluster says that the kubelet cannot ask its API server.
 var errNoCluster = errors.New("the kubelet has no connection to the cluster")
 
-func (n *node) byCertificate(chain []*stdx509.Certificate) (caller, error) {
+func (n *Kubelet) byCertificate(chain []*stdx509.Certificate) (caller, error) {
 	roots, others := stdx509.NewCertPool(), stdx509.NewCertPool()
 	roots.AppendCertsFromPEM(acceptedCAsOfNode(n.Provider()))
 
@@ -193,7 +193,7 @@ func (n *node) byCertificate(chain []*stdx509.Certificate) (caller, error) {
 }
 
 // authorize asks the API server whether the caller may; one allowed subresource is enough.
-func (n *node) authorize(ctx context.Context, who caller, verb string, subresources []string) (bool, error) {
+func (n *Kubelet) authorize(ctx context.Context, who caller, verb string, subresources []string) (bool, error) {
 	client := n.connection()
 	if client == nil {
 		return false, errNoCluster
@@ -255,7 +255,7 @@ func verbOf(method string) string {
 }
 
 // connection is the kubelet's client; nil before it has one.
-func (n *node) connection() kubernetes.Interface {
+func (n *Kubelet) connection() kubernetes.Interface {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
