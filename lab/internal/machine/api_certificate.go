@@ -9,6 +9,7 @@ import (
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/talosaccess"
 )
 
 // apiCertificate is the machine API's server certificate. A worker has no CA key: Talos lets the control
@@ -26,8 +27,8 @@ func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertifi
 
 	names, addresses := certificates.SplitSANs(security.CertSANs())
 
-	if talosAccess(provider) { // pods reach it by its service
-		names = append(names, constants.KubernetesTalosAPIServiceName, accountEndpoint)
+	if talosaccess.IsEnabled(provider) { // pods reach it by its service
+		names = append(names, constants.KubernetesTalosAPIServiceName, talosaccess.Endpoint)
 	}
 
 	return certificates.Issue(ca, certificates.Request{

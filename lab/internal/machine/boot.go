@@ -100,11 +100,11 @@ func newBoot(m *machine) (*boot, error) {
 	b.secrets = certificates.NewSecrets(m.disk, b.network)
 	b.etcd = etcd.New(etcd.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
-		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.restart,
+		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.Restart,
 	})
 	b.plane = controlplane.New(controlplane.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
-		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.ensure(b.hardware.ID, provider) },
+		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
 	})
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.talosVersion,

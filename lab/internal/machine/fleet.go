@@ -24,6 +24,7 @@ import (
 
 	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
 )
 
@@ -62,11 +63,14 @@ type Hardware = hardware.VM
 // Image is what the VM's disk was made from.
 type Image = hardware.Image
 
+// Cluster is what Options.OnCluster gets to know of a cluster whose pods have begun to run.
+type Cluster = kwok.Cluster
+
 // Fleet is all machines of a datacenter.
 type Fleet struct {
 	options   Options
 	discovery *discovery.Service
-	kwok      *kwokRunner
+	kwok      *kwok.Runner
 
 	mu       sync.Mutex
 	machines map[string]*machine
@@ -80,7 +84,7 @@ func NewFleet(options Options) *Fleet {
 	}
 
 	f := &Fleet{options: options, discovery: discovery.New(), machines: map[string]*machine{}}
-	f.kwok = newKWOKRunner(kwokSettings{
+	f.kwok = kwok.NewRunner(kwok.Settings{
 		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,
 		Configurations: f.configurations, OnCluster: options.OnCluster, Log: options.Log,
 	})
@@ -121,7 +125,7 @@ func (f *Fleet) Destroy(id string) {
 			m.log.Error("disk not removed", "error", err)
 		}
 
-		f.kwok.gone(id)
+		f.kwok.Gone(id)
 
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -143,7 +147,7 @@ func (f *Fleet) Close() {
 	}
 
 	wait.Wait()
-	f.kwok.close()
+	f.kwok.Close()
 }
 
 // machine finds or makes the machine of a VM and gives it the VM's present hardware; nil after Close.

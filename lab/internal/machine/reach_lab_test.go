@@ -21,6 +21,8 @@ import (
 	"time"
 
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+
+	"platform.lab/lab/internal/machine/configtest"
 )
 
 const (
@@ -36,7 +38,7 @@ func TestAMachineIsReachedFromItsCluster(t *testing.T) {
 	lines := collect(t)
 
 	w.startup(1)
-	w.apply(1, machinetype.TypeControlPlane, rotated, accessPatch, logging)
+	w.apply(1, machinetype.TypeControlPlane, rotated, configtest.TalosAccess, logging)
 	w.bootstrap(1)
 	w.kubectl("apply", "-f", w.file("cilium.yaml", ciliumDaemonSet))
 	w.until("node01 is ready", time.Minute, func() bool { return w.status(1).Ready })

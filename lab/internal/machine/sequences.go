@@ -10,6 +10,7 @@ import (
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/talosaccess"
 	"platform.lab/lab/internal/machine/vip"
 )
 
@@ -32,9 +33,9 @@ func (b *boot) startEverything() {
 		b.Go(b.etcd.Run)
 		b.Go(b.plane.Run)
 		b.Go(vip.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd}.Run)
-		b.Go(accessMachine{
+		b.Go(talosaccess.Machine{
 			Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd, ControlPlane: b.plane,
-		}.run)
+		}.Run)
 	}
 
 	b.Go(func() {

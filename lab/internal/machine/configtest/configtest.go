@@ -48,3 +48,9 @@ func Base(t *testing.T) config.Provider {
 
 	return provider
 }
+
+// TalosAccess is the patch that lets pods of one namespace reach the machine API, with one role.
+const TalosAccess = `machine:
+  features:
+    kubernetesTalosAPIAccess: {enabled: true, allowedRoles: ["os:etcd:backup"], allowedKubernetesNamespaces: [platform-backup]}
+`

@@ -1,4 +1,5 @@
-package machine
+// Package kwok runs KWOK, which plays the pods of a cluster, and what else the lab runs beside a cluster.
+package kwok
 
 import (
 	"context"
@@ -54,8 +55,8 @@ type Cluster struct {
 	ForwardsDNS func() bool
 }
 
-// kwokSettings say what a KWOK is run with.
-type kwokSettings struct {
+// Settings say what a KWOK is run with.
+type Settings struct {
 	// Dir holds a folder per cluster, Bin the program.
 	Dir, Bin string
 	// Stages is KWOK's folder of pod stages. Empty: no pod ever runs.
@@ -69,18 +70,18 @@ type kwokSettings struct {
 	Log       *slog.Logger
 }
 
-// kwokRunner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
-type kwokRunner struct {
-	kwokSettings
+// Runner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
+type Runner struct {
+	Settings
 
 	mu       sync.Mutex
-	clusters map[string]*kwok
+	clusters map[string]*instance
 	// planes are the control planes' machines, and the cluster that each is one of.
 	planes map[string]string
 	closed bool
 }
 
-type kwok struct {
+type instance struct {
 	process  *process.Process
 	listener net.Listener
 	cancel   context.CancelFunc
@@ -88,13 +89,13 @@ type kwok struct {
 	left chan struct{}
 }
 
-// newKWOKRunner runs nothing before a cluster begins.
-func newKWOKRunner(settings kwokSettings) *kwokRunner {
-	return &kwokRunner{kwokSettings: settings, clusters: map[string]*kwok{}, planes: map[string]string{}}
+// NewRunner runs nothing before a cluster begins.
+func NewRunner(settings Settings) *Runner {
+	return &Runner{Settings: settings, clusters: map[string]*instance{}, planes: map[string]string{}}
 }
 
-// ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
-func (k *kwokRunner) ensure(machineID string, provider config.Provider) {
+// Ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
+func (k *Runner) Ensure(machineID string, provider config.Provider) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
@@ -118,16 +119,16 @@ func (k *kwokRunner) ensure(machineID string, provider config.Provider) {
 	k.clusters[id] = started
 }
 
-// restart ends a cluster's KWOK; a cluster that begins anew, or from a snapshot, gets another one.
-func (k *kwokRunner) restart(clusterID string) {
+// Restart ends a cluster's KWOK; a cluster that begins anew, or from a snapshot, gets another one.
+func (k *Runner) Restart(clusterID string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
 	k.end(clusterID)
 }
 
-// gone is told of a machine that is no more; with its last control plane a cluster has ended.
-func (k *kwokRunner) gone(machineID string) {
+// Gone is told of a machine that is no more; with its last control plane a cluster has ended.
+func (k *Runner) Gone(machineID string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
@@ -137,7 +138,7 @@ func (k *kwokRunner) gone(machineID string) {
 }
 
 // endWithout ends a cluster's KWOK when no machine is a control plane of it any more.
-func (k *kwokRunner) endWithout(clusterID string) {
+func (k *Runner) endWithout(clusterID string) {
 	for _, id := range k.planes {
 		if id == clusterID {
 			return
@@ -147,14 +148,14 @@ func (k *kwokRunner) endWithout(clusterID string) {
 	k.end(clusterID)
 }
 
-func (k *kwokRunner) end(clusterID string) {
+func (k *Runner) end(clusterID string) {
 	if running := k.clusters[clusterID]; running != nil {
 		running.stop()
 		delete(k.clusters, clusterID)
 	}
 }
 
-func (k *kwokRunner) close() {
+func (k *Runner) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
@@ -167,14 +168,14 @@ func (k *kwokRunner) close() {
 	clear(k.clusters)
 }
 
-func (k *kwok) stop() {
+func (k *instance) stop() {
 	k.process.Stop(0)
 	k.cancel()
 	<-k.left
 	k.listener.Close()
 }
 
-func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
+func (k *Runner) start(provider config.Provider) (*instance, error) {
 	folder := filepath.Join(k.Dir, "kwok-"+provider.Cluster().Name())
 
 	stages, err := podStages(k.Stages)
@@ -222,7 +223,7 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 		}
 	}()
 
-	return &kwok{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
+	return &instance{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
 		Path: filepath.Join(k.Bin, "kwok"),
 		Arguments: []string{
 			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
@@ -234,7 +235,7 @@ func (k *kwokRunner) start(provider config.Provider) (*kwok, error) {
 	})}, nil
 }
 
-func (k *kwokRunner) forwardsDNS(clusterID string) bool {
+func (k *Runner) forwardsDNS(clusterID string) bool {
 	return slices.ContainsFunc(k.Configurations(), func(provider config.Provider) bool {
 		if provider == nil || provider.Machine() == nil || provider.Cluster() == nil || provider.Cluster().ID() != clusterID {
 			return false
@@ -268,7 +269,7 @@ func asPod(provider config.Provider) *net.Dialer {
 	return &net.Dialer{}
 }
 
-func (k *kwokRunner) apiServers(provider config.Provider) []string {
+func (k *Runner) apiServers(provider config.Provider) []string {
 	var targets []string
 	for _, address := range k.Discovery.ControlPlanes(provider.Cluster().ID()) {
 		targets = append(targets, net.JoinHostPort(address.String(), strconv.Itoa(provider.Cluster().LocalAPIServerPort())))

@@ -1,4 +1,5 @@
-package machine
+// Package talosaccess lets pods reach the machine API: machine.features.kubernetesTalosAPIAccess.
+package talosaccess
 
 import (
 	"context"
@@ -50,8 +51,8 @@ type access struct {
 	now     func() time.Time
 }
 
-// talosAccess says whether a configuration lets pods reach the machine API.
-func talosAccess(provider config.Provider) bool {
+// IsEnabled says whether a configuration lets pods reach the machine API.
+func IsEnabled(provider config.Provider) bool {
 	if provider == nil || provider.Machine() == nil || provider.Machine().Features() == nil {
 		return false
 	}
@@ -61,8 +62,8 @@ func talosAccess(provider config.Provider) bool {
 	return settings != nil && settings.Enabled()
 }
 
-// accessMachine is what the access needs of its control plane.
-type accessMachine struct {
+// Machine is what the access needs of its control plane.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
@@ -72,9 +73,9 @@ type accessMachine struct {
 	ControlPlane *controlplane.Plane
 }
 
-// run keeps the access while the configuration wants it: on one control plane at a time, the one
+// Run keeps the access while the configuration wants it: on one control plane at a time, the one
 // that holds the lock in etcd.
-func (m accessMachine) run() {
+func (m Machine) Run() {
 	var last string
 
 	for ; !m.IsStopping(); m.Sleep(accessInterval) {
@@ -95,12 +96,12 @@ func (m accessMachine) run() {
 	}
 }
 
-func (m accessMachine) canGive() bool {
-	return !m.IsStopping() && talosAccess(m.Provider()) && m.Services.IsUp("etcd") && m.ControlPlane.IsReady(controlplane.APIServer)
+func (m Machine) canGive() bool {
+	return !m.IsStopping() && IsEnabled(m.Provider()) && m.Services.IsUp("etcd") && m.ControlPlane.IsReady(controlplane.APIServer)
 }
 
 // lead waits for the lock and then does the work, until the lock is lost or the access is off.
-func (m accessMachine) lead() error {
+func (m Machine) lead() error {
 	ctx, cancel := context.WithCancel(m.Context())
 	defer cancel()
 
@@ -152,7 +153,7 @@ func (m accessMachine) lead() error {
 	return nil
 }
 
-func (m accessMachine) newAccess() (*access, error) {
+func (m Machine) newAccess() (*access, error) {
 	settings, err := kubeapi.AdminSettings(m.Network.Dial, m.Provider())
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package machine
+package talosaccess
 
 import (
 	"bytes"
@@ -29,9 +29,9 @@ const (
 	// is made in its last.
 	accountLifetime = 6 * time.Hour
 	accountRenewal  = time.Hour
-	// accountEndpoint is where the credentials lead to: the service in the cluster.
-	accountEndpoint = constants.KubernetesTalosAPIServiceName + "." + constants.KubernetesTalosAPIServiceNamespace
-	accountAgent    = "talos-sa-controller"
+	// Endpoint is where the credentials lead to: the service in the cluster.
+	Endpoint     = constants.KubernetesTalosAPIServiceName + "." + constants.KubernetesTalosAPIServiceNamespace
+	accountAgent = "talos-sa-controller"
 )
 
 // refusal is why a ServiceAccount gets no credentials, in Talos' words.
@@ -180,7 +180,7 @@ func (a *access) talosconfig(ca *x509.PEMEncodedCertificateAndKey, roles role.Se
 		return nil, err
 	}
 
-	return clientconfig.NewConfig("default", []string{accountEndpoint}, ca.Crt, pair).Bytes()
+	return clientconfig.NewConfig("default", []string{Endpoint}, ca.Crt, pair).Bytes()
 }
 
 // isOutdated says whether credentials must be made again: of another CA, for other roles, old, or broken.
@@ -193,7 +193,7 @@ func (a *access) isOutdated(data []byte, ca *x509.PEMEncodedCertificateAndKey, r
 	current := parsed.Contexts[parsed.Context]
 
 	authority, err := base64.StdEncoding.DecodeString(current.CA)
-	if err != nil || !bytes.Equal(authority, ca.Crt) || !slices.Equal(current.Endpoints, []string{accountEndpoint}) {
+	if err != nil || !bytes.Equal(authority, ca.Crt) || !slices.Equal(current.Endpoints, []string{Endpoint}) {
 		return true
 	}
 

@@ -1,4 +1,4 @@
-package machine
+package talosaccess
 
 import (
 	"bytes"
@@ -22,11 +22,6 @@ import (
 	"platform.lab/lab/internal/machine/configtest"
 )
 
-const accessPatch = `machine:
-  features:
-    kubernetesTalosAPIAccess: {enabled: true, allowedRoles: ["os:etcd:backup"], allowedKubernetesNamespaces: [platform-backup]}
-`
-
 // accessWorld is a cluster whose machine configuration allows os:etcd:backup in platform-backup.
 type accessWorld struct {
 	*testing.T
@@ -38,7 +33,7 @@ type accessWorld struct {
 func newAccessWorld(t *testing.T, accounts ...runtime.Object) *accessWorld {
 	t.Helper()
 
-	w := &accessWorld{T: t, provider: configtest.Patched(t, configtest.Base(t), accessPatch), clock: time.Now()}
+	w := &accessWorld{T: t, provider: configtest.Patched(t, configtest.Base(t), configtest.TalosAccess), clock: time.Now()}
 	kinds := map[schema.GroupVersionResource]string{crdResource: "CustomResourceDefinitionList", talosAccounts: "ServiceAccountList"}
 	w.access = &access{
 		client: fake.NewClientset(), dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds, accounts...),
@@ -164,7 +159,7 @@ func TestWhatIsNotAllowedIsSaidOnTheAccount(t *testing.T) {
 	} {
 		w := newAccessWorld(t)
 		if object == nil {
-			w.provider = configtest.Patched(t, configtest.Base(t), strings.Replace(accessPatch, "os:etcd:backup", "os:reader", 1))
+			w.provider = configtest.Patched(t, configtest.Base(t), strings.Replace(configtest.TalosAccess, "os:etcd:backup", "os:reader", 1))
 			object = account("platform-backup", "backup", "os:etcd:backup")
 		}
 
