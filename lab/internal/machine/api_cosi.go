@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -26,7 +27,7 @@ type stateService struct {
 }
 
 func (b *boot) stateServer() *cosiserver.State {
-	return cosiserver.NewState(state.WrapCore(state.Filter(b.resources, accessPolicy(b.resources))))
+	return cosiserver.NewState(state.WrapCore(state.Filter(b.resources.State, accessPolicy(b.resources.State))))
 }
 
 func (*stateService) Get(ctx context.Context, in *v1alpha1.GetRequest) (*v1alpha1.GetResponse, error) {
@@ -34,7 +35,7 @@ func (*stateService) Get(ctx context.Context, in *v1alpha1.GetRequest) (*v1alpha
 }
 
 func (*stateService) List(in *v1alpha1.ListRequest, stream v1alpha1.State_ListServer) error {
-	if isUnkept(in.GetType()) {
+	if resources.IsUnkept(in.GetType()) {
 		return status.Error(codes.Unimplemented, simulated.Resource(in.GetType()))
 	}
 
@@ -129,7 +130,7 @@ func (f *Fleet) health(from *boot) []string {
 			continue
 		}
 
-		for _, condition := range other.unmetConditions() {
+		for _, condition := range other.resources.UnmetConditions() {
 			problems = append(problems, fmt.Sprintf("%s: %s: %s", member.Hostname, condition.Name, condition.Reason))
 		}
 	}

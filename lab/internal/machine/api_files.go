@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -473,10 +474,10 @@ func (b *boot) mounts() []*machineapi.MountStat {
 		used["EPHEMERAL"] += folderSize(b.machine.disk.Path(name))
 	}
 
-	for partition, volume := range b.volumes() {
-		if point, ok := points[volume.name]; ok {
+	for partition, volume := range b.resources.Volumes() {
+		if point, ok := points[volume.Name]; ok {
 			stats = append(stats, &machineapi.MountStat{
-				Filesystem: fmt.Sprintf("/dev/%s%d", systemDiskName, partition+4), Size: volume.size, Available: volume.size - min(used[volume.name], volume.size), MountedOn: point,
+				Filesystem: fmt.Sprintf("/dev/%s%d", resources.SystemDiskName, partition+4), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,
 			})
 		}
 	}

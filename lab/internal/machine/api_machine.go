@@ -296,7 +296,7 @@ func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (
 	var labels []string
 
 	for _, partition := range in.SystemPartitionsToWipe {
-		if _, err := b.resources.Get(ctx, block.NewVolumeStatus(block.NamespaceName, partition.Label).Metadata()); err != nil {
+		if _, err := b.resources.State.Get(ctx, block.NewVolumeStatus(block.NamespaceName, partition.Label).Metadata()); err != nil {
 			return nil, fmt.Errorf("failed to get volume status with label %q: %w", partition.Label, err)
 		}
 

@@ -81,18 +81,6 @@ func TestAFolderIsAsLargeAsWhatLiesInIt(t *testing.T) {
 	}
 }
 
-func TestAKindThatNothingFillsIsKnownAsThat(t *testing.T) {
-	if _, err := newResources(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-
-	for kind, wanted := range map[string]bool{"LinkStatuses.net.talos.dev": true, "MachineStatuses.runtime.talos.dev": false, "Members.cluster.talos.dev": false} {
-		if isUnkept(kind) != wanted {
-			t.Errorf("%s: %v", kind, !wanted)
-		}
-	}
-}
-
 func TestOnlyAKernelsOwnFilesAreSaidToBeSimulated(t *testing.T) {
 	if err := missing("stat", "/sys/fs/cgroup"); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), simulated.Mark) {
 		t.Error(err)

@@ -36,7 +36,7 @@ func (b *boot) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfi
 		b.cancelRollback()
 	}
 
-	provider, warnings, err := configuration.Check(ctx, b.resources, in.Data, maintenance)
+	provider, warnings, err := configuration.Check(ctx, b.resources.State, in.Data, maintenance)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}

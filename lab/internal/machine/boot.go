@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cosi-project/runtime/pkg/state"
 	"github.com/google/uuid"
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
@@ -25,6 +24,7 @@ import (
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
 	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
 )
 
@@ -43,7 +43,7 @@ type boot struct {
 	// id is /proc/sys/kernel/random/boot_id.
 	id        string
 	begun     time.Time
-	resources state.State
+	resources *resources.Publisher
 	events    *events.Stream
 	services  *services.Services
 	etcd      *etcd.Service
@@ -80,7 +80,8 @@ func newBoot(m *machine) (*boot, error) {
 		configured: make(chan struct{}),
 	}
 
-	if b.resources, err = newResources(b.Context()); err != nil {
+	kept, err := resources.NewState(b.Context())
+	if err != nil {
 		b.Cut()
 
 		return nil, err
@@ -111,6 +112,11 @@ func newBoot(m *machine) (*boot, error) {
 		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
 		PodLog: b.options().PodLog, LabLog: m.log,
 	})
+
+	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
+		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.talosVersion, Stage: b.currentStage,
+	}}
 
 	return b, nil
 }
@@ -146,7 +152,7 @@ func (b *boot) run() {
 	b.setStage(runtime.MachineStageBooting)
 	b.Go(func() { b.network.WatchCable(filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)) })
 	b.network.ApplyPlatform()
-	b.Go(b.publish)
+	b.Go(b.resources.Run)
 
 	provider, err := b.initialConfig()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"platform.lab/lab/internal/machine/guestnetwork"
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
 )
 
@@ -34,6 +35,8 @@ func testBoot(t *testing.T, hostname string) *boot {
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Now: m.vm, Begun: b.begun, Disk: m.disk, Network: b.network, StaticPods: b.plane.Snapshot, LabLog: b.Log,
 	})
+
+	b.resources = &resources.Publisher{Machine: resources.Machine{Lifetime: b.Lifetime, Active: b.Active}}
 
 	return b
 }

@@ -54,7 +54,7 @@ func (b *boot) startEverything() {
 func (b *boot) announce() {
 	for ; !b.IsStopping(); b.Sleep(time.Second) {
 		if provider := b.Provider(); provider != nil && b.reachable() {
-			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.affiliate())
+			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.resources.Member())
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (m *machine) status() Status {
 			s.VIP = vip.String()
 		}
 
-		for _, condition := range b.unmetConditions() {
+		for _, condition := range b.resources.UnmetConditions() {
 			s.Unmet = append(s.Unmet, fmt.Sprintf("%s: %s", condition.Name, condition.Reason))
 		}
 	}

@@ -1,4 +1,5 @@
-package machine
+// Package resources keeps a machine's COSI resources, which `talosctl get` shows.
+package resources
 
 import (
 	"context"
@@ -45,14 +46,14 @@ var unkept = []meta.ResourceWithRD{
 	&secretsresource.CertSAN{}, &secretsresource.OSRoot{},
 }
 
-// isUnkept says whether a kind, by the type of its resources, is one of unkept.
-func isUnkept(kind resource.Type) bool {
+// IsUnkept says whether a kind, by the type of its resources, is one of unkept.
+func IsUnkept(kind resource.Type) bool {
 	return slices.ContainsFunc(unkept, func(one meta.ResourceWithRD) bool { return one.ResourceDefinition().Type == kind })
 }
 
-// newResources is a machine's COSI state, with the definitions that `talosctl get` asks for. It lives as long
+// NewState is a machine's COSI state, with the definitions that `talosctl get` asks for. It lives as long
 // as the boot: nothing of it survives a power loss.
-func newResources(ctx context.Context) (state.State, error) {
+func NewState(ctx context.Context) (state.State, error) {
 	resources := state.WrapCore(namespaced.NewState(inmem.Build))
 	namespaces, definitions := registry.NewNamespaceRegistry(resources), registry.NewResourceRegistry(resources)
 
@@ -97,28 +98,28 @@ func newResources(ctx context.Context) (state.State, error) {
 }
 
 // put creates a resource or changes the one that is there; nothing happens when it is the same already.
-func put[T resource.Resource](b *boot, wanted T, fill func(T)) {
-	err := safe.StateModify(b.Context(), b.resources, wanted, func(r T) error {
+func put[T resource.Resource](p *Publisher, wanted T, fill func(T)) {
+	err := safe.StateModify(p.Context(), p.State, wanted, func(r T) error {
 		fill(r)
 
 		return nil
 	})
 
-	b.LogError("resource "+wanted.Metadata().ID(), err)
+	p.LogError("resource "+wanted.Metadata().ID(), err)
 }
 
 // keepOnly removes the resources of a kind whose ID is not wanted any more.
-func keepOnly[T resource.Resource](b *boot, kind *resource.Metadata, wanted map[resource.ID]bool) {
-	list, err := safe.StateList[T](b.Context(), b.resources, kind)
+func keepOnly[T resource.Resource](p *Publisher, kind *resource.Metadata, wanted map[resource.ID]bool) {
+	list, err := safe.StateList[T](p.Context(), p.State, kind)
 	if err != nil {
-		b.LogError("resources", err)
+		p.LogError("resources", err)
 
 		return
 	}
 
 	for present := range list.All() {
 		if !wanted[present.Metadata().ID()] {
-			b.LogError("resource", b.resources.Destroy(b.Context(), present.Metadata()))
+			p.LogError("resource", p.State.Destroy(p.Context(), present.Metadata()))
 		}
 	}
 }
