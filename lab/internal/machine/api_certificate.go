@@ -14,7 +14,7 @@ import (
 
 // apiCertificate is the machine API's server certificate. A worker has no CA key: Talos lets the control
 // planes' trustd sign; simulated by taking the key from a control plane that answers.
-func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
+func (b *apiMachine) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
 	security := provider.Machine().Security()
 
 	ca := security.IssuingCA()
@@ -32,14 +32,14 @@ func (b *boot) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertifi
 	}
 
 	return certificates.Issue(ca, certificates.Request{
-		CommonName: b.network.Hostname(), Names: append(names, b.network.Hostname()),
-		Addresses: append(append(addresses, guestnetwork.Loopback), b.network.NodeAddresses()...), Usage: certificates.ForServer,
+		CommonName: b.Network.Hostname(), Names: append(names, b.Network.Hostname()),
+		Addresses: append(append(addresses, guestnetwork.Loopback), b.Network.NodeAddresses()...), Usage: certificates.ForServer,
 	})
 }
 
 // trustd finds the CA of a worker's cluster at a control plane that it can reach and that has the same token.
-func (b *boot) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
-	for _, other := range b.machine.fleet.boots() {
+func (b *apiMachine) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
+	for _, other := range b.All() {
 		provider := other.Provider()
 		if !other.IsControlPlane() || provider.Cluster().ID() != worker.Cluster().ID() {
 			continue

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +27,8 @@ type stateService struct {
 	v1alpha1.UnimplementedStateServer
 }
 
-func (b *boot) stateServer() *cosiserver.State {
-	return cosiserver.NewState(state.WrapCore(state.Filter(b.resources.State, accessPolicy(b.resources.State))))
+func (b *apiMachine) stateServer() *cosiserver.State {
+	return cosiserver.NewState(state.WrapCore(state.Filter(b.Resources.State, accessPolicy(b.Resources.State))))
 }
 
 func (*stateService) Get(ctx context.Context, in *v1alpha1.GetRequest) (*v1alpha1.GetResponse, error) {
@@ -53,7 +54,7 @@ type storageService struct {
 func (*storageService) Disks(ctx context.Context, _ *emptypb.Empty) (*storage.DisksResponse, error) {
 	out := &storage.Disks{}
 
-	for i, size := range at(ctx).hardware.DisksGiB {
+	for i, size := range at(ctx).Hardware.DisksGiB {
 		out.Disks = append(out.Disks, &storage.Disk{
 			DeviceName: "/dev/sd" + string(rune('a'+i)), Size: uint64(size) << 30, //nolint:gosec // a size
 			Model: "Virtual disk", Type: storage.Disk_SSD, SystemDisk: i == 0,
@@ -89,7 +90,7 @@ func (*clusterService) HealthCheck(in *cluster.HealthCheckRequest, stream cluste
 	last := ""
 
 	for {
-		problems := b.machine.fleet.health(b)
+		problems := b.health()
 
 		line := "all machines of the cluster are ready: OK"
 		if len(problems) > 0 {
@@ -119,29 +120,23 @@ func (*clusterService) HealthCheck(in *cluster.HealthCheckRequest, stream cluste
 }
 
 // health are the problems of all machines of a machine's cluster, as that machine sees them.
-func (f *Fleet) health(from *boot) []string {
+func (b *apiMachine) health() []string {
 	var problems []string
 
-	for _, member := range f.discovery.Members(from.Provider().Cluster().ID()) {
-		other := f.bootOf(member.NodeID)
-		if other == nil || !from.canReach(other) {
+	all := b.All()
+
+	for _, member := range b.Discovery.Members(b.Provider().Cluster().ID()) {
+		at := slices.IndexFunc(all, func(other *apiMachine) bool { return other.Hardware.ID == member.NodeID })
+		if at < 0 || !b.canReach(all[at]) {
 			problems = append(problems, member.Hostname+": does not answer")
 
 			continue
 		}
 
-		for _, condition := range other.resources.UnmetConditions() {
+		for _, condition := range all[at].Resources.UnmetConditions() {
 			problems = append(problems, fmt.Sprintf("%s: %s: %s", member.Hostname, condition.Name, condition.Reason))
 		}
 	}
 
 	return problems
-}
-
-func (f *Fleet) bootOf(id string) *boot {
-	if m := f.find(id); m != nil {
-		return m.current()
-	}
-
-	return nil
 }

@@ -25,9 +25,9 @@ func (*machineService) EtcdMemberList(ctx context.Context, in *machineapi.EtcdMe
 		return nil, err
 	}
 
-	connect := b.etcd.Cluster
+	connect := b.Etcd.Cluster
 	if in.QueryLocal {
-		connect = b.etcd.Local
+		connect = b.Etcd.Local
 	}
 
 	client, err := connect()
@@ -61,7 +61,7 @@ func (*machineService) EtcdStatus(ctx context.Context, _ *emptypb.Empty) (*machi
 		return nil, err
 	}
 
-	client, err := b.etcd.Local()
+	client, err := b.Etcd.Local()
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (*machineService) EtcdRemoveMemberByID(ctx context.Context, in *machineapi.
 		return nil, err
 	}
 
-	client, err := b.etcd.Cluster()
+	client, err := b.Etcd.Cluster()
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (*machineService) EtcdLeaveCluster(ctx context.Context, _ *machineapi.EtcdL
 		return nil, err
 	}
 
-	if err := b.etcd.Leave(ctx); err != nil {
+	if err := b.Etcd.Leave(ctx); err != nil {
 		return nil, fmt.Errorf("failed to leave cluster: %w", err)
 	}
 
@@ -126,7 +126,7 @@ func (*machineService) EtcdForfeitLeadership(ctx context.Context, _ *machineapi.
 		return nil, err
 	}
 
-	leader, err := b.etcd.ForfeitLeadership(ctx)
+	leader, err := b.Etcd.ForfeitLeadership(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("failed to forfeit leadership: %w", err)
 	}
@@ -140,7 +140,7 @@ func (*machineService) EtcdSnapshot(_ *machineapi.EtcdSnapshotRequest, stream ma
 		return err
 	}
 
-	client, err := b.etcd.Local()
+	client, err := b.Etcd.Local()
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (*machineService) EtcdSnapshot(_ *machineapi.EtcdSnapshotRequest, stream ma
 // EtcdRecover takes a snapshot for a bootstrap that recovers from it.
 func (*machineService) EtcdRecover(stream machineapi.MachineService_EtcdRecoverServer) error {
 	b := at(stream.Context())
-	if !b.services.IsUp("cri") {
+	if !b.Services.IsUp("cri") {
 		return status.Error(codes.FailedPrecondition, "etcd service is not ready for recovery yet")
 	}
 
@@ -181,7 +181,7 @@ func (*machineService) EtcdRecover(stream machineapi.MachineService_EtcdRecoverS
 		return err
 	}
 
-	path := b.machine.disk.Path(disk.RecoveryFile)
+	path := b.Disk.Path(disk.RecoveryFile)
 
 	if err := receiveFile(stream, path); err != nil {
 		return errors.Join(err, os.RemoveAll(path))
@@ -217,7 +217,7 @@ func (*machineService) EtcdAlarmList(ctx context.Context, _ *emptypb.Empty) (*ma
 		return nil, err
 	}
 
-	client, err := b.etcd.Local()
+	client, err := b.Etcd.Local()
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func localEtcd(ctx context.Context, call string, do func(context.Context, *clien
 		return err
 	}
 
-	client, err := b.etcd.Local()
+	client, err := b.Etcd.Local()
 	if err != nil {
 		return err
 	}

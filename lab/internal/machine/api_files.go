@@ -44,16 +44,16 @@ type file struct {
 // files are what `talosctl ls`, `read`, `copy` and `usage` see. Simulated: a machine has no file system of its own. These
 // are the parts of one that the lab knows to be true: configuration, sysctls, logs, etcd's data, certificates.
 type files struct {
-	boot *boot
+	boot *apiMachine
 	all  map[string]file
 }
 
-func (b *boot) files() *files {
+func (b *apiMachine) files() *files {
 	f := &files{boot: b, all: map[string]file{}}
-	f.folder("/", b.begun)
+	f.folder("/", b.Begun)
 
 	for _, name := range []string{"/dev", "/etc", "/proc", "/run", "/sys", "/system", "/tmp", "/usr", "/var"} {
-		f.folder(name, b.begun)
+		f.folder(name, b.Begun)
 	}
 
 	f.system()
@@ -64,7 +64,7 @@ func (b *boot) files() *files {
 		"/var/log": disk.LogsFolder, "/var/lib/etcd": disk.EtcdFolder, "/var/lib/kubelet/pki": disk.KubeletFolder,
 		"/system/secrets": disk.SecretsFolder, "/system/config/kubernetes": disk.PodsFolder,
 	} {
-		f.tree(target, b.machine.disk.Path(folder))
+		f.tree(target, b.Disk.Path(folder))
 	}
 
 	return f
@@ -73,42 +73,42 @@ func (b *boot) files() *files {
 // system are the files that Talos makes from its own state.
 func (f *files) system() {
 	b := f.boot
-	version := b.talosVersion()
+	version := b.System.TalosVersion()
 	f.text("/etc/os-release", fmt.Sprintf("NAME=\"Talos\"\nID=talos\nVERSION_ID=%s\nPRETTY_NAME=\"Talos (%s)\"\n", version, version))
 
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
-	if address := b.network.Address(); address.IsValid() {
-		hosts += fmt.Sprintf("%s %s\n", address, b.network.Hostname())
+	if address := b.Network.Address(); address.IsValid() {
+		hosts += fmt.Sprintf("%s %s\n", address, b.Network.Hostname())
 	}
 
 	f.text("/etc/hosts", hosts)
 
 	var resolvers strings.Builder
 
-	if b.network.Platform != nil {
-		for _, address := range b.network.Resolvers() {
+	if b.Network.Platform != nil {
+		for _, address := range b.Network.Resolvers() {
 			fmt.Fprintf(&resolvers, "nameserver %s\n", address)
 		}
 	}
 
 	f.text("/etc/resolv.conf", resolvers.String())
 
-	if _, err := os.Stat(b.machine.disk.Path(disk.ConfigFile)); err == nil {
-		f.disk("/system/state/"+disk.ConfigFile, b.machine.disk.Path(disk.ConfigFile))
+	if _, err := os.Stat(b.Disk.Path(disk.ConfigFile)); err == nil {
+		f.disk("/system/state/"+disk.ConfigFile, b.Disk.Path(disk.ConfigFile))
 	}
 
-	for i := range b.hardware.DisksGiB {
+	for i := range b.Hardware.DisksGiB {
 		name := "/dev/sd" + string(rune('a'+i))
-		f.add(file{path: name, mode: fs.ModeDevice | 0o660, modified: b.begun})
+		f.add(file{path: name, mode: fs.ModeDevice | 0o660, modified: b.Begun})
 	}
 }
 
 // processes are the parts of /proc that are true of the machine; the kernel itself is the lab's.
 func (f *files) processes() {
 	b := f.boot
-	f.text(bootIDPath, b.id+"\n")
-	f.text("/proc/sys/kernel/hostname", b.network.Hostname()+"\n")
-	f.text("/proc/uptime", fmt.Sprintf("%.2f 0.00\n", time.Since(b.begun).Seconds()))
+	f.text(bootIDPath, b.BootID+"\n")
+	f.text("/proc/sys/kernel/hostname", b.Network.Hostname()+"\n")
+	f.text("/proc/uptime", fmt.Sprintf("%.2f 0.00\n", time.Since(b.Begun).Seconds()))
 
 	memory := b.memory()
 	f.text("/proc/meminfo", fmt.Sprintf("MemTotal: %14d kB\nMemFree: %15d kB\nMemAvailable: %10d kB\n", memory.Memtotal, memory.Memfree, memory.Memavailable))
@@ -121,8 +121,8 @@ func (f *files) processes() {
 	f.text("/proc/mounts", mounts.String())
 
 	for _, name := range []string{"arp", "dev", "route", "tcp", "udp"} {
-		f.add(file{path: "/proc/net/" + name, mode: 0o444, modified: b.begun, read: func() (data []byte, err error) {
-			err = b.network.Do(func() error {
+		f.add(file{path: "/proc/net/" + name, mode: 0o444, modified: b.Begun, read: func() (data []byte, err error) {
+			err = b.Network.Do(func() error {
 				data, err = os.ReadFile("/proc/thread-self/net/" + name)
 
 				return err
@@ -157,7 +157,7 @@ func (f *files) configured() {
 	for _, one := range written {
 		content := one.Content()
 		f.add(file{
-			path: path.Clean("/" + one.Path()), mode: one.Permissions(), size: int64(len(content)), modified: f.boot.begun,
+			path: path.Clean("/" + one.Path()), mode: one.Permissions(), size: int64(len(content)), modified: f.boot.Begun,
 			read: func() ([]byte, error) { return []byte(content), nil },
 		})
 	}
@@ -178,7 +178,7 @@ func (f *files) folder(name string, modified time.Time) {
 }
 
 func (f *files) text(name, content string) {
-	f.add(file{path: name, mode: 0o444, size: int64(len(content)), modified: f.boot.begun, read: func() ([]byte, error) { return []byte(content), nil }})
+	f.add(file{path: name, mode: 0o444, size: int64(len(content)), modified: f.boot.Begun, read: func() ([]byte, error) { return []byte(content), nil }})
 }
 
 // disk shows a file or folder of the machine's disk under another name.
@@ -454,7 +454,7 @@ func sized(found []file) []file {
 }
 
 // mounts are the file systems that Talos makes of its partitions; their sizes are those of the simulated disk.
-func (b *boot) mounts() []*machineapi.MountStat {
+func (b *apiMachine) mounts() []*machineapi.MountStat {
 	stats := []*machineapi.MountStat{{Filesystem: "rootfs", MountedOn: "/"}}
 
 	for _, name := range []string{"proc", "sysfs", "devtmpfs", "tmpfs"} {
@@ -471,10 +471,10 @@ func (b *boot) mounts() []*machineapi.MountStat {
 	used := map[string]uint64{}
 
 	for _, name := range append(disk.Ephemeral, disk.LogsFolder) {
-		used["EPHEMERAL"] += folderSize(b.machine.disk.Path(name))
+		used["EPHEMERAL"] += folderSize(b.Disk.Path(name))
 	}
 
-	for partition, volume := range b.resources.Volumes() {
+	for partition, volume := range b.Resources.Volumes() {
 		if point, ok := points[volume.Name]; ok {
 			stats = append(stats, &machineapi.MountStat{
 				Filesystem: fmt.Sprintf("/dev/%s%d", resources.SystemDiskName, partition+4), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,

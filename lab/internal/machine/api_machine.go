@@ -49,7 +49,7 @@ func (*machineService) ApplyConfiguration(ctx context.Context, in *machineapi.Ap
 func (*machineService) Version(ctx context.Context, _ *emptypb.Empty) (*machineapi.VersionResponse, error) {
 	b := at(ctx)
 	message := &machineapi.Version{
-		Version:  &machineapi.VersionInfo{Tag: b.talosVersion(), Sha: "simulated", Os: "linux", Arch: "amd64"},
+		Version:  &machineapi.VersionInfo{Tag: b.System.TalosVersion(), Sha: "simulated", Os: "linux", Arch: "amd64"},
 		Platform: &machineapi.PlatformInfo{Name: "vmware", Mode: configuration.VMwareMode{}.String()},
 	}
 
@@ -63,7 +63,7 @@ func (*machineService) Version(ctx context.Context, _ *emptypb.Empty) (*machinea
 // Bootstrap begins the etcd cluster on this machine.
 func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRequest) (*machineapi.BootstrapResponse, error) {
 	b := at(ctx)
-	if !b.services.IsUp("cri") {
+	if !b.Services.IsUp("cri") {
 		return nil, status.Error(codes.FailedPrecondition, "bootstrap is not available yet")
 	}
 
@@ -71,11 +71,11 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 		return nil, err
 	}
 
-	if b.etcd.HasData() {
+	if b.Etcd.HasData() {
 		return nil, status.Error(codes.AlreadyExists, "etcd data directory is not empty")
 	}
 
-	if err := b.etcd.Bootstrap(etcd.BootstrapRequest{Recover: in.RecoverEtcd, SkipHashCheck: in.RecoverSkipHashCheck}); err != nil {
+	if err := b.Etcd.Bootstrap(etcd.BootstrapRequest{Recover: in.RecoverEtcd, SkipHashCheck: in.RecoverSkipHashCheck}); err != nil {
 		return nil, err
 	}
 
@@ -83,7 +83,7 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 }
 
 // needControlPlane refuses a call on a worker, in Talos' words.
-func (b *boot) needControlPlane(call string) error {
+func (b *apiMachine) needControlPlane(call string) error {
 	if b.Provider() == nil {
 		return status.Error(codes.FailedPrecondition, "the machine has no configuration")
 	}
@@ -143,7 +143,7 @@ func tarball(name string, data []byte) ([]byte, error) {
 
 func (*machineService) ServiceList(ctx context.Context, _ *emptypb.Empty) (*machineapi.ServiceListResponse, error) {
 	list := &machineapi.ServiceList{}
-	for _, entry := range at(ctx).services.Snapshot() {
+	for _, entry := range at(ctx).Services.Snapshot() {
 		list.Services = append(list.Services, entry.Proto())
 	}
 
@@ -155,12 +155,12 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 	b := at(ctx)
 
 	switch {
-	case b.services.State(in.Id) == "":
+	case b.Services.State(in.Id) == "":
 		return nil, fmt.Errorf("service %q not defined", in.Id)
-	case in.Id == "etcd" && b.etcd.Running() != nil:
-		b.etcd.Running().Restart()
+	case in.Id == "etcd" && b.Etcd.Running() != nil:
+		b.Etcd.Running().Restart()
 	case in.Id == "kubelet":
-		b.node.Restart()
+		b.Kubelet.Restart()
 	default:
 		return nil, fmt.Errorf("service %q doesn't support restart operation via API", in.Id)
 	}
@@ -169,7 +169,7 @@ func (*machineService) ServiceRestart(ctx context.Context, in *machineapi.Servic
 }
 
 func (*machineService) Hostname(ctx context.Context, _ *emptypb.Empty) (*machineapi.HostnameResponse, error) {
-	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).network.Hostname()}}}, nil
+	return &machineapi.HostnameResponse{Messages: []*machineapi.Hostname{{Hostname: at(ctx).Network.Hostname()}}}, nil
 }
 
 func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.MachineService_EventsServer) error {
@@ -180,7 +180,7 @@ func (*machineService) Events(in *machineapi.EventsRequest, stream machineapi.Ma
 		return err
 	}
 
-	watcher, stop := b.events.Watch(int(in.TailEvents))
+	watcher, stop := b.Events.Watch(int(in.TailEvents))
 	defer stop()
 
 	for {
@@ -244,10 +244,10 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 }
 
 // logFile finds the log of a service, or of a container "namespace/pod:container:hash".
-func (b *boot) logFile(id string) (string, error) {
+func (b *apiMachine) logFile(id string) (string, error) {
 	for _, name := range append([]string{controlplane.APIServer, controlplane.ControllerManager, controlplane.Scheduler}, logs.Shipped...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
-			return b.machine.disk.Log(name), nil
+			return b.Disk.Log(name), nil
 		}
 	}
 
@@ -262,7 +262,7 @@ func (b *boot) logFile(id string) (string, error) {
 var playedServices = []string{"apid", "auditd", "containerd", "cri", "dashboard", "syslogd", "trustd", "udevd"}
 
 func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*machineapi.LogsContainersResponse, error) {
-	files, err := filepath.Glob(at(ctx).machine.disk.Path(disk.LogsFolder, "*.log"))
+	files, err := filepath.Glob(at(ctx).Disk.Path(disk.LogsFolder, "*.log"))
 	if err != nil {
 		return nil, err
 	}
@@ -277,14 +277,14 @@ func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*m
 
 func (*machineService) Reboot(ctx context.Context, _ *machineapi.RebootRequest) (*machineapi.RebootResponse, error) {
 	actor := uuid.NewString()
-	at(ctx).reboot(actor)
+	at(ctx).System.Reboot(actor)
 
 	return &machineapi.RebootResponse{Messages: []*machineapi.Reboot{{ActorId: actor}}}, nil
 }
 
 func (*machineService) Shutdown(ctx context.Context, _ *machineapi.ShutdownRequest) (*machineapi.ShutdownResponse, error) {
 	actor := uuid.NewString()
-	at(ctx).shutdown(actor)
+	at(ctx).System.Shutdown(actor)
 
 	return &machineapi.ShutdownResponse{Messages: []*machineapi.Shutdown{{ActorId: actor}}}, nil
 }
@@ -296,7 +296,7 @@ func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (
 	var labels []string
 
 	for _, partition := range in.SystemPartitionsToWipe {
-		if _, err := b.resources.State.Get(ctx, block.NewVolumeStatus(block.NamespaceName, partition.Label).Metadata()); err != nil {
+		if _, err := b.Resources.State.Get(ctx, block.NewVolumeStatus(block.NamespaceName, partition.Label).Metadata()); err != nil {
 			return nil, fmt.Errorf("failed to get volume status with label %q: %w", partition.Label, err)
 		}
 
@@ -306,7 +306,7 @@ func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (
 	}
 
 	actor := uuid.NewString()
-	b.reset(actor, in.Graceful, in.Reboot, labels)
+	b.System.Reset(actor, in.Graceful, in.Reboot, labels)
 
 	return &machineapi.ResetResponse{Messages: []*machineapi.Reset{{ActorId: actor}}}, nil
 }
@@ -321,7 +321,7 @@ func (*machineService) Upgrade(ctx context.Context, in *machineapi.UpgradeReques
 	}
 
 	actor := uuid.NewString()
-	b.upgrade(actor, version, in.Stage)
+	b.System.Upgrade(actor, version, in.Stage)
 
 	return &machineapi.UpgradeResponse{Messages: []*machineapi.Upgrade{{Ack: "Upgrade request received", ActorId: actor}}}, nil
 }
@@ -329,15 +329,12 @@ func (*machineService) Upgrade(ctx context.Context, in *machineapi.UpgradeReques
 func (*machineService) Rollback(ctx context.Context, _ *machineapi.RollbackRequest) (*machineapi.RollbackResponse, error) {
 	b := at(ctx)
 
-	b.mu.Lock()
-	previous := b.meta.Previous
-	b.mu.Unlock()
-
+	previous := b.System.Previous()
 	if previous == "" {
 		return nil, errors.New("no previous installation to roll back to")
 	}
 
-	b.upgrade("", previous, true)
+	b.System.Upgrade("", previous, true)
 
 	return &machineapi.RollbackResponse{Messages: []*machineapi.Rollback{{}}}, nil
 }

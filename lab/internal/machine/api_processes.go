@@ -47,21 +47,21 @@ func (c containerOf) id() string {
 }
 
 // containers are those of a containerd namespace: Talos' own services, or Kubernetes' pods.
-func (b *boot) containers(namespace string) []containerOf {
+func (b *apiMachine) containers(namespace string) []containerOf {
 	if namespace == constants.SystemContainerdNamespace {
 		return b.systemContainers()
 	}
 
 	real := map[string]controlplane.StaticPod{}
-	for _, pod := range b.plane.Snapshot() {
-		real[pod.Name+"-"+b.network.Hostname()] = pod
+	for _, pod := range b.ControlPlane.Snapshot() {
+		real[pod.Name+"-"+b.Network.Hostname()] = pod
 	}
 
-	used := b.node.Used()
+	used := b.Kubelet.Used()
 
 	var list []containerOf
 
-	for _, pod := range b.node.PodsNow() {
+	for _, pod := range b.Kubelet.PodsNow() {
 		name := pod.Namespace + "/" + pod.Name
 		list = append(list, containerOf{pod: name, image: "pause", status: "SANDBOX_READY"})
 
@@ -95,17 +95,17 @@ func containerStatus(status corev1.ContainerStatus) string {
 }
 
 // systemContainers are Talos' services that run in containers. etcd is real, the others are played.
-func (b *boot) systemContainers() []containerOf {
+func (b *apiMachine) systemContainers() []containerOf {
 	var list []containerOf
 
-	for _, entry := range b.services.Snapshot() {
+	for _, entry := range b.Services.Snapshot() {
 		if entry.State != services.StateRunning || !slices.Contains([]string{"apid", "etcd", "kubelet", "trustd"}, entry.ID) {
 			continue
 		}
 
 		one := containerOf{name: entry.ID, image: playedNote, status: "RUNNING"}
 
-		if running := b.etcd.Running(); entry.ID == "etcd" && running != nil {
+		if running := b.Etcd.Running(); entry.ID == "etcd" && running != nil {
 			one.pid, one.image = running.PID(), "etcd"
 			one.seconds, one.bytes = process.Seconds(one.pid), float64(process.ResidentKiB(one.pid))*1024
 		}
@@ -152,14 +152,14 @@ func (*machineService) Stats(ctx context.Context, in *machineapi.StatsRequest) (
 }
 
 // pids are the real processes of the machine: etcd and the control plane.
-func (b *boot) pids() []int {
+func (b *apiMachine) pids() []int {
 	var list []int
 
-	if process := b.etcd.Running(); process != nil {
+	if process := b.Etcd.Running(); process != nil {
 		list = append(list, process.PID())
 	}
 
-	for _, pod := range b.plane.Snapshot() {
+	for _, pod := range b.ControlPlane.Snapshot() {
 		list = append(list, pod.Process.PID())
 	}
 
@@ -215,9 +215,9 @@ func processInfo(pid int) (*machineapi.ProcessInfo, error) {
 }
 
 // memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' played use, and the system's.
-func (b *boot) memory() *machineapi.MemInfo {
-	total := uint64(b.machine.vm().MemoryMiB) << 10 //nolint:gosec // a size
-	used := min(total, uint64(b.node.MemoryUsed()/1024))
+func (b *apiMachine) memory() *machineapi.MemInfo {
+	total := uint64(b.Now().MemoryMiB) << 10 //nolint:gosec // a size
+	used := min(total, uint64(b.Kubelet.MemoryUsed()/1024))
 
 	return &machineapi.MemInfo{Memtotal: total, Memfree: total - used, Memavailable: total - used}
 }
@@ -227,10 +227,10 @@ func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineap
 }
 
 // images are those that the machine's pods use, and of Talos' services.
-func (b *boot) images() []string {
+func (b *apiMachine) images() []string {
 	var list []string
 
-	for _, pod := range b.node.PodsNow() {
+	for _, pod := range b.Kubelet.PodsNow() {
 		for _, container := range pod.Spec.Containers {
 			list = append(list, container.Image)
 		}
@@ -250,7 +250,7 @@ func (*imageService) List(_ *machineapi.ImageServiceListRequest, stream machinea
 	b := at(stream.Context())
 
 	for _, name := range b.images() {
-		if err := stream.Send(&machineapi.ImageServiceListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.begun)}); err != nil {
+		if err := stream.Send(&machineapi.ImageServiceListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.Begun)}); err != nil {
 			return err
 		}
 	}
@@ -262,7 +262,7 @@ func (*machineService) ImageList(_ *machineapi.ImageListRequest, stream machinea
 	b := at(stream.Context())
 
 	for _, name := range b.images() {
-		if err := stream.Send(&machineapi.ImageListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.begun)}); err != nil {
+		if err := stream.Send(&machineapi.ImageListResponse{Name: name, Digest: "simulated", CreatedAt: timestamppb.New(b.Begun)}); err != nil {
 			return err
 		}
 	}
@@ -285,12 +285,12 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 	}
 
 	if !in.Tail {
-		if err := send("[lab] a simulated machine: no kernel of its own, only what Talos wrote since its boot", b.begun.UTC()); err != nil {
+		if err := send("[lab] a simulated machine: no kernel of its own, only what Talos wrote since its boot", b.Begun.UTC()); err != nil {
 			return err
 		}
 	}
 
-	log := &logs.Tail{Path: b.machine.disk.Log("machined")}
+	log := &logs.Tail{Path: b.Disk.Log("machined")}
 	if in.Tail {
 		log = logs.NewTail(log.Path)
 	}
@@ -300,7 +300,7 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 
 		for _, line := range lines {
 			parsed := logs.Parse(line, time.Now().UTC())
-			if parsed.At.Before(b.begun) {
+			if parsed.At.Before(b.Begun) {
 				continue // an earlier boot's
 			}
 

@@ -36,7 +36,7 @@ const apiPort = constants.ApidPort
 
 // apiServer is apid and machined in one: the machine API on every address of the machine.
 type apiServer struct {
-	boot        *boot
+	boot        *apiMachine
 	server      *grpc.Server
 	maintenance bool
 
@@ -47,10 +47,10 @@ type apiServer struct {
 
 // serve opens the machine API, in place of the one that is open: self-signed and for everybody in maintenance
 // mode, with mutual TLS under the configuration's CA afterwards.
-func (b *boot) serve() {
+func (b *apiMachine) serve() {
 	b.mu.Lock()
-	old := b.api
-	b.api = nil
+	old := b.server
+	b.server = nil
 	b.mu.Unlock()
 
 	if old != nil {
@@ -84,7 +84,7 @@ func (b *boot) serve() {
 	}
 
 	b.mu.Lock()
-	b.api = api
+	b.server = api
 	b.mu.Unlock()
 
 	b.Go(func() { _ = api.server.Serve(listener) })
@@ -95,9 +95,9 @@ func (b *boot) serve() {
 }
 
 // listen waits for the port while the server before gives it back.
-func (b *boot) listen() (net.Listener, error) {
+func (b *apiMachine) listen() (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
-		listener, err := b.network.Listen("tcp", ":"+strconv.Itoa(apiPort))
+		listener, err := b.Network.Listen("tcp", ":"+strconv.Itoa(apiPort))
 		if err == nil || attempt == 20 || !b.Sleep(100*time.Millisecond) {
 			return listener, err
 		}
@@ -133,7 +133,7 @@ func (a *apiServer) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // maintenanceTLS is a self-signed certificate.
-func (b *boot) maintenanceTLS() (*tls.Config, error) {
+func (b *apiMachine) maintenanceTLS() (*tls.Config, error) {
 	ca, err := x509.NewSelfSignedCertificateAuthority(x509.ECDSA(true))
 	if err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (b *boot) maintenanceTLS() (*tls.Config, error) {
 
 	pair, err := certificates.Issue(x509.NewCertificateAndKeyFromCertificateAuthority(ca), certificates.Request{
 		CommonName: "maintenance-service.talos.dev", Names: []string{"maintenance-service.talos.dev"},
-		Addresses: append(b.network.NodeAddresses(), guestnetwork.Loopback), Usage: certificates.ForServer,
+		Addresses: append(b.Network.NodeAddresses(), guestnetwork.Loopback), Usage: certificates.ForServer,
 	})
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (b *boot) maintenanceTLS() (*tls.Config, error) {
 }
 
 // mutualTLS lets only certificates of the configuration's CAs in.
-func (b *boot) mutualTLS(provider config.Provider) (*tls.Config, error) {
+func (b *apiMachine) mutualTLS(provider config.Provider) (*tls.Config, error) {
 	pair, err := b.apiCertificate(provider)
 	if err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func serverTLS(pair *x509.PEMEncodedCertificateAndKey) (*tls.Config, error) {
 // targetKey holds the machine that a call is for.
 type targetKey struct{}
 
-func at(ctx context.Context) *boot {
-	b, _ := ctx.Value(targetKey{}).(*boot)
+func at(ctx context.Context) *apiMachine {
+	b, _ := ctx.Value(targetKey{}).(*apiMachine)
 
 	return b
 }
@@ -215,13 +215,13 @@ func (a *apiServer) targets(ctx context.Context) (names []string, multi bool) {
 }
 
 // resolve finds a machine by address or host name and makes sure that it answers under the same CA.
-func (a *apiServer) resolve(name string) (*boot, error) {
+func (a *apiServer) resolve(name string) (*apiMachine, error) {
 	if name == "" {
 		return a.boot, nil
 	}
 
-	for _, other := range a.boot.machine.fleet.boots() {
-		if other.network.Hostname() != name && !other.network.HasAddress(name) {
+	for _, other := range a.boot.All() {
+		if other.Network.Hostname() != name && !other.Network.HasAddress(name) {
 			continue
 		}
 

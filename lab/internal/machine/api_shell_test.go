@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -30,13 +31,13 @@ func TestAMethodThatNobodyWroteSaysSo(t *testing.T) {
 }
 
 func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
-	b := testBoot(t, "node01")
-	b.id = "the-boot"
-	b.hardware = Hardware{Name: "node01", MemoryMiB: 1024, DisksGiB: []int{10, 20}}
-	b.machine.hardware = Hardware{Name: "node01", MemoryMiB: 2048} // it has grown while it runs
+	b := testMachine(t, "node01")
+	b.BootID = "the-boot"
+	b.Hardware = hardware.VM{Name: "node01", MemoryMiB: 1024, DisksGiB: []int{10, 20}}
+	b.Now = func() hardware.VM { return hardware.VM{Name: "node01", MemoryMiB: 2048} } // it has grown while it runs
 
 	for name, content := range map[string]string{disk.EtcdFolder + "/member/wal": "12345", disk.LogsFolder + "/machined.log": "{}\n"} {
-		if err := disk.WriteFile(b.machine.disk.Path(name), []byte(content)); err != nil {
+		if err := disk.WriteFile(b.Disk.Path(name), []byte(content)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -65,8 +66,8 @@ func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
 }
 
 func TestAFolderIsAsLargeAsWhatLiesInIt(t *testing.T) {
-	b := testBoot(t, "node01")
-	if err := disk.WriteFile(b.machine.disk.Path(disk.EtcdFolder, "member", "wal"), make([]byte, 100)); err != nil {
+	b := testMachine(t, "node01")
+	if err := disk.WriteFile(b.Disk.Path(disk.EtcdFolder, "member", "wal"), make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
 

@@ -45,12 +45,12 @@ func (*machineService) SystemStat(ctx context.Context, _ *emptypb.Empty) (*machi
 
 	b := at(ctx)
 	out := &machineapi.SystemStat{
-		BootTime: uint64(b.begun.Unix()), CpuTotal: cpuStat(stat.CPUTotal), IrqTotal: stat.IRQTotal, ContextSwitches: stat.ContextSwitches, //nolint:gosec // a time
+		BootTime: uint64(b.Begun.Unix()), CpuTotal: cpuStat(stat.CPUTotal), IrqTotal: stat.IRQTotal, ContextSwitches: stat.ContextSwitches, //nolint:gosec // a time
 		ProcessCreated: stat.ProcessCreated, ProcessRunning: stat.ProcessesRunning, ProcessBlocked: stat.ProcessesBlocked,
 		SoftIrqTotal: stat.SoftIRQTotal, SoftIrq: &machineapi.SoftIRQStat{},
 	}
 
-	for i := range b.hardware.CPUs {
+	for i := range b.Hardware.CPUs {
 		out.Cpu = append(out.Cpu, cpuStat(stat.CPU[int64(i%max(1, len(stat.CPU)))]))
 	}
 
@@ -71,7 +71,7 @@ func (*machineService) CPUFreqStats(context.Context, *emptypb.Empty) (*machineap
 
 func (*machineService) CPUInfo(ctx context.Context, _ *emptypb.Empty) (*machineapi.CPUInfoResponse, error) {
 	out := &machineapi.CPUsInfo{}
-	for i := range at(ctx).hardware.CPUs {
+	for i := range at(ctx).Hardware.CPUs {
 		out.CpuInfo = append(out.CpuInfo, &machineapi.CPUInfo{
 			Processor: uint32(i), VendorId: "simulated", ModelName: "simulated", CpuCores: 1, Siblings: 1, CoreId: "0", PhysicalId: fmt.Sprint(i), //nolint:gosec // a small number
 		})
@@ -83,7 +83,7 @@ func (*machineService) CPUInfo(ctx context.Context, _ *emptypb.Empty) (*machinea
 // DiskStats names the disks. Their counters stay zero: nothing counts what is read and written.
 func (*machineService) DiskStats(ctx context.Context, _ *emptypb.Empty) (*machineapi.DiskStatsResponse, error) {
 	out := &machineapi.DiskStats{Total: &machineapi.DiskStat{}}
-	for i := range at(ctx).hardware.DisksGiB {
+	for i := range at(ctx).Hardware.DisksGiB {
 		out.Devices = append(out.Devices, &machineapi.DiskStat{Name: "sd" + string(rune('a'+i))})
 	}
 
@@ -91,8 +91,8 @@ func (*machineService) DiskStats(ctx context.Context, _ *emptypb.Empty) (*machin
 }
 
 // inside reads /proc of the machine's own network namespace.
-func (b *boot) inside(read func(procfs.FS) error) error {
-	return b.network.Do(func() error {
+func (b *apiMachine) inside(read func(procfs.FS) error) error {
+	return b.Network.Do(func() error {
 		own, err := procfs.NewFS("/proc/thread-self")
 		if err != nil {
 			return err
@@ -221,7 +221,7 @@ func filtered(filter machineapi.NetstatRequest_Filter, line socket) bool {
 }
 
 // socketOwners are the processes behind sockets, by the socket's number: "socket:[1234]" in /proc/PID/fd.
-func (b *boot) socketOwners() map[string]*machineapi.ConnectRecord_Process {
+func (b *apiMachine) socketOwners() map[string]*machineapi.ConnectRecord_Process {
 	owners := map[string]*machineapi.ConnectRecord_Process{}
 
 	for _, pid := range append(b.pids(), os.Getpid()) {

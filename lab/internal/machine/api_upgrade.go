@@ -16,8 +16,8 @@ import (
 
 // checkUpgrade reads the version from an installer image and refuses an upgrade that etcd could not bear:
 // Talos checks that all members are healthy, unless forced.
-func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
-	if !b.installed() {
+func (b *apiMachine) checkUpgrade(image string, forced bool) (string, error) {
+	if !b.System.Installed() {
 		return "", status.Error(codes.FailedPrecondition, "Talos is not installed")
 	}
 
@@ -33,7 +33,7 @@ func (b *boot) checkUpgrade(image string, forced bool) (string, error) {
 	ctx, cancel := context.WithTimeout(b.Context(), etcd.MemberTimeout)
 	defer cancel()
 
-	if err := b.etcd.ValidateForUpgrade(ctx); err != nil {
+	if err := b.Etcd.ValidateForUpgrade(ctx); err != nil {
 		return "", fmt.Errorf("error validating etcd for upgrade: %w", err)
 	}
 
@@ -62,27 +62,15 @@ func (*lifecycleService) Upgrade(in *machineapi.LifecycleServiceUpgradeRequest, 
 		return err
 	}
 
-	if !b.Sleep(min(b.options().InstallDelay, time.Minute)) {
+	if !b.Sleep(min(b.InstallDelay, time.Minute)) {
 		return status.Error(codes.Unavailable, "the machine lost its power")
 	}
 
-	if err := b.machine.stageVersion(version); err != nil {
+	if err := b.System.StageVersion(version); err != nil {
 		return err
 	}
 
 	return stream.Send(&machineapi.LifecycleServiceUpgradeResponse{Progress: &machineapi.LifecycleServiceInstallProgress{
 		Response: &machineapi.LifecycleServiceInstallProgress_ExitCode{ExitCode: 0},
 	}})
-}
-
-// stageVersion writes the version that the next boot runs; the running one stays what it is.
-func (m *machine) stageVersion(version string) error {
-	stored, err := m.installation()
-	if err != nil {
-		return err
-	}
-
-	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
-
-	return m.disk.SaveInstallation(stored)
 }

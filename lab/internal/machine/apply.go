@@ -16,13 +16,13 @@ import (
 )
 
 // applyConfiguration follows Talos 1.13.9's Server.ApplyConfiguration: same checks, modes and messages.
-func (b *boot) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfigurationRequest, roles role.Set) (*machineapi.ApplyConfiguration, error) {
+func (b *apiMachine) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfigurationRequest, roles role.Set) (*machineapi.ApplyConfiguration, error) {
 	if !b.applying.TryLock() {
 		return nil, status.Error(codes.FailedPrecondition, "another apply configuration is already in progress")
 	}
 	defer b.applying.Unlock()
 
-	if b.isRebooting() {
+	if b.System.IsRebooting() {
 		return nil, status.Error(codes.FailedPrecondition,
 			"configuration was already applied and node is rebooting, cannot apply more configuration changes until next reboot")
 	}
@@ -36,7 +36,7 @@ func (b *boot) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfi
 		b.cancelRollback()
 	}
 
-	provider, warnings, err := configuration.Check(ctx, b.resources.State, in.Data, maintenance)
+	provider, warnings, err := configuration.Check(ctx, b.Resources.State, in.Data, maintenance)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -77,15 +77,15 @@ func (b *boot) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfi
 }
 
 // commit persists and activates a configuration as the mode says.
-func (b *boot) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider config.Provider, timeout time.Duration) error {
+func (b *apiMachine) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider config.Provider, timeout time.Duration) error {
 	if mode == machineapi.ApplyConfigurationRequest_TRY {
 		b.rollbackAfter(timeout)
-		b.activate(provider)
+		b.System.Activate(provider)
 
 		return nil
 	}
 
-	if err := b.machine.disk.SaveConfig(provider); err != nil {
+	if err := b.Disk.SaveConfig(provider); err != nil {
 		return err
 	}
 
@@ -93,26 +93,19 @@ func (b *boot) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider c
 	case machineapi.ApplyConfigurationRequest_NO_REBOOT:
 		// The first configuration ends maintenance mode; let the answer leave first.
 		if b.InMaintenance() {
-			time.AfterFunc(replyTime, func() { b.activate(provider) })
+			time.AfterFunc(replyTime, func() { b.System.Activate(provider) })
 		} else {
-			b.activate(provider)
+			b.System.Activate(provider)
 		}
 	case machineapi.ApplyConfigurationRequest_REBOOT:
-		b.reboot("")
+		b.System.Reboot("")
 	}
 
 	return nil
 }
 
-func (b *boot) isRebooting() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	return b.rebooting
-}
-
 // rollbackAfter returns to the present configuration when a tried one is not confirmed in time.
-func (b *boot) rollbackAfter(timeout time.Duration) {
+func (b *apiMachine) rollbackAfter(timeout time.Duration) {
 	before := b.Provider()
 
 	b.cancelRollback()
@@ -121,11 +114,11 @@ func (b *boot) rollbackAfter(timeout time.Duration) {
 
 	b.rollback = time.AfterFunc(timeout, func() {
 		b.Log.Info("rolling back the configuration")
-		b.activate(before)
+		b.System.Activate(before)
 	})
 }
 
-func (b *boot) cancelRollback() {
+func (b *apiMachine) cancelRollback() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 

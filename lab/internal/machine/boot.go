@@ -44,6 +44,7 @@ type boot struct {
 	id        string
 	begun     time.Time
 	resources *resources.Publisher
+	api       *apiMachine
 	events    *events.Stream
 	services  *services.Services
 	etcd      *etcd.Service
@@ -53,14 +54,10 @@ type boot struct {
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
 
-	applying sync.Mutex
-
 	mu        sync.Mutex
 	meta      disk.Installation
 	stage     runtime.MachineStage
 	rebooting bool
-	rollback  *time.Timer
-	api       *apiServer
 }
 
 func newBoot(m *machine) (*boot, error) {
@@ -108,15 +105,21 @@ func newBoot(m *machine) (*boot, error) {
 		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
 	})
 	b.node = kubelet.New(kubelet.Machine{
-		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.talosVersion,
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,
 		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
 		PodLog: b.options().PodLog, LabLog: m.log,
 	})
 
 	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
-		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.talosVersion, Stage: b.currentStage,
+		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Stage: b.currentStage,
 	}}
+
+	b.api = &apiMachine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
+		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
+		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis,
+	}
 
 	return b, nil
 }
@@ -126,11 +129,7 @@ func (b *boot) options() Options { return b.machine.fleet.options }
 // halt kills everything at once and returns when nothing of the system is left.
 func (b *boot) halt() {
 	b.Cut()
-	b.cancelRollback()
-
-	if api := b.server(); api != nil {
-		api.stop()
-	}
+	b.api.stop()
 
 	b.etcd.Kill()
 	b.plane.Kill()
@@ -163,23 +162,23 @@ func (b *boot) run() {
 
 	if provider == nil || !provider.CompleteForBoot() {
 		b.setStage(runtime.MachineStageMaintenance)
-		b.serve()
+		b.api.serve()
 
 		if !b.Await(b.configured) {
 			return
 		}
 	} else {
-		b.activate(provider)
+		b.Activate(provider)
 	}
 
-	if !b.installed() {
+	if !b.Installed() {
 		b.install()
 
 		return
 	}
 
 	b.setStage(runtime.MachineStageBooting)
-	b.serve()
+	b.api.serve()
 	b.startEverything()
 }
 
@@ -206,8 +205,8 @@ func (b *boot) initialConfig() (config.Provider, error) {
 	return provider, b.machine.disk.SaveConfig(provider)
 }
 
-// activate makes a configuration the active one.
-func (b *boot) activate(provider config.Provider) {
+// Activate makes a configuration the active one.
+func (b *boot) Activate(provider config.Provider) {
 	b.Set(provider)
 	b.network.Apply(provider)
 	b.network.ApplyFirewall(provider)
@@ -239,18 +238,36 @@ func (b *boot) currentStage() runtime.MachineStage {
 	return b.stage
 }
 
-func (b *boot) installed() bool {
+// Installed says whether Talos is on the disk.
+func (b *boot) Installed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	return b.meta.Installed
 }
 
-func (b *boot) talosVersion() string {
+// TalosVersion is the version that runs.
+func (b *boot) TalosVersion() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	return b.meta.TalosVersion
+}
+
+// Previous is the version that a rollback returns to; "" when there is none.
+func (b *boot) Previous() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.meta.Previous
+}
+
+// IsRebooting says whether a sequence that ends the system has begun.
+func (b *boot) IsRebooting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.rebooting
 }
 
 func (b *boot) changeMeta(change func(*disk.Installation)) error {
@@ -262,11 +279,7 @@ func (b *boot) changeMeta(change func(*disk.Installation)) error {
 	return b.machine.disk.SaveInstallation(b.meta)
 }
 
-func (b *boot) server() *apiServer {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	return b.api
-}
-
 func (b *boot) String() string { return fmt.Sprintf("%s (%s)", b.hardware.Name, b.network.Address()) }
+
+// StageVersion makes the next boot run another version.
+func (b *boot) StageVersion(version string) error { return b.machine.stageVersion(version) }

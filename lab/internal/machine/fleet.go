@@ -205,3 +205,13 @@ func (f *Fleet) configurations() []config.Provider {
 
 	return all
 }
+
+// apis are the APIs of all machines that are on.
+func (f *Fleet) apis() []*apiMachine {
+	var all []*apiMachine
+	for _, b := range f.boots() {
+		all = append(all, b.api)
+	}
+
+	return all
+}

@@ -173,3 +173,15 @@ func (m *machine) installation() (disk.Installation, error) {
 		Installed: m.fleet.options.InstallDelay == 0, TalosVersion: image.TalosVersion, Schematic: image.Schematic,
 	})
 }
+
+// stageVersion writes the version that the next boot runs; the running one stays what it is.
+func (m *machine) stageVersion(version string) error {
+	stored, err := m.installation()
+	if err != nil {
+		return err
+	}
+
+	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
+
+	return m.disk.SaveInstallation(stored)
+}

@@ -53,7 +53,7 @@ func (b *boot) startEverything() {
 // announce tells the other machines of the cluster that this one is there.
 func (b *boot) announce() {
 	for ; !b.IsStopping(); b.Sleep(time.Second) {
-		if provider := b.Provider(); provider != nil && b.reachable() {
+		if provider := b.Provider(); provider != nil && b.network.Address().IsValid() {
 			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.resources.Member())
 		}
 	}
@@ -111,16 +111,18 @@ func (b *boot) stopServices() {
 
 func nothing() {}
 
-func (b *boot) reboot(actor string) {
+// Reboot ends the system and begins it anew.
+func (b *boot) Reboot(actor string) {
 	b.sequence("reboot", actor, runtime.MachineStageRebooting, nothing, func() { b.machine.restart(b, nothing) })
 }
 
-func (b *boot) shutdown(actor string) {
+// Shutdown ends the system and switches the machine off.
+func (b *boot) Shutdown(actor string) {
 	b.sequence("shutdown", actor, runtime.MachineStageShuttingDown, nothing, func() { b.machine.guestPowerOff(b, nothing) })
 }
 
-// upgrade installs another Talos version; the machine comes back with it.
-func (b *boot) upgrade(actor, version string, staged bool) {
+// Upgrade installs another Talos version; the machine comes back with it.
+func (b *boot) Upgrade(actor, version string, staged bool) {
 	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
 		if !staged && !b.Sleep(b.options().InstallDelay) {
 			return
@@ -131,8 +133,8 @@ func (b *boot) upgrade(actor, version string, staged bool) {
 	})
 }
 
-// reset wipes partitions (no label: the whole disk), then reboots or powers off.
-func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
+// Reset wipes partitions (no label: the whole disk), then reboots or powers off.
+func (b *boot) Reset(actor string, graceful, reboot bool, labels []string) {
 	first := nothing
 	if graceful {
 		first = b.leaveCluster

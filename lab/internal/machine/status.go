@@ -68,7 +68,7 @@ func (m *machine) status() Status {
 		return s
 	}
 
-	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.network.Hostname(), b.talosVersion(), b.services.State("etcd")
+	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.network.Hostname(), b.TalosVersion(), b.services.State("etcd")
 	s.Stage = b.currentStage().String()
 
 	if b.currentStage() == runtime.MachineStageUnknown {
