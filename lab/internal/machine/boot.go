@@ -26,6 +26,7 @@ import (
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
+	"platform.lab/lab/internal/machine/talosapi"
 )
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
@@ -44,7 +45,7 @@ type boot struct {
 	id        string
 	begun     time.Time
 	resources *resources.Publisher
-	api       *apiMachine
+	api       *talosapi.Machine
 	events    *events.Stream
 	services  *services.Services
 	etcd      *etcd.Service
@@ -115,7 +116,7 @@ func newBoot(m *machine) (*boot, error) {
 		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Stage: b.currentStage,
 	}}
 
-	b.api = &apiMachine{
+	b.api = &talosapi.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
 		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
 		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis,
@@ -129,7 +130,7 @@ func (b *boot) options() Options { return b.machine.fleet.options }
 // halt kills everything at once and returns when nothing of the system is left.
 func (b *boot) halt() {
 	b.Cut()
-	b.api.stop()
+	b.api.Stop()
 
 	b.etcd.Kill()
 	b.plane.Kill()
@@ -162,7 +163,7 @@ func (b *boot) run() {
 
 	if provider == nil || !provider.CompleteForBoot() {
 		b.setStage(runtime.MachineStageMaintenance)
-		b.api.serve()
+		b.api.Serve()
 
 		if !b.Await(b.configured) {
 			return
@@ -178,7 +179,7 @@ func (b *boot) run() {
 	}
 
 	b.setStage(runtime.MachineStageBooting)
-	b.api.serve()
+	b.api.Serve()
 	b.startEverything()
 }
 

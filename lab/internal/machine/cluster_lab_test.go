@@ -18,6 +18,7 @@ import (
 
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/talosapi"
 )
 
 const (
@@ -383,7 +384,7 @@ func cable(w *world) {
 
 	time.Sleep(2 * lifetime.Tick)
 
-	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(apiPort)), time.Second); err == nil {
+	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(talosapi.Port)), time.Second); err == nil {
 		conn.Close()
 		w.Error("it answers")
 	}

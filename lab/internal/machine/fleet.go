@@ -25,6 +25,7 @@ import (
 	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kwok"
+	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
 )
 
@@ -207,8 +208,8 @@ func (f *Fleet) configurations() []config.Provider {
 }
 
 // apis are the APIs of all machines that are on.
-func (f *Fleet) apis() []*apiMachine {
-	var all []*apiMachine
+func (f *Fleet) apis() []*talosapi.Machine {
+	var all []*talosapi.Machine
 	for _, b := range f.boots() {
 		all = append(all, b.api)
 	}

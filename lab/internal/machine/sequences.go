@@ -11,14 +11,11 @@ import (
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/talosaccess"
+	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/machine/vip"
 )
 
-const (
-	stopGrace = 10 * time.Second
-	// replyTime lets an API call's answer leave before its connection goes.
-	replyTime = 200 * time.Millisecond
-)
+const stopGrace = 10 * time.Second
 
 // startEverything is the end of Talos' boot sequence: all services, and "running" once they are up.
 // Before a control plane's etcd is bootstrapped or has joined, the machine is still booting.
@@ -86,7 +83,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 	b.mu.Unlock()
 
 	go func() {
-		if !b.Sleep(replyTime) {
+		if !b.Sleep(talosapi.ReplyTime) {
 			return
 		}
 

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 // checkUpgrade reads the version from an installer image and refuses an upgrade that etcd could not bear:
 // Talos checks that all members are healthy, unless forced.
-func (b *apiMachine) checkUpgrade(image string, forced bool) (string, error) {
+func (b *Machine) checkUpgrade(image string, forced bool) (string, error) {
 	if !b.System.Installed() {
 		return "", status.Error(codes.FailedPrecondition, "Talos is not installed")
 	}

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"context"
@@ -27,7 +27,7 @@ type stateService struct {
 	v1alpha1.UnimplementedStateServer
 }
 
-func (b *apiMachine) stateServer() *cosiserver.State {
+func (b *Machine) stateServer() *cosiserver.State {
 	return cosiserver.NewState(state.WrapCore(state.Filter(b.Resources.State, accessPolicy(b.Resources.State))))
 }
 
@@ -120,13 +120,13 @@ func (*clusterService) HealthCheck(in *cluster.HealthCheckRequest, stream cluste
 }
 
 // health are the problems of all machines of a machine's cluster, as that machine sees them.
-func (b *apiMachine) health() []string {
+func (b *Machine) health() []string {
 	var problems []string
 
 	all := b.All()
 
 	for _, member := range b.Discovery.Members(b.Provider().Cluster().ID()) {
-		at := slices.IndexFunc(all, func(other *apiMachine) bool { return other.Hardware.ID == member.NodeID })
+		at := slices.IndexFunc(all, func(other *Machine) bool { return other.Hardware.ID == member.NodeID })
 		if at < 0 || !b.canReach(all[at]) {
 			problems = append(problems, member.Hostname+": does not answer")
 

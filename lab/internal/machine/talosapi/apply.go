@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // applyConfiguration follows Talos 1.13.9's Server.ApplyConfiguration: same checks, modes and messages.
-func (b *apiMachine) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfigurationRequest, roles role.Set) (*machineapi.ApplyConfiguration, error) {
+func (b *Machine) applyConfiguration(ctx context.Context, in *machineapi.ApplyConfigurationRequest, roles role.Set) (*machineapi.ApplyConfiguration, error) {
 	if !b.applying.TryLock() {
 		return nil, status.Error(codes.FailedPrecondition, "another apply configuration is already in progress")
 	}
@@ -77,7 +77,7 @@ func (b *apiMachine) applyConfiguration(ctx context.Context, in *machineapi.Appl
 }
 
 // commit persists and activates a configuration as the mode says.
-func (b *apiMachine) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider config.Provider, timeout time.Duration) error {
+func (b *Machine) commit(mode machineapi.ApplyConfigurationRequest_Mode, provider config.Provider, timeout time.Duration) error {
 	if mode == machineapi.ApplyConfigurationRequest_TRY {
 		b.rollbackAfter(timeout)
 		b.System.Activate(provider)
@@ -93,7 +93,7 @@ func (b *apiMachine) commit(mode machineapi.ApplyConfigurationRequest_Mode, prov
 	case machineapi.ApplyConfigurationRequest_NO_REBOOT:
 		// The first configuration ends maintenance mode; let the answer leave first.
 		if b.InMaintenance() {
-			time.AfterFunc(replyTime, func() { b.System.Activate(provider) })
+			time.AfterFunc(ReplyTime, func() { b.System.Activate(provider) })
 		} else {
 			b.System.Activate(provider)
 		}
@@ -105,7 +105,7 @@ func (b *apiMachine) commit(mode machineapi.ApplyConfigurationRequest_Mode, prov
 }
 
 // rollbackAfter returns to the present configuration when a tried one is not confirmed in time.
-func (b *apiMachine) rollbackAfter(timeout time.Duration) {
+func (b *Machine) rollbackAfter(timeout time.Duration) {
 	before := b.Provider()
 
 	b.cancelRollback()
@@ -118,7 +118,7 @@ func (b *apiMachine) rollbackAfter(timeout time.Duration) {
 	})
 }
 
-func (b *apiMachine) cancelRollback() {
+func (b *Machine) cancelRollback() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 

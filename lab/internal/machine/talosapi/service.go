@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"archive/tar"
@@ -83,7 +83,7 @@ func (*machineService) Bootstrap(ctx context.Context, in *machineapi.BootstrapRe
 }
 
 // needControlPlane refuses a call on a worker, in Talos' words.
-func (b *apiMachine) needControlPlane(call string) error {
+func (b *Machine) needControlPlane(call string) error {
 	if b.Provider() == nil {
 		return status.Error(codes.FailedPrecondition, "the machine has no configuration")
 	}
@@ -244,7 +244,7 @@ func (*machineService) Logs(in *machineapi.LogsRequest, stream machineapi.Machin
 }
 
 // logFile finds the log of a service, or of a container "namespace/pod:container:hash".
-func (b *apiMachine) logFile(id string) (string, error) {
+func (b *Machine) logFile(id string) (string, error) {
 	for _, name := range append([]string{controlplane.APIServer, controlplane.ControllerManager, controlplane.Scheduler}, logs.Shipped...) {
 		if id == name || strings.Contains(id, "/"+name+"-") {
 			return b.Disk.Log(name), nil

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"archive/tar"
@@ -44,11 +44,11 @@ type file struct {
 // files are what `talosctl ls`, `read`, `copy` and `usage` see. Simulated: a machine has no file system of its own. These
 // are the parts of one that the lab knows to be true: configuration, sysctls, logs, etcd's data, certificates.
 type files struct {
-	boot *apiMachine
+	boot *Machine
 	all  map[string]file
 }
 
-func (b *apiMachine) files() *files {
+func (b *Machine) files() *files {
 	f := &files{boot: b, all: map[string]file{}}
 	f.folder("/", b.Begun)
 
@@ -454,7 +454,7 @@ func sized(found []file) []file {
 }
 
 // mounts are the file systems that Talos makes of its partitions; their sizes are those of the simulated disk.
-func (b *apiMachine) mounts() []*machineapi.MountStat {
+func (b *Machine) mounts() []*machineapi.MountStat {
 	stats := []*machineapi.MountStat{{Filesystem: "rootfs", MountedOn: "/"}}
 
 	for _, name := range []string{"proc", "sysfs", "devtmpfs", "tmpfs"} {

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ import (
 
 // apiCertificate is the machine API's server certificate. A worker has no CA key: Talos lets the control
 // planes' trustd sign; simulated by taking the key from a control plane that answers.
-func (b *apiMachine) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
+func (b *Machine) apiCertificate(provider config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
 	security := provider.Machine().Security()
 
 	ca := security.IssuingCA()
@@ -38,7 +38,7 @@ func (b *apiMachine) apiCertificate(provider config.Provider) (*x509.PEMEncodedC
 }
 
 // trustd finds the CA of a worker's cluster at a control plane that it can reach and that has the same token.
-func (b *apiMachine) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
+func (b *Machine) trustd(worker config.Provider) (*x509.PEMEncodedCertificateAndKey, error) {
 	for _, other := range b.All() {
 		provider := other.Provider()
 		if !other.IsControlPlane() || provider.Cluster().ID() != worker.Cluster().ID() {

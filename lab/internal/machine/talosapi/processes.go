@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"cmp"
@@ -47,7 +47,7 @@ func (c containerOf) id() string {
 }
 
 // containers are those of a containerd namespace: Talos' own services, or Kubernetes' pods.
-func (b *apiMachine) containers(namespace string) []containerOf {
+func (b *Machine) containers(namespace string) []containerOf {
 	if namespace == constants.SystemContainerdNamespace {
 		return b.systemContainers()
 	}
@@ -95,7 +95,7 @@ func containerStatus(status corev1.ContainerStatus) string {
 }
 
 // systemContainers are Talos' services that run in containers. etcd is real, the others are played.
-func (b *apiMachine) systemContainers() []containerOf {
+func (b *Machine) systemContainers() []containerOf {
 	var list []containerOf
 
 	for _, entry := range b.Services.Snapshot() {
@@ -152,7 +152,7 @@ func (*machineService) Stats(ctx context.Context, in *machineapi.StatsRequest) (
 }
 
 // pids are the real processes of the machine: etcd and the control plane.
-func (b *apiMachine) pids() []int {
+func (b *Machine) pids() []int {
 	var list []int
 
 	if process := b.Etcd.Running(); process != nil {
@@ -215,7 +215,7 @@ func processInfo(pid int) (*machineapi.ProcessInfo, error) {
 }
 
 // memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' played use, and the system's.
-func (b *apiMachine) memory() *machineapi.MemInfo {
+func (b *Machine) memory() *machineapi.MemInfo {
 	total := uint64(b.Now().MemoryMiB) << 10 //nolint:gosec // a size
 	used := min(total, uint64(b.Kubelet.MemoryUsed()/1024))
 
@@ -227,7 +227,7 @@ func (*machineService) Memory(ctx context.Context, _ *emptypb.Empty) (*machineap
 }
 
 // images are those that the machine's pods use, and of Talos' services.
-func (b *apiMachine) images() []string {
+func (b *Machine) images() []string {
 	var list []string
 
 	for _, pod := range b.Kubelet.PodsNow() {

@@ -1,4 +1,5 @@
-package machine
+// Package talosapi serves the machine API: what talosctl, the stack's plugin and other machines call.
+package talosapi
 
 import (
 	"sync"
@@ -20,8 +21,11 @@ import (
 	"platform.lab/lab/internal/machine/services"
 )
 
-// systemOfAPI is what the machine API makes the running system do.
-type systemOfAPI interface {
+// ReplyTime lets an API call's answer leave before its connection goes.
+const ReplyTime = 200 * time.Millisecond
+
+// System is what the machine API makes the running system do.
+type System interface {
 	TalosVersion() string
 	Installed() bool
 	// Previous is the version that a rollback returns to; "" when there is none.
@@ -36,8 +40,8 @@ type systemOfAPI interface {
 	StageVersion(version string) error
 }
 
-// apiMachine is a machine as its API sees it.
-type apiMachine struct {
+// Machine is a machine as its API sees it.
+type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
@@ -57,19 +61,19 @@ type apiMachine struct {
 	ControlPlane *controlplane.Plane
 	Kubelet      *kubelet.Kubelet
 	Resources    *resources.Publisher
-	System       systemOfAPI
+	System       System
 	// All are the machines that run, this one among them.
-	All func() []*apiMachine
+	All func() []*Machine
 
 	applying sync.Mutex
 
 	mu       sync.Mutex
 	rollback *time.Timer
-	server   *apiServer
+	server   *server
 }
 
-// stop ends the API at once.
-func (b *apiMachine) stop() {
+// Stop ends the API at once.
+func (b *Machine) Stop() {
 	b.cancelRollback()
 
 	b.mu.Lock()
@@ -82,6 +86,6 @@ func (b *apiMachine) stop() {
 }
 
 // canReach says whether another machine's API can be reached from this one.
-func (b *apiMachine) canReach(other *apiMachine) bool {
-	return b == other || other.Network.Address().IsValid() && b.Network.Answers(other.Network.Address(), apiPort)
+func (b *Machine) canReach(other *Machine) bool {
+	return b == other || other.Network.Address().IsValid() && b.Network.Answers(other.Network.Address(), Port)
 }

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"context"
@@ -31,12 +31,12 @@ import (
 	"platform.lab/lab/internal/machine/guestnetwork"
 )
 
-// apiPort is Talos' machine API.
-const apiPort = constants.ApidPort
+// Port is Talos' machine API.
+const Port = constants.ApidPort
 
-// apiServer is apid and machined in one: the machine API on every address of the machine.
-type apiServer struct {
-	boot        *apiMachine
+// server is apid and machined in one: the machine API on every address of the machine.
+type server struct {
+	boot        *Machine
 	server      *grpc.Server
 	maintenance bool
 
@@ -45,9 +45,9 @@ type apiServer struct {
 	certificate *tls.Config
 }
 
-// serve opens the machine API, in place of the one that is open: self-signed and for everybody in maintenance
+// Serve opens the machine API, in place of the one that is open: self-signed and for everybody in maintenance
 // mode, with mutual TLS under the configuration's CA afterwards.
-func (b *apiMachine) serve() {
+func (b *Machine) Serve() {
 	b.mu.Lock()
 	old := b.server
 	b.server = nil
@@ -57,7 +57,7 @@ func (b *apiMachine) serve() {
 		old.stop()
 	}
 
-	api := &apiServer{boot: b, maintenance: b.InMaintenance()}
+	api := &server{boot: b, maintenance: b.InMaintenance()}
 	api.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(constants.GRPCMaxMessageSize),
 		// talosctl pings every 10 s while it follows events.
@@ -95,19 +95,19 @@ func (b *apiMachine) serve() {
 }
 
 // listen waits for the port while the server before gives it back.
-func (b *apiMachine) listen() (net.Listener, error) {
+func (b *Machine) listen() (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
-		listener, err := b.Network.Listen("tcp", ":"+strconv.Itoa(apiPort))
+		listener, err := b.Network.Listen("tcp", ":"+strconv.Itoa(Port))
 		if err == nil || attempt == 20 || !b.Sleep(100*time.Millisecond) {
 			return listener, err
 		}
 	}
 }
 
-func (a *apiServer) stop() { a.server.Stop() }
+func (a *server) stop() { a.server.Stop() }
 
 // tlsConfig is made anew when the configuration has changed (another CA, other certSANs).
-func (a *apiServer) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
+func (a *server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
@@ -133,7 +133,7 @@ func (a *apiServer) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 // maintenanceTLS is a self-signed certificate.
-func (b *apiMachine) maintenanceTLS() (*tls.Config, error) {
+func (b *Machine) maintenanceTLS() (*tls.Config, error) {
 	ca, err := x509.NewSelfSignedCertificateAuthority(x509.ECDSA(true))
 	if err != nil {
 		return nil, err
@@ -151,7 +151,7 @@ func (b *apiMachine) maintenanceTLS() (*tls.Config, error) {
 }
 
 // mutualTLS lets only certificates of the configuration's CAs in.
-func (b *apiMachine) mutualTLS(provider config.Provider) (*tls.Config, error) {
+func (b *Machine) mutualTLS(provider config.Provider) (*tls.Config, error) {
 	pair, err := b.apiCertificate(provider)
 	if err != nil {
 		return nil, err
@@ -188,15 +188,15 @@ func serverTLS(pair *x509.PEMEncodedCertificateAndKey) (*tls.Config, error) {
 // targetKey holds the machine that a call is for.
 type targetKey struct{}
 
-func at(ctx context.Context) *apiMachine {
-	b, _ := ctx.Value(targetKey{}).(*apiMachine)
+func at(ctx context.Context) *Machine {
+	b, _ := ctx.Value(targetKey{}).(*Machine)
 
 	return b
 }
 
 // targets are the machines that a call is for: apid forwards by the metadata "node" (one) or "nodes" (many,
 // whose answers are merged). Simulated: the other machine is asked within the process, if it can be reached.
-func (a *apiServer) targets(ctx context.Context) (names []string, multi bool) {
+func (a *server) targets(ctx context.Context) (names []string, multi bool) {
 	headers, _ := metadata.FromIncomingContext(ctx)
 
 	for _, value := range headers.Get("nodes") {
@@ -215,7 +215,7 @@ func (a *apiServer) targets(ctx context.Context) (names []string, multi bool) {
 }
 
 // resolve finds a machine by address or host name and makes sure that it answers under the same CA.
-func (a *apiServer) resolve(name string) (*apiMachine, error) {
+func (a *server) resolve(name string) (*Machine, error) {
 	if name == "" {
 		return a.boot, nil
 	}
@@ -237,7 +237,7 @@ func (a *apiServer) resolve(name string) (*apiMachine, error) {
 		return other, nil
 	}
 
-	return nil, status.Errorf(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp %s:%d: connect: no route to host"`, name, apiPort)
+	return nil, status.Errorf(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp %s:%d: connect: no route to host"`, name, Port)
 }
 
 func sameCA(a, b config.Provider) bool {
@@ -261,7 +261,7 @@ func caOf(provider config.Provider) []byte {
 	return nil
 }
 
-func (a *apiServer) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+func (a *server) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	roles := callerRoles(ctx)
 	if err := authorize(info.FullMethod, roles); err != nil {
 		return nil, err
@@ -391,7 +391,7 @@ func (s markedStream) SendMsg(message any) error {
 	return s.ServerStream.SendMsg(message)
 }
 
-func (a *apiServer) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+func (a *server) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	roles := callerRoles(stream.Context())
 	if err := authorize(info.FullMethod, roles); err != nil {
 		return err

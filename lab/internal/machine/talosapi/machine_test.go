@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"log/slog"
@@ -17,12 +17,12 @@ import (
 )
 
 // simple is a system that does nothing.
-type simple struct{ systemOfAPI }
+type simple struct{ System }
 
 func (simple) TalosVersion() string { return "v1.13.9" }
 
 // testMachine is a running machine without a network: what needs none of its parts can be tested on it.
-func testMachine(t *testing.T, hostname string) *apiMachine {
+func testMachine(t *testing.T, hostname string) *Machine {
 	t.Helper()
 
 	log := slog.New(slog.DiscardHandler)
@@ -32,7 +32,7 @@ func testMachine(t *testing.T, hostname string) *apiMachine {
 	network := guestnetwork.WithoutCard(life, active, vm)
 	network.Platform = &guestinfo.Network{Hostname: hostname}
 
-	return &apiMachine{
+	return &Machine{
 		Lifetime: life, Active: active, Hardware: vm, Now: func() hardware.VM { return vm }, Begun: time.Now(), Disk: on, Network: network,
 		Services: services.New(log, active.IsControlPlane), System: simple{},
 		Resources: &resources.Publisher{Machine: resources.Machine{Lifetime: life, Active: active}},

@@ -1,4 +1,4 @@
-package machine
+package talosapi
 
 import (
 	"context"
@@ -91,7 +91,7 @@ func (*machineService) DiskStats(ctx context.Context, _ *emptypb.Empty) (*machin
 }
 
 // inside reads /proc of the machine's own network namespace.
-func (b *apiMachine) inside(read func(procfs.FS) error) error {
+func (b *Machine) inside(read func(procfs.FS) error) error {
 	return b.Network.Do(func() error {
 		own, err := procfs.NewFS("/proc/thread-self")
 		if err != nil {
@@ -221,7 +221,7 @@ func filtered(filter machineapi.NetstatRequest_Filter, line socket) bool {
 }
 
 // socketOwners are the processes behind sockets, by the socket's number: "socket:[1234]" in /proc/PID/fd.
-func (b *apiMachine) socketOwners() map[string]*machineapi.ConnectRecord_Process {
+func (b *Machine) socketOwners() map[string]*machineapi.ConnectRecord_Process {
 	owners := map[string]*machineapi.ConnectRecord_Process{}
 
 	for _, pid := range append(b.pids(), os.Getpid()) {
