@@ -19,7 +19,7 @@ FLAGS = ("-tags=lab", "-vet=off", "-ldflags=-s -w")
 """`make go-test` vets; nobody debugs the programs that are linked here."""
 ARGUMENTS = {
     "machine": ("-args", "-bin", str(BIN), "-stages", str(BIN / "kwok-stages" / "pod" / "fast")),
-    "kubernetesplugin": (),
+    "plugins/kubernetesplugin": (),
 }
 
 

@@ -10,11 +10,11 @@ import (
 	"runtime/debug"
 
 	"platform.lab/lab/internal/govc"
-	"platform.lab/lab/internal/kubernetesplugin"
 	"platform.lab/lab/internal/languagehost"
+	"platform.lab/lab/internal/plugins/kubernetesplugin"
+	"platform.lab/lab/internal/plugins/talosplugin"
+	"platform.lab/lab/internal/plugins/vsphereplugin"
 	"platform.lab/lab/internal/simulated"
-	"platform.lab/lab/internal/talosplugin"
-	"platform.lab/lab/internal/vsphereplugin"
 	"platform.lab/lab/internal/world"
 )
 
@@ -34,11 +34,11 @@ func dispatch(name string, args []string) (int, error) {
 	case "pulumi-language-python":
 		return 0, languagehost.Main(pulumiVersion(), args)
 	case "pulumi-resource-vsphere":
-		return 0, vsphereplugin.Main(args)
+		return 0, vsphereplugin.Main()
 	case "pulumi-resource-talos":
-		return 0, talosplugin.Main(args)
+		return 0, talosplugin.Main()
 	case "pulumi-resource-kubernetes":
-		return 0, kubernetesplugin.Main(args)
+		return 0, kubernetesplugin.Main()
 	case "govc":
 		return govc.Main(args), nil
 	case "pulumi":

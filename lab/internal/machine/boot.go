@@ -3,196 +3,194 @@ package machine
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"net/netip"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/cosi-project/runtime/pkg/state"
 	"github.com/google/uuid"
 	"github.com/siderolabs/talos/pkg/machinery/config"
-	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
-	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
-	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/etcd"
+	"platform.lab/lab/internal/machine/events"
+	"platform.lab/lab/internal/machine/guestinfo"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubelet"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/machine/resources"
+	"platform.lab/lab/internal/machine/services"
+	"platform.lab/lab/internal/machine/talosapi"
 )
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
 const faultsFolder = "unreachable"
 
-// tick is the pace of the loops that look after a machine.
-const tick = 250 * time.Millisecond
-
 // boot is a running system: everything between a machine's power on and its next power off.
 type boot struct {
-	machine   *machine
-	log       *slog.Logger
-	ctx       context.Context //nolint:containedctx // the life of the system is the context
-	cancel    context.CancelFunc
-	wait      sync.WaitGroup
-	namespace *network.Namespace
-	hardware  Hardware
+	*lifetime.Lifetime
+	*configuration.Active
+
+	machine  *machine
+	network  *guestnetwork.Network
+	programs process.Programs
+	hardware Hardware
 	// id is /proc/sys/kernel/random/boot_id.
-	id    string
-	begun time.Time
-	// platform is nil without usable metadata; platformProblem says why.
-	platform        *platformNetwork
-	platformProblem error
-	resources       state.State
-	events          *events
-	services        *services
-	etcd            *etcd
-	plane           *plane
-	secrets         *secrets
-	node            *node
+	id        string
+	begun     time.Time
+	resources *resources.Publisher
+	api       *talosapi.Machine
+	events    *events.Stream
+	services  *services.Services
+	etcd      *etcd.Service
+	plane     *controlplane.Plane
+	secrets   *certificates.Secrets
+	node      *kubelet.Kubelet
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
-	// stopping is closed when the services are to stop (reboot, reset, shutdown, upgrade).
-	stopping chan struct{}
-
-	applying sync.Mutex
 
 	mu        sync.Mutex
-	meta      installation
+	meta      disk.Installation
 	stage     runtime.MachineStage
-	config    config.Provider
 	rebooting bool
-	rollback  *time.Timer
-	addresses []netip.Prefix
-	api       *apiServer
 }
 
 func newBoot(m *machine) (*boot, error) {
-	stored, err := m.loadMeta()
+	stored, err := m.installation()
 	if err != nil {
 		return nil, err
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
 	b := &boot{
+		Lifetime:   lifetime.New(context.Background(), logs.OfService(m.log, m.disk, "machined")),
+		Active:     &configuration.Active{},
 		machine:    m,
-		log:        m.serviceLog("machined"),
-		ctx:        ctx,
-		cancel:     cancel,
 		hardware:   m.vm(),
 		id:         uuid.NewString(),
 		begun:      time.Now(),
 		meta:       stored,
 		configured: make(chan struct{}),
-		stopping:   make(chan struct{}),
 	}
 
-	b.platform, b.platformProblem = readPlatformNetwork(b.hardware.GuestInfo)
-	b.events = newEvents(b)
-	b.services = newServices(b)
-	b.etcd = newEtcd(b)
-	b.plane = newPlane(b)
-	b.secrets = newSecrets(b)
-	b.node = newNode(b)
-
-	if b.resources, err = newResources(ctx); err != nil {
-		cancel()
+	kept, err := resources.NewState(b.Context())
+	if err != nil {
+		b.Cut()
 
 		return nil, err
 	}
 
-	if b.namespace, err = b.options().Bridge.NewNamespace(linkName(b.hardware.ID)); err != nil {
-		cancel()
+	if b.network, err = guestnetwork.New(b.Lifetime, b.Active, b.hardware, b.options().Bridge); err != nil {
+		b.Cut()
 
 		return nil, err
+	}
+
+	b.events = events.New(b.Log)
+	b.services = services.New(b.Log, b.IsControlPlane)
+	b.programs = process.Programs{
+		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
+	}
+	b.secrets = certificates.NewSecrets(m.disk, b.network)
+	b.etcd = etcd.New(etcd.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
+		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.Restart,
+	})
+	b.plane = controlplane.New(controlplane.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
+		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
+	})
+	b.node = kubelet.New(kubelet.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,
+		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
+		PodLog: b.options().PodLog, LabLog: m.log,
+	})
+
+	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
+		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Stage: b.currentStage,
+	}}
+
+	b.api = &talosapi.Machine{
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
+		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
+		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis,
 	}
 
 	return b, nil
 }
 
-// linkName is the bridge's end of a machine's cable: the kernel allows 15 characters.
-func linkName(id string) string {
-	plain := strings.ReplaceAll(id, "-", "")
-
-	return "vm" + plain[max(0, len(plain)-12):]
-}
-
 func (b *boot) options() Options { return b.machine.fleet.options }
-
-// goroutine runs a part of the system; power off waits for its end.
-func (b *boot) goroutine(part func()) {
-	b.wait.Go(part)
-}
 
 // halt kills everything at once and returns when nothing of the system is left.
 func (b *boot) halt() {
-	b.cancel()
-	b.cancelRollback()
+	b.Cut()
+	b.api.Stop()
 
-	if api := b.server(); api != nil {
-		api.stop()
-	}
+	b.etcd.Kill()
+	b.plane.Kill()
+	b.Wait()
 
-	b.etcd.kill()
-	b.plane.kill()
-	b.wait.Wait()
-
-	if err := b.namespace.Close(); err != nil {
-		b.log.Error("namespace not closed", "error", err)
+	if err := b.network.Close(); err != nil {
+		b.Log.Error("namespace not closed", "error", err)
 	}
 }
 
 // run is the system from the boot loader to its end.
 func (b *boot) run() {
-	b.goroutine(b.shipLogs)
+	b.Go(logs.Machine{Lifetime: b.Lifetime, Active: b.Active, Disk: b.machine.disk, Begun: b.begun, Dial: b.network.Dial}.Ship)
 
-	if !b.sleep(b.options().BootDelay) {
+	if !b.Sleep(b.options().BootDelay) {
 		return
 	}
 
 	b.setStage(runtime.MachineStageBooting)
-	b.goroutine(b.watchCable)
-	b.startPlatformNetwork()
-	b.goroutine(b.publish)
+	b.Go(func() { b.network.WatchCable(filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)) })
+	b.network.ApplyPlatform()
+	b.Go(b.resources.Run)
 
 	provider, err := b.initialConfig()
 	if err != nil {
-		b.log.Error("the machine configuration is not usable, the machine waits in maintenance mode", "error", err)
+		b.Log.Error("the machine configuration is not usable, the machine waits in maintenance mode", "error", err)
 	}
 
-	b.services.running("machined", "apid", "containerd", "udevd")
+	b.services.Running("machined", "apid", "containerd", "udevd")
 
 	if provider == nil || !provider.CompleteForBoot() {
 		b.setStage(runtime.MachineStageMaintenance)
-		b.serve()
+		b.api.Serve()
 
-		if !b.await(b.configured) {
+		if !b.Await(b.configured) {
 			return
 		}
 	} else {
-		b.activate(provider)
+		b.Activate(provider)
 	}
 
-	if !b.installed() {
+	if !b.Installed() {
 		b.install()
 
 		return
 	}
 
 	b.setStage(runtime.MachineStageBooting)
-	b.serve()
+	b.api.Serve()
 	b.startEverything()
 }
 
 // initialConfig is the persisted configuration, else the one that the hypervisor gives.
 func (b *boot) initialConfig() (config.Provider, error) {
-	provider, err := b.machine.loadConfig()
+	provider, err := b.machine.disk.Config()
 	if provider != nil || err != nil {
 		return provider, err
 	}
 
-	data, err := readGuestConfig(b.hardware.GuestInfo)
+	data, err := guestinfo.ReadConfig(b.hardware.GuestInfo)
 	if err != nil || len(data) == 0 {
 		return nil, err
 	}
@@ -201,21 +199,18 @@ func (b *boot) initialConfig() (config.Provider, error) {
 		return nil, err
 	}
 
-	if _, err = provider.Validate(vmwareMode{}); err != nil {
+	if _, err = provider.Validate(configuration.VMwareMode{}); err != nil {
 		return nil, err
 	}
 
-	return provider, b.machine.saveConfig(provider)
+	return provider, b.machine.disk.SaveConfig(provider)
 }
 
-// activate makes a configuration the active one.
-func (b *boot) activate(provider config.Provider) {
-	b.mu.Lock()
-	b.config = provider
-	b.mu.Unlock()
-
-	b.applyNetwork(provider)
-	b.applyFirewall(provider)
+// Activate makes a configuration the active one.
+func (b *boot) Activate(provider config.Provider) {
+	b.Set(provider)
+	b.network.Apply(provider)
+	b.network.ApplyFirewall(provider)
 
 	if provider.CompleteForBoot() {
 		b.mu.Lock()
@@ -229,32 +224,12 @@ func (b *boot) activate(provider config.Provider) {
 	}
 }
 
-// provider is the active configuration, nil in maintenance mode.
-func (b *boot) provider() config.Provider {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	return b.config
-}
-
-func (b *boot) inMaintenance() bool {
-	provider := b.provider()
-
-	return provider == nil || !provider.CompleteForBoot()
-}
-
-func (b *boot) isControlPlane() bool {
-	provider := b.provider()
-
-	return provider != nil && provider.Machine() != nil && provider.Machine().Type().IsControlPlane()
-}
-
 func (b *boot) setStage(stage runtime.MachineStage) {
 	b.mu.Lock()
 	b.stage = stage
 	b.mu.Unlock()
 
-	b.log.Info("stage " + stage.String())
+	b.Log.Info("stage " + stage.String())
 }
 
 func (b *boot) currentStage() runtime.MachineStage {
@@ -264,205 +239,48 @@ func (b *boot) currentStage() runtime.MachineStage {
 	return b.stage
 }
 
-func (b *boot) installed() bool {
+// Installed says whether Talos is on the disk.
+func (b *boot) Installed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	return b.meta.Installed
 }
 
-func (b *boot) talosVersion() string {
+// TalosVersion is the version that runs.
+func (b *boot) TalosVersion() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	return b.meta.TalosVersion
 }
 
-func (b *boot) changeMeta(change func(*installation)) error {
+// Previous is the version that a rollback returns to; "" when there is none.
+func (b *boot) Previous() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.meta.Previous
+}
+
+// IsRebooting says whether a sequence that ends the system has begun.
+func (b *boot) IsRebooting() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+
+	return b.rebooting
+}
+
+func (b *boot) changeMeta(change func(*disk.Installation)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
 	change(&b.meta)
 
-	return b.machine.saveMeta(b.meta)
+	return b.machine.disk.SaveInstallation(b.meta)
 }
 
-// startPlatformNetwork configures eth0 as the hypervisor says. There is no DHCP server: a machine
-// without an address stays unreachable.
-func (b *boot) startPlatformNetwork() {
-	if b.platformProblem != nil {
-		b.log.Error("guestinfo.metadata is not usable, the machine has no address", "error", b.platformProblem)
-	} else if b.platform == nil || len(b.platform.Addresses) == 0 {
-		b.log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
-	}
+func (b *boot) String() string { return fmt.Sprintf("%s (%s)", b.hardware.Name, b.network.Address()) }
 
-	b.applyNetwork(nil)
-}
-
-// applyNetwork gives eth0 the addresses and the default route of all configuration layers.
-func (b *boot) applyNetwork(provider config.Provider) {
-	wanted, gateway := wantedNetwork(b.platform, provider)
-
-	b.mu.Lock()
-	old := b.addresses
-	b.addresses = wanted
-	b.mu.Unlock()
-
-	for _, address := range old {
-		if !slices.Contains(wanted, address) {
-			b.logError("address not removed", b.namespace.RemoveAddress(address))
-		}
-	}
-
-	for _, address := range wanted {
-		b.logError("address not added", b.namespace.AddAddress(address))
-	}
-
-	if gateway.IsValid() {
-		b.logError("default route not set", b.namespace.SetDefaultRoute(gateway))
-	}
-}
-
-// wantedNetwork merges the platform's network with that of the machine configuration's link documents
-// (LinkConfig, and the older machine.network.interfaces).
-func wantedNetwork(platform *platformNetwork, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {
-	if platform != nil {
-		addresses, gateway = slices.Clone(platform.Addresses), platform.Gateway
-	}
-
-	if provider == nil {
-		return addresses, gateway
-	}
-
-	for _, link := range provider.NetworkCommonLinkConfigs() {
-		for _, address := range link.Addresses() {
-			if !slices.Contains(addresses, address.Address()) {
-				addresses = append(addresses, address.Address())
-			}
-		}
-
-		for _, route := range link.Routes() {
-			if _, specific := route.Destination().Get(); specific {
-				continue
-			}
-
-			gateway = route.Gateway().ValueOr(gateway)
-		}
-	}
-
-	for _, device := range devices(provider) {
-		for _, text := range device.Addresses() {
-			if address, err := netip.ParsePrefix(text); err == nil && !slices.Contains(addresses, address) {
-				addresses = append(addresses, address)
-			}
-		}
-	}
-
-	return addresses, gateway
-}
-
-// devices are the network interfaces of the older machine.network.interfaces.
-func devices(provider config.Provider) []talosconfig.Device {
-	if provider.Machine() == nil || provider.Machine().Network() == nil {
-		return nil
-	}
-
-	return provider.Machine().Network().Devices()
-}
-
-// address is the machine's first address; invalid when it has none.
-func (b *boot) address() netip.Addr {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	if len(b.addresses) == 0 {
-		return netip.Addr{}
-	}
-
-	return b.addresses[0].Addr()
-}
-
-// hostname follows Talos' layers: machine configuration, platform, and at last a stable one made from the identity.
-func (b *boot) hostname() string {
-	provider := b.provider()
-
-	if provider != nil {
-		if host := provider.NetworkHostnameConfig(); host != nil && host.Hostname() != "" {
-			return host.Hostname()
-		}
-	}
-
-	if b.platform != nil && b.platform.Hostname != "" {
-		return b.platform.Hostname
-	}
-
-	if provider != nil {
-		if host := provider.NetworkHostnameConfig(); host != nil && host.AutoHostname() == nethelpers.AutoHostnameKindAddr {
-			return "talos-" + strings.NewReplacer(".", "-", ":", "").Replace(b.address().String())
-		}
-	}
-
-	return "talos-" + linkName(b.hardware.ID)[2:]
-}
-
-// watchCable pulls and plugs the machine's cable as its fault file comes and goes.
-func (b *boot) watchCable() {
-	fault := filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)
-	plugged := true
-
-	for ; b.ctx.Err() == nil; b.sleep(tick) {
-		_, err := os.Stat(fault)
-		if wanted := err != nil; wanted != plugged {
-			b.log.Warn("cable", "plugged", wanted, "fault", fault)
-			b.logError("cable", b.namespace.SetLink(wanted))
-			plugged = wanted
-		}
-	}
-}
-
-// sleep waits; false when the power goes first.
-func (b *boot) sleep(duration time.Duration) bool {
-	timer := time.NewTimer(duration)
-	defer timer.Stop()
-
-	select {
-	case <-b.ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-// await waits for a channel; false when the power goes first.
-func (b *boot) await(ready <-chan struct{}) bool {
-	select {
-	case <-b.ctx.Done():
-		return false
-	case <-ready:
-		return true
-	}
-}
-
-func (b *boot) isStopping() bool {
-	select {
-	case <-b.stopping:
-		return true
-	default:
-		return b.ctx.Err() != nil
-	}
-}
-
-func (b *boot) logError(what string, err error) {
-	if err != nil && b.ctx.Err() == nil {
-		b.log.Error(what, "error", err)
-	}
-}
-
-func (b *boot) server() *apiServer {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-
-	return b.api
-}
-
-func (b *boot) String() string { return fmt.Sprintf("%s (%s)", b.hardware.Name, b.address()) }
+// StageVersion makes the next boot run another version.
+func (b *boot) StageVersion(version string) error { return b.machine.stageVersion(version) }

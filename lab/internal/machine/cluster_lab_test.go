@@ -15,6 +15,10 @@ import (
 	"time"
 
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/talosapi"
 )
 
 const (
@@ -374,13 +378,13 @@ func unplannedFailover(w *world) {
 
 func cable(w *world) {
 	fault := filepath.Join(w.folder, "machines", faultsFolder, name(2))
-	if err := writeFile(fault, nil); err != nil {
+	if err := disk.WriteFile(fault, nil); err != nil {
 		w.Fatal(err)
 	}
 
-	time.Sleep(2 * tick)
+	time.Sleep(2 * lifetime.Tick)
 
-	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(apiPort)), time.Second); err == nil {
+	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(talosapi.Port)), time.Second); err == nil {
 		conn.Close()
 		w.Error("it answers")
 	}

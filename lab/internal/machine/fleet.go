@@ -19,8 +19,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/siderolabs/talos/pkg/machinery/config"
 	corev1 "k8s.io/api/core/v1"
 
+	"platform.lab/lab/internal/machine/discovery"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/kwok"
+	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
 )
 
@@ -54,29 +59,19 @@ type Options struct {
 }
 
 // Hardware is a VM as its machine sees it.
-type Hardware struct {
-	// ID is the VM's UUID: the identity of its disk.
-	ID        string
-	Name      string
-	CPUs      int
-	MemoryMiB int
-	DisksGiB  []int
-	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
-	GuestInfo map[string]string
-	Image     Image
-}
+type Hardware = hardware.VM
 
 // Image is what the VM's disk was made from.
-type Image struct {
-	TalosVersion string
-	Schematic    string
-}
+type Image = hardware.Image
+
+// Cluster is what Options.OnCluster gets to know of a cluster whose pods have begun to run.
+type Cluster = kwok.Cluster
 
 // Fleet is all machines of a datacenter.
 type Fleet struct {
 	options   Options
-	discovery *discovery
-	kwok      *kwokRunner
+	discovery *discovery.Service
+	kwok      *kwok.Runner
 
 	mu       sync.Mutex
 	machines map[string]*machine
@@ -89,8 +84,11 @@ func NewFleet(options Options) *Fleet {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 
-	f := &Fleet{options: options, discovery: newDiscovery(), machines: map[string]*machine{}}
-	f.kwok = newKWOKRunner(f)
+	f := &Fleet{options: options, discovery: discovery.New(), machines: map[string]*machine{}}
+	f.kwok = kwok.NewRunner(kwok.Settings{
+		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,
+		Configurations: f.configurations, OnCluster: options.OnCluster, Log: options.Log,
+	})
 
 	return f
 }
@@ -124,11 +122,11 @@ func (f *Fleet) Destroy(id string) {
 	m.finish(func() {
 		m.powerOff()
 
-		if err := os.RemoveAll(m.dir); err != nil {
+		if err := os.RemoveAll(string(m.disk)); err != nil {
 			m.log.Error("disk not removed", "error", err)
 		}
 
-		f.kwok.gone(id)
+		f.kwok.Gone(id)
 
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -150,7 +148,7 @@ func (f *Fleet) Close() {
 	}
 
 	wait.Wait()
-	f.kwok.close()
+	f.kwok.Close()
 }
 
 // machine finds or makes the machine of a VM and gives it the VM's present hardware; nil after Close.
@@ -197,4 +195,24 @@ func (f *Fleet) boots() []*boot {
 	slices.SortFunc(running, func(a, b *boot) int { return strings.Compare(a.machine.name(), b.machine.name()) })
 
 	return running
+}
+
+// configurations are those of all machines that are on; nil for one in maintenance mode.
+func (f *Fleet) configurations() []config.Provider {
+	var all []config.Provider
+	for _, b := range f.boots() {
+		all = append(all, b.Provider())
+	}
+
+	return all
+}
+
+// apis are the APIs of all machines that are on.
+func (f *Fleet) apis() []*talosapi.Machine {
+	var all []*talosapi.Machine
+	for _, b := range f.boots() {
+		all = append(all, b.api)
+	}
+
+	return all
 }

@@ -3,14 +3,15 @@ package machine
 import (
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
+
+	"platform.lab/lab/internal/machine/disk"
 )
 
 // machine is a VM's hardware: power and disk. What runs on it between power on and power off is a boot.
 type machine struct {
 	fleet *Fleet
-	dir   string
+	disk  disk.Disk
 	log   *slog.Logger
 
 	mu       sync.Mutex
@@ -20,8 +21,8 @@ type machine struct {
 	working  bool
 }
 
-func newMachine(f *Fleet, dir string, hardware Hardware) *machine {
-	return &machine{fleet: f, dir: dir, hardware: hardware, log: f.options.Log.With("machine", hardware.Name)}
+func newMachine(f *Fleet, folder string, hardware Hardware) *machine {
+	return &machine{fleet: f, disk: disk.Disk(folder), hardware: hardware, log: f.options.Log.With("machine", hardware.Name)}
 }
 
 // do runs a job after all jobs given before; it returns at once.
@@ -104,7 +105,7 @@ func (m *machine) powerOn() {
 		return
 	}
 
-	if err := os.MkdirAll(filepath.Join(m.dir, logsFolder), 0o700); err != nil {
+	if err := os.MkdirAll(m.disk.Path(disk.LogsFolder), 0o700); err != nil {
 		m.log.Error("the machine cannot start", "error", err)
 
 		return
@@ -119,7 +120,7 @@ func (m *machine) powerOn() {
 
 	m.log.Info("power on")
 	m.setBoot(b)
-	b.goroutine(b.run)
+	b.Go(b.run)
 }
 
 // powerOff is a job: kill everything that runs on the machine.
@@ -162,4 +163,25 @@ func (m *machine) guestPowerOff(b *boot, between func()) {
 			tell(m.vm().ID)
 		}
 	})
+}
+
+// installation is what the disk knows of Talos: as stored, or that of a disk fresh from the OVA.
+func (m *machine) installation() (disk.Installation, error) {
+	image := m.vm().Image
+
+	return m.disk.Installation(disk.Installation{
+		Installed: m.fleet.options.InstallDelay == 0, TalosVersion: image.TalosVersion, Schematic: image.Schematic,
+	})
+}
+
+// stageVersion writes the version that the next boot runs; the running one stays what it is.
+func (m *machine) stageVersion(version string) error {
+	stored, err := m.installation()
+	if err != nil {
+		return err
+	}
+
+	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
+
+	return m.disk.SaveInstallation(stored)
 }

@@ -102,5 +102,5 @@ func TestAMachineFromAnISOInstallsFirst(t *testing.T) {
 }
 
 func (w *world) bootOf(number int) string {
-	return w.fleet.bootOf(w.hardware(number).ID).id
+	return w.fleet.find(w.hardware(number).ID).current().id
 }

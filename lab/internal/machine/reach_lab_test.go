@@ -21,6 +21,8 @@ import (
 	"time"
 
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+
+	"platform.lab/lab/internal/machine/configtest"
 )
 
 const (
@@ -36,7 +38,7 @@ func TestAMachineIsReachedFromItsCluster(t *testing.T) {
 	lines := collect(t)
 
 	w.startup(1)
-	w.apply(1, machinetype.TypeControlPlane, rotated, accessPatch, logging)
+	w.apply(1, machinetype.TypeControlPlane, rotated, configtest.TalosAccess, logging)
 	w.bootstrap(1)
 	w.kubectl("apply", "-f", w.file("cilium.yaml", ciliumDaemonSet))
 	w.until("node01 is ready", time.Minute, func() bool { return w.status(1).Ready })
@@ -188,7 +190,7 @@ func noCertificate(w *world) {
 		w.Errorf("the handshake: %v", err)
 	}
 
-	time.Sleep(5 * kubeletInterval)
+	time.Sleep(5 * time.Second)
 
 	if all := w.kubectl("get", "csr", "--field-selector=spec.signerName=kubernetes.io/kubelet-serving", "-o", "name"); strings.Count(all, "\n") != 1 {
 		w.Errorf("requests pile up: %s", all)

@@ -1,52 +1,57 @@
 package machine
 
 import (
-	"sync"
 	"time"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/kubeprism"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/talosaccess"
+	"platform.lab/lab/internal/machine/talosapi"
+	"platform.lab/lab/internal/machine/vip"
 )
 
-const (
-	stopGrace = 10 * time.Second
-	// replyTime lets an API call's answer leave before its connection goes.
-	replyTime = 200 * time.Millisecond
-)
+const stopGrace = 10 * time.Second
 
 // startEverything is the end of Talos' boot sequence: all services, and "running" once they are up.
 // Before a control plane's etcd is bootstrapped or has joined, the machine is still booting.
 func (b *boot) startEverything() {
-	b.goroutine(b.announce)
-	b.services.running("cri", "syslogd", "auditd")
-	b.goroutine(b.runKubePrism)
-	b.goroutine(b.node.run)
+	b.Go(b.announce)
+	b.services.Running("cri", "syslogd", "auditd")
+	b.Go(kubeprism.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Discovery: b.machine.fleet.discovery}.Run)
+	b.Go(b.node.Run)
 
-	if b.isControlPlane() {
-		b.services.running("trustd")
-		b.goroutine(b.etcd.run)
-		b.goroutine(b.plane.run)
-		b.goroutine(b.runVirtualIP)
-		b.goroutine(b.runTalosAccess)
+	if b.IsControlPlane() {
+		b.services.Running("trustd")
+		b.Go(b.etcd.Run)
+		b.Go(b.plane.Run)
+		b.Go(vip.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd}.Run)
+		b.Go(talosaccess.Machine{
+			Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Services: b.services, Etcd: b.etcd, ControlPlane: b.plane,
+		}.Run)
 	}
 
-	b.goroutine(func() {
-		for !b.services.allUp() {
-			if !b.sleep(tick) || b.isStopping() {
+	b.Go(func() {
+		for !b.services.AllUp() {
+			if !b.Sleep(lifetime.Tick) || b.IsStopping() {
 				return
 			}
 		}
 
 		b.setStage(runtime.MachineStageRunning)
-		b.events.sequence("boot", machineapi.SequenceEvent_STOP)
+		b.events.Sequence("boot", machineapi.SequenceEvent_STOP)
 	})
 }
 
 // announce tells the other machines of the cluster that this one is there.
 func (b *boot) announce() {
-	for ; !b.isStopping(); b.sleep(time.Second) {
-		if provider := b.provider(); provider != nil && b.reachable() {
-			b.machine.fleet.discovery.announce(provider.Cluster().ID(), b.affiliate())
+	for ; !b.IsStopping(); b.Sleep(time.Second) {
+		if provider := b.Provider(); provider != nil && b.network.Address().IsValid() {
+			b.machine.fleet.discovery.Announce(provider.Cluster().ID(), b.resources.Member())
 		}
 	}
 }
@@ -55,11 +60,11 @@ func (b *boot) announce() {
 func (b *boot) install() {
 	b.setStage(runtime.MachineStageInstalling)
 
-	if !b.sleep(b.options().InstallDelay) {
+	if !b.Sleep(b.options().InstallDelay) {
 		return
 	}
 
-	b.logError("installation", b.changeMeta(func(m *installation) { m.Installed = true }))
+	b.LogError("installation", b.changeMeta(func(m *disk.Installation) { m.Installed = true }))
 	b.setStage(runtime.MachineStageRebooting)
 	b.machine.restart(b, func() {})
 }
@@ -78,12 +83,12 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 	b.mu.Unlock()
 
 	go func() {
-		if !b.sleep(replyTime) {
+		if !b.Sleep(talosapi.ReplyTime) {
 			return
 		}
 
-		b.events.actor(actor)
-		b.events.sequence(name, machineapi.SequenceEvent_START)
+		b.events.Actor(actor)
+		b.events.Sequence(name, machineapi.SequenceEvent_START)
 		b.setStage(stage)
 		first()
 		b.stopServices()
@@ -93,53 +98,46 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 
 // stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.
 func (b *boot) stopServices() {
-	b.events.task("stopAllServices", machineapi.TaskEvent_START)
-	b.mu.Lock()
-
-	select {
-	case <-b.stopping:
-	default:
-		close(b.stopping)
-	}
-
-	b.mu.Unlock()
-
-	b.plane.stop(podGrace)
-	b.etcd.stop(stopGrace)
-	b.services.finished("kubelet", "etcd", "trustd", "cri")
-	b.events.task("stopAllServices", machineapi.TaskEvent_STOP)
+	b.events.Task("stopAllServices", machineapi.TaskEvent_START)
+	b.StopServices()
+	b.plane.Stop(controlplane.Grace)
+	b.etcd.Stop(stopGrace)
+	b.services.Finished("kubelet", "etcd", "trustd", "cri")
+	b.events.Task("stopAllServices", machineapi.TaskEvent_STOP)
 }
 
 func nothing() {}
 
-func (b *boot) reboot(actor string) {
+// Reboot ends the system and begins it anew.
+func (b *boot) Reboot(actor string) {
 	b.sequence("reboot", actor, runtime.MachineStageRebooting, nothing, func() { b.machine.restart(b, nothing) })
 }
 
-func (b *boot) shutdown(actor string) {
+// Shutdown ends the system and switches the machine off.
+func (b *boot) Shutdown(actor string) {
 	b.sequence("shutdown", actor, runtime.MachineStageShuttingDown, nothing, func() { b.machine.guestPowerOff(b, nothing) })
 }
 
-// upgrade installs another Talos version; the machine comes back with it.
-func (b *boot) upgrade(actor, version string, staged bool) {
+// Upgrade installs another Talos version; the machine comes back with it.
+func (b *boot) Upgrade(actor, version string, staged bool) {
 	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
-		if !staged && !b.sleep(b.options().InstallDelay) {
+		if !staged && !b.Sleep(b.options().InstallDelay) {
 			return
 		}
 
-		b.logError("upgrade", b.changeMeta(func(m *installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
+		b.LogError("upgrade", b.changeMeta(func(m *disk.Installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
 		b.machine.restart(b, nothing)
 	})
 }
 
-// reset wipes partitions (no label: the whole disk), then reboots or powers off.
-func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
+// Reset wipes partitions (no label: the whole disk), then reboots or powers off.
+func (b *boot) Reset(actor string, graceful, reboot bool, labels []string) {
 	first := nothing
 	if graceful {
 		first = b.leaveCluster
 	}
 
-	wipe := func() { b.logError("wipe", b.machine.wipe(labels...)) }
+	wipe := func() { b.LogError("wipe", b.machine.disk.Wipe(labels...)) }
 
 	b.sequence("reset", actor, runtime.MachineStageResetting, first, func() {
 		if reboot {
@@ -152,21 +150,11 @@ func (b *boot) reset(actor string, graceful, reboot bool, labels []string) {
 
 // leaveCluster is the graceful part of a reset: etcd forgets the member, discovery the machine.
 func (b *boot) leaveCluster() {
-	if b.isControlPlane() {
-		b.logError("etcd leave", b.etcd.leave(b.ctx))
+	if b.IsControlPlane() {
+		b.LogError("etcd leave", b.etcd.Leave(b.Context()))
 	}
 
-	if provider := b.provider(); provider != nil {
-		b.machine.fleet.discovery.forget(provider.Cluster().ID(), b.hardware.ID)
+	if provider := b.Provider(); provider != nil {
+		b.machine.fleet.discovery.Forget(provider.Cluster().ID(), b.hardware.ID)
 	}
-}
-
-// each runs a job for every element at the same time and waits for all.
-func each[T any](elements []T, job func(T)) {
-	var wait sync.WaitGroup
-	for _, element := range elements {
-		wait.Go(func() { job(element) })
-	}
-
-	wait.Wait()
 }

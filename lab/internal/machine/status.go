@@ -2,11 +2,14 @@ package machine
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/process"
 )
 
 // Status is a machine as the lab shows it.
@@ -58,30 +61,30 @@ func (f *Fleet) Status() []Status {
 
 func (m *machine) status() Status {
 	hardware := m.vm()
-	s := Status{ID: hardware.ID, Name: hardware.Name, Stage: "off", Log: filepath.Join(m.dir, logsFolder)}
+	s := Status{ID: hardware.ID, Name: hardware.Name, Stage: "off", Log: m.disk.Path(disk.LogsFolder)}
 
 	b := m.current()
 	if b == nil {
 		return s
 	}
 
-	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.hostname(), b.talosVersion(), b.services.state("etcd")
+	s.PoweredOn, s.Hostname, s.TalosVersion, s.Etcd = true, b.network.Hostname(), b.TalosVersion(), b.services.State("etcd")
 	s.Stage = b.currentStage().String()
 
 	if b.currentStage() == runtime.MachineStageUnknown {
 		s.Stage = "starting"
 	}
 
-	if address := b.address(); address.IsValid() {
+	if address := b.network.Address(); address.IsValid() {
 		s.Address = address.String()
 	}
 
-	if provider := b.provider(); provider != nil {
-		if vip, ok := virtualIP(provider); ok && b.hasAddress(vip.String()) {
+	if provider := b.Provider(); provider != nil {
+		if vip, ok := guestnetwork.VirtualIP(provider); ok && b.network.HasAddress(vip.String()) {
 			s.VIP = vip.String()
 		}
 
-		for _, condition := range b.unmetConditions() {
+		for _, condition := range b.resources.UnmetConditions() {
 			s.Unmet = append(s.Unmet, fmt.Sprintf("%s: %s", condition.Name, condition.Reason))
 		}
 	}
@@ -93,20 +96,20 @@ func (m *machine) status() Status {
 }
 
 func (b *boot) processes() []ProcessStatus {
-	var running []*process
-	if p := b.etcd.running(); p != nil {
+	var running []*process.Process
+	if p := b.etcd.Running(); p != nil {
 		running = append(running, p)
 	}
 
-	for _, pod := range b.plane.snapshot() {
-		running = append(running, pod.process)
+	for _, pod := range b.plane.Snapshot() {
+		running = append(running, pod.Process)
 	}
 
 	var list []ProcessStatus
 
 	for _, p := range running {
-		_, restarts := p.startTime()
-		list = append(list, ProcessStatus{Name: p.name, PID: p.pid(), ResidentKiB: residentKiB(p.pid()), Restarts: restarts, Log: p.logPath})
+		_, restarts := p.StartTime()
+		list = append(list, ProcessStatus{Name: p.Name, PID: p.PID(), ResidentKiB: process.ResidentKiB(p.PID()), Restarts: restarts, Log: p.LogPath})
 	}
 
 	return list

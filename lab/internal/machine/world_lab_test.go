@@ -28,6 +28,7 @@ import (
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 	"golang.org/x/sys/unix"
 
+	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
 )
 
@@ -120,7 +121,7 @@ func newWorld(t *testing.T) *world {
 	w.fleet = NewFleet(Options{
 		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: *binFolder, KWOKStages: *stageFolder,
 		BootDelay: 300 * time.Millisecond,
-		OnCluster: func(ctx context.Context, cluster Cluster) {
+		OnCluster: func(ctx context.Context, cluster kwok.Cluster) {
 			w.beside.Add(1)
 			<-ctx.Done()
 			w.ended.Add(1)

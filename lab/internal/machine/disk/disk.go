@@ -1,0 +1,138 @@
+// Package disk is a machine's disk: a folder that holds what survives a power loss.
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
+)
+
+// Files of a machine's disk. STATE is the configuration, EPHEMERAL everything that a wipe of it loses.
+const (
+	ConfigFile    = "config.yaml"
+	metaFile      = "meta.json"
+	EtcdFolder    = "etcd"
+	SecretsFolder = "secrets"
+	KubeletFolder = "kubelet"
+	PodsFolder    = "pods"
+	RecoveryFile  = "etcd.snapshot"
+	LogsFolder    = "logs"
+)
+
+// Ephemeral is what a wipe of EPHEMERAL loses.
+var Ephemeral = []string{EtcdFolder, SecretsFolder, KubeletFolder, PodsFolder, RecoveryFile}
+
+// Installation is what a machine's disk knows of its own installation (Talos' META partition and boot loader).
+type Installation struct {
+	// Installed is false only for a machine that booted from an ISO and has not got a configuration yet.
+	Installed    bool   `json:"installed"`
+	TalosVersion string `json:"talosVersion"`
+	Schematic    string `json:"schematic"`
+	// Previous is the version that a rollback returns to.
+	Previous string `json:"previous,omitempty"`
+}
+
+// Disk is the folder.
+type Disk string
+
+// Path is that of a file or folder of the disk.
+func (d Disk) Path(names ...string) string {
+	return filepath.Join(append([]string{string(d)}, names...)...)
+}
+
+// Log is the path of a program's or a service's log.
+func (d Disk) Log(name string) string { return d.Path(LogsFolder, name+".log") }
+
+// Installation reads the disk's META; fresh is that of a disk which has none yet.
+func (d Disk) Installation(fresh Installation) (Installation, error) {
+	data, err := os.ReadFile(d.Path(metaFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fresh, nil
+	} else if err != nil {
+		return fresh, err
+	}
+
+	var stored Installation
+	if err := json.Unmarshal(data, &stored); err != nil {
+		return fresh, fmt.Errorf("%s: %w", metaFile, err)
+	}
+
+	return stored, nil
+}
+
+// SaveInstallation writes META.
+func (d Disk) SaveInstallation(value Installation) error {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+
+	return WriteFile(d.Path(metaFile), data)
+}
+
+// Config reads the persisted machine configuration; nil when there is none.
+func (d Disk) Config() (config.Provider, error) {
+	data, err := os.ReadFile(d.Path(ConfigFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+
+	return configloader.NewFromBytes(data)
+}
+
+// SaveConfig persists a machine configuration.
+func (d Disk) SaveConfig(provider config.Provider) error {
+	data, err := provider.Bytes()
+	if err != nil {
+		return err
+	}
+
+	return WriteFile(d.Path(ConfigFile), data)
+}
+
+// Wipe empties partitions of the disk: no label means all of it.
+func (d Disk) Wipe(labels ...string) error {
+	names := map[string][]string{"STATE": {ConfigFile}, "EPHEMERAL": Ephemeral, "META": {}, "": append([]string{ConfigFile, metaFile}, Ephemeral...)}
+
+	if len(labels) == 0 {
+		labels = []string{""}
+	}
+
+	var problems []error
+
+	for _, label := range labels {
+		for _, name := range names[label] {
+			problems = append(problems, os.RemoveAll(d.Path(name)))
+		}
+	}
+
+	return errors.Join(problems...)
+}
+
+// WriteFile replaces a file in one step.
+func WriteFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+
+	return os.Rename(path+".new", path)
+}
+
+// HasEntries says whether a folder exists and is not empty.
+func HasEntries(path string) bool {
+	entries, err := os.ReadDir(path)
+
+	return err == nil && len(entries) > 0
+}

@@ -1,0 +1,321 @@
+// Package guestnetwork is the network of a simulated machine as its system configures it: addresses, name, firewall,
+// and the way from inside the machine to others.
+package guestnetwork
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	talosconfig "github.com/siderolabs/talos/pkg/machinery/config/config"
+	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/guestinfo"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/network"
+)
+
+// answerTimeout is how long a port has to accept a connection.
+const answerTimeout = time.Second
+
+// Loopback is every machine's own address.
+var Loopback = netip.MustParseAddr("127.0.0.1")
+
+// Network is a machine's network card eth0, inside the machine's network namespace.
+type Network struct {
+	*network.Namespace
+
+	// Platform is nil without usable metadata.
+	Platform *guestinfo.Network
+
+	life   *lifetime.Lifetime
+	active *configuration.Active
+	// machineID is the VM's UUID.
+	machineID string
+	// problem says why there is no usable metadata.
+	problem error
+
+	mu        sync.Mutex
+	addresses []netip.Prefix
+}
+
+// New plugs a machine into a port group.
+func New(life *lifetime.Lifetime, active *configuration.Active, vm hardware.VM, bridge *network.Bridge) (*Network, error) {
+	n := WithoutCard(life, active, vm)
+
+	var err error
+	if n.Namespace, err = bridge.NewNamespace(linkName(vm.ID)); err != nil {
+		return nil, err
+	}
+
+	return n, nil
+}
+
+// WithoutCard is a network that no machine is plugged into: it has a name, for tests.
+func WithoutCard(life *lifetime.Lifetime, active *configuration.Active, vm hardware.VM) *Network {
+	n := &Network{life: life, active: active, machineID: vm.ID}
+	n.Platform, n.problem = guestinfo.ReadNetwork(vm.GuestInfo)
+
+	return n
+}
+
+// linkName is the bridge's end of a machine's cable: the kernel allows 15 characters.
+func linkName(id string) string {
+	plain := strings.ReplaceAll(id, "-", "")
+
+	return "vm" + plain[max(0, len(plain)-12):]
+}
+
+// ApplyPlatform configures eth0 as the hypervisor says. There is no DHCP server: a machine
+// without an address stays unreachable.
+func (n *Network) ApplyPlatform() {
+	if n.problem != nil {
+		n.life.Log.Error("guestinfo.metadata is not usable, the machine has no address", "error", n.problem)
+	} else if n.Platform == nil || len(n.Platform.Addresses) == 0 {
+		n.life.Log.Warn("guestinfo.metadata gives no address and there is no DHCP server: the machine is unreachable")
+	}
+
+	n.Apply(nil)
+}
+
+// Apply gives eth0 the addresses and the default route of all configuration layers.
+func (n *Network) Apply(provider config.Provider) {
+	wanted, gateway := wantedNetwork(n.Platform, provider)
+
+	n.mu.Lock()
+	old := n.addresses
+	n.addresses = wanted
+	n.mu.Unlock()
+
+	for _, address := range old {
+		if !slices.Contains(wanted, address) {
+			n.life.LogError("address not removed", n.RemoveAddress(address))
+		}
+	}
+
+	for _, address := range wanted {
+		n.life.LogError("address not added", n.AddAddress(address))
+	}
+
+	if gateway.IsValid() {
+		n.life.LogError("default route not set", n.SetDefaultRoute(gateway))
+	}
+}
+
+// wantedNetwork merges the platform's network with that of the machine configuration's link documents
+// (LinkConfig, and the older machine.network.interfaces).
+func wantedNetwork(platform *guestinfo.Network, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {
+	if platform != nil {
+		addresses, gateway = slices.Clone(platform.Addresses), platform.Gateway
+	}
+
+	if provider == nil {
+		return addresses, gateway
+	}
+
+	for _, link := range provider.NetworkCommonLinkConfigs() {
+		for _, address := range link.Addresses() {
+			if !slices.Contains(addresses, address.Address()) {
+				addresses = append(addresses, address.Address())
+			}
+		}
+
+		for _, route := range link.Routes() {
+			if _, specific := route.Destination().Get(); specific {
+				continue
+			}
+
+			gateway = route.Gateway().ValueOr(gateway)
+		}
+	}
+
+	for _, device := range devices(provider) {
+		for _, text := range device.Addresses() {
+			if address, err := netip.ParsePrefix(text); err == nil && !slices.Contains(addresses, address) {
+				addresses = append(addresses, address)
+			}
+		}
+	}
+
+	return addresses, gateway
+}
+
+// devices are the network interfaces of the older machine.network.interfaces.
+func devices(provider config.Provider) []talosconfig.Device {
+	if provider.Machine() == nil || provider.Machine().Network() == nil {
+		return nil
+	}
+
+	return provider.Machine().Network().Devices()
+}
+
+// Address is the machine's first address; invalid when it has none.
+func (n *Network) Address() netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	if len(n.addresses) == 0 {
+		return netip.Addr{}
+	}
+
+	return n.addresses[0].Addr()
+}
+
+// Hostname follows Talos' layers: machine configuration, platform, and at last a stable one made from the identity.
+func (n *Network) Hostname() string {
+	provider := n.active.Provider()
+
+	if provider != nil {
+		if host := provider.NetworkHostnameConfig(); host != nil && host.Hostname() != "" {
+			return host.Hostname()
+		}
+	}
+
+	if n.Platform != nil && n.Platform.Hostname != "" {
+		return n.Platform.Hostname
+	}
+
+	if provider != nil {
+		if host := provider.NetworkHostnameConfig(); host != nil && host.AutoHostname() == nethelpers.AutoHostnameKindAddr {
+			return "talos-" + strings.NewReplacer(".", "-", ":", "").Replace(n.Address().String())
+		}
+	}
+
+	return "talos-" + linkName(n.machineID)[2:]
+}
+
+// WatchCable pulls and plugs the machine's cable as a fault file comes and goes.
+func (n *Network) WatchCable(fault string) {
+	plugged := true
+
+	for ; !n.life.IsOver(); n.life.Sleep(lifetime.Tick) {
+		_, err := os.Stat(fault)
+		if wanted := err != nil; wanted != plugged {
+			n.life.Log.Warn("cable", "plugged", wanted, "fault", fault)
+			n.life.LogError("cable", n.SetLink(wanted))
+			plugged = wanted
+		}
+	}
+}
+
+// Dial reaches an address from inside the machine; a name is looked up in the lab.
+func (n *Network) Dial(ctx context.Context, protocol, address string) (net.Conn, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+
+	if host == "localhost" {
+		host = Loopback.String()
+	} else if _, err := netip.ParseAddr(host); err != nil {
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+		if err != nil {
+			return nil, err
+		}
+
+		host = found[0].Unmap().String()
+	}
+
+	return n.DialContext(ctx, protocol, net.JoinHostPort(host, port))
+}
+
+// Answers says whether a TCP port can be reached from the machine.
+func (n *Network) Answers(address netip.Addr, port int) bool {
+	ctx, cancel := context.WithTimeout(n.life.Context(), answerTimeout)
+	defer cancel()
+
+	conn, err := n.DialContext(ctx, "tcp", net.JoinHostPort(address.String(), fmt.Sprint(port)))
+	if err != nil {
+		return false
+	}
+
+	conn.Close()
+
+	return true
+}
+
+// NodeAddresses are the machine's addresses, without the VIP and without masks.
+func (n *Network) NodeAddresses() []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	var list []netip.Addr
+	for _, address := range n.addresses {
+		list = append(list, address.Addr())
+	}
+
+	return list
+}
+
+// HasAddress says whether the machine has an address now, the VIP among them.
+func (n *Network) HasAddress(text string) bool {
+	addresses, err := n.Addresses()
+	if err != nil {
+		return false
+	}
+
+	for _, address := range addresses {
+		if address.Addr().String() == text {
+			return true
+		}
+	}
+
+	return false
+}
+
+// Resolvers are the name servers of the configuration (ResolverConfig), else those of the platform.
+func (n *Network) Resolvers() []netip.Addr {
+	if provider := n.active.Provider(); provider != nil {
+		if resolver := provider.NetworkResolverConfig(); resolver != nil && len(resolver.Resolvers()) > 0 {
+			return resolver.Resolvers()
+		}
+	}
+
+	return n.Platform.Resolvers
+}
+
+// NodeIP is the machine's address among machine.kubelet.nodeIP.validSubnets; invalid when there is none.
+func (n *Network) NodeIP(provider config.Provider) netip.Addr {
+	return n.AddressIn(provider.Machine().Kubelet().NodeIP().ValidSubnets())
+}
+
+// AddressIn is the machine's first address in one of the subnets, of which none means all.
+func (n *Network) AddressIn(subnets []string) netip.Addr {
+	for _, address := range n.NodeAddresses() {
+		if len(subnets) == 0 || slices.ContainsFunc(subnets, func(subnet string) bool {
+			prefix, err := netip.ParsePrefix(subnet)
+
+			return err == nil && prefix.Contains(address)
+		}) {
+			return address
+		}
+	}
+
+	return netip.Addr{}
+}
+
+// VirtualIP is the machine's first VIP.
+func VirtualIP(provider config.Provider) (netip.Addr, bool) {
+	for _, vip := range provider.NetworkVirtualIPConfigs() {
+		return vip.VIP(), true
+	}
+
+	for _, device := range devices(provider) {
+		if vip := device.VIPConfig(); vip != nil {
+			if address, err := netip.ParseAddr(vip.IP()); err == nil {
+				return address, true
+			}
+		}
+	}
+
+	return netip.Addr{}, false
+}

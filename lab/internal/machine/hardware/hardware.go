@@ -1,0 +1,21 @@
+// Package hardware describes a virtual machine as its guest sees it.
+package hardware
+
+// VM is a virtual machine as its machine sees it.
+type VM struct {
+	// ID is the VM's UUID: the identity of its disk.
+	ID        string
+	Name      string
+	CPUs      int
+	MemoryMiB int
+	DisksGiB  []int
+	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
+	GuestInfo map[string]string
+	Image     Image
+}
+
+// Image is what the VM's disk was made from.
+type Image struct {
+	TalosVersion string
+	Schematic    string
+}

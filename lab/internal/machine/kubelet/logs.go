@@ -1,0 +1,155 @@
+package kubelet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/kubeapi"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/simulated"
+)
+
+// calls are the kubelet's paths that need a program in a pod, and what kubectl calls them.
+var calls = map[string]string{
+	"exec": "exec, cp and debug", "attach": "attach and debug", "portForward": "port-forward", "run": "run", "checkpoint": "checkpoint",
+}
+
+// serveLogs answers /containerLogs/NAMESPACE/POD/CONTAINER: the log of a real program, else what is played.
+func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
+	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
+
+	pods := n.PodsNow()
+
+	at := slices.IndexFunc(pods, func(p corev1.Pod) bool { return p.Namespace == namespace && p.Name == pod })
+	if at < 0 {
+		http.Error(w, fmt.Sprintf("pod %q does not exist", pod), http.StatusNotFound)
+
+		return
+	}
+
+	source := n.logOf(&pods[at], r.PathValue("container"))
+
+	switch {
+	case source == "":
+		http.Error(w, simulated.Pod("logs"), http.StatusBadRequest)
+
+		return
+	case r.URL.Query().Get("previous") == "true": // a program's log goes on where its last one ended
+		http.Error(w, fmt.Sprintf("previous terminated container %q in pod %q not found", r.PathValue("container"), pod), http.StatusBadRequest)
+
+		return
+	}
+
+	if err := n.streamLog(w, r, source); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	}
+}
+
+// logOf is the log file of a container whose program is real; "" of one that is played.
+func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
+	for _, static := range n.StaticPods() {
+		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.Name+"-"+n.Network.Hostname() {
+			return n.Disk.Log(static.Name)
+		}
+	}
+
+	find, provider := n.PodLog, n.Provider()
+	if find == nil || provider == nil {
+		return ""
+	}
+
+	source := find(provider.Cluster().Name(), pod, container)
+	if _, err := os.Stat(source); err != nil {
+		return ""
+	}
+
+	return source
+}
+
+// streamLog sends a log file as the kubelet's options want it: tailLines, limitBytes, follow.
+func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
+	options := r.URL.Query()
+
+	file, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return err
+	}
+
+	if wanted, err := strconv.Atoi(options.Get("tailLines")); err == nil && wanted >= 0 {
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		data = bytes.Join(lines[max(0, len(lines)-1-wanted):], nil)
+	}
+
+	if limit, err := strconv.Atoi(options.Get("limitBytes")); err == nil && limit >= 0 {
+		data = data[:min(limit, len(data))]
+	}
+
+	w.Header().Set("Content-Type", "text/plain")
+
+	for {
+		if _, err := w.Write(data); err != nil {
+			return nil //nolint:nilerr // the reader went
+		}
+
+		if options.Get("follow") != "true" || r.Context().Err() != nil || n.IsStopping() {
+			return nil
+		}
+
+		if flusher, ok := w.(http.Flusher); ok {
+			flusher.Flush()
+		}
+
+		if !n.Sleep(lifetime.Tick) {
+			return nil
+		}
+
+		if data, err = io.ReadAll(file); err != nil {
+			return nil //nolint:nilerr // the answer has begun
+		}
+	}
+}
+
+// refuse says of everything else that the kubelet has what the lab does instead.
+func (n *Kubelet) refuse(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/"), "/")
+
+	call, ok := calls[parts[0]]
+	if !ok {
+		http.Error(w, simulated.Kubelet(r.URL.Path), http.StatusNotFound)
+
+		return
+	}
+
+	message := simulated.Pod(call)
+
+	if len(parts) > 2 && parts[1] == kubeapi.SystemNamespace {
+		if name, ours := strings.CutSuffix(parts[2], "-"+n.Network.Hostname()); ours && slices.ContainsFunc(n.StaticPods(), func(pod controlplane.StaticPod) bool { return pod.Name == name }) {
+			message = simulated.StaticPod(call)
+		}
+	}
+
+	// A client takes plain text for YAML where it can.
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotImplemented)
+
+	_ = json.NewEncoder(w).Encode(metav1.Status{ // else the caller went
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Message: message, Code: http.StatusNotImplemented,
+	})
+}

@@ -1,0 +1,150 @@
+package kubelet
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestinfo"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/lifetime"
+)
+
+// newTestNode is a kubelet on node01 whose API server knows the token "known" and allows the given subresources.
+func newTestNode(t *testing.T, allowed ...string) *Kubelet {
+	t.Helper()
+
+	client := fake.NewClientset()
+	client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview) //nolint:forcetypeassert // as asked for
+		review.Status.Authenticated = review.Spec.Token == "known"
+		review.Status.User.Username = "system:serviceaccount:metrics-server:metrics-server"
+
+		return true, review, nil
+	})
+	client.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview) //nolint:forcetypeassert // as asked for
+		asked := review.Spec.ResourceAttributes
+		review.Status.Allowed = asked.Verb == "get" && asked.Resource == "nodes" && asked.Name == "node01" && slices.Contains(allowed, asked.Subresource)
+
+		return true, review, nil
+	})
+
+	log := slog.New(slog.DiscardHandler)
+	life, active, on := lifetime.New(t.Context(), log), &configuration.Active{}, disk.Disk(t.TempDir())
+	t.Cleanup(life.Cut)
+
+	vm := func() hardware.VM { return hardware.VM{Name: "node01"} }
+	network := guestnetwork.WithoutCard(life, active, vm())
+	network.Platform = &guestinfo.Network{Hostname: "node01"}
+
+	n := New(Machine{
+		Lifetime: life, Active: active, Now: vm, Begun: time.Now(), Disk: on, Network: network, LabLog: log,
+		StaticPods: func() []controlplane.StaticPod { return nil },
+	})
+	n.connect(client)
+	n.observe([]corev1.Pod{played(time.Now(), nil)})
+
+	return n
+}
+
+func ask(t *testing.T, n *Kubelet, path, token string) (int, string) {
+	t.Helper()
+
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+
+	recorder := httptest.NewRecorder()
+	n.handler().ServeHTTP(recorder, request)
+
+	answer := recorder.Result()
+	defer answer.Body.Close()
+
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	return answer.StatusCode, string(body)
+}
+
+func TestTheKubeletAnswersOnlyWhomTheClusterAllows(t *testing.T) {
+	n := newTestNode(t, "metrics")
+
+	for _, example := range []struct {
+		path, token string
+		code        int
+		says        string
+	}{
+		{"/metrics/resource", "known", http.StatusOK, "node_cpu_usage_seconds_total"},
+		{"/metrics/resource", "unknown", http.StatusUnauthorized, "Unauthorized"},
+		{"/metrics/resource", "", http.StatusUnauthorized, "Unauthorized"},
+		{"/pods", "known", http.StatusForbidden, "Forbidden (user=system:serviceaccount:metrics-server:metrics-server, verb=get, resource=nodes, subresource(s)=[pods proxy])"},
+		{"/run/apps/web/large", "known", http.StatusForbidden, "subresource(s)=[proxy]"},
+	} {
+		if code, body := ask(t, n, example.path, example.token); code != example.code || !strings.Contains(body, example.says) {
+			t.Errorf("%s with token %q: %d %s", example.path, example.token, code, body)
+		}
+	}
+}
+
+func TestProxyRightsOpenEverything(t *testing.T) {
+	n := newTestNode(t, "proxy")
+
+	for path, says := range map[string]string{"/healthz": "ok", "/pods": `"name":"web"`} {
+		if code, body := ask(t, n, path, "known"); code != http.StatusOK || !strings.Contains(body, says) {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+
+	if code, _ := ask(t, n, "/nothing", "known"); code != http.StatusNotFound {
+		t.Errorf("/nothing: %d", code)
+	}
+}
+
+func TestWithoutAClusterNobodyIsLetIn(t *testing.T) {
+	n := newTestNode(t, "metrics")
+	n.connect(nil)
+
+	if code, _ := ask(t, n, "/metrics/resource", "known"); code != http.StatusUnauthorized {
+		t.Errorf("%d", code)
+	}
+}
+
+func TestTheMetricsAreThoseOfAKubelet(t *testing.T) {
+	n := newTestNode(t, "metrics")
+	_, body := ask(t, n, "/metrics/resource", "known")
+
+	for _, line := range []string{
+		"# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total ",
+		"# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes ",
+		`container_cpu_usage_seconds_total{container="large",namespace="apps",pod="web"} `,
+		`container_memory_working_set_bytes{container="small",namespace="apps",pod="web"} `,
+		`container_start_time_seconds{container="small",namespace="apps",pod="web"} `,
+		`pod_cpu_usage_seconds_total{namespace="apps",pod="web"} `,
+		`pod_memory_working_set_bytes{namespace="apps",pod="web"} 1.2582912e+08 `,
+		"\nresource_scrape_error 0\n",
+	} {
+		if !strings.Contains(body, line) {
+			t.Errorf("not there: %s\n%s", line, body)
+		}
+	}
+}

@@ -1,0 +1,319 @@
+// Package kwok runs KWOK, which plays the pods of a cluster, and what else the lab runs beside a cluster.
+package kwok
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/siderolabs/talos/pkg/machinery/config"
+	"github.com/siderolabs/talos/pkg/machinery/constants"
+
+	"platform.lab/lab/internal/machine/certificates"
+	"platform.lab/lab/internal/machine/discovery"
+	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubeprism"
+	"platform.lab/lab/internal/machine/process"
+	"platform.lab/lab/internal/network"
+)
+
+// noNodeStage keeps KWOK away from the nodes, whose lease and conditions are their machine's business: with
+// no stage for nodes at all KWOK would not watch their pods either.
+const noNodeStage = `apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata:
+  name: node-never
+spec:
+  resourceRef:
+    apiGroup: v1
+    kind: Node
+  selector:
+    matchLabels:
+      never.platform.lab/matches: "true"
+  next: {}
+`
+
+// Cluster is what OnCluster gets to know of a cluster whose pods have begun to run.
+type Cluster struct {
+	// ID changes with the machine secrets; a cluster that begins anew with the same ones keeps it.
+	ID   string
+	Name string
+	// Kubeconfig is an administrator's, for the lab's own namespace; it reaches all API servers.
+	Kubeconfig []byte
+	// ForwardsDNS says whether a machine of the cluster has CoreDNS ask the machine's own name server now
+	// (machine.features.hostDNS.forwardKubeDNSToHost).
+	ForwardsDNS func() bool
+}
+
+// Settings say what a KWOK is run with.
+type Settings struct {
+	// Dir holds a folder per cluster, Bin the program.
+	Dir, Bin string
+	// Stages is KWOK's folder of pod stages. Empty: no pod ever runs.
+	Stages      string
+	Environment []string
+	Discovery   *discovery.Service
+	// Configurations are those of all machines that run.
+	Configurations func() []config.Provider
+	// OnCluster runs beside KWOK, until its context ends; nil: nothing does.
+	OnCluster func(ctx context.Context, cluster Cluster)
+	Log       *slog.Logger
+}
+
+// Runner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
+type Runner struct {
+	Settings
+
+	mu       sync.Mutex
+	clusters map[string]*instance
+	// planes are the control planes' machines, and the cluster that each is one of.
+	planes map[string]string
+	closed bool
+}
+
+type instance struct {
+	process  *process.Process
+	listener net.Listener
+	cancel   context.CancelFunc
+	// left is closed when OnCluster has returned.
+	left chan struct{}
+}
+
+// NewRunner runs nothing before a cluster begins.
+func NewRunner(settings Settings) *Runner {
+	return &Runner{Settings: settings, clusters: map[string]*instance{}, planes: map[string]string{}}
+}
+
+// Ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
+func (k *Runner) Ensure(machineID string, provider config.Provider) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	id := provider.Cluster().ID()
+	if before := k.planes[machineID]; before != id {
+		k.planes[machineID] = id
+		k.endWithout(before)
+	}
+
+	if k.closed || k.clusters[id] != nil || k.Stages == "" {
+		return
+	}
+
+	started, err := k.start(provider)
+	if err != nil {
+		k.Log.Error("KWOK does not run: no pod of the cluster will start", "cluster", provider.Cluster().Name(), "error", err)
+
+		return
+	}
+
+	k.clusters[id] = started
+}
+
+// Restart ends a cluster's KWOK; a cluster that begins anew, or from a snapshot, gets another one.
+func (k *Runner) Restart(clusterID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.end(clusterID)
+}
+
+// Gone is told of a machine that is no more; with its last control plane a cluster has ended.
+func (k *Runner) Gone(machineID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	before := k.planes[machineID]
+	delete(k.planes, machineID)
+	k.endWithout(before)
+}
+
+// endWithout ends a cluster's KWOK when no machine is a control plane of it any more.
+func (k *Runner) endWithout(clusterID string) {
+	for _, id := range k.planes {
+		if id == clusterID {
+			return
+		}
+	}
+
+	k.end(clusterID)
+}
+
+func (k *Runner) end(clusterID string) {
+	if running := k.clusters[clusterID]; running != nil {
+		running.stop()
+		delete(k.clusters, clusterID)
+	}
+}
+
+func (k *Runner) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+
+	k.closed = true
+
+	for _, running := range k.clusters {
+		running.stop()
+	}
+
+	clear(k.clusters)
+}
+
+func (k *instance) stop() {
+	k.process.Stop(0)
+	k.cancel()
+	<-k.left
+	k.listener.Close()
+}
+
+func (k *Runner) start(provider config.Provider) (*instance, error) {
+	folder := filepath.Join(k.Dir, "kwok-"+provider.Cluster().Name())
+
+	stages, err := podStages(k.Stages)
+	if err != nil {
+		return nil, err
+	}
+
+	listener, err := net.Listen("tcp", net.JoinHostPort(guestnetwork.Loopback.String(), "0"))
+	if err != nil {
+		return nil, err
+	}
+
+	credentials, err := certificates.Kubeconfig(provider.Cluster(), "https://"+listener.Addr().String(), certificates.Request{
+		CommonName: "kwok", Organizations: []string{constants.KubernetesAdminCertOrganization}, Usage: certificates.ForClient,
+	})
+	if err != nil {
+		listener.Close()
+
+		return nil, err
+	}
+
+	for name, data := range map[string][]byte{"kubeconfig": credentials, "stages.yaml": stages} {
+		if err := disk.WriteFile(filepath.Join(folder, name), data); err != nil {
+			listener.Close()
+
+			return nil, err
+		}
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	balance := &kubeprism.Balancer{Dial: asPod(provider).DialContext, Targets: func() []string { return k.apiServers(provider) }}
+
+	go balance.Serve(ctx, listener)
+
+	left := make(chan struct{})
+
+	go func() {
+		defer close(left)
+
+		if k.OnCluster != nil {
+			k.OnCluster(ctx, Cluster{
+				ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials,
+				ForwardsDNS: func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
+			})
+		}
+	}()
+
+	return &instance{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
+		Path: filepath.Join(k.Bin, "kwok"),
+		Arguments: []string{
+			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
+			"--manage-all-nodes=true", "--node-lease-duration-seconds=0",
+		},
+		Environment: k.Environment,
+		Launch:      network.Start,
+		Log:         k.Log,
+	})}, nil
+}
+
+func (k *Runner) forwardsDNS(clusterID string) bool {
+	return slices.ContainsFunc(k.Configurations(), func(provider config.Provider) bool {
+		if provider == nil || provider.Machine() == nil || provider.Cluster() == nil || provider.Cluster().ID() != clusterID {
+			return false
+		}
+
+		dns := provider.Machine().Features().HostDNS()
+
+		return dns.Enabled() && dns.ForwardKubeDNSToHost()
+	})
+}
+
+// asPod dials as the cluster's pods do, from their network: a machine's firewall tells by the address who it is. All that
+// plays in the lab's own namespace are controllers of pods.
+func asPod(provider config.Provider) *net.Dialer {
+	for _, text := range provider.Cluster().Network().PodCIDRs() {
+		pods, err := netip.ParsePrefix(text)
+		if err != nil || !pods.Addr().Is4() {
+			continue
+		}
+
+		// The last address but one: machines are given their parts of that network from its beginning.
+		first := pods.Masked().Addr().As4()
+		last := binary.BigEndian.Uint32(first[:]) | (1<<(pods.Addr().BitLen()-pods.Bits()) - 1)
+		own := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, last-1)))
+
+		if network.AddLoopback(own) == nil {
+			return &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))}
+		}
+	}
+
+	return &net.Dialer{}
+}
+
+func (k *Runner) apiServers(provider config.Provider) []string {
+	var targets []string
+	for _, address := range k.Discovery.ControlPlanes(provider.Cluster().ID()) {
+		targets = append(targets, net.JoinHostPort(address.String(), strconv.Itoa(provider.Cluster().LocalAPIServerPort())))
+	}
+
+	return targets
+}
+
+// podStages joins the stage files of a folder, and the node stage that never matches.
+func podStages(folder string) ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+
+	files = slices.DeleteFunc(files, func(path string) bool { return filepath.Base(path) == "kustomization.yaml" })
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s holds no stage files (*.yaml)", folder)
+	}
+
+	stages := []string{noNodeStage}
+
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+
+		stages = append(stages, withoutBackups(string(data)))
+	}
+
+	return []byte(strings.Join(stages, "---\n")), nil
+}
+
+// withoutBackups keeps KWOK from ending a Job's pods that take backups: how those end depends on what they find
+// (workloads/backup.go).
+func withoutBackups(stage string) string {
+	const job = `    - key: '.metadata.ownerReferences.[].kind'
+      operator: 'In'
+`
+
+	return strings.Replace(stage, job, `    - key: '.metadata.labels["app.kubernetes.io/name"]'
+      operator: 'NotIn'
+      values:
+      - 'etcd-backup'
+`+job, 1)
+}

@@ -1,0 +1,421 @@
+package resources
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/cosi-project/runtime/pkg/resource"
+	"github.com/cosi-project/runtime/pkg/state"
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	talosconfig "github.com/siderolabs/talos/pkg/machinery/config"
+	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
+	"github.com/siderolabs/talos/pkg/machinery/nethelpers"
+	"github.com/siderolabs/talos/pkg/machinery/resources/block"
+	"github.com/siderolabs/talos/pkg/machinery/resources/cluster"
+	"github.com/siderolabs/talos/pkg/machinery/resources/config"
+	etcdresource "github.com/siderolabs/talos/pkg/machinery/resources/etcd"
+	hardwareresource "github.com/siderolabs/talos/pkg/machinery/resources/hardware"
+	"github.com/siderolabs/talos/pkg/machinery/resources/k8s"
+	networkresource "github.com/siderolabs/talos/pkg/machinery/resources/network"
+	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+	timeresource "github.com/siderolabs/talos/pkg/machinery/resources/time"
+	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
+	"google.golang.org/protobuf/proto"
+
+	"platform.lab/lab/internal/machine/configuration"
+	"platform.lab/lab/internal/machine/controlplane"
+	"platform.lab/lab/internal/machine/discovery"
+	"platform.lab/lab/internal/machine/etcd"
+	"platform.lab/lab/internal/machine/events"
+	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/kubelet"
+	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/services"
+)
+
+const SystemDiskName = "sda"
+
+// Machine is what the resources are made of.
+type Machine struct {
+	*lifetime.Lifetime
+	*configuration.Active
+
+	Hardware     hardware.VM
+	Network      *guestnetwork.Network
+	Discovery    *discovery.Service
+	Events       *events.Stream
+	Services     *services.Services
+	Etcd         *etcd.Service
+	ControlPlane *controlplane.Plane
+	Kubelet      *kubelet.Kubelet
+	TalosVersion func() string
+	Stage        func() runtime.MachineStage
+}
+
+// Publisher keeps a machine's resources.
+type Publisher struct {
+	Machine
+
+	State state.State
+}
+
+// Run keeps the machine's COSI resources true: it looks at what is, four times a second.
+func (p *Publisher) Run() {
+	p.publishHardware()
+
+	var (
+		published talosconfig.Provider
+		reported  machineapi.MachineStatusEvent
+	)
+
+	for ; !p.IsOver(); p.Sleep(lifetime.Tick) {
+		provider := p.Provider()
+		if provider != nil && provider != published {
+			p.publishConfig(provider)
+			published = provider
+		}
+
+		p.publishNetwork()
+		p.publishServices()
+
+		if provider != nil && provider.CompleteForBoot() {
+			p.publishCluster(provider)
+			p.publishKubernetes(provider)
+		}
+
+		p.publishStatus(&reported)
+	}
+}
+
+func (p *Publisher) publishHardware() {
+	put(p, hardwareresource.NewSystemInformation(hardwareresource.SystemInformationID), func(r *hardwareresource.SystemInformation) {
+		r.TypedSpec().Manufacturer, r.TypedSpec().ProductName, r.TypedSpec().UUID = "VMware, Inc.", "VMware Virtual Platform", p.Hardware.ID
+	})
+
+	for i, size := range p.Hardware.DisksGiB {
+		name := "sd" + string(rune('a'+i))
+		put(p, block.NewDisk(block.NamespaceName, name), func(r *block.Disk) {
+			spec := r.TypedSpec()
+			spec.DevPath, spec.Size, spec.PrettySize, spec.Model, spec.Transport = "/dev/"+name, uint64(size)<<30, fmt.Sprintf("%d GiB", size), "Virtual disk", "sas" //nolint:gosec // a size
+			spec.IOSize, spec.SectorSize = 512, 512
+		})
+	}
+
+	put(p, block.NewSystemDisk(block.NamespaceName, block.SystemDiskID), func(r *block.SystemDisk) {
+		r.TypedSpec().DiskID, r.TypedSpec().DevPath = SystemDiskName, "/dev/"+SystemDiskName
+	})
+
+	put(p, timeresource.NewStatus(), func(r *timeresource.Status) { r.TypedSpec().Synced = true })
+	put(p, runtime.NewVersion(), func(r *runtime.Version) { r.TypedSpec().Version = p.TalosVersion() })
+	put(p, runtime.NewSecurityStateSpec(runtime.NamespaceName), func(*runtime.SecurityState) {})
+
+	if schematic := p.Hardware.Image.Schematic; schematic != "" {
+		put(p, runtime.NewExtensionStatus(runtime.NamespaceName, "schematic"), func(r *runtime.ExtensionStatus) {
+			r.TypedSpec().Metadata.Name, r.TypedSpec().Metadata.Version = "schematic", schematic
+		})
+	}
+
+	put(p, runtime.NewPlatformMetadataSpec(runtime.NamespaceName, runtime.PlatformMetadataID), func(r *runtime.PlatformMetadata) {
+		r.TypedSpec().Platform = "vmware"
+		if p.Network.Platform != nil {
+			r.TypedSpec().Hostname, r.TypedSpec().InstanceID = p.Network.Platform.Hostname, p.Network.Platform.InstanceID
+		}
+	})
+}
+
+// publishConfig shows the configuration, its machine type and the volumes that it gives.
+func (p *Publisher) publishConfig(provider talosconfig.Provider) {
+	wanted := config.NewMachineConfig(provider)
+
+	if old, err := p.State.Get(p.Context(), wanted.Metadata()); err == nil {
+		wanted.Metadata().SetVersion(old.Metadata().Version())
+		p.LogError("machine configuration", p.State.Update(p.Context(), wanted))
+	} else {
+		p.LogError("machine configuration", p.State.Create(p.Context(), wanted))
+	}
+
+	if !provider.CompleteForBoot() {
+		return
+	}
+
+	put(p, config.NewMachineType(), func(r *config.MachineType) { r.SetMachineType(provider.Machine().Type()) })
+
+	for partition, volume := range p.Volumes() {
+		put(p, block.NewVolumeStatus(block.NamespaceName, volume.Name), func(r *block.VolumeStatus) {
+			spec := r.TypedSpec()
+			spec.Phase, spec.Type = block.VolumePhaseReady, block.VolumeTypePartition
+			spec.ParentLocation, spec.Location = "/dev/"+SystemDiskName, fmt.Sprintf("/dev/%s%d", SystemDiskName, partition+4)
+			spec.PartitionIndex = partition + 4
+			spec.SetSize(volume.Size)
+		})
+	}
+
+	put(p, k8s.NewBootstrapManifestsConfig(), func(r *k8s.BootstrapManifestsConfig) {
+		if cni := provider.Cluster().Network().CNI(); cni != nil {
+			r.TypedSpec().CNIName = cni.Name()
+		}
+	})
+}
+
+// Volume is a partition of the system disk; its size is in bytes.
+type Volume struct {
+	Name string
+	Size uint64
+}
+
+// Volumes are the partitions that Talos makes: META, STATE, and EPHEMERAL with what is left.
+func (p *Publisher) Volumes() []Volume {
+	const mebibyte, stateSize, bootSize = 1 << 20, 100 << 20, 2 << 30
+
+	var disk uint64
+	if len(p.Hardware.DisksGiB) > 0 {
+		disk = uint64(p.Hardware.DisksGiB[0]) << 30 //nolint:gosec // a size
+	}
+
+	return []Volume{{"META", mebibyte}, {"STATE", stateSize}, {"EPHEMERAL", max(disk, bootSize) - bootSize}}
+}
+
+func (p *Publisher) publishNetwork() {
+	addresses, err := p.Network.Addresses()
+	if err != nil {
+		p.LogError("addresses", err)
+
+		return
+	}
+
+	wanted := map[resource.ID]bool{}
+
+	for _, address := range addresses {
+		id := networkresource.AddressID("eth0", address)
+		wanted[id] = true
+
+		put(p, networkresource.NewAddressStatus(networkresource.NamespaceName, id), func(r *networkresource.AddressStatus) {
+			r.TypedSpec().Address, r.TypedSpec().LinkName = address, "eth0"
+			r.TypedSpec().Family, r.TypedSpec().Scope = nethelpers.FamilyInet4, nethelpers.ScopeGlobal
+		})
+	}
+
+	keepOnly[*networkresource.AddressStatus](p, networkresource.NewAddressStatus(networkresource.NamespaceName, "").Metadata(), wanted)
+
+	for _, id := range []resource.ID{networkresource.NodeAddressCurrentID, networkresource.NodeAddressRoutedID} {
+		put(p, networkresource.NewNodeAddress(networkresource.NamespaceName, id), func(r *networkresource.NodeAddress) { r.TypedSpec().Addresses = addresses })
+	}
+
+	if len(addresses) > 0 {
+		put(p, networkresource.NewNodeAddress(networkresource.NamespaceName, networkresource.NodeAddressDefaultID), func(r *networkresource.NodeAddress) {
+			r.TypedSpec().Addresses = addresses[:1]
+		})
+	}
+
+	host := p.Network.Hostname()
+	put(p, networkresource.NewHostnameStatus(networkresource.NamespaceName, networkresource.HostnameID), func(r *networkresource.HostnameStatus) {
+		r.TypedSpec().Hostname, r.TypedSpec().Domainname, _ = strings.Cut(host, ".")
+	})
+	put(p, networkresource.NewStatus(networkresource.NamespaceName, networkresource.StatusID), func(r *networkresource.Status) {
+		r.TypedSpec().AddressReady, r.TypedSpec().ConnectivityReady = len(addresses) > 0, len(addresses) > 0
+		r.TypedSpec().HostnameReady, r.TypedSpec().EtcFilesReady = host != "", true
+	})
+
+	if p.Network.Platform != nil {
+		put(p, networkresource.NewResolverStatus(networkresource.NamespaceName, networkresource.ResolverID), func(r *networkresource.ResolverStatus) {
+			r.TypedSpec().DNSServers = p.Network.Resolvers()
+		})
+	}
+}
+
+func (p *Publisher) publishServices() {
+	wanted := map[resource.ID]bool{}
+
+	for _, entry := range p.Services.Snapshot() {
+		// As in Talos: only a running service has a resource.
+		if entry.State != services.StateRunning {
+			continue
+		}
+
+		wanted[entry.ID] = true
+
+		put(p, v1alpha1.NewService(entry.ID), func(r *v1alpha1.Service) {
+			r.TypedSpec().Running, r.TypedSpec().Healthy, r.TypedSpec().Unknown = true, entry.Checked && entry.Healthy, !entry.Checked
+		})
+	}
+
+	keepOnly[*v1alpha1.Service](p, v1alpha1.NewService("").Metadata(), wanted)
+}
+
+// publishCluster shows the machines that discovery knows, and this machine's etcd member.
+func (p *Publisher) publishCluster(provider talosconfig.Provider) {
+	put(p, cluster.NewIdentity(cluster.NamespaceName, cluster.LocalIdentity), func(r *cluster.Identity) { r.TypedSpec().NodeID = p.Hardware.ID })
+
+	wanted := map[resource.ID]bool{}
+
+	for _, member := range p.Discovery.Members(provider.Cluster().ID()) {
+		wanted[member.Hostname] = true
+
+		put(p, cluster.NewMember(cluster.NamespaceName, member.Hostname), func(r *cluster.Member) {
+			*r.TypedSpec() = cluster.MemberSpec{
+				NodeID: member.NodeID, Hostname: member.Hostname, Addresses: member.Addresses,
+				MachineType: member.MachineType, OperatingSystem: member.OperatingSystem,
+			}
+		})
+	}
+
+	keepOnly[*cluster.Member](p, cluster.NewMember(cluster.NamespaceName, "").Metadata(), wanted)
+
+	p.publishEtcdMember()
+}
+
+func (p *Publisher) publishEtcdMember() {
+	member := etcdresource.NewMember(etcdresource.NamespaceName, etcdresource.LocalMemberID)
+	_, err := p.State.Get(p.Context(), member.Metadata())
+
+	switch {
+	case !p.Services.IsUp("etcd"):
+		if err == nil {
+			p.LogError("etcd member", p.State.Destroy(p.Context(), member.Metadata()))
+		}
+	case err != nil:
+		if id, err := p.Etcd.MemberID(p.Context()); err == nil {
+			put(p, member, func(r *etcdresource.Member) { r.TypedSpec().MemberID = etcdresource.FormatMemberID(id) })
+		}
+	}
+}
+
+// Member is what the other machines of the cluster are told of this one.
+func (p *Publisher) Member() discovery.Member {
+	kind := machinetype.TypeUnknown
+	if provider := p.Provider(); provider != nil {
+		kind = provider.Machine().Type()
+	}
+
+	return discovery.Member{
+		NodeID: p.Hardware.ID, Hostname: p.Network.Hostname(), Addresses: p.Network.NodeAddresses(), MachineType: kind,
+		OperatingSystem: fmt.Sprintf("Talos (%s)", p.TalosVersion()),
+	}
+}
+
+func (p *Publisher) publishKubernetes(provider talosconfig.Provider) {
+	put(p, k8s.NewNodename(k8s.NamespaceName, k8s.NodenameID), func(r *k8s.Nodename) {
+		r.TypedSpec().Nodename = p.Network.Hostname()
+		r.TypedSpec().SkipNodeRegistration = provider.Machine().Kubelet().SkipNodeRegistration()
+	})
+
+	if address := p.Network.NodeIP(provider); address.IsValid() {
+		put(p, k8s.NewNodeIP(k8s.NamespaceName, k8s.KubeletID), func(r *k8s.NodeIP) { r.TypedSpec().Addresses = []netip.Addr{address} })
+	}
+
+	if object := p.Kubelet.Object(); object != nil {
+		put(p, k8s.NewNodeStatus(k8s.NamespaceName, object.Name), func(r *k8s.NodeStatus) {
+			*r.TypedSpec() = k8s.NodeStatusSpec{
+				Nodename: object.Name, NodeReady: p.Kubelet.IsReady() == nil, Unschedulable: object.Spec.Unschedulable,
+				Labels: object.Labels, Annotations: object.Annotations,
+			}
+		})
+	}
+
+	wanted := map[resource.ID]bool{}
+
+	for _, pod := range p.ControlPlane.Snapshot() {
+		id := "kube-system/" + pod.Name + "-" + p.Network.Hostname()
+		wanted[id] = true
+
+		put(p, k8s.NewStaticPodStatus(k8s.NamespaceName, id), func(r *k8s.StaticPodStatus) { r.TypedSpec().PodStatus = pod.Summary() })
+	}
+
+	keepOnly[*k8s.StaticPodStatus](p, k8s.NewStaticPodStatus(k8s.NamespaceName, "").Metadata(), wanted)
+}
+
+// publishStatus is MachineStatus: the stage, and what it still waits for. A change is an event, too.
+func (p *Publisher) publishStatus(reported *machineapi.MachineStatusEvent) {
+	stage := p.Stage()
+
+	var unmet []runtime.UnmetCondition
+
+	if stage == runtime.MachineStageBooting || stage == runtime.MachineStageRunning {
+		unmet = p.UnmetConditions()
+	}
+
+	put(p, runtime.NewMachineStatus(), func(r *runtime.MachineStatus) {
+		r.TypedSpec().Stage = stage
+		r.TypedSpec().Status.Ready, r.TypedSpec().Status.UnmetConditions = len(unmet) == 0, unmet
+	})
+
+	event := machineapi.MachineStatusEvent{
+		Stage:  machineapi.MachineStatusEvent_MachineStage(stage),
+		Status: &machineapi.MachineStatusEvent_MachineStatus{Ready: len(unmet) == 0},
+	}
+	for _, condition := range unmet {
+		event.Status.UnmetConditions = append(event.Status.UnmetConditions,
+			&machineapi.MachineStatusEvent_MachineStatus_UnmetCondition{Name: condition.Name, Reason: condition.Reason})
+	}
+
+	if !proto.Equal(&event, reported) {
+		p.Events.Publish(&event)
+		proto.Reset(reported)
+		proto.Merge(reported, &event)
+	}
+}
+
+// UnmetConditions are Talos' readiness checks (controllers/runtime/machine_status.go), in their order and words.
+func (p *Publisher) UnmetConditions() []runtime.UnmetCondition {
+	var unmet []runtime.UnmetCondition
+
+	add := func(name string, problems ...string) {
+		if len(problems) > 0 {
+			unmet = append(unmet, runtime.UnmetCondition{Name: name, Reason: strings.Join(problems, ", ")})
+		}
+	}
+
+	if !p.Network.Address().IsValid() {
+		add("network", "waiting on: address")
+	}
+
+	add("services", p.serviceProblems()...)
+
+	var pods []string
+
+	for _, pod := range p.ControlPlane.Snapshot() {
+		if pod.Problem != nil {
+			pods = append(pods, fmt.Sprintf("kube-system/%s-%s not ready", pod.Name, p.Network.Hostname()))
+		}
+	}
+
+	add("staticPods", pods...)
+
+	if provider := p.Provider(); provider != nil && provider.Machine() != nil && !provider.Machine().Kubelet().SkipNodeRegistration() {
+		if err := p.Kubelet.IsReady(); err != nil {
+			add("nodeReady", err.Error())
+		}
+	}
+
+	return unmet
+}
+
+func (p *Publisher) serviceProblems() []string {
+	var (
+		problems []string
+		running  []string
+	)
+
+	for _, entry := range p.Services.Snapshot() {
+		if entry.State != services.StateRunning {
+			continue
+		}
+
+		running = append(running, entry.ID)
+
+		if entry.Checked && !entry.Healthy {
+			problems = append(problems, entry.ID+" not healthy")
+		}
+	}
+
+	for _, id := range p.Services.Required() {
+		if !slices.Contains(running, id) {
+			problems = append(problems, id+" not running")
+		}
+	}
+
+	return problems
+}
