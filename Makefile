@@ -17,8 +17,42 @@ OUT ?= .lab/out
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock repair destroy kills campaigns summary comment drift-report drift-issue
 
+# What `make help` shows together. What a target does stands behind its `##`.
+define HELP_GROUPS
+First minutes: help namespaces setup build lab lab-shell clean
+The platform: reach review preview explain apply-plan drift render render-diff chart-facts
+Recovery: unlock repair destroy
+Rehearsals: drill kills campaigns bench
+Checks: test lint workflows-lint types unit go-test lab-test format
+Workflows: summary comment drift-report drift-issue
+endef
+export HELP_GROUPS
+
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/; s|\$$\(STACK_FILE\)|$(STACK_FILE)|; s|\$$\(OUT\)|$(OUT)|' | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) |
+		sed 's|\$$(STACK_FILE)|$(STACK_FILE)|; s|\$$(OUT)|$(OUT)|' |
+		awk -F '\t' '
+			{ text[$$1] = $$2 }
+			END {
+				groups = split(ENVIRON["HELP_GROUPS"], group, "\n")
+				for (g = 1; g <= groups; g++) {
+					split(group[g], title, ": ")
+					print (g > 1 ? "\n" : "") title[1]
+					names = split(title[2], name, " ")
+					for (n = 1; n <= names; n++) {
+						line = sprintf("  %-14s", name[n])
+						words = split(text[name[n]], word, " ")
+						for (w = 1; w <= words; w++) {
+							if (length(line " " word[w]) > 80) {
+								print line
+								line = sprintf("%16s", "")
+							}
+							line = line " " word[w]
+						}
+						print line
+					}
+				}
+			}'
 
 setup: ## uv, the virtual environment and Go, from the package registries
 	@mkdir -p $(BIN)
@@ -67,9 +101,11 @@ test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 	@$(MAKE) --jobs=2 --output-sync=target lint workflows-lint types unit go-test
 	$(MAKE) lab-test
 
-lint: setup ## format, lint, the settings, what the charts render
+lint: setup ## format, lint, spelling, imports, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
+	.venv/bin/codespell
+	.venv/bin/codespell --dictionary docs/words.txt $$(git ls-files '*.md')
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m ops check Pulumi.prod.yaml
 	$(PYTHON) -m ops render check

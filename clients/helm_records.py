@@ -32,6 +32,8 @@ POLL_SECONDS = 1.0
 class RecordError(Exception):
     """A release of the same name is somebody else's."""
 
+    page = "docs/procedures/failed-up.md"
+
 
 @dataclass(frozen=True)
 class Record:

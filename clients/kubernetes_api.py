@@ -33,6 +33,8 @@ CLOSED = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnErro
 class ApiError(Exception):
     """The Kubernetes API does not answer, or refuses."""
 
+    page = "docs/operations.md"
+
 
 class InvalidError(ApiError):
     """The API calls an object invalid, as it does when a field that cannot change would."""

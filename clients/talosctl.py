@@ -46,6 +46,8 @@ CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-schedul
 class TalosctlError(Exception):
     """A call of talosctl failed; the text is the end of what it wrote to stderr."""
 
+    page = "docs/operations.md"
+
 
 Runner = Callable[[Sequence[str], float], Result]
 """Runs talosctl with these arguments, for at most so many seconds."""

@@ -31,6 +31,9 @@ EXIT_CODE = 32
 """Tells the language host that the error has been shown (pulumi-language-python-exec)."""
 
 
+PAGE = "docs/operations.md"
+"""What messages mean, for those that name no page of their own."""
+
 ASKED = "invoke of "
 """How the SDK begins the error of a provider's function."""
 
@@ -45,7 +48,8 @@ class ToldError(BaseException):
 
 def tell(text: str) -> ToldError:
     """Show an error in the engine's display, and give what is to be raised."""
-    pulumi.log.error(text)
+    more = "" if "docs/" in text else f"\nmore: {PAGE}"
+    pulumi.log.error(f"{text}{more}")
     return ToldError(text)
 
 

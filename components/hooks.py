@@ -64,7 +64,7 @@ async def in_thread(
         try:
             done.set_result(work(Clock(sleep=stop.sleep, tell=teller.tell)))
         except BaseException as error:  # noqa: BLE001 the hook raises it
-            done.set_exception(error)
+            done.set_exception(with_page(error))
 
     # A daemon: a call that hangs must not keep the program from ending.
     context = contextvars.copy_context()
@@ -74,6 +74,14 @@ async def in_thread(
     except asyncio.CancelledError:  # the SDK closes the door to its hooks: the program has failed
         stop.request(PROGRAM_ENDED)
         raise
+
+
+def with_page(error: BaseException) -> BaseException:
+    """Name the page that helps, which the error's class knows, unless its text names one."""
+    page = getattr(error, "page", "")
+    if page and "docs/" not in str(error):
+        error.args = (f"{error} (more: {page})",)
+    return error
 
 
 async def resolved(output: pulumi.Output[T]) -> T:

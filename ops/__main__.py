@@ -8,6 +8,9 @@ import sys
 
 from ops.commands import UnknownCommandError, find, overview
 
+FAILED = 1
+"""The exit code of a command that could not do its work; others are answers."""
+
 
 def main(arguments: list[str]) -> int:
     """Run the command that the words name; gives its exit status."""
@@ -19,7 +22,10 @@ def main(arguments: list[str]) -> int:
     except UnknownCommandError as error:
         print(error, file=sys.stderr)
         return 2
-    return command.run(rest)
+    status = command.run(rest)
+    if status == FAILED:
+        print(f"more: {command.page}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

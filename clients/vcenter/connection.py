@@ -29,6 +29,8 @@ MODEL: Any = vim
 class VCenterError(Exception):
     """vCenter cannot be asked or refuses, or something there is in the way."""
 
+    page = "docs/procedures/failed-up.md"
+
 
 @dataclass(frozen=True)
 class VCenter:

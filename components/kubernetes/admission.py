@@ -27,6 +27,8 @@ SECONDS = 180.0
 class AdmissionError(Exception):
     """Objects of a kind are not taken."""
 
+    page = "docs/operations.md"
+
 
 def once_taken(
     name: str,

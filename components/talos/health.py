@@ -56,6 +56,8 @@ class Member:
 class HealthError(Exception):
     """A machine is not as it must be; the text names it, what was awaited and how to mend it."""
 
+    page = "docs/operations.md"
+
 
 @dataclass(frozen=True)
 class Before:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pydantic
 
+from clients.progress import told
 from clients.pulumi_cli import POLICIES, ROOT, EngineError, PreviewError, export, preview
 from clients.talosctl import TalosctlError
 from clients.vcenter.connection import VCenterError
@@ -59,7 +60,8 @@ def save(out: Path) -> None:
     (out / ORIGIN).unlink(missing_ok=True)
     state = export()
     try:
-        text = preview(out / PLAN)
+        with told("preview"):
+            text = preview(out / PLAN)
     except PreviewError as error:
         # The review reads the refusal out of it.
         (out / PREVIEW).write_text(error.document, encoding="utf-8")
@@ -77,7 +79,8 @@ def apply(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / PLAN
         state = export()
-        preview(again)
+        with told("preview again, to see whether the plan is stale"):
+            preview(again)
         now = origin(again, ROOT, state)
     # Two plans of the same differ in random numbers: the file is compared with itself.
     now = now.model_copy(update={"plan": origin(plan, ROOT, state).plan})
@@ -92,7 +95,8 @@ def put_in_order(*, yes: bool) -> int:
     """Say what a killed run left and, once that is agreed to, remove it; gives the exit code."""
     repair.refuse_locked()
     site, state = repair.Site.of_stack(), export()
-    found = repair.look(state, site)
+    with told("compare the state with vCenter"):
+        found = repair.look(state, site)
     if not found:
         print("nothing is left of a killed run: state and vCenter agree")
         return 0

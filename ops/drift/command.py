@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from clients import helm_records
 from clients.engine_words import without_harmful_advice
 from clients.kubernetes_api import ApiError, KubernetesApi
+from clients.progress import told
 from clients.pulumi_cli import EngineError, pulumi
 from clients.talosctl import TalosctlError, connect
 from ops.drift import backups, cluster, hosts, machines, nodes, state
@@ -32,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Look; gives 0 without drift, 3 with, 1 when something could not be looked at."""
     options = parser().parse_args(arguments)
     try:
-        report = look(dt.datetime.now(tz=dt.UTC))
+        with told("look at all that the stack made"):
+            report = look(dt.datetime.now(tz=dt.UTC))
     except (DriftError, PreviewError) as error:
         print(f"could not look: {error}", file=sys.stderr)
         return FAILED

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
+from clients.progress import told
 from ops.rehearsal import repository
 from ops.rehearsal.world import PROJECT, World, WorldError
 from ops.render import rendering
@@ -54,13 +55,15 @@ def preview_on(base: str, scratch: Path) -> str:
     print(f"building the platform of {base} ({commit[:12]}) in the lab", flush=True)
     world = World(STATE, stack_file, project=tree).start()
     try:
-        world.up()
+        with told("up"):
+            world.up()
         shutil.copy(PROJECT / STACK_FILE, stack_file)
         print("previewing this tree", flush=True)
-        return world.run(
-            "pulumi", "--cwd", str(PROJECT), "preview", "--json", "--show-sames",
-            "--non-interactive", code=None,
-        ).stdout  # fmt: skip
+        with told("preview"):
+            return world.run(
+                "pulumi", "--cwd", str(PROJECT), "preview", "--json", "--show-sames",
+                "--non-interactive", code=None,
+            ).stdout  # fmt: skip
     except WorldError as error:
         raise ReviewError(f"{base} could not be built in the lab: {error}") from None
     finally:

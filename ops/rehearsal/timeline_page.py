@@ -2,6 +2,7 @@
 
 A row is a name and, beside it, a bar at its time; where the window is narrow, the bar is below the
 name. Texts keep their size at every width: only the bars are measured in parts of the wall time.
+Kinds of operations differ by colour and by hatching, for whoever does not see the one.
 """
 
 from __future__ import annotations
@@ -59,10 +60,16 @@ dd small { font-size: 13px; font-weight: 400; color: var(--soft); }
   color: var(--soft); background: var(--page); padding: 0 3px; margin: 0 4px; border-radius: 3px; }
 .group .took { background: none; }
 .failed .took { color: var(--failed); font-weight: 600; }
-.bar { background: var(--other); opacity: .5; } .critical .bar { opacity: 1; }
-.bar.create { background: var(--create); } .bar.update { background: var(--update); }
-.bar.replace { background: var(--replace); } .bar.delete { background: var(--delete); }
-.failed .bar { background: var(--failed); opacity: 1; }
+.bar { background-color: var(--other); opacity: .5; } .critical .bar { opacity: 1; }
+.bar.create { background-color: var(--create); } .bar.update { background-color: var(--update); }
+.bar.replace { background-color: var(--replace); } .bar.delete { background-color: var(--delete); }
+.bar.update { background-image: repeating-linear-gradient(45deg,
+  transparent 0 5px, var(--page) 5px 7px); }
+.bar.replace { background-image: repeating-linear-gradient(-45deg,
+  transparent 0 2px, var(--page) 2px 4px); }
+.bar.delete { background-image: repeating-linear-gradient(90deg,
+  transparent 0 3px, var(--page) 3px 5px); }
+.failed .bar { background-color: var(--failed); opacity: 1; }
 .axis { position: absolute; inset: 0 var(--after) 0 var(--names); pointer-events: none; }
 .axis div { position: absolute; top: 18px; bottom: 0; border-left: 1px solid var(--line); }
 .axis span { position: absolute; top: -18px; transform: translateX(-50%); font-size: 12px;

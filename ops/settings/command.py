@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from clients.progress import told
 from components.talos.patch_files import PatchError, check_patch_files
 from components.talos.patch_validation import find_talosctl, validate
 from config import versions
@@ -57,7 +58,8 @@ def _try_reach(settings: Settings, *, installed: bool) -> int:
 
     print()
     asked = questions.questions(settings, installed=installed)
-    rows = report.ask_all(asked, network.Network())
+    with told("ask the site"):
+        rows = report.ask_all(asked, network.Network())
     print(report.as_text(rows))
     return 1 if report.failed(rows) else 0
 

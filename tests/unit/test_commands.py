@@ -28,8 +28,22 @@ def test_every_target_of_make_is_in_its_help() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):(?!=)", makefile, re.MULTILINE))
     assert "lab-shell" in targets
-    listed = {line.split()[0] for line in make("help").splitlines()}
-    assert listed == targets
+    lines = make("help").splitlines()
+    listed = [line.split()[0] for line in lines if re.match(r"  \S", line)]
+    assert sorted(listed) == sorted(targets)
+
+
+def test_the_help_of_make_is_in_groups_and_fits_a_terminal() -> None:
+    lines = make("help").splitlines()
+    assert [line for line in lines if line and not line.startswith(" ")] == [
+        "First minutes",
+        "The platform",
+        "Recovery",
+        "Rehearsals",
+        "Checks",
+        "Workflows",
+    ]
+    assert max(len(line) for line in lines) <= 80
 
 
 def test_the_help_of_make_names_the_files_and_no_variable() -> None:

@@ -12,7 +12,7 @@ import pytest
 from pulumi.runtime.settings import SETTINGS
 
 from components import failures
-from components.failures import Questions, ToldError, cause
+from components.failures import Questions, ToldError, cause, tell
 from config.problems import Problem
 from tests.unit.recorder import ROOT
 
@@ -67,7 +67,10 @@ def test_all_failures_of_a_group_are_told_together_and_once(told: Problems) -> N
 
     run(test())
     assert told == [
-        "2 problems:\n  - a: datastore not found; mend it\n  - b: network not found; mend it"
+        (
+            "2 problems:\n  - a: datastore not found; mend it\n  - b: network not found; mend it\n"
+            f"more: {failures.PAGE}"
+        )
     ]
 
 
@@ -95,7 +98,7 @@ def test_one_failure_is_one_line(told: Problems) -> None:
             await Questions().ask(failed("login refused"), problem_of("password")).future()
 
     run(test())
-    assert told == ["password: login refused; mend it"]
+    assert told == [f"password: login refused; mend it\nmore: {failures.PAGE}"]
 
 
 def test_what_depends_on_a_failed_answer_is_not_told_again(told: Problems) -> None:
@@ -106,7 +109,7 @@ def test_what_depends_on_a_failed_answer_is_not_told_again(told: Problems) -> No
             await later.future()
 
     run(test())
-    assert told == ["datacenter: no datacenter; mend it"]
+    assert told == [f"datacenter: no datacenter; mend it\nmore: {failures.PAGE}"]
 
 
 def test_an_error_that_is_no_providers_is_not_taken_for_one(told: Problems) -> None:
@@ -192,3 +195,9 @@ def test_another_error_is_shown_as_ever(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert "ValueError: a bug" in result.stderr
+
+
+def test_a_message_that_names_no_page_is_given_one(told: Problems) -> None:
+    tell("the token has ended")
+    tell("see docs/gitops.md")
+    assert told == [f"the token has ended\nmore: {failures.PAGE}", "see docs/gitops.md"]

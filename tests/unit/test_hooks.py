@@ -1,6 +1,7 @@
 """What hooks share: work beside the event loop, what it tells, and how it ends."""
 
 import asyncio
+import re
 import threading
 from pathlib import Path
 
@@ -117,3 +118,23 @@ def test_the_logs_lie_in_the_engines_own_folder(
     assert run_log.folder() == tmp_path / "platform-logs"
     monkeypatch.delenv("PULUMI_HOME")
     assert run_log.folder() == Path.home() / ".pulumi" / "platform-logs"
+
+
+class GateError(Exception):
+    page = "docs/operations.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (GateError("node01: ill"), "node01: ill (more: docs/operations.md)"),
+        (GateError("node01: ill, docs/drift.md"), "node01: ill, docs/drift.md"),
+        (ValueError("a bug"), "a bug"),
+    ],
+)
+def test_a_hook_that_fails_names_the_page_that_helps(error: Exception, text: str) -> None:
+    def fail(_: Clock) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=f"^{re.escape(text)}$"):
+        asyncio.run(in_thread(ARGS, fail, Stop()))

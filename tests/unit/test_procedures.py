@@ -28,7 +28,6 @@ from ops.rehearsal.world import PROJECT
 
 BAD = PROJECT / "tests" / "fixtures" / "procedures"
 LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
-DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize(
@@ -153,22 +152,3 @@ def test_one_page_begins_with_an_empty_site() -> None:
 def test_the_index_names_every_page() -> None:
     named = set(LINK.findall((FOLDER / INDEX).read_text()))
     assert {one.path.name for one in read_all()} <= named
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_no_link_of_a_document_leads_nowhere(document: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for target in LINK.findall(text):
-        if "://" in target:
-            continue
-        file, _, heading = target.partition("#")
-        path = (document.parent / file) if file else document
-        assert path.exists(), f"{document.name}: {target}"
-        if heading:
-            assert heading in anchors(path), f"{document.name}: {target}"
-
-
-def anchors(document: Path) -> set[str]:
-    """Give a document's headings as the addresses that GitHub makes of them."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}

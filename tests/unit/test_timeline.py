@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from ops.engine.operations import WORDS
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import (
     Outcome,
@@ -20,7 +21,7 @@ from ops.rehearsal.timeline import (
     critical_path,
     last_awaited,
 )
-from ops.rehearsal.timeline_page import main, render, seconds, tick_distance
+from ops.rehearsal.timeline_page import STYLE, main, render, seconds, tick_distance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -449,3 +450,13 @@ def test_the_command_says_what_is_wrong_in_one_line(
     with pytest.raises(SystemExit, match="2"):
         main(["only-one"])
     assert "required: STATE, OUT.html" in capsys.readouterr().err
+
+
+def test_kinds_of_operations_differ_without_their_colours() -> None:
+    hatchings = {
+        kind: found[1]
+        for kind in WORDS
+        if (found := re.search(rf"\.bar\.{kind} {{ background-image: ([^;]+);", STYLE))
+    }
+    assert set(hatchings) == set(WORDS) - {"create"}  # which is plain
+    assert len(set(hatchings.values())) == len(hatchings)
