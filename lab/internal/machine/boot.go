@@ -39,7 +39,6 @@ type boot struct {
 
 	machine  *machine
 	network  *guestnetwork.Network
-	programs process.Programs
 	hardware Hardware
 	// id is /proc/sys/kernel/random/boot_id.
 	id        string
@@ -50,7 +49,6 @@ type boot struct {
 	services  *services.Services
 	etcd      *etcd.Service
 	plane     *controlplane.Plane
-	secrets   *certificates.Secrets
 	node      *kubelet.Kubelet
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
@@ -93,17 +91,17 @@ func newBoot(m *machine) (*boot, error) {
 
 	b.events = events.New(b.Log)
 	b.services = services.New(b.Log, b.IsControlPlane)
-	b.programs = process.Programs{
+	programs := process.Programs{
 		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
 	}
-	b.secrets = certificates.NewSecrets(m.disk, b.network)
+	secrets := certificates.NewSecrets(m.disk, b.network)
 	b.etcd = etcd.New(etcd.Machine{
-		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
-		Secrets: b.secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.Restart,
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: programs, Services: b.services,
+		Secrets: secrets, Discovery: m.fleet.discovery, Bootstrapped: m.fleet.kwok.Restart,
 	})
 	b.plane = controlplane.New(controlplane.Machine{
-		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: b.programs, Services: b.services,
-		Secrets: b.secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
+		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: programs, Services: b.services,
+		Secrets: secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
 	})
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,

@@ -32,10 +32,12 @@ type Service struct {
 	clusters map[string]map[string]Member
 }
 
+// New knows no machine yet.
 func New() *Service {
 	return &Service{clusters: map[string]map[string]Member{}}
 }
 
+// Announce says that a machine of a cluster is there.
 func (d *Service) Announce(cluster string, member Member) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -48,6 +50,7 @@ func (d *Service) Announce(cluster string, member Member) {
 	d.clusters[cluster][member.NodeID] = member
 }
 
+// Forget drops a machine that has left its cluster.
 func (d *Service) Forget(cluster, nodeID string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -155,6 +155,7 @@ func (k *Runner) end(clusterID string) {
 	}
 }
 
+// Close ends the KWOK of every cluster; no other one begins.
 func (k *Runner) Close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -36,6 +36,7 @@ import (
 	"platform.lab/lab/internal/machine/services"
 )
 
+// SystemDiskName is the disk that Talos is on.
 const SystemDiskName = "sda"
 
 // Machine is what the resources are made of.

@@ -44,12 +44,12 @@ type file struct {
 // files are what `talosctl ls`, `read`, `copy` and `usage` see. Simulated: a machine has no file system of its own. These
 // are the parts of one that the lab knows to be true: configuration, sysctls, logs, etcd's data, certificates.
 type files struct {
-	boot *Machine
-	all  map[string]file
+	machine *Machine
+	all     map[string]file
 }
 
 func (b *Machine) files() *files {
-	f := &files{boot: b, all: map[string]file{}}
+	f := &files{machine: b, all: map[string]file{}}
 	f.folder("/", b.Begun)
 
 	for _, name := range []string{"/dev", "/etc", "/proc", "/run", "/sys", "/system", "/tmp", "/usr", "/var"} {
@@ -72,7 +72,7 @@ func (b *Machine) files() *files {
 
 // system are the files that Talos makes from its own state.
 func (f *files) system() {
-	b := f.boot
+	b := f.machine
 	version := b.System.TalosVersion()
 	f.text("/etc/os-release", fmt.Sprintf("NAME=\"Talos\"\nID=talos\nVERSION_ID=%s\nPRETTY_NAME=\"Talos (%s)\"\n", version, version))
 
@@ -105,7 +105,7 @@ func (f *files) system() {
 
 // processes are the parts of /proc that are true of the machine; the kernel itself is the lab's.
 func (f *files) processes() {
-	b := f.boot
+	b := f.machine
 	f.text(bootIDPath, b.BootID+"\n")
 	f.text("/proc/sys/kernel/hostname", b.Network.Hostname()+"\n")
 	f.text("/proc/uptime", fmt.Sprintf("%.2f 0.00\n", time.Since(b.Begun).Seconds()))
@@ -135,7 +135,7 @@ func (f *files) processes() {
 
 // configured are the files, sysctls and kernel modules of the machine configuration.
 func (f *files) configured() {
-	provider := f.boot.Provider()
+	provider := f.machine.Provider()
 	if provider == nil || provider.Machine() == nil {
 		return
 	}
@@ -152,12 +152,12 @@ func (f *files) configured() {
 	f.text("/proc/modules", modules.String())
 
 	written, err := provider.Machine().Files()
-	f.boot.LogError("files of the configuration", err)
+	f.machine.LogError("files of the configuration", err)
 
 	for _, one := range written {
 		content := one.Content()
 		f.add(file{
-			path: path.Clean("/" + one.Path()), mode: one.Permissions(), size: int64(len(content)), modified: f.boot.Begun,
+			path: path.Clean("/" + one.Path()), mode: one.Permissions(), size: int64(len(content)), modified: f.machine.Begun,
 			read: func() ([]byte, error) { return []byte(content), nil },
 		})
 	}
@@ -178,7 +178,7 @@ func (f *files) folder(name string, modified time.Time) {
 }
 
 func (f *files) text(name, content string) {
-	f.add(file{path: name, mode: 0o444, size: int64(len(content)), modified: f.boot.Begun, read: func() ([]byte, error) { return []byte(content), nil }})
+	f.add(file{path: name, mode: 0o444, size: int64(len(content)), modified: f.machine.Begun, read: func() ([]byte, error) { return []byte(content), nil }})
 }
 
 // disk shows a file or folder of the machine's disk under another name.

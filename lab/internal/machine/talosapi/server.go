@@ -36,7 +36,7 @@ const Port = constants.ApidPort
 
 // server is apid and machined in one: the machine API on every address of the machine.
 type server struct {
-	boot        *Machine
+	machine     *Machine
 	server      *grpc.Server
 	maintenance bool
 
@@ -57,7 +57,7 @@ func (b *Machine) Serve() {
 		old.stop()
 	}
 
-	api := &server{boot: b, maintenance: b.InMaintenance()}
+	api := &server{machine: b, maintenance: b.InMaintenance()}
 	api.server = grpc.NewServer(
 		grpc.MaxRecvMsgSize(constants.GRPCMaxMessageSize),
 		// talosctl pings every 10 s while it follows events.
@@ -111,18 +111,18 @@ func (a *server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
-	provider := a.boot.Provider()
+	provider := a.machine.Provider()
 	if a.certificate != nil && (a.maintenance || provider == a.provider) {
 		return a.certificate, nil
 	}
 
-	settings, err := a.boot.maintenanceTLS()
+	settings, err := a.machine.maintenanceTLS()
 	if !a.maintenance {
-		settings, err = a.boot.mutualTLS(provider)
+		settings, err = a.machine.mutualTLS(provider)
 	}
 
 	if err != nil {
-		a.boot.LogError("machine API certificate", err)
+		a.machine.LogError("machine API certificate", err)
 
 		return nil, err
 	}
@@ -217,19 +217,19 @@ func (a *server) targets(ctx context.Context) (names []string, multi bool) {
 // resolve finds a machine by address or host name and makes sure that it answers under the same CA.
 func (a *server) resolve(name string) (*Machine, error) {
 	if name == "" {
-		return a.boot, nil
+		return a.machine, nil
 	}
 
-	for _, other := range a.boot.All() {
+	for _, other := range a.machine.All() {
 		if other.Network.Hostname() != name && !other.Network.HasAddress(name) {
 			continue
 		}
 
-		if !a.boot.canReach(other) {
+		if !a.machine.canReach(other) {
 			break
 		}
 
-		if other != a.boot && !sameCA(a.boot.Provider(), other.Provider()) {
+		if other != a.machine && !sameCA(a.machine.Provider(), other.Provider()) {
 			return nil, status.Error(codes.Unavailable,
 				`connection error: desc = "transport: authentication handshake failed: tls: failed to verify certificate: x509: certificate signed by unknown authority"`)
 		}
