@@ -136,8 +136,11 @@ class Traefik(pulumi.ComponentResource):
         self._tls(after)
         self._gateway(domain, after)
         if traefik.dashboard_domain is not None and dashboard_password is not None:
-            user = {"username": DASHBOARD_USER, "password": dashboard_password}
-            secret = namespace.secret("dashboard-user", user, kind="kubernetes.io/basic-auth")
+            secret = namespace.secret(
+                "dashboard-user",
+                {"username": DASHBOARD_USER, "password": dashboard_password},
+                kind="kubernetes.io/basic-auth",
+            )
             self._dashboard(traefik.dashboard_domain, namespace.options(release, secret))
         self.register_outputs(
             {
