@@ -131,6 +131,12 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
         assert {*layer.stands_on, *layer.after} <= set(names[:number]), layer.name
 
 
+def test_metrics_server_waits_for_its_issuer_only_where_there_is_one() -> None:
+    layer = LAYERS["metrics-server"]
+    assert layer.waits_for({"cilium", "cert-manager"}) == ["cert-manager"]
+    assert layer.waits_for({"cilium"}) == ["cilium"]
+
+
 def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
     platform = run_production()
     told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
