@@ -105,7 +105,7 @@ lint: setup ## format, lint, spelling, imports, the settings, what the charts re
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
-	.venv/bin/codespell --dictionary docs/words.txt $$(git ls-files '*.md')
+	.venv/bin/codespell --dictionary docs/words.txt $$(git ls-files '*.md' '*.py')
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m ops check Pulumi.prod.yaml
 	$(PYTHON) -m ops render check

@@ -112,12 +112,12 @@ def _fetch(url: str) -> str:
 
 
 def _unreachable(plan: ChartPlan, words: str) -> Problem:
-    fault, mend = meaning_of_connection(words) or (
+    fault, fix = meaning_of_connection(words) or (
         "it does not give its list of charts",
         "open it in a browser, and see whether it has moved",
     )
     where = f"its chart repository {plan.repository} cannot be used: {fault}"
-    return Problem(_key(plan), where, f"{mend} ({words})")
+    return Problem(_key(plan), where, f"{fix} ({words})")
 
 
 def _key(plan: ChartPlan) -> str:

@@ -1,7 +1,7 @@
 """The words of the engine and of providers, before this project passes them on.
 
-Some advise to take resources out of the state. That heals nothing here: the machine or the release
-lives on, unknown, and the next `up` would make it a second time.
+Some advise to take resources out of the state. That repairs nothing here: the machine or the
+release lives on, unknown, and the next `up` would make it a second time.
 """
 
 from __future__ import annotations

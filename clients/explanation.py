@@ -52,9 +52,9 @@ CONNECTION = (
 
 def meaning_of_connection(words: str) -> tuple[str, str] | None:
     """Say what a failed connection's words mean, and what to do; None for words of another kind."""
-    for pattern, fault, mend in CONNECTION:
+    for pattern, fault, fix in CONNECTION:
         if re.search(pattern, words, re.IGNORECASE):
-            return fault, mend
+            return fault, fix
     return None
 
 
@@ -63,24 +63,22 @@ def of_connection(path: tuple[str, ...], value: str, words: str) -> Problem | No
     found = meaning_of_connection(words)
     if found is None:
         return None
-    fault, mend = found
-    return problem(path, value, fault, f"{mend} ({words})")
+    fault, fix = found
+    return problem(path, value, fault, f"{fix} ({words})")
 
 
 def of_vcenter(site: Site, words: str) -> Problem | None:
     """Explain why vCenter cannot be used at all; None where the words are about one object."""
     if LOGIN.search(words):
         fault = f"{site.vcenter} refuses the login of {site.user} with it"
-        mend = (
-            "check both at vCenter and set the password anew, as docs/procedures/rotate-secret.md "
+        fix = (
+            "check both at vCenter and set the password again, as docs/procedures/rotate-secret.md "
             f"says ({words})"
         )
-        return Problem("platform:vspherePassword, platform:site.user", fault, mend)
+        return Problem("platform:vspherePassword, platform:site.user", fault, fix)
     if DENIED.search(words):
-        mend = f"give it the rights that docs/site-requirements.md lists ({words})"
-        return problem(
-            ("site", "user"), site.user, "vCenter denies it a right that is needed", mend
-        )
+        fix = f"give it the rights that docs/site-requirements.md lists ({words})"
+        return problem(("site", "user"), site.user, "vCenter denies it a right that is needed", fix)
     return of_connection(("site", "vcenter"), site.vcenter, words)
 
 

@@ -1,9 +1,9 @@
-"""Helm's own records of releases, mended where a killed run left them broken.
+"""Helm's own records of releases, fixed where a killed run left them broken.
 
 Helm keeps each revision of a release in a Secret. A run that is killed with its plugin leaves a
 `pending-...` revision, at which every later operation stops with "another operation is in
 progress", with `atomic` as well; a killed installation leaves a release that the state does not
-know, and the next one stops with "cannot re-use a name that is still in use". Both are mended right
+know, and the next one stops with "cannot re-use a name that is still in use". Both are fixed right
 before the engine touches the release. Objects stay as they are: Helm adopts those that carry the
 release's own annotations (helm/pkg/action/validate.go, existingResourceConflict).
 """

@@ -210,7 +210,7 @@ class Talosctl:
         self._call(address, "reboot", "--mode", "powercycle", "--wait=false")
 
     def restart_kubelet(self, address: str) -> None:
-        """Tell the machine to start its kubelet anew; pods run on."""
+        """Tell the machine to start its kubelet again; pods run on."""
         self._call(address, "service", "kubelet", "restart")
 
     def kubeconfig(self, address: str) -> str:

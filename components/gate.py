@@ -4,7 +4,7 @@ Why not wait in an `after_*` hook of the resource that is waited for: the engine
 resource even when the hook fails (pulumi/pkg, resource/deploy/step.go), so the next `pulumi up`
 finds nothing to do and never waits again. A gate is a resource of its own which waits in
 `before_*` hooks: when one fails or is killed, the gate is not recorded, and the next run waits
-again. Its inputs say what it has seen through; a change of theirs closes it until it is seen anew.
+again. Its inputs say what it has seen through; a change of theirs closes it until it is seen again.
 """
 
 from __future__ import annotations

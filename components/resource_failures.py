@@ -45,7 +45,7 @@ REFUSALS = (
      "cluster", "none of its hosts can take {what}",
      "see in vCenter which hosts are connected, not in maintenance, and have memory left"),
 )  # fmt: skip
-"""What vCenter's words are, the key of `platform:site` they are about, the fault and the mend."""
+"""What vCenter's words are, the key of `platform:site` they are about, the fault and the fix."""
 
 GONE = re.compile(
     r"(?i)cannot locate (virtual machine|folder)|ManagedObjectNotFound|already been d"
@@ -77,7 +77,7 @@ def explained(name: str, explain: Explain) -> pulumi.ErrorHook:
 
 
 class ResourceError(Exception):
-    """A provider refused a resource; the text names the setting and the mend."""
+    """A provider refused a resource; the text names the setting and the fix."""
 
 
 def plain(error: str) -> str:
@@ -87,7 +87,7 @@ def plain(error: str) -> str:
 
 def without(reason: Problem, words: str) -> Problem:
     """Leave out the provider's words, where the engine shows them."""
-    return replace(reason, mend=reason.mend.replace(f" ({words})", ""))
+    return replace(reason, fix=reason.fix.replace(f" ({words})", ""))
 
 
 def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Problem:
@@ -96,19 +96,19 @@ def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Pr
     what = f"{args.type.rpartition(':')[2]} {args.name}"
     if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
         return of_factory(site, settings.talos, words)
-    for pattern, key, fault, mend in REFUSALS:
+    for pattern, key, fault, fix in REFUSALS:
         if re.search(pattern, words, re.IGNORECASE):
             value = getattr(site, key)
             return problem(
-                ("site", key), value, fault.format(what=what), f"{mend}, {AGAIN} ({words})"
+                ("site", key), value, fault.format(what=what), f"{fix}, {AGAIN} ({words})"
             )
     if args.failed_operation != "create" and GONE.search(words):
         fault = f"it does not have {what}, which the stack's state has"
-        mend = f"`make repair` takes it out of the state, {AGAIN} ({words})"
-        return problem(("site", "vcenter"), site.vcenter, fault, mend)
+        fix = f"`make repair` takes it out of the state, {AGAIN} ({words})"
+        return problem(("site", "vcenter"), site.vcenter, fault, fix)
     fault = f"it does not {args.failed_operation} {what}"
-    mend = f"see its tasks and events, mend it there, {AGAIN} ({words})"
-    return of_vcenter(site, words) or problem(("site", "vcenter"), site.vcenter, fault, mend)
+    fix = f"see its tasks and events, fix it there, {AGAIN} ({words})"
+    return of_vcenter(site, words) or problem(("site", "vcenter"), site.vcenter, fault, fix)
 
 
 def of_factory(site: Site, talos: Talos, words: str) -> Problem:
@@ -123,22 +123,22 @@ def of_factory(site: Site, talos: Talos, words: str) -> Problem:
     refused = status is not None and status[1].startswith("4")
     if re.search(r"(?i)extension", words) or (refused and status and status[1] == "400"):
         fault = f"{factory} makes no image of {image} with {', '.join(extensions) or 'these'}"
-        mend = f"name extensions that it has for this version ({words})"
-        return Problem("platform:talos.extensions", fault, mend)
+        fix = f"name extensions that it has for this version ({words})"
+        return Problem("platform:talos.extensions", fault, fix)
     if refused and talos.schematic is not None:
         fault = f"{factory} has no image of {image} for it"
-        mend = (
+        fix = (
             f"check it, and platform:talos.version = {talos.version}: a schematic is known to the "
             f"factory where it was registered ({words})"
         )
-        return problem(("talos", "schematic"), talos.schematic, fault, mend)
+        return problem(("talos", "schematic"), talos.schematic, fault, fix)
     if refused:
         fault = f"{factory} has no image of it"
-        mend = f"set a version that https://{factory} lists ({words})"
-        return problem(("talos", "version"), talos.version, fault, mend)
+        fix = f"set a version that https://{factory} lists ({words})"
+        return problem(("talos", "version"), talos.version, fault, fix)
     fault = "it does not give the machines' image"
-    mend = f"see whether https://{factory} is well, {AGAIN} ({words})"
-    return problem(("site", "imageFactory"), factory, fault, mend)
+    fix = f"see whether https://{factory} is well, {AGAIN} ({words})"
+    return problem(("site", "imageFactory"), factory, fault, fix)
 
 
 def of_talos(settings: Settings, name: str, words: str) -> Problem:
@@ -149,8 +149,8 @@ def of_talos(settings: Settings, name: str, words: str) -> Problem:
     address = str(settings.machines[numbers[name]].address)
     unreachable = meaning_of_connection(words)
     if unreachable is not None:
-        fault, mend = unreachable
-        look = f"{mend}; and look at its console in vCenter, {AGAIN} ({words})"
+        fault, fix = unreachable
+        look = f"{fix}; and look at its console in vCenter, {AGAIN} ({words})"
         return problem(("machines", numbers[name], "address"), address, f"{name}: {fault}", look)
     return Problem(
         f"platform:machines, {name}",
@@ -165,6 +165,6 @@ def of_release(plan: ChartPlan, words: str) -> Problem:
     return Problem(
         f"platform:services.{plan.service}",
         f"Helm could not bring the chart {plan.chart} {plan.version} to its end",
-        f"see what is not ready: `kubectl --namespace {plan.namespace} get pods,events`, mend it, "
+        f"see what is not ready: `kubectl --namespace {plan.namespace} get pods,events`, fix it, "
         f"{AGAIN} ({words})",
     )

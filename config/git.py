@@ -66,10 +66,10 @@ def _access(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
         )
     elif (url.scheme == "ssh") != (kind == "deployKey") and access is not None:
         ways = "an https URL" if kind == "deployKey" else "a URL of SSH"
-        mend = "write repositoryUrl as in ssh://git@HOST/PATH.git, or use kind token"
+        fix = "write repositoryUrl as in ssh://git@HOST/PATH.git, or use kind token"
         if kind != "deployKey":
-            mend = "write repositoryUrl as in https://HOST/PATH, or use kind deployKey"
-        yield problem((*path, "kind"), kind, f"does not go with {ways}", mend)
+            fix = "write repositoryUrl as in https://HOST/PATH, or use kind deployKey"
+        yield problem((*path, "kind"), kind, f"does not go with {ways}", fix)
     elif access is not None and kind == "deployKey" and not access.host_keys and not known(url):
         yield problem(
             (*path, "hostKeys"),

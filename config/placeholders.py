@@ -76,8 +76,8 @@ def _below(value: object, path: Key) -> Iterator[Problem]:
         for index, item in enumerate(value):
             yield from _below(item, (*path, index))
     elif isinstance(value, str) and "labels" not in path and _stands_in(value):
-        mend = _MEND.get(str(path[-1]), "write your site's own")
-        yield problem(path, value, "a placeholder", mend)
+        fix = _MEND.get(str(path[-1]), "write your site's own")
+        yield problem(path, value, "a placeholder", fix)
 
 
 def _stands_in(text: str) -> bool:

@@ -1,6 +1,6 @@
 """Configuration: a problem in the settings, and the error that carries all of them.
 
-A problem names the key, the value and the mend, and never shows a secret: values under keys that
+A problem names the key, the value and the fix, and never shows a secret: values under keys that
 name a secret, values that may be one (`config.shown`), and whole mappings or lists are left out.
 """
 
@@ -35,20 +35,20 @@ class Problem:
 
     key: str
     fault: str
-    mend: str
+    fix: str
     value: str | None = None
     """The value as JSON, or `None` where there is none or where it must not be shown."""
 
     def __str__(self) -> str:
         """Write the problem as one line."""
         given = "" if self.value is None else f" = {self.value}"
-        return line_text(f"{self.key}{given}: {self.fault}; {self.mend}")
+        return line_text(f"{self.key}{given}: {self.fault}; {self.fix}")
 
 
-def problem(path: Path, value: object, fault: str, mend: str) -> Problem:
+def problem(path: Path, value: object, fault: str, fix: str) -> Problem:
     """Make a problem of the value at a path, leaving out what must not or need not be shown."""
     hidden = value is None or isinstance(value, Mapping | list | tuple) or is_named_secret(path)
-    return Problem(key_of(path), fault, mend, None if hidden else value_text(value))
+    return Problem(key_of(path), fault, fix, None if hidden else value_text(value))
 
 
 def secrets_in(value: object, path: Path) -> Iterator[Problem]:

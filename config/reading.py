@@ -214,8 +214,8 @@ def missing_secrets(raw: Raw, services: Services | None) -> tuple[SecretKey, ...
 
 
 def _unset(key: SecretKey) -> Problem:
-    mend = f"run `{key.command}`: {key.description}"
-    return Problem(key_of((key.name,)), "a secret that is not set", mend)
+    fix = f"run `{key.command}`: {key.description}"
+    return Problem(key_of((key.name,)), "a secret that is not set", fix)
 
 
 def _position(each: Problem) -> tuple[int, list[tuple[int, str]]]:
@@ -258,11 +258,11 @@ def _unknown(path: Path, known: Iterable[str]) -> Problem:
     # The value is left out: it may be a secret under a mistyped key.
     names = sorted(known)
     close = difflib.get_close_matches(str(path[-1]), names, n=1)
-    mend = f"did you mean `{close[0]}`?" if close else "remove it; known are " + ", ".join(names)
+    fix = f"did you mean `{close[0]}`?" if close else "remove it; known are " + ", ".join(names)
     spelt = str(path[-1]).casefold() in (one.casefold() for one in names)
     if not spelt and (instead := not_settings.way(path)):
-        mend = f"remove it: {instead}; known are {', '.join(names)}"
-    return Problem(key_of(path), "unknown key", mend)
+        fix = f"remove it: {instead}; known are {', '.join(names)}"
+    return Problem(key_of(path), "unknown key", fix)
 
 
 # --- Sections ----------------------------------------------------------------------------------
@@ -279,8 +279,8 @@ def _read_sections(raw: Raw) -> tuple[rules.Draft, list[Problem]]:
         # The engine fills in an empty default for a section that is missing (see Pulumi.yaml).
         if value in (None, {}, []):
             if info.is_required():
-                mend = f"add the section: {info.description}"
-                problems.append(Problem(key_of((name,)), "missing", mend))
+                fix = f"add the section: {info.description}"
+                problems.append(Problem(key_of((name,)), "missing", fix))
                 continue
             value = {}
         if name == "machines":
@@ -358,11 +358,11 @@ def _translate_one(details: ErrorDetails, path: Path, model: type[BaseModel] | N
 
 
 def _fault(details: ErrorDetails) -> tuple[str, str]:
-    """Say what is wrong, and the mend."""
+    """Say what is wrong, and the fix."""
     context = details.get("ctx", {})
     match details["type"]:
         case values.REFUSED:
-            return context["fault"], context["mend"]
+            return context["fault"], context["fix"]
         case "literal_error":
             return "not one of the choices", f"use {context['expected']}"
         case "greater_than_equal":

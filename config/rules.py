@@ -338,13 +338,13 @@ def _domains(draft: Draft) -> Iterator[Problem]:
 
 
 def _repeated(
-    named: Iterable[tuple[Path, str]], what: str, mend: str = "give each its own name"
+    named: Iterable[tuple[Path, str]], what: str, fix: str = "give each its own name"
 ) -> Iterator[Problem]:
     """Find names that are given twice; `named` holds each name with its path."""
     seen: set[str] = set()
     for path, name in named:
         if name in seen:
-            yield problem(path, name, f"the name of another {what}", mend)
+            yield problem(path, name, f"the name of another {what}", fix)
         seen.add(name)
 
 

@@ -591,16 +591,16 @@ class RepositoryAccess(Model):
         known = wanted[self.kind] | ({"hostKeys"} if self.kind == "deployKey" else set())
         lacking = [name for name in wanted[self.kind] if not given[name]]
         strange = [name for name, there in given.items() if there and name not in known]
-        mends = {
+        fixes = {
             "githubApp": "give `appId` and `installationId` alone",
             "token": "give `user` alone (GitHub: x-access-token, GitLab: oauth2, Gitea: the "
             "token's own user)",
             "deployKey": "give `hostKeys` alone",
         }
         if lacking:
-            refuse(f"{self.kind} without `{min(lacking)}`", mends[self.kind])
+            refuse(f"{self.kind} without `{min(lacking)}`", fixes[self.kind])
         if strange:
-            refuse(f"{self.kind} with `{strange[0]}`", mends[self.kind])
+            refuse(f"{self.kind} with `{strange[0]}`", fixes[self.kind])
         return self
 
 

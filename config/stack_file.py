@@ -55,11 +55,11 @@ def _document(path: str | Path) -> yaml_text.Document:
     except ValueError:  # a NUL in the path
         raise _no_stack_file(path, "is not the name of a file", "check the path") from None
     except yaml_text.YamlError as error:
-        raise _no_stack_file(path, error.fault, error.mend) from None
+        raise _no_stack_file(path, error.fault, error.fix) from None
 
 
-def _no_stack_file(path: str | Path, fault: str, mend: str) -> SettingsError:
-    return SettingsError([Problem(str(path), fault, mend)])
+def _no_stack_file(path: str | Path, fault: str, fix: str) -> SettingsError:
+    return SettingsError([Problem(str(path), fault, fix)])
 
 
 def _problem(found: yaml_text.Finding) -> Problem:
@@ -75,7 +75,7 @@ def _problem(found: yaml_text.Finding) -> Problem:
         written = None
     if written is not None and len(written) > 40:  # noqa: PLR2004 enough to find it
         written = f"{written[:40]}... ({len(written)} characters)"
-    return Problem(key, found.fault, found.mend, None if written is None else escaped(written))
+    return Problem(key, found.fault, found.fix, None if written is None else escaped(written))
 
 
 def _top_level(document: Mapping[str, Any]) -> Iterator[Problem]:
@@ -91,7 +91,7 @@ def _top_level(document: Mapping[str, Any]) -> Iterator[Problem]:
         if close:
             yield Problem(key_text(name), "unknown key", f"did you mean `{close[0]}`?")
         for each in secrets_in({name: document[name]}, ()):
-            yield Problem(key_text(name), each.fault, each.mend)
+            yield Problem(key_text(name), each.fault, each.fix)
 
 
 def _one_form(key: str) -> str:

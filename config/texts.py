@@ -57,7 +57,7 @@ def _fault(text: str) -> tuple[str, str] | None:
             return f"holds {fault} (U+{ord(one):04X}, character {place})", "write it without"
     for word in re.findall(r"\w+", text):
         if scripts := _mixed(word):
-            return f"mixes {scripts} with Latin letters, which look alike", "type it anew"
+            return f"mixes {scripts} with Latin letters, which look alike", "type it again"
     return None
 
 

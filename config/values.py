@@ -1,6 +1,6 @@
 """Configuration: the kinds of values that settings are made of.
 
-Each kind checks one value on its own and, when it is wrong, says what is wrong and how to mend it.
+Each kind checks one value on its own and, when it is wrong, says what is wrong and how to fix it.
 What values mean to each other is in `config.rules` and `config.addresses`.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REFUSED = "refused"
-"""The error type of every check in this file; its context holds `fault` and `mend`."""
+"""The error type of every check in this file; its context holds `fault` and `fix`."""
 
 LABEL_LENGTH = 63
 HOST_LENGTH = 253
@@ -49,9 +49,9 @@ _DEVICE = re.compile(
 )
 
 
-def refuse(fault: str, mend: str) -> NoReturn:
+def refuse(fault: str, fix: str) -> NoReturn:
     """Raise what a check raises: what is wrong, and what to do."""
-    raise PydanticCustomError(REFUSED, "{fault}", {"fault": fault, "mend": mend})
+    raise PydanticCustomError(REFUSED, "{fault}", {"fault": fault, "fix": fix})
 
 
 def _text(value: object) -> str:
@@ -83,10 +83,10 @@ def parse_address(value: object) -> IPv4Address:
         address = IPv4Address(text)
     except ValueError:
         fault = "not an IPv4 address"
-        mend = "write four numbers from 0 to 255, as in 172.16.20.51"
+        fix = "write four numbers from 0 to 255, as in 172.16.20.51"
         if "/" in text:
-            mend = "write the address alone, without the prefix length"
-        refuse(fault, mend)
+            fix = "write the address alone, without the prefix length"
+        refuse(fault, fix)
     if not _is_usable(address):
         refuse(_NO_HOST, "give a unicast address")
     return address
@@ -212,12 +212,12 @@ def _is_host(text: str) -> bool:
     return _is_name(text) if address is None else _is_usable(address)
 
 
-def _checked(accept: Callable[[str], object], fault: str, mend: str) -> AfterValidator:
+def _checked(accept: Callable[[str], object], fault: str, fix: str) -> AfterValidator:
     """Make a check of a text: `accept` says whether it is right."""
 
     def check(text: str) -> str:
         if not accept(text):
-            refuse(fault, mend)
+            refuse(fault, fix)
         return text
 
     return AfterValidator(check)

@@ -58,9 +58,9 @@ _TAG = "tag:yaml.org,2002:"
 class YamlError(Exception):
     """A text that is no YAML, or more than is read: what is wrong, and the fix."""
 
-    def __init__(self, fault: str, mend: str) -> None:
-        self.fault, self.mend = fault, mend
-        super().__init__(fault, mend)
+    def __init__(self, fault: str, fix: str) -> None:
+        self.fault, self.fix = fault, fix
+        super().__init__(fault, fix)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Finding:
 
     path: Path
     fault: str
-    mend: str
+    fix: str
     written: str | None = None
     """The value as it is written, where the fault is about that."""
 
@@ -148,8 +148,8 @@ class _Reader:
             if isinstance(event, yaml.DocumentStartEvent):
                 if len(found) == most:
                     fault = "begins another document, which the engine does not read"
-                    mend = "put everything into one document, without `---` between"
-                    self._stop(event, fault, mend)
+                    fix = "put everything into one document, without `---` between"
+                    self._stop(event, fault, fix)
                 if event.tags:
                     raise YamlError("a directive %TAG", "remove it: no value needs a tag")
                 self._document = Document()
@@ -198,11 +198,11 @@ class _Reader:
             fault = f"goes beyond {NODES} keys and values, with what aliases repeat"
             self._stop(event, fault, "remove what is not needed")
 
-    def _stop(self, event: Any, fault: str, mend: str) -> NoReturn:  # noqa: ANN401 an event
-        raise YamlError(f"line {event.start_mark.line + 1} {fault}", mend)
+    def _stop(self, event: Any, fault: str, fix: str) -> NoReturn:  # noqa: ANN401 an event
+        raise YamlError(f"line {event.start_mark.line + 1} {fault}", fix)
 
-    def _find(self, path: Path, fault: str, mend: str, written: str | None = None) -> None:
-        self._document.findings.append(Finding(path, fault, mend, written))
+    def _find(self, path: Path, fault: str, fix: str, written: str | None = None) -> None:
+        self._document.findings.append(Finding(path, fault, fix, written))
 
     def _check_tag(self, event: Any, path: Path, kind: str) -> None:  # noqa: ANN401 an event
         if event.tag not in (None, _TAG + kind):
@@ -283,7 +283,7 @@ class _Reader:
             self._find(path, "a tag that does not fit the value", "remove the `!...` before it")
             return None
         if isinstance(value, _Odd):
-            self._find(path, value.fault, value.mend, text)
+            self._find(path, value.fault, value.fix, text)
             return None
         return value
 
@@ -304,7 +304,7 @@ class _Odd:
         return f"without quotes the engine reads it as {self.kind}"
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """What to do."""
         if self.kind == _TIME_KIND:
             return "put it in quotes"

@@ -51,7 +51,7 @@ def ways_out(adopt: str, data_disks: int) -> Iterator[None]:
         # Of the disks only the first one's label can be left as the import gives it.
         loss = (
             ". An import does not know its data disks' names: `pulumi preview` shows that `up` "
-            "would make them anew, so copy away first what they hold"
+            "would make them again, so copy away first what they hold"
         )
         message = (
             f"{error}. If it is this platform's, take it over with `{adopt}`"

@@ -164,10 +164,10 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
 
 def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
     found = _read(root / file.path)
-    mend = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
+    fix = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
     if not isinstance(found, dict):
         fault = f"{file.path} is missing, or no YAML: Argo CD would not find its settings"
-        yield problem(("services", "argocd"), None, fault, mend)
+        yield problem(("services", "argocd"), None, fault, fix)
         return
     wanted, committed = dict(_leaves(file.tree)), dict(_leaves(found))
     for place in [*wanted, *(place for place in committed if place not in wanted)]:
@@ -177,10 +177,10 @@ def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
         key = next((key for start, key in file.keys.items() if place[: len(start)] == start), None)
         if key is None:
             fault = f"{where} was changed by hand"
-            yield problem(("services", "argocd"), None, fault, mend)
+            yield problem(("services", "argocd"), None, fault, fix)
         else:
             fault = f"{where} {_seen(committed.get(place, 'missing'))}"
-            yield problem(key, _value(settings, key), fault, mend)
+            yield problem(key, _value(settings, key), fault, fix)
 
 
 def _seen(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Layer Kubernetes: hooks that mend Helm's records before the engine touches a release."""
+"""Layer Kubernetes: hooks that fix Helm's records before the engine touches a release."""
 
 from __future__ import annotations
 
@@ -20,27 +20,25 @@ if TYPE_CHECKING:
 def before_install(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
     """Make the hook that forgets a release which a killed run made and the state does not know."""
 
-    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
+    def fix(api: KubernetesApi, clock: Clock) -> list[str]:
         return forget_unknown(api, plan, clock)
 
-    return _hook(kubeconfig, mend)
+    return _hook(kubeconfig, fix)
 
 
 def before_upgrade(plan: ChartPlan, kubeconfig: pulumi.Output[str]) -> Hook:
     """Make the hook that forgets revisions which a killed run left pending."""
 
-    def mend(api: KubernetesApi, clock: Clock) -> list[str]:
+    def fix(api: KubernetesApi, clock: Clock) -> list[str]:
         return forget_pending(api, plan, clock)
 
-    return _hook(kubeconfig, mend)
+    return _hook(kubeconfig, fix)
 
 
-def _hook(
-    kubeconfig: pulumi.Output[str], mend: Callable[[KubernetesApi, Clock], list[str]]
-) -> Hook:
+def _hook(kubeconfig: pulumi.Output[str], fix: Callable[[KubernetesApi, Clock], list[str]]) -> Hook:
     async def hook(args: pulumi.ResourceHookArgs) -> None:
         document = await resolved(kubeconfig)
-        for message in await in_thread(args, lambda clock: mend(KubernetesApi(document), clock)):
+        for message in await in_thread(args, lambda clock: fix(KubernetesApi(document), clock)):
             pulumi.log.warn(message)
 
     return hook

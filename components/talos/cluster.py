@@ -89,7 +89,7 @@ class Cluster(pulumi.ComponentResource):
             # a field manager that nobody knows any more.
             upsert_existing_objects=True,
             enable_patch_force=True,
-            # Changed in place: a Secret that is made anew is away meanwhile.
+            # Changed in place: a Secret that is recreated is away meanwhile.
             enable_secret_mutable=True,
             enable_config_map_mutable=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),

@@ -54,7 +54,7 @@ class Member:
 
 
 class HealthError(Exception):
-    """A machine is not as it must be; the text names it, what was awaited and how to mend it."""
+    """A machine is not as it must be; the text names it, what was awaited and how to fix it."""
 
     page = "docs/operations.md"
 
@@ -148,7 +148,7 @@ class Observer:
     def quorum_watch(self) -> Callable[[], bool]:
         """Make a check, to be repeated in a wait, that tells whether etcd lacks its majority.
 
-        It fails with HealthError once that has lasted QUORUM_SECONDS: no waiting mends it. An etcd
+        It fails with HealthError once that has lasted QUORUM_SECONDS: no waiting fixes it. An etcd
         has lost it when it runs on a control plane, and none of them can list its members.
         """
         since: float | None = None
@@ -243,8 +243,8 @@ class Observer:
                 return "etcd runs, and finds no majority of its members"
             if all(lacking_of.values()):  # no other node is Ready: the cluster has no CNI yet
                 lacking_of = {name: _without_node(lacks) for name, lacks in lacking_of.items()}
-            ill = {name: lacks for name, lacks in lacking_of.items() if lacks}
-            return ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in ill.items())
+            unhealthy = {name: lacks for name, lacks in lacking_of.items() if lacks}
+            return ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in unhealthy.items())
 
         what = f"the rest of etcd to be healthy, before {member} is touched"
         if states := self.clock.wait(what, lacking, seconds=GUARD_SECONDS, poll=POLL_SECONDS):
@@ -284,7 +284,7 @@ class Observer:
             message = (
                 f"{member}: refuses or cannot take its new configuration: {error}. "
                 f"Nothing was changed on it; see `talosctl -n {member.address} dmesg`, "
-                "mend it, then run `pulumi up` again"
+                "fix it, then run `pulumi up` again"
             )
             raise HealthError(message)
         if refused:
@@ -452,7 +452,7 @@ class Observer:
             message = (
                 f"{member}: not {state} after {seconds:.0f} s; last seen: {lacks}. "
                 f"See `talosctl -n {member.address} dmesg` and `talosctl -n {member.address} "
-                "service`, mend it, then run `pulumi up` again: it goes on from here"
+                "service`, fix it, then run `pulumi up` again: it goes on from here"
             )
             raise HealthError(message)
 

@@ -123,7 +123,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
         for each in document.findings:
             # Talos reads numbers as Go does: `permissions: 0o644` is one.
             if each.written is None:
-                yield f"{_path_of(each.path)}: {each.fault}; {each.mend}"
+                yield f"{_path_of(each.path)}: {each.fault}; {each.fix}"
     read = [document.value for document in found]
     if any(isinstance(one, list) for one in read):
         yield (
@@ -157,7 +157,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
 def _unreadable(error: OSError | yaml_text.YamlError) -> str:
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}; check who may read it"
-    return f"{error.fault}; {error.mend}"
+    return f"{error.fault}; {error.fix}"
 
 
 def _path_of(path: tuple[str | int, ...]) -> str:
@@ -215,9 +215,9 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
         for key in value if isinstance(value, Mapping) else ():
             if key not in known and key != DIRECTIVE:
                 close = difflib.get_close_matches(key, known, n=1)
-                mend = f"did you mean `{close[0]}`?" if close else "remove it"
+                fix = f"did you mean `{close[0]}`?" if close else "remove it"
                 at = ".".join(filter(None, (written, key_text(key))))
-                yield f"{at}: no field of Talos' configuration; {mend}"
+                yield f"{at}: no field of Talos' configuration; {fix}"
 
 
 def _secrets(given: Mapping[str, Any]) -> Iterator[str]:

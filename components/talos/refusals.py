@@ -60,8 +60,8 @@ def _encryption(runs: Keys, wanted: Keys) -> list[str]:
     if runs == wanted:
         return []
     fault = "platform:talos.diskEncryption: another one than the machine was installed with"
-    mend = "Set it back; another one takes a rebuild (docs/procedures/destroy-and-rebuild.md)"
-    return [f"{fault}, which existing partitions would not take on. {mend}"]
+    fix = "Set it back; another one takes a rebuild (docs/procedures/destroy-and-rebuild.md)"
+    return [f"{fault}, which existing partitions would not take on. {fix}"]
 
 
 def _encrypted(configuration: str) -> Keys:

@@ -41,7 +41,7 @@ def together(hosts: Mapping[str, str]) -> str:
     )
 
 
-def mend(machine: str) -> str:
+def fix(machine: str) -> str:
     """Say what brings control planes apart; `machine` is one of them."""
     return (
         f"move one to a host without a control plane (`govc vm.migrate -host HOST {machine}`), and "
@@ -79,7 +79,7 @@ def kept_apart(
                 )
 
         if shared := await in_thread(args, look):
-            words = f"{shared}: {LOSS}; {mend(next(iter(uuids)))}"
+            words = f"{shared}: {LOSS}; {fix(next(iter(uuids)))}"
             pulumi.log.warn(words)
 
     return kept_apart

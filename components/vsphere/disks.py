@@ -54,8 +54,8 @@ def stay(name: str) -> Hook:
 def refusal(name: str, found: Mapping[str, tuple[int, int]]) -> str:
     """Say which disks of a machine would move, and how they stay."""
     what = ", ".join(f"{label} from unit {old} to {new}" for label, (old, new) in found.items())
-    mend = ", ".join(f"`unit: {old}` to {label}" for label, (old, _) in found.items())
+    fix = ", ".join(f"`unit: {old}` to {label}" for label, (old, _) in found.items())
     return (
         f"platform:machines, {name}: its disks would move ({what}), and the machine could take one "
-        f"for another. Nothing was changed; add {mend} in dataDisks, then run `pulumi up` again"
+        f"for another. Nothing was changed; add {fix} in dataDisks, then run `pulumi up` again"
     )

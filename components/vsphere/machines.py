@@ -49,7 +49,7 @@ IGNORED = [
 """Read once, when the machine is made: people and backups write into its annotation, a new image
 would replace it, a change of extraConfig reboots it for nothing (Talos has its configuration), and
 DRS moves it away from its first host. A machine that was imported has vCenter's own label on its
-system disk and no mapping: the provider would make the disk, and the machine, anew for them."""
+system disk and no mapping: the provider would make the disk, and the machine, again for them."""
 
 
 Uuids = Mapping[str, pulumi.Output[str]]

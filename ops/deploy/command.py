@@ -129,7 +129,7 @@ def read_origin(path: Path) -> Origin:
     except pydantic.ValidationError as error:
         names = ", ".join(".".join(map(str, one["loc"])) for one in error.errors())
         raise StaleError(
-            f"{path}: not what `make preview` writes ({names}); make it anew"
+            f"{path}: not what `make preview` writes ({names}); make it again"
         ) from None
 
 

@@ -58,7 +58,7 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
             hidden = thing.kind == "Secret"
             if live and not fixed and (more := undeclared(live, each, hidden=hidden)):
                 yield _extra(thing, owner, f"{ADDED} (release {release})", more)
-        # Until these are made anew, the others' mend stops at them.
+        # Until these are recreated, the others' fix stops at them.
         for what, fields, thing in sorted(found, key=lambda one: not one[0].startswith(FIXED)):
             yield Finding(
                 place="cluster",
@@ -66,7 +66,7 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
                 owner=owner,
                 what=f"{what} (release {release})",
                 fields=fields,
-                mend=_anew(thing, release) if what.startswith(FIXED) else _mend(release),
+                fix=_anew(thing, release) if what.startswith(FIXED) else _mend(release),
             )
 
 
@@ -125,7 +125,7 @@ def applications(api: KubernetesApi) -> Iterator[Finding]:
             owner=ARGOCD,
             what="is not what Git says",
             fields=fields,
-            mend=f"{SELF_HEAL}, then `argocd app sync {one['metadata']['name']}`",
+            fix=f"{SELF_HEAL}, then `argocd app sync {one['metadata']['name']}`",
         )
 
 
@@ -143,7 +143,7 @@ def _unknown(metadata: Object) -> Finding:
         who=f"Application {namespace}/{name}",
         owner=ARGOCD,
         what="Argo CD cannot compare it with Git, so nobody sees its drift",
-        mend=f"`kubectl -n {namespace} describe application {name}` says why",
+        fix=f"`kubectl -n {namespace} describe application {name}` says why",
     )
 
 
@@ -161,7 +161,7 @@ def _mend(release: str) -> str:
 
 def _anew(thing: Thing, release: str) -> str:
     if thing.kind not in WORKLOADS:
-        return "only made anew it is as it was, and what it holds is lost: find out who changed it"
+        return "only recreated it is as it was, and what it holds is lost: find out who changed it"
     delete = f"kubectl -n {thing.namespace} delete {thing.kind.lower()}/{thing.name}"
     return f"`{delete} && {_mend(release)[1:]}; its pods are away until then"
 
@@ -221,7 +221,7 @@ def _extra(thing: Thing, owner: str, what: str, found: Sequence[Undeclared]) -> 
         owner=owner,
         what=what,
         fields=tuple(each.field for each in found),
-        mend=f"`{removal(where(thing), found)}` takes it away",
+        fix=f"`{removal(where(thing), found)}` takes it away",
     )
 
 

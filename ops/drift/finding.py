@@ -8,7 +8,7 @@ PULUMI, ARGOCD = "Pulumi", "Argo CD"
 
 
 class DriftError(Exception):
-    """Something could not be looked at; the text says what, and the mend."""
+    """Something could not be looked at; the text says what, and the fix."""
 
 
 class Field(BaseModel):
@@ -33,4 +33,4 @@ class Finding(BaseModel):
     what: str
     """In a few words: changed, gone, not reachable."""
     fields: tuple[Field, ...] = ()
-    mend: str
+    fix: str

@@ -127,10 +127,10 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     secrets: Any,  # noqa: ANN401 JSON
     talos: Talosctl,
 ) -> Iterator[Finding]:
-    def finding(what: str, mend: str, fields: Sequence[Field] = ()) -> Finding:
+    def finding(what: str, fix: str, fields: Sequence[Field] = ()) -> Finding:
         return Finding(
             place="machine", who=f"{name} ({address})", owner=PULUMI, what=what,
-            fields=tuple(fields), mend=mend,
+            fields=tuple(fields), fix=fix,
         )  # fmt: skip
 
     if talos.in_maintenance(address):

@@ -61,8 +61,8 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
         )
         told.append((field, f"kubectl uncordon {name}"))
     if told:
-        mends = list(dict.fromkeys(mend for _, mend in told))
-        yield _finding(name, "changed", f"`{' && '.join(mends)}`", [field for field, _ in told])
+        fixes = list(dict.fromkeys(fix for _, fix in told))
+        yield _finding(name, "changed", f"`{' && '.join(fixes)}`", [field for field, _ in told])
 
 
 def _labels(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
@@ -73,8 +73,8 @@ def _labels(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
             yield _field("labels", key, None, live[key]), f"kubectl label node {name} {key}-"
     for key, value in sorted(wanted.items()):
         if str(live.get(key)) != str(value):
-            mend = f"kubectl label --overwrite node {name} {key}={value}"
-            yield _field("labels", key, value, live.get(key)), mend
+            fix = f"kubectl label --overwrite node {name} {key}={value}"
+            yield _field("labels", key, value, live.get(key)), fix
 
 
 def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
@@ -85,8 +85,8 @@ def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
     for key, value in sorted(wanted.items()):
         if str(live.get(key)) != str(value):
             pair = shlex.quote(f"{key}={value}")
-            mend = f"kubectl annotate --overwrite node {name} {pair}"
-            yield _field("annotations", key, value, live.get(key)), mend
+            fix = f"kubectl annotate --overwrite node {name} {pair}"
+            yield _field("annotations", key, value, live.get(key)), fix
 
 
 def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Field, str]]:  # noqa: FBT001
@@ -141,12 +141,12 @@ def _address(node: Object) -> str:
     return str(node["metadata"]["name"])
 
 
-def _finding(name: str, what: str, mend: str, fields: Sequence[Field] = ()) -> Finding:
+def _finding(name: str, what: str, fix: str, fields: Sequence[Field] = ()) -> Finding:
     return Finding(
         place="cluster",
         who=f"Node {name}",
         owner=PULUMI,
         what=what,
         fields=tuple(fields),
-        mend=mend,
+        fix=fix,
     )

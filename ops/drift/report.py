@@ -51,7 +51,7 @@ def markdown(report: Report) -> str:
 
 
 def short(report: Report) -> Iterator[str]:
-    """Write it for a terminal: a line for each finding and its fields, and what mends it."""
+    """Write it for a terminal: a line for each finding and its fields, and what fixes it."""
     yield report.summary
     for one in report.findings:
         yield f"  {one.place}: {one.who} {one.what} ({one.owner}'s)"
@@ -59,13 +59,13 @@ def short(report: Report) -> Iterator[str]:
             yield f"      {field.where}: wanted {field.wanted}, found {field.found}"
         if len(one.fields) > FEW:
             yield f"      and {len(one.fields) - FEW} more"
-        yield f"      {one.mend}"
+        yield f"      {one.fix}"
     for line in report.watch:
         yield f"  watch: {line}"
 
 
 def _details(one: Finding) -> Iterator[str]:
-    yield f"**{one.who}**: {one.mend}"
+    yield f"**{one.who}**: {one.fix}"
     for field in one.fields:
         yield f"- {code(field.where)}: wanted {code(field.wanted)}, found {code(field.found)}"
 

@@ -55,8 +55,8 @@ def _finding(change: Change, what: str, fields: tuple[Field, ...]) -> Finding:
     else:
         place = "vCenter" if change.type.startswith(vsphere.PREFIX) else change.type
         who = f"{change.type.rsplit(':', 1)[-1]} {change.name}"
-    mend = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
-    return Finding(place=place, who=who, owner=owner, what=what, fields=fields, mend=mend)
+    fix = PUT_BACK if owner == PULUMI else f"{owner} puts it back, or `argocd app sync`"
+    return Finding(place=place, who=who, owner=owner, what=what, fields=fields, fix=fix)
 
 
 def _thing(change: Change) -> Thing:

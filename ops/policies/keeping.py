@@ -16,7 +16,7 @@ from ops.policies.model import Level, Rule
 HOLD_DATA = {"vsphere:index/virtualDisk:VirtualDisk"}
 KINDS_OF_DATA = {"PersistentVolume", "PersistentVolumeClaim"}
 REPLACES_KEYS = ("talosVersion",)
-"""Inputs of the machine secrets: a lower version makes all keys anew."""
+"""Inputs of the machine secrets: a lower version makes all keys again."""
 REPLACES_MACHINE = ("clone", "extraConfig")
 """Inputs that change for all machines at once, with a new image or other name servers: the first
 would replace each of them, the second reboot it."""
@@ -29,7 +29,7 @@ def check_machine_secrets(resource: Resource, _: Known) -> Iterator[str]:
     if not resource.protect:
         yield "protect is not true; set `protect=True` in its ResourceOptions"
     for name in _not_ignored(resource, REPLACES_KEYS):
-        yield f'a change of {name} would make all keys anew; add "{name}" to its ignore_changes'
+        yield f'a change of {name} would recreate all keys; add "{name}" to its ignore_changes'
 
 
 def check_machine(resource: Resource, _: Known) -> Iterator[str]:
@@ -65,7 +65,7 @@ RULES = (
     Rule(
         "machine-secrets-stay",
         Level.MANDATORY,
-        "The machine secrets are protected and never made anew: without them nobody gets in, and "
+        "The machine secrets are protected and never recreated: without them nobody gets in, and "
         "no backup of etcd can be read.",
         check=check_machine_secrets,
     ),

@@ -28,14 +28,14 @@ REFERENCE = re.compile(r"\$[\w-]+:\S+|\$\([A-Za-z_]\w*\)|\$\{[^}]+\}")
 """`$argocd-sso:key`, `$(VARIABLE)`, `${variable}`: where a secret is, not the secret."""
 NAMES_OBJECT = frozenset({"secret", "existingSecret"})
 """Keys of charts and of Traefik's objects that name a Secret of Kubernetes; not its content."""
-MEND = "pass it as a secret (components.stack_settings.require_secret, pulumi.Output.secret)"
+FIX = "pass it as a secret (components.stack_settings.require_secret, pulumi.Output.secret)"
 
 
 def check_inputs(resource: Resource, known: Known) -> Iterator[str]:
     """Find secrets in plain text: by their key, by their look, and by their value."""
     for leaf in _plain(resource):
         if why := _suspicion(resource, leaf, known):
-            yield f"{leaf.where} {why} (not shown); {MEND}"
+            yield f"{leaf.where} {why} (not shown); {FIX}"
 
 
 def check_values(resources: Sequence[Resource], known: Known) -> Iterator[tuple[Resource, str]]:
@@ -45,7 +45,7 @@ def check_values(resources: Sequence[Resource], known: Known) -> Iterator[tuple[
             # Those of the stack's configuration were found before, with the resource itself.
             if known.met.found_in(leaf.value) and not known.given.found_in(leaf.value):
                 where = f"{leaf.where} holds in plain text what another resource holds as a secret"
-                yield resource, f"{where} (not shown); {MEND}"
+                yield resource, f"{where} (not shown); {FIX}"
 
 
 def _plain(resource: Resource) -> Iterator[Leaf]:

@@ -18,7 +18,7 @@ class Level(Enum):
 
 
 Check = Callable[[Resource, Known], Iterator[str]]
-"""Gives what is wrong with a resource, each with its mend."""
+"""Gives what is wrong with a resource, each with its fix."""
 StackCheck = Callable[[Sequence[Resource], Known], Iterator[tuple[Resource, str]]]
 """The same for the stack as a whole, with the resource to show it at."""
 

@@ -53,9 +53,9 @@ def _machine(resource: Resource, settings: Settings) -> Iterator[str]:
     Only at that: the rest of it is read once and ignored after, and may be older than the plan.
     """
     planned = {one.name: str(one.address) for one in settings.machines}.get(resource.name)
-    mend = USE_PLAN.format(section="machines")
+    fix = USE_PLAN.format(section="machines")
     if planned is None:
-        yield f"no machine of that name is in the plan; {mend}"
+        yield f"no machine of that name is in the plan; {fix}"
         return
     encoded = mapping(resource.inputs.get("extraConfig")).get("guestinfo.metadata")
     if not isinstance(encoded, str):
@@ -69,7 +69,7 @@ def _machine(resource: Resource, settings: Settings) -> Iterator[str]:
         for address in sequence(mapping(card).get("addresses")):
             if str(address).partition("/")[0] != planned:
                 yield (
-                    f"guestinfo.metadata gives it {address}, and the plan {planned}; {mend}, and "
+                    f"guestinfo.metadata gives it {address}, and the plan {planned}; {fix}, and "
                     "add a machine under another name to change an address"
                 )
 
@@ -89,21 +89,21 @@ def _told(resource: Resource, names: Sequence[str], planned: set[Any]) -> Iterat
         value = resource.inputs.get(name)
         if isinstance(value, str) and value not in planned:
             there = ", ".join(sorted(planned)) or "no machine of that name"
-            mend = USE_PLAN.format(section="machines")
-            yield f"{name} is {value}, and the plan has {there}; {mend}"
+            fix = USE_PLAN.format(section="machines")
+            yield f"{name} is {value}, and the plan has {there}; {fix}"
 
 
 def _gate(resource: Resource, settings: Settings) -> Iterator[str]:
     endpoint = resource.inputs.get("endpoint")
     if resource.name == API and isinstance(endpoint, str) and endpoint != settings.endpoint:
-        mend = USE_PLAN.format(section="network.vip")
-        yield f"the API is awaited at {endpoint}, and the plan has {settings.endpoint}; {mend}"
+        fix = USE_PLAN.format(section="network.vip")
+        yield f"the API is awaited at {endpoint}, and the plan has {settings.endpoint}; {fix}"
     if resource.name == MEMBERS:
         planned = {one.name: str(one.address) for one in settings.control_planes}
         if (members := _members(resource)) != planned:
-            mend = USE_PLAN.format(section="machines")
+            fix = USE_PLAN.format(section="machines")
             there = f"etcd's members are {_listed(members)}, and the plan's {_listed(planned)}"
-            yield f"{there}; {mend}"
+            yield f"{there}; {fix}"
 
 
 def _listed(members: Mapping[str, Any]) -> str:
@@ -140,8 +140,8 @@ def _pooled(text: str, where: str, settings: Settings) -> Iterator[str]:
     pools = settings.network.pools
     if address is None or not any(address in pool.addresses for pool in pools):
         there = ", ".join(str(pool.addresses) for pool in pools) or "none"
-        mend = USE_PLAN.format(section="network.pools")
-        yield f"{where} asks for {text}, which is in no pool of the plan ({there}); {mend}"
+        fix = USE_PLAN.format(section="network.pools")
+        yield f"{where} asks for {text}, which is in no pool of the plan ({there}); {fix}"
 
 
 def _pool(resource: Resource, settings: Settings) -> Iterator[str]:
@@ -151,8 +151,8 @@ def _pool(resource: Resource, settings: Settings) -> Iterator[str]:
     for text in sequence(resource.spec.get("addresses")):
         if isinstance(text, str) and text not in planned:
             there = ", ".join(sorted(planned)) or "none"
-            mend = USE_PLAN.format(section="network.pools")
-            yield f"its addresses {text} are no pool of the plan ({there}); {mend}"
+            fix = USE_PLAN.format(section="network.pools")
+            yield f"its addresses {text} are no pool of the plan ({there}); {fix}"
 
 
 LOOKS = {

@@ -45,7 +45,7 @@ class PlanError(Exception):
 
 @dataclass(frozen=True)
 class Violation:
-    """What a plan does that it must not, or should not, with the mend."""
+    """What a plan does that it must not, or should not, with the fix."""
 
     rule: str
     level: Level
@@ -98,7 +98,7 @@ def of_steps(steps: Sequence[Step]) -> list[Violation]:
 def _machine_secrets(steps: Sequence[Step]) -> Iterator[Finding]:
     for step in _once(steps, GOES):
         if step.type == MACHINE_SECRETS:
-            what = "deleted" if step.op in REMOVES else "made anew"
+            what = "deleted" if step.op in REMOVES else "recreated"
             text = f"the machine secrets {step.name} would be {what}"
             yield step.urn, f"{text}: {KEYS_LOST}"
 
@@ -122,7 +122,7 @@ def _control_planes(steps: Sequence[Step]) -> Iterator[Finding]:
     replaced = [step for step in touched if step.op in REPLACES]
     if replaced and len(touched) > 1:
         names = ", ".join(sorted(step.name for step in touched))
-        yield replaced[0].urn, f"{names} would go in one plan, at least one to be made anew; {ONE}"
+        yield replaced[0].urn, f"{names} would go in one plan, at least one to be recreated; {ONE}"
 
 
 def _members(steps: Sequence[Step]) -> set[str] | None:
@@ -141,7 +141,7 @@ def _members(steps: Sequence[Step]) -> set[str] | None:
 def _amount(steps: Sequence[Step]) -> Iterator[Finding]:
     gone = _once(steps, GOES)
     if len(gone) > SAFE_AMOUNT:
-        yield "", f"{len(gone)} resources would be deleted or made anew; {SPLIT}"
+        yield "", f"{len(gone)} resources would be deleted or recreated; {SPLIT}"
 
 
 def _once(steps: Iterable[Step], ops: frozenset[str]) -> list[Step]:
@@ -175,7 +175,7 @@ PLAN_RULES = (
     PlanRule(
         "plan-is-small",
         Level.ADVISORY,
-        f"A plan takes away or makes anew at most {SAFE_AMOUNT} resources.",
+        f"A plan takes away or recreates at most {SAFE_AMOUNT} resources.",
         _amount,
     ),
 )

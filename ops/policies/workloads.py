@@ -144,7 +144,7 @@ def check_workloads(resources: Sequence[Resource], _: Known) -> Iterator[tuple[R
         owner = made.get(finding.workload)
         # Ports of the machines are a rule of their own here, which is not only shown.
         if not allowed and owner is not None and finding.rule != "node-port":
-            yield owner, f"{finding}; mend it, or say why not in ops/render/exceptions.py"
+            yield owner, f"{finding}; fix it, or say why not in ops/render/exceptions.py"
 
 
 def _name(resource: Resource) -> str:

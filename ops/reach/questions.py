@@ -218,11 +218,11 @@ def _is_free(entry: Entry, try_port: Probe) -> Callable[[Network], str]:
             address, shown = next(iter(found.items()))
             one = f" ({address}, and {len(found) - 1} more)" if len(found) > 1 else ""
             fault = f"taken: {shown}{one}"
-            mend = (
+            fix = (
                 "use another address, or take it from whoever has it; if this platform is "
                 "installed already, add --installed; a firewall between may answer for others"
             )
-            raise RefusedError(fault, mend)
+            raise RefusedError(fault, fix)
         part = f" (the first {len(tried)} of {count} tried)" if len(tried) < count else ""
         return f"nothing answers there{part}"
 
@@ -291,15 +291,15 @@ def _names(settings: Settings) -> Iterator[Question]:
 
 def _record(name: str, address: str) -> Callable[[Network], str]:
     def ask(network: Network) -> str:
-        mend = f"make this DNS record, to {address}, where the platform's users look"
+        fix = f"make this DNS record, to {address}, where the platform's users look"
         try:
             found = network.resolve(name)
         except OSError:
             fault = "no name server of this computer knows it"
-            raise RefusedError(fault, mend) from None
+            raise RefusedError(fault, fix) from None
         if found != {address}:
             fault = f"points to {', '.join(sorted(found))} and not to Traefik's {address}"
-            raise RefusedError(fault, mend)
+            raise RefusedError(fault, fix)
         return f"points to {address}"
 
     return ask
@@ -325,8 +325,8 @@ def _clock(host: str) -> Callable[[Network], str]:
         if abs(ahead) > CLOCK_SECONDS:
             side = "behind" if ahead > 0 else "ahead of"
             fault = f"this computer's clock is {abs(ahead):.0f} s {side} it"
-            mend = "set the clock: certificates made here are not valid yet where it is earlier"
-            raise RefusedError(fault, mend)
+            fix = "set the clock: certificates made here are not valid yet where it is earlier"
+            raise RefusedError(fault, fix)
         return f"answers; this computer's clock differs by {abs(ahead):.1f} s"
 
     return ask
@@ -383,8 +383,8 @@ def _git(settings: Settings) -> Iterator[Question]:
         if private and answer.status in (401, 403, 404):
             return "the host answers; the repository's key is not used here"
         if answer.status in (401, 403, 404):
-            mend = "check the URL; a private one takes services.argocd.repositoryAccess"
-            raise RefusedError("not to be read by everybody, or not there", mend)
+            fix = "check the URL; a private one takes services.argocd.repositoryAccess"
+            raise RefusedError("not to be read by everybody, or not there", fix)
         if b"service=git-upload-pack" not in answer.body:
             fault = f"what answers there is no Git repository (status {answer.status})"
             raise RefusedError(fault, "give the URL that `git clone` takes")
@@ -405,8 +405,8 @@ def _backup(settings: Settings) -> Iterator[Question]:
     def ask(network: Network) -> str:
         answer = network.get(address, most=1 << 16)
         if answer.status == 404:  # noqa: PLR2004
-            mend = "make the bucket, or correct its name or services.backup.pathStyle"
-            raise RefusedError("the storage has no such bucket", mend)
+            fix = "make the bucket, or correct its name or services.backup.pathStyle"
+            raise RefusedError("the storage has no such bucket", fix)
         return _status(answer, (200, 400, 403), "answers; keys are not used here")
 
     key = key_of(("services", "backup", "bucket"))

@@ -35,9 +35,9 @@ class Outcome(Enum):
 class RefusedError(Exception):
     """The other side answered, and something is wrong: what, and what to do."""
 
-    def __init__(self, fault: str, mend: str) -> None:
+    def __init__(self, fault: str, fix: str) -> None:
         """Take both halves of a problem."""
-        self.fault, self.mend = fault, mend
+        self.fault, self.fix = fault, fix
         super().__init__(fault)
 
 
@@ -65,7 +65,7 @@ class Row:
     outcome: Outcome
     told: str
     """What is worth telling, what is wrong, or why it was not tried."""
-    mend: str = ""
+    fix: str = ""
 
 
 def ask_all(
@@ -91,8 +91,8 @@ def ask_all(
     late = f"it has not answered after {limit:g} s"
     for number, question in enumerate(questions):
         if number not in rows:
-            mend = "check the way to it, and the name servers of this computer"
-            rows[number] = _failed(question, late, mend)
+            fix = "check the way to it, and the name servers of this computer"
+            rows[number] = _failed(question, late, fix)
     return [rows[number] for number in range(len(questions))]
 
 
@@ -102,7 +102,7 @@ def _ask(question: Question, network: Network) -> Row:
     except NotTriedError as error:
         return Row(question, Outcome.NOT_TRIED, str(error))
     except RefusedError as error:
-        return _failed(question, error.fault, error.mend)
+        return _failed(question, error.fault, error.fix)
     except (OSError, http.client.HTTPException) as error:
         return _failed(question, *_meaning(error))
     except Exception as error:  # noqa: BLE001 one question's mistake must not hide the other answers
@@ -116,12 +116,12 @@ def _meaning(error: Exception) -> tuple[str, str]:
     found = meaning_of_connection(words)
     if found is None:
         return f"it cannot be used ({words})", "check the name, the way there, and the proxy"
-    fault, mend = found
-    return fault, f"{mend} ({words})"
+    fault, fix = found
+    return fault, f"{fix} ({words})"
 
 
-def _failed(question: Question, fault: str, mend: str) -> Row:
-    return Row(question, Outcome.FAILED, fault, mend)
+def _failed(question: Question, fault: str, fix: str) -> Row:
+    return Row(question, Outcome.FAILED, fault, fix)
 
 
 def failed(rows: Iterable[Row]) -> bool:
@@ -155,10 +155,10 @@ def _outcome(row: Row) -> str:
 
 
 def _advice(rows: Iterable[Row]) -> Iterator[str]:
-    """Write each way to mend things once, and below it all that it is about."""
+    """Write each way to fix things once, and below it all that it is about."""
     groups: dict[str, list[Question]] = {}
     for row in rows:
-        groups.setdefault(f"{row.told}; {row.mend}", []).append(row.question)
+        groups.setdefault(f"{row.told}; {row.fix}", []).append(row.question)
     for text, about in groups.items():
         yield f"  - {line_text(text)}:"
         yield from (f"      {line_text(f'{one.key} ({one.where})')}" for one in about)

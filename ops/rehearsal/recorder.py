@@ -55,7 +55,7 @@ class Recorder:
             return
         now = self._epoch + time.monotonic()
         with self._log.open("rb") as log:
-            # The engine starts the log anew between the preview and the update of one `up`.
+            # The engine starts the log again between the preview and the update of one `up`.
             if log.seek(0, 2) < self._position:
                 self._position, self._times = 0, []
             log.seek(self._position)

@@ -1,6 +1,6 @@
 """Layer Render: what may break a rule of `ops.render.policies`, and why: one table.
 
-An exception that nothing needs any more is an error: an upgrade that mends something shows here.
+An exception that nothing needs any more is an error: an upgrade that fixes something shows here.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ PERMISSIONS = {
 
 
 def variable(name: str) -> str:
-    """Give an environment variable, or the mend when it is missing."""
+    """Give an environment variable, or the fix when it is missing."""
     value = os.environ.get(name, "")
     if not value:
         raise ReportError(f"{name} is not set: {VARIABLES[name]}")
@@ -107,6 +107,6 @@ def _refused(method: str, url: str, error: urllib.error.HTTPError) -> str:
         said = ""
     message = f"{method} {url}: {error.code} {error.reason}: {said[:300]}"
     if error.code in (403, 404):
-        lacks = next((mend for part, mend in PERMISSIONS.items() if f"/{part}" in url), None)
+        lacks = next((fix for part, fix in PERMISSIONS.items() if f"/{part}" in url), None)
         message += f"\n{lacks}" if lacks else ""
     return message

@@ -96,7 +96,7 @@ def drift(report: Path, code_file: Path) -> None:
     if code not in (NO_DRIFT, FOUND_DRIFT):
         raise ReportError(
             f"the drift run could not look (exit code {code}): the issue stays as it is; "
-            "mend what the run's log names"
+            "fix what the run's log names"
         )
     github = GitHub.from_environment()
     if code == NO_DRIFT:

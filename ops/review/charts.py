@@ -101,7 +101,7 @@ def _effect(change: Change, old: ChartPlan, new: ChartPlan, effects: list[Effect
             [
                 Effect(
                     Verdict.RESTARTS,
-                    f"is uninstalled and installed anew ({reasons})",
+                    f"is uninstalled and installed again ({reasons})",
                     "all that it runs, until it is ready again",
                     "pulumi-kubernetes, helm.v3.Release: name and namespace replace",
                 ),

@@ -103,7 +103,7 @@ def workload(change: Change) -> Effect:
     if change.operation == "replace":
         return Effect(
             Verdict.RESTARTS,
-            f"{kind} is deleted and made anew ({', '.join(change.replacing)} cannot change)",
+            f"{kind} is deleted and recreated ({', '.join(change.replacing)} cannot change)",
             "all its pods at once, until the new ones are ready",
             "apps/v1: spec.selector is immutable",
         )
@@ -121,7 +121,7 @@ def route(change: Change) -> Effect:
     if change.operation == "delete":
         return Effect(Verdict.RESTARTS, f"{kind} goes", "what it leads to, for good")
     if change.operation == "replace":
-        return Effect(Verdict.RESTARTS, f"{kind} is made anew", "what it leads to, seconds")
+        return Effect(Verdict.RESTARTS, f"{kind} is recreated", "what it leads to, seconds")
     return Effect(Verdict.SAFE, f"{kind} changes: requests are led by the new rules at once")
 
 
@@ -188,7 +188,7 @@ def _service(change: Change) -> Effect:
         )
     if change.operation == "replace":
         return Effect(
-            Verdict.RESTARTS, "the Service is made anew", "its address, seconds to minutes"
+            Verdict.RESTARTS, "the Service is recreated", "its address, seconds to minutes"
         )
     old, new = (_annotations(one) for one in (change.old, change.new))
     key = "metallb.io/loadBalancerIPs"
@@ -251,7 +251,7 @@ def _addresses(spec: Any) -> set[int]:  # noqa: ANN401 JSON
 def _certificate(change: Change) -> Effect:
     if change.operation == "delete":
         return Effect(Verdict.SAFE, "the certificate is no longer renewed; its Secret stays")
-    return Effect(Verdict.SAFE, "the certificate is issued anew; the old one serves until then")
+    return Effect(Verdict.SAFE, "the certificate is issued again; the old one serves until then")
 
 
 def _job(change: Change) -> Effect:

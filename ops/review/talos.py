@@ -88,7 +88,7 @@ def _document(document: str) -> Effect:
         return Effect(
             Verdict.RESTARTS,
             "the API's address moves, live",
-            "the Kubernetes API at the old address, for good; kubeconfigs must be fetched anew",
+            "the Kubernetes API at the old address, for good; kubeconfigs must be fetched again",
             SOURCE,
         )
     if kind == "VolumeConfig":
@@ -150,7 +150,7 @@ def _cluster(section: str, rest: list[str]) -> Effect:
         )
     if section == "apiServer" and rest[:1] == ["certSANs"]:
         return Effect(
-            Verdict.SAFE, "the API servers' certificates are issued anew, live", source=SOURCE
+            Verdict.SAFE, "the API servers' certificates are issued again, live", source=SOURCE
         )
     if section in CONTROL_PLANE:
         return Effect(Verdict.RESTARTS, f"cluster.{section} restarts", RESTART, SOURCE)
@@ -241,7 +241,7 @@ def secrets(change: Change) -> Effect:
         return Effect(Verdict.SAFE, "the cluster's keys are made")
     if change.paths and all(one.startswith(CREDENTIALS) for one in change.paths):
         return Effect(
-            Verdict.SAFE, "the administrators' talosconfig is renewed; fetch it anew then"
+            Verdict.SAFE, "the administrators' talosconfig is renewed; fetch it again then"
         )
     return Effect(
         Verdict.UNKNOWN, f"the cluster's keys change ({', '.join(change.paths) or 'no detail'})"

@@ -95,7 +95,7 @@ def machine(change: Change) -> Effect:
             return _gone(change, "is removed for good, with its disks")
         case "replace":
             reasons = ", ".join(change.replacing) or "its provider is replaced"
-            return _gone(change, f"is deleted and made anew ({reasons}); its disks are lost")
+            return _gone(change, f"is deleted and recreated ({reasons}); its disks are lost")
     keys = sorted({path.split(".")[0].split("[")[0] for path in change.paths})
     if not keys:
         return Effect(Verdict.UNKNOWN, "changes, and the preview does not say what")
@@ -297,7 +297,7 @@ RULES: Mapping[str, Callable[[Change], Effect]] = {
     MACHINE: machine,
     f"{PREFIX}contentLibrary:ContentLibrary": _shared("the library of images"),
     f"{PREFIX}contentLibraryItem:ContentLibraryItem": _shared(
-        "the image", replaced="the image is imported anew; machines keep the one they have"
+        "the image", replaced="the image is imported again; machines keep the one they have"
     ),
     f"{PREFIX}folder:Folder": _shared("the folder"),
     f"{PREFIX}tagCategory:TagCategory": _shared("a category of tags"),

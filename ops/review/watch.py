@@ -13,9 +13,9 @@ from ops.engine.preview import Change, Preview
 EXPIRY_DAYS = 60
 EXPIRES = "expires"
 """The stack's output that says when credentials end (components/talos/cluster.py)."""
-MENDS = {
-    "talosconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
-    "kubeconfig": "`pulumi up` renews it within a month of its end; fetch it anew then",
+FIXES = {
+    "talosconfig": "`pulumi up` renews it within a month of its end; fetch it again then",
+    "kubeconfig": "`pulumi up` renews it within a month of its end; fetch it again then",
 } | dict.fromkeys(SECRET_NAMES, "docs/procedures/rotate-secret.md says how to renew it")
 
 
@@ -37,7 +37,7 @@ def expiry(preview: Preview, today: dt.date) -> Iterator[str]:
         days = (end - today).days
         if days <= EXPIRY_DAYS:
             state = f"ends in {days} days" if days >= 0 else f"ended {-days} days ago"
-            yield f"{name} {state} ({end.isoformat()}): {MENDS.get(name, 'renew it')}"
+            yield f"{name} {state} ({end.isoformat()}): {FIXES.get(name, 'renew it')}"
 
 
 def _backups(resources: list[Change], today: dt.date) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Changes behind the stack's back, the one run that tells of them all, and its mends, executed."""
+"""Changes behind the stack's back, the one run that tells of them all, and its fixes, executed."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def test_the_mends_that_the_report_names_put_everything_back(world: World) -> No
         world.run("govc", "vm.migrate", "-host", host, name)
     world.run("pulumi", "up", "--refresh", "--yes", "--skip-preview", "--non-interactive")
     for who, one in found.items():
-        if one["mend"].startswith("`") and "pulumi up --refresh" not in one["mend"]:
-            command = one["mend"].split("`")[1]
+        if one["fix"].startswith("`") and "pulumi up --refresh" not in one["fix"]:
+            command = one["fix"].split("`")[1]
             assert command, who
             shell = command.replace("pulumi up", "pulumi up --yes --skip-preview --non-interactive")
             world.run("bash", "-euo", "pipefail", "-c", shell)

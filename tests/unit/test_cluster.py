@@ -246,19 +246,19 @@ def test_one_answer_is_enough_for_a_majority() -> None:
 # --- No machine has etcd's data -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("others", ["made anew", "gone"])
+@pytest.mark.parametrize("others", ["recreated", "gone"])
 def test_lost_data_is_told_within_a_minute_with_every_machine_and_the_page(others: str) -> None:
     fake = FakeTalos(nodes(etcd=False, data=False, unmet={"services": "etcd"}))
     for one in fake.machines[1:]:
-        one.up = others == "made anew"
+        one.up = others == "recreated"
     with observer(fake) as cluster, pytest.raises(HealthError) as caught:
         cluster.wait_healthy(cluster.members[0], None, settle=False)
     assert fake.now < 60
     text = str(caught.value)
     assert text.startswith("etcd's data is lost: node01 (172.16.20.51) has none, and no control")
-    state = "it waits for an etcd to join." if others == "made anew" else "No route to host."
+    state = "it waits for an etcd to join." if others == "recreated" else "No route to host."
     assert (
-        f"node03 (172.16.20.53): {'' if others == 'made anew' else '172.16.20.53:50000: '}" in text
+        f"node03 (172.16.20.53): {'' if others == 'recreated' else '172.16.20.53:50000: '}" in text
     )
     assert state in text
     file, _, heading = health.LOST_DATA.partition("#")
@@ -448,7 +448,7 @@ def test_waiting_for_health_ends_with_the_machine_and_what_it_lacks() -> None:
     assert str(caught.value) == (
         "node02 (172.16.20.52): not healthy after 900 s; last seen: etcd: the machine is still a "
         "learner, without a vote. See `talosctl -n 172.16.20.52 dmesg` and `talosctl -n "
-        "172.16.20.52 service`, mend it, then run `pulumi up` again: it goes on from here"
+        "172.16.20.52 service`, fix it, then run `pulumi up` again: it goes on from here"
     )
 
 

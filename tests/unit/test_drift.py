@@ -89,7 +89,7 @@ def test_control_planes_that_share_a_host_are_drift(
 ) -> None:
     (found,) = on_hosts("host-1", "host-2", "host-1")
     assert "node00, node02 run on one host, host-1" in found.what
-    assert "govc vm.migrate" in found.mend
+    assert "govc vm.migrate" in found.fix
     assert on_hosts("host-1", "host-2", "host-3") == []
 
 
@@ -183,7 +183,7 @@ def test_a_machine_as_it_was_configured_has_no_drift() -> None:
 def test_a_label_set_by_hand_is_told_with_the_command_that_mends_it() -> None:
     (found,) = asked(Machine(APPLIED.replace("a: b", "a: c")))
     assert [(one.wanted, one.found) for one in found.fields] == [("b", "c")]
-    assert f"pulumi up --target-replace '{URN}'" in found.mend
+    assert f"pulumi up --target-replace '{URN}'" in found.fix
 
 
 def test_a_changed_token_is_told_and_never_shown() -> None:
@@ -214,7 +214,7 @@ def test_a_state_that_does_not_know_what_was_applied_is_told() -> None:
 def test_a_machine_that_runs_another_talos_than_it_was_configured_for_is_told() -> None:
     (found,) = asked(Machine(INSTALLED, runs="v1.13.8"), applied=INSTALLED)
     assert found.fields == (Field(where="Talos", wanted="v1.13.9", found="v1.13.8"),)
-    assert "docs/procedures/upgrade-talos.md" in found.mend
+    assert "docs/procedures/upgrade-talos.md" in found.fix
 
 
 def test_a_machine_that_runs_the_talos_it_was_configured_for_has_no_drift() -> None:
@@ -362,7 +362,7 @@ def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
 
 
 @pytest.mark.parametrize(
-    ("live", "field", "mend"),
+    ("live", "field", "fix"),
     [
         (
             node(labels={"disk": "ssd"}),
@@ -424,12 +424,12 @@ def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
     ],
 )  # fmt: skip
 def test_what_somebody_put_on_a_node_or_took_away_is_told_with_its_mend(
-    live: Mapping[str, Any], field: Field, mend: str
+    live: Mapping[str, Any], field: Field, fix: str
 ) -> None:
     (found,) = on_nodes(live)
     assert found.who == "Node node01"
     assert found.fields == (field,)
-    assert found.mend == f"`{mend}`"
+    assert found.fix == f"`{fix}`"
 
 
 def test_the_taint_of_control_planes_is_told_where_they_take_workloads() -> None:
@@ -538,7 +538,7 @@ def test_what_a_person_added_to_a_secret_of_the_program_is_told_with_kubectl_s_c
     copy = f'metadata.annotations["{LAST_APPLIED}"]'
     assert [one.where for one in found.fields] == ["data.mine", copy]
     assert "a-value" not in found.model_dump_json()
-    assert "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration" in found.mend
+    assert "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration" in found.fix
 
 
 def test_a_label_that_a_person_put_on_an_object_of_the_program_is_told() -> None:
@@ -547,8 +547,8 @@ def test_a_label_that_a_person_put_on_an_object_of_the_program_is_told() -> None
     found = on_objects_of_the_program("ConfigMap", live)
     label = Field(where='metadata.labels["a/b"]', wanted="(nothing)", found="c")
     assert found.fields == (label,)
-    assert "kubectl patch -n traefik configmap/it --type=json" in found.mend
-    assert "/metadata/labels/a~1b" in found.mend
+    assert "kubectl patch -n traefik configmap/it --type=json" in found.fix
+    assert "/metadata/labels/a~1b" in found.fix
 
 
 def test_a_secret_that_somebody_changed_is_told_though_the_engine_hides_both_values() -> None:
@@ -650,7 +650,7 @@ def test_an_object_as_its_release_made_it_has_no_drift() -> None:
 def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() -> None:
     (found,) = released({PATH: deployment(77)}, {PATH: deployment(0)})
     assert found.fields == (Field(where="spec.minReadySeconds", wanted="0", found="77"),)
-    assert "python -m ops render objects traefik | kubectl apply --server-side" in found.mend
+    assert "python -m ops render objects traefik | kubectl apply --server-side" in found.fix
 
 
 class Fixed(Api):
@@ -661,7 +661,7 @@ class Fixed(Api):
 
 
 @pytest.mark.parametrize(
-    ("kind", "plural", "what", "mend"),
+    ("kind", "plural", "what", "fix"),
     [
         ("Deployment", "deployments", "a-value: field is immutable", (
             "`kubectl -n traefik delete deployment/it && python -m ops render objects traefik | "
@@ -672,7 +672,7 @@ class Fixed(Api):
     ],
 )  # fmt: skip
 def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_mended_first(
-    kind: str, plural: str, what: str, mend: str
+    kind: str, plural: str, what: str, fix: str
 ) -> None:
     served = {"resources": [{"kind": kind, "name": plural, "namespaced": True}]}
     one = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "it"}}
@@ -681,7 +681,7 @@ def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_men
     manifest = f"{json.dumps(other)}\n---\n{json.dumps(one)}"
     changed, gone = cluster.findings(api, {("traefik", "traefik"): manifest})  # type: ignore[arg-type]
     assert what in changed.what
-    assert mend in changed.mend
+    assert fix in changed.fix
     assert ("a-value" in changed.model_dump_json()) == (kind != "Secret")
     assert gone.what == "gone (release traefik)"
 
@@ -853,7 +853,7 @@ def test_the_exit_code_says_whether_there_is_drift(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = tuple(
-        Finding(place="cluster", who=who, owner="Pulumi", what="gone", mend="m") for who in findings
+        Finding(place="cluster", who=who, owner="Pulumi", what="gone", fix="m") for who in findings
     )
     monkeypatch.setattr("ops.drift.command.look", lambda _: Report(findings=found))
     data, comment = tmp_path / "drift.json", tmp_path / "drift.md"
@@ -875,7 +875,7 @@ def test_the_report_begins_with_its_marker_and_says_when_there_is_nothing() -> N
 
 def test_the_report_counts_by_owner_and_survives_what_is_in_a_field() -> None:
     field = Field(where="a|b", wanted="`1`", found="2\n3")
-    mine = Finding(place="cluster", who="x", owner="Pulumi", what="y", fields=(field,), mend="z")
+    mine = Finding(place="cluster", who="x", owner="Pulumi", what="y", fields=(field,), fix="z")
     other = mine.model_copy(update={"owner": "Argo CD"})
     text = markdown(Report(findings=(mine, other)))
     assert "1 of Argo CD's, 1 of Pulumi's" in text

@@ -10,7 +10,7 @@ SITE = parse(production()).site
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "fault", "mend"),
+    ("words", "key", "fault", "fix"),
     [
         (
             "ServerFaultCode: Cannot complete login due to an incorrect user name or password.",
@@ -69,12 +69,12 @@ SITE = parse(production()).site
     ],
 )
 def test_a_failure_names_key_value_and_mend_and_keeps_the_vendors_words(
-    words: str, key: str, fault: str, mend: str
+    words: str, key: str, fault: str, fix: str
 ) -> None:
     text = str(of_site(SITE, "datastore", "datastore", words))
     assert text.startswith(key)
     assert fault in text
-    assert mend in text
+    assert fix in text
     assert words in text
 
 

@@ -27,7 +27,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Problems:
 
 
 def problem_of(key: str) -> Callable[[str], Problem]:
-    return lambda words: Problem(key, words, "mend it")
+    return lambda words: Problem(key, words, "fix it")
 
 
 def answer(value: object, seconds: float = 0.0) -> Callable[[], pulumi.Output[object]]:
@@ -68,7 +68,7 @@ def test_all_failures_of_a_group_are_told_together_and_once(told: Problems) -> N
     run(test())
     assert told == [
         (
-            "2 problems:\n  - a: datastore not found; mend it\n  - b: network not found; mend it\n"
+            "2 problems:\n  - a: datastore not found; fix it\n  - b: network not found; fix it\n"
             f"more: {failures.PAGE}"
         )
     ]
@@ -98,7 +98,7 @@ def test_one_failure_is_one_line(told: Problems) -> None:
             await Questions().ask(failed("login refused"), problem_of("password")).future()
 
     run(test())
-    assert told == [f"password: login refused; mend it\nmore: {failures.PAGE}"]
+    assert told == [f"password: login refused; fix it\nmore: {failures.PAGE}"]
 
 
 def test_what_depends_on_a_failed_answer_is_not_told_again(told: Problems) -> None:
@@ -109,7 +109,7 @@ def test_what_depends_on_a_failed_answer_is_not_told_again(told: Problems) -> No
             await later.future()
 
     run(test())
-    assert told == [f"datacenter: no datacenter; mend it\nmore: {failures.PAGE}"]
+    assert told == [f"datacenter: no datacenter; fix it\nmore: {failures.PAGE}"]
 
 
 def test_an_error_that_is_no_providers_is_not_taken_for_one(told: Problems) -> None:

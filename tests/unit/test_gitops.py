@@ -19,7 +19,7 @@ from tests.unit.recorder import ROOT, production, root_of
 PROD = ROOT / "Pulumi.prod.yaml"
 SETTINGS_PATH = "clusters/prod/gitops/settings/settings.yaml"
 VALUES_PATH = "clusters/prod/gitops/argo-cd-values.yaml"
-MEND = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
+FIX = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_setting_that_the_commit_does_not_have_is_named_with_its_value_and_the
     repository: Path, change: Callable[[dict[str, Any]], None], key: str, where: str
 ) -> None:
     settings = changed(change)
-    assert f"{key}: {where}; {MEND}" in told(settings, repository)
+    assert f"{key}: {where}; {FIX}" in told(settings, repository)
     assert write(settings, repository)
     check(settings, repository)
 
@@ -122,7 +122,7 @@ def test_logins_that_the_commit_does_not_have_are_named_without_their_text(
 ) -> None:
     found = told(changed(github(organization="other")), repository)
     assert found == [
-        f"platform:services.argocd.github: `{place}` in {VALUES_PATH} differs; {MEND}"
+        f"platform:services.argocd.github: `{place}` in {VALUES_PATH} differs; {FIX}"
         for place in ("configs.cm.dex.config", "configs.rbac.policy.csv")
     ]
 
@@ -131,10 +131,7 @@ def test_a_value_that_was_added_by_hand_is_named(repository: Path) -> None:
     path = repository / folder(load_file(PROD)) / VALUES
     path.write_text(path.read_text() + "server:\n  replicas: 1\n")
     assert told(load_file(PROD), repository) == [
-        (
-            f"platform:services.argocd: `server.replicas` in {VALUES_PATH} was changed "
-            f"by hand; {MEND}"
-        )
+        (f"platform:services.argocd: `server.replicas` in {VALUES_PATH} was changed by hand; {FIX}")
     ]
 
 

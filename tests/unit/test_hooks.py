@@ -127,8 +127,8 @@ class GateError(Exception):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (GateError("node01: ill"), "node01: ill (more: docs/operations.md)"),
-        (GateError("node01: ill, docs/drift.md"), "node01: ill, docs/drift.md"),
+        (GateError("node01: unhealthy"), "node01: unhealthy (more: docs/operations.md)"),
+        (GateError("node01: unhealthy, docs/drift.md"), "node01: unhealthy, docs/drift.md"),
         (ValueError("a bug"), "a bug"),
     ],
 )

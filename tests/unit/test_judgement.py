@@ -52,7 +52,7 @@ def test_violations_are_counted_by_level_and_told(tmp_path: Path) -> None:
     plan = {"steps": [{"op": "delete", "urn": f"urn:p::s::{MACHINE_SECRETS}::prod"}]}
     first, *rest = str(judgement.of(path, plan)).splitlines()
     assert first.endswith("violations: mandatory 1, advisory 1")
-    assert rest[:2] == ["  [advisory] rule: what", "mend"]
+    assert rest[:2] == ["  [advisory] rule: what", "fix"]
     assert rest[2].startswith("  [mandatory] the machine secrets prod would be deleted")
 
 

@@ -39,7 +39,10 @@ def test_the_report_counts_what_was_killed_and_says_what_did_not_converge(tmp_pa
 
 
 def test_a_round_says_what_was_killed_when_and_how_it_ended() -> None:
-    kills = [Kill(1, "up", "engine", 3.21, 14), Kill(2, "destroy", "everything", 0.5, 2, hung=True)]
+    kills = [
+        Kill(1, "up", "engine", 3.21, 14),
+        Kill(2, "destroy", "everything", 0.5, 2, hung=True),
+    ]
     good = Round(kills, "destroy", seconds=11.6, repaired=True, converged=True)
     assert line(good) == (
         "[up: engine after 3.2 s, destroy: everything after 0.5 s (hung)] then destroy: converged, "

@@ -60,7 +60,7 @@ GOOD: list[tuple[str, list[Step]]] = [
 
 BAD: list[tuple[str, str, list[Step]]] = [
     ("plan-keeps-machine-secrets", "deleted: nobody", [step("delete", MACHINE_SECRETS, "prod")]),
-    ("plan-keeps-machine-secrets", "made anew", replaced("prod", MACHINE_SECRETS, protect=True)),
+    ("plan-keeps-machine-secrets", "recreated", replaced("prod", MACHINE_SECRETS, protect=True)),
     ("plan-keeps-protection", "would go", [step("delete", "x:a:A", "one", old=PROTECTED)]),
     ("plan-keeps-protection", "would go", replaced("one", "x:a:A", protect=True)),
     (

@@ -219,7 +219,7 @@ def test_a_certificate_of_an_unknown_authority_fails_and_its_issuer_is_named(
     row = answer_to(vcenter_at(strange_site))
     assert row.outcome is Outcome.FAILED
     assert "authority that this machine does not trust" in row.told
-    assert "CN=Company Gateway" in row.mend
+    assert "CN=Company Gateway" in row.fix
 
 
 def test_an_expired_certificate_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_a_git_repository_must_be_readable_or_have_a_key(site: Site) -> None:
     model = config.parse(document)
     row = of(model, "Git repository")
     assert row.outcome is Outcome.FAILED
-    assert "repositoryAccess" in row.mend
+    assert "repositoryAccess" in row.fix
     site.answers[refs] = 200, b"001e# service=git-upload-pack\n"
     assert of(model, "Git repository").outcome is Outcome.OK
     site.answers[refs] = 200, b"<html>Sign in</html>"
@@ -460,7 +460,7 @@ def test_the_record_below_the_domain_must_point_to_traefik(
     assert {row.outcome for row in rows} == {outcome}
     assert sorted(asked) == ["platform.example.com", "reach-check.platform.example.com"]
     if outcome is Outcome.FAILED:
-        assert all("172.16.20.100" in row.mend for row in rows)
+        assert all("172.16.20.100" in row.fix for row in rows)
 
 
 @pytest.fixture

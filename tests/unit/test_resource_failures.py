@@ -1,4 +1,4 @@
-"""What a provider refuses is told with the setting, its value and the mend, and its words once."""
+"""What a provider refuses is told with the setting, its value and the fix, and its words once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def failure(
 
 
 @pytest.mark.parametrize(
-    ("words", "key", "fault", "mend"),
+    ("words", "key", "fault", "fix"),
     [
         (
             "deploying node02: Insufficient disk space on datastore 'datastore01'.",
@@ -86,9 +86,9 @@ def failure(
     ],
 )
 def test_what_vcenter_refuses_is_told_at_its_setting(
-    words: str, key: str, fault: str, mend: str
+    words: str, key: str, fault: str, fix: str
 ) -> None:
-    expect(of_vsphere(SETTINGS, failure(words), words), key, fault, mend, words)
+    expect(of_vsphere(SETTINGS, failure(words), words), key, fault, fix, words)
 
 
 def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_command_that_helps() -> None:
@@ -135,7 +135,7 @@ def test_an_unknown_schematic_is_told_at_its_key() -> None:
     model = parse(settings)
     found = of_factory(model.site, model.talos, "got status 404 (Not Found)")
     assert found.key == "platform:talos.schematic"
-    assert "registered" in found.mend
+    assert "registered" in found.fix
 
 
 def test_an_images_failed_download_is_the_factorys_and_not_vcenters() -> None:
@@ -168,11 +168,11 @@ def test_a_chart_that_does_not_come_up_is_told_with_where_to_look() -> None:
     expect(of_release(plan, words), "platform:services.certManager: ", "1.2.3", look, words)
 
 
-def expect(found: object, key: str, fault: str, mend: str, words: str) -> None:
+def expect(found: object, key: str, fault: str, fix: str, words: str) -> None:
     text = str(found).replace('\\"', '"')
     assert text.startswith(key), text
     assert fault in text
-    assert mend in text
+    assert fix in text
     assert text.count(words) == 1
 
 

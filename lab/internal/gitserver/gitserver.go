@@ -93,7 +93,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		inside.URL.Path, inside.URL.RawPath = rest, ""
 		s.backend.ServeHTTP(w, inside)
 	case ours && (service == "git-receive-pack" || rest == "/git-receive-pack"):
-		http.Error(w, "the lab's repository is made from the project's folders: change them, and start the world anew", http.StatusForbidden)
+		http.Error(w, "the lab's repository is made from the project's folders: change them, and start the world again", http.StatusForbidden)
 	default:
 		http.Error(w, "the lab serves one repository: "+s.path, http.StatusNotFound)
 	}

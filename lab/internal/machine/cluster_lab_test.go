@@ -432,7 +432,7 @@ func recovery(w *world) {
 }
 
 func destruction(w *world) {
-	// The recovery was a beginning anew.
+	// The recovery was a beginning again.
 	w.until("it runs", time.Minute, func() bool { return w.beside.Load() == 2 && w.ended.Load() == 1 })
 
 	for number := 1; number <= 3; number++ {

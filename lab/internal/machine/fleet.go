@@ -52,7 +52,7 @@ type Options struct {
 	// NodeReady replaces the rule that says when a node's network is ready; see kubelet.networkReady.
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
 	// OnCluster runs beside KWOK: it is called when a cluster's pods begin to run, and returns when the
-	// context ends, which it does with the cluster's last control plane or when the cluster begins anew.
+	// context ends, which it does with the cluster's last control plane or when the cluster begins again.
 	OnCluster func(ctx context.Context, cluster Cluster)
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
 	PodLog func(cluster string, pod *corev1.Pod, container string) string

@@ -108,7 +108,7 @@ func (b *boot) stopServices() {
 
 func nothing() {}
 
-// Reboot ends the system and begins it anew.
+// Reboot ends the system and begins it again.
 func (b *boot) Reboot(actor string) {
 	b.sequence("reboot", actor, runtime.MachineStageRebooting, nothing, func() { b.machine.restart(b, nothing) })
 }

@@ -218,7 +218,7 @@ func (l Layout) Running() int {
 	if a.PID == 0 {
 		return 0
 	}
-	// A process id may have been given anew: only an init of ours has this namespace file.
+	// A process id may have been given again: only an init of ours has this namespace file.
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", a.PID))
 	if err != nil || !containsArgument(command, l.Root) {
 		return 0

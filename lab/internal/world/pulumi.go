@@ -33,7 +33,7 @@ var settingsCommands = []string{"up", "update", "preview", "pre", "destroy", "dn
 var stackCommands = []string{"stack", "state", "logs", "cancel", "console", "about", "policy", "env"}
 
 // Pulumi replaces the process by the real engine, on the world's own project file and settings. These
-// are made anew from the operator's file for each command, so that an edit of it counts at once.
+// are recreated from the operator's file for each command, so that an edit of it counts at once.
 func Pulumi(args []string) error {
 	root := os.Getenv("LAB_WORLD")
 	if root == "" {
@@ -111,7 +111,7 @@ func changeSettings(l Layout, spec *Spec, real string, args []string) error {
 	return nil
 }
 
-// makeSettings makes the world's settings anew from the operator's file, and gives the spec as it is
+// makeSettings makes the world's settings again from the operator's file, and gives the spec as it is
 // then. When it fails the settings stay as they were.
 func (l Layout) makeSettings() (*Spec, error) {
 	return l.updateSpec(func(s *Spec) error {

@@ -51,7 +51,7 @@ type Component struct {
 	probe string
 }
 
-// identity changes exactly when the program must be started anew. Certificates are no part of it:
+// identity changes exactly when the program must be started again. Certificates are no part of it:
 // the programs read them again by themselves.
 func (c Component) identity() string {
 	hash := sha256.New()

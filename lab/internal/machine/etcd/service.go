@@ -60,7 +60,7 @@ type Machine struct {
 	Services  *services.Services
 	Secrets   *certificates.Secrets
 	Discovery *discovery.Service
-	// Bootstrapped is told of a cluster that begins, anew or for the first time, before its etcd starts.
+	// Bootstrapped is told of a cluster that begins, again or for the first time, before its etcd starts.
 	Bootstrapped func(clusterID string)
 }
 

@@ -58,7 +58,7 @@ var servingUsages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignatu
 // for in the cluster, where somebody else must approve it; without, it is self-signed.
 //
 // As a kubelet's it stays on the disk over reboots. Unlike a kubelet's the request stays, too: a kubelet asks
-// anew after every restart and every 15 minutes, and what nobody approves piles up for a day.
+// again after every restart and every 15 minutes, and what nobody approves piles up for a day.
 type serving struct {
 	folder   string
 	hostname func() string

@@ -31,7 +31,7 @@ const (
 	systemBytes = 600 << 20
 )
 
-// usage is the simulated consumption of a machine's pods. Counters grow with time, begin anew with a container
+// usage is the simulated consumption of a machine's pods. Counters grow with time, begin again with a container
 // and with the machine.
 type usage struct {
 	begun time.Time
@@ -128,7 +128,7 @@ func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod)
 // take is a container's sample with what it uses from now on.
 func (u *usage) take(key ContainerKey, pod *corev1.Pod, load load, process *measured, started time.Time) *sample {
 	if started.Before(u.begun) {
-		started = u.begun // a reboot starts the container anew, which its status does not tell
+		started = u.begun // a reboot starts the container again, which its status does not tell
 	}
 
 	if process != nil {

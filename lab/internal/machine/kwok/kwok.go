@@ -45,7 +45,7 @@ spec:
 
 // Cluster is what OnCluster gets to know of a cluster whose pods have begun to run.
 type Cluster struct {
-	// ID changes with the machine secrets; a cluster that begins anew with the same ones keeps it.
+	// ID changes with the machine secrets; a cluster that begins again with the same ones keeps it.
 	ID   string
 	Name string
 	// Kubeconfig is an administrator's, for the lab's own namespace; it reaches all API servers.
@@ -119,7 +119,7 @@ func (k *Runner) Ensure(machineID string, provider config.Provider) {
 	k.clusters[id] = started
 }
 
-// Restart ends a cluster's KWOK; a cluster that begins anew, or from a snapshot, gets another one.
+// Restart ends a cluster's KWOK; a cluster that begins again, or from a snapshot, gets another one.
 func (k *Runner) Restart(clusterID string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

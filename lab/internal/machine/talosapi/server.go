@@ -106,7 +106,7 @@ func (b *Machine) listen() (net.Listener, error) {
 
 func (a *server) stop() { a.server.Stop() }
 
-// tlsConfig is made anew when the configuration has changed (another CA, other certSANs).
+// tlsConfig is recreated when the configuration has changed (another CA, other certSANs).
 func (a *server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -302,7 +302,7 @@ func TestAPendingRevisionLocksTheReleaseAndARefreshTakesItsValues(t *testing.T) 
 	now := releaseOf(t, path, "pending", map[string]any{"size": 2}, nil)
 
 	if _, err := updateRelease(created.Properties, inputs, now, true); err != nil {
-		t.Errorf("what mends the release runs after the preview, so that must pass: %v", err)
+		t.Errorf("what fixes the release runs after the preview, so that must pass: %v", err)
 	}
 
 	response, err := updateRelease(created.Properties, inputs, now, false)

@@ -55,7 +55,7 @@ var optionalInputs = []string{"maxHistory", "repositoryOpts"}
 // repositoryInputs are the fields of repositoryOpts.
 var repositoryInputs = []string{"repo", "caFile", "certFile", "keyFile", "username", "password"}
 
-// refusedInputs are inputs of the published plugin that this one does not honour, with the mend.
+// refusedInputs are inputs of the published plugin that this one does not honour, with the fix.
 var refusedInputs = map[string]string{
 	"verify":        "the lab has no signing keys of charts; leave it out",
 	"keyring":       "the lab has no signing keys of charts; leave it out",

@@ -31,7 +31,7 @@ import (
 const questionsAtOnce = 6
 
 // previewUpgrade previews against the last revision that was deployed. A pending one is no reason to refuse: what
-// mends it runs before the real upgrade.
+// fixes it runs before the real upgrade.
 func (h releases) previewUpgrade(ctx context.Context, in releaseInputs) error {
 	if h.cluster.unreachable != nil {
 		return nil

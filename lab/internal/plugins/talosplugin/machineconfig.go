@@ -155,19 +155,19 @@ func validateEndpoint(endpoint string) error {
 }
 
 func mendedEndpoint(u *url.URL) *url.URL {
-	mended := *u
-	mended.Scheme = "https"
+	fixed := *u
+	fixed.Scheme = "https"
 
 	// A bare name or address parses as a path.
-	if mended.Host == "" {
-		mended.Host, mended.Path = mended.Path, ""
+	if fixed.Host == "" {
+		fixed.Host, fixed.Path = fixed.Path, ""
 	}
 
-	if mended.Port() == "" {
-		mended.Host = fmt.Sprintf("%s:%d", mended.Host, constants.DefaultControlPlanePort)
+	if fixed.Port() == "" {
+		fixed.Host = fmt.Sprintf("%s:%d", fixed.Host, constants.DefaultControlPlanePort)
 	}
 
-	return &mended
+	return &fixed
 }
 
 var clientConfigurationFunction = function{
