@@ -1,6 +1,6 @@
 """Configuration: every pinned version of the platform, and which of them fit together.
 
-The one place for versions of what the stack installs; Renovate moves each constant by the marker
+Versions of what the stack installs stand here (those of the machines in the stack file); Renovate moves each constant by the marker
 above it. The tables say what was tested together upstream; the rules in `config.rules` hold the
 settings against them.
 """

@@ -13,7 +13,7 @@ import (
 	"platform.lab/lab/internal/programs"
 )
 
-// What a world takes, measured with all layers on three control planes (README, figures), and a bit.
+// What a world takes, measured with all layers on three control planes (docs/figures.md), and a bit.
 const (
 	mib              = 1 << 20
 	memoryOfServers  = 1300 * mib
