@@ -23,7 +23,7 @@ First minutes: help namespaces setup build lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
 Recovery: unlock repair destroy
 Rehearsals: drill kills campaigns bench
-Checks: test lint workflows-lint types unit go-test lab-test format
+Checks: test lint go-lint workflows-lint types unit go-test lab-test format
 Workflows: summary comment drift-report drift-issue
 endef
 export HELP_GROUPS

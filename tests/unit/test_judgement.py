@@ -47,7 +47,7 @@ def test_a_run_without_violations_says_how_much_was_judged(tmp_path: Path) -> No
 
 
 def test_violations_are_counted_by_level_and_told(tmp_path: Path) -> None:
-    event = {"policyName": "rule", "message": "what\nmend", "enforcementLevel": "advisory"}
+    event = {"policyName": "rule", "message": "what\nfix", "enforcementLevel": "advisory"}
     path = log(tmp_path, *summaries(), {"policyEvent": event})
     plan = {"steps": [{"op": "delete", "urn": f"urn:p::s::{MACHINE_SECRETS}::prod"}]}
     first, *rest = str(judgement.of(path, plan)).splitlines()
