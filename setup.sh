@@ -39,9 +39,10 @@ if [ "$(cat .venv/.stamp 2>/dev/null || true)" != "$stamp" ]; then
     echo "$stamp" > .venv/.stamp
 fi
 
-# The commands' former names (ops/former).
+# The commands' former names (ops/former); the path is relative to the file. In a world of the lab
+# the environment is read-only, and this is there already.
 for site in .venv/lib/python3*/site-packages; do
-    echo "$PWD/ops/former" > "$site/former.pth"
+    [ -f "$site/former-names.pth" ] || echo ../../../../ops/former > "$site/former-names.pth"
 done
 
 new_enough() {
