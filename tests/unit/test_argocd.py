@@ -190,6 +190,15 @@ def test_a_drain_is_never_blocked_and_no_rollout_waits_for_a_machine_that_is_not
     assert rollout == {"maxUnavailable": 1, "maxSurge": 0}
 
 
+def test_argocd_s_server_and_repo_server_are_two_and_grow_with_the_load() -> None:
+    found = values()
+    for part in ("server", "repoServer"):
+        scaling = found[part]["autoscaling"]
+        assert scaling["enabled"] is True
+        assert 2 <= scaling["minReplicas"] < scaling["maxReplicas"]
+        assert scaling["targetCPUUtilizationPercentage"] > 0
+
+
 def test_who_runs_what_repositories_say_has_no_key_to_the_cluster() -> None:
     found = values()
     assert found["repoServer"]["automountServiceAccountToken"] is False

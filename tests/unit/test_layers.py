@@ -62,6 +62,13 @@ def specs(platform: Platform, type_: str) -> dict[str, Any]:
     return {one.inputs["metadata"]["name"]: one.inputs.get("spec") for one in platform.all(type_)}
 
 
+def chart_values(chart: str, settings: dict[str, Any] | None = None) -> Mapping[str, Any]:
+    """Give the values with which a chart is installed, in production unless told otherwise."""
+    plans = layers.plans(parse(production() if settings is None else settings))
+    (plan,) = (one for one in plans if one.chart == chart)
+    return plan.values
+
+
 def test_production_installs_every_chart_at_its_pinned_version() -> None:
     platform = run_production()
     planned = {plan.release: plan for plan in layers.plans(parse(production()))}
@@ -227,6 +234,43 @@ def test_every_namespace_denies_by_default_and_is_held_to_a_level() -> None:
         assert "ingress" not in deny
     # Speakers use the machines' network; nothing else may.
     assert [name for name, level in levels.items() if level != "restricted"] == ["metallb-system"]
+
+
+def test_every_namespace_may_ask_the_clusters_name_service() -> None:
+    platform = run_production()
+    for one in platform.all(NAMESPACE):
+        (out,) = platform.one(POLICY, f"{one.name}/default-deny").inputs["spec"]["egress"]
+        (peer,) = out["to"]
+        assert peer["namespaceSelector"]["matchLabels"] == {
+            "kubernetes.io/metadata.name": "kube-system"
+        }
+        assert peer["podSelector"]["matchLabels"] == {"k8s-app": "kube-dns"}
+        assert {(each["port"], each["protocol"]) for each in out["ports"]} == {
+            (53, "UDP"),
+            (53, "TCP"),
+        }
+
+
+def test_hubble_is_on_with_its_relay_and_its_interface() -> None:
+    hubble = chart_values("cilium")["hubble"]
+    assert [part["enabled"] for part in (hubble, hubble["relay"], hubble["ui"])] == [True] * 3
+
+
+def test_cilium_and_hubble_have_metrics() -> None:
+    values = chart_values("cilium")
+    for part in (values, values["operator"]):
+        assert part["prometheus"] == {"enabled": True, "metricsService": True}
+    assert values["hubble"]["relay"]["prometheus"] == {"enabled": True}
+    kinds = {kind.partition(":")[0] for kind in values["hubble"]["metrics"]["enabled"]}
+    assert {"dns", "drop", "flow", "tcp"} <= kinds
+
+
+def test_traefik_has_metrics_that_monitoring_alone_may_read() -> None:
+    assert chart_values("traefik")["metrics"]["prometheus"]["service"] == {"enabled": True}
+    rules = run_production().one(POLICY, "traefik/ingress").inputs["spec"]["ingress"]
+    (reads,) = (rule for rule in rules if 9100 in [one["port"] for one in rule["ports"]])
+    (peer,) = reads["from"]
+    assert peer == {"namespaceSelector": {"matchLabels": {"platform.io/scrapes-metrics": "true"}}}
 
 
 def test_no_pod_but_hubbles_own_may_ask_hubble_what_flows() -> None:
@@ -642,14 +686,14 @@ def test_the_resolvers_that_check_a_challenge_are_a_setting() -> None:
 def test_pods_packets_never_use_the_port_that_vmxnet3_loses(
     cilium: dict[str, str], expected: dict[str, Any]
 ) -> None:
-    (plan,) = (one for one in layers.plans(parse(changed(cilium=cilium))) if one.chart == "cilium")
+    values = chart_values("cilium", changed(cilium=cilium))
     keys = ("routingMode", "ipv4NativeRoutingCIDR", "autoDirectNodeRoutes", "tunnel")
-    assert {key: value for key, value in plan.values.items() if key.startswith(keys)} == expected
+    assert {key: value for key, value in values.items() if key.startswith(keys)} == expected
 
 
 def test_the_pod_network_is_renewed_on_one_machine_at_a_time() -> None:
-    (plan,) = (one for one in layers.plans(parse(production())) if one.chart == "cilium")
-    for strategy in (plan.values["updateStrategy"], plan.values["envoy"]["updateStrategy"]):
+    values = chart_values("cilium")
+    for strategy in (values["updateStrategy"], values["envoy"]["updateStrategy"]):
         assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}
 
 
