@@ -31,6 +31,7 @@ SETTLE_SECONDS = 10.0
 """A change that needs no reboot restarts pods and services only some seconds after its apply;
 health counts once it has lasted this long."""
 
+REPLACE = "docs/procedures/replace-machine.md"
 LOST_QUORUM = "docs/procedures/lost-quorum.md"
 LOST_DATA = f"{LOST_QUORUM}#no-machine-has-etcds-data"
 
@@ -468,5 +469,5 @@ def _listed(lacks: Mapping[str, str]) -> str:
 def _refusal(member: Member, states: str) -> str:
     return (
         f"{member}: not touched, since etcd could lose its quorum. {states}. Bring that machine "
-        "back (if it is gone for good: `talosctl etcd remove-member`), then run `pulumi up` again"
+        f"back (if it is gone for good: {REPLACE}), then run `pulumi up` again"
     )

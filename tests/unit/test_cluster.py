@@ -116,6 +116,7 @@ def test_the_guard_refuses_while_another_control_plane_is_ill_and_names_it_and_t
     text = str(caught.value)
     assert text.startswith("node01 (172.16.20.51): not touched, since etcd could lose its quorum.")
     assert "node03 (172.16.20.53) lacks Talos API: 172.16.20.53:50000: No route to host" in text
+    assert "docs/procedures/replace-machine.md" in text
     assert "then run `pulumi up` again" in text
     assert fake.now >= health.GUARD_SECONDS
 
