@@ -710,9 +710,10 @@ func TestAnAddressAppearsWhenToolsReportItAndGoesWithThePower(t *testing.T) {
 }
 
 func TestADeploymentThatItsClientLeavesStaysInTheInventory(t *testing.T) {
-	s := start(t, func(o *Options) { o.CloneDelay = 300 * time.Millisecond })
+	s := start(t, func(o *Options) { o.CloneDelay = 4 * time.Second })
 	item := s.item()
-	impatient, cancel := context.WithTimeout(s.ctx, 150*time.Millisecond)
+	// Long enough for the calls before the deployment, on a busy machine too.
+	impatient, cancel := context.WithTimeout(s.ctx, 2*time.Second)
 	defer cancel()
 	background := s.ctx
 	s.ctx = impatient
@@ -721,7 +722,7 @@ func TestADeploymentThatItsClientLeavesStaysInTheInventory(t *testing.T) {
 	if err == nil {
 		t.Fatal("the deployment took no time")
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for len(s.VMs()) == 0 && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}
