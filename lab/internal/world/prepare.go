@@ -96,7 +96,11 @@ func checkPrograms(bin string) error {
 
 // readSettings asks the program's own configuration layer, so that there is one model only.
 func readSettings(project, stackFile string) (*Settings, error) {
-	cmd := exec.Command(filepath.Join(project, ".venv", "bin", "python"), "-m", "ops", "show", stackFile, "--json")
+	module := "ops"
+	if _, err := os.Stat(filepath.Join(project, module)); err != nil {
+		module = "config" // its former name: `make review` builds what an older program describes
+	}
+	cmd := exec.Command(filepath.Join(project, ".venv", "bin", "python"), "-m", module, "show", stackFile, "--json")
 	cmd.Dir = project
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
