@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 if __name__ == "__main__":
     from ops.former import run
 
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     sys.exit(run("config"))

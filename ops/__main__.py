@@ -14,6 +14,7 @@ FAILED = 1
 
 def main(arguments: list[str]) -> int:
     """Run the command that the words name; gives its exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(overview())
         return 0 if arguments else 2
@@ -29,5 +30,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` is no error
     sys.exit(main(sys.argv[1:]))

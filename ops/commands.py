@@ -111,13 +111,11 @@ class UnknownCommandError(Exception):
 
 def find(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     """Give the command that the first one or two words name, and the arguments after them."""
+    by_name = {one.name: one for one in COMMANDS}
     for words in (2, 1):
-        name = " ".join(arguments[:words])
-        for command in COMMANDS:
-            if command.name == name and len(arguments) >= words:
-                return command, list(arguments[words:])
-    names = [one.name for one in COMMANDS]
-    near = difflib.get_close_matches(arguments[0], names, n=1)
+        if command := by_name.get(" ".join(arguments[:words])):
+            return command, list(arguments[words:])
+    near = difflib.get_close_matches(arguments[0], by_name, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     raise UnknownCommandError(f"python -m ops: no command {arguments[0]}; {meant}`--help` has all")
 

@@ -1,5 +1,1 @@
 """Layer Deployment: a plan that was reviewed, and nothing but it, is carried out on a stack."""
-
-from clients import interrupts
-
-interrupts.quiet()

@@ -137,14 +137,8 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
     made = argparse.ArgumentParser(prog="python -m ops", description=__doc__)
     commands = made.add_subparsers(dest="command", required=True)
-    for name, does in (
-        ("preview", "preview the stack, and keep preview and plan"),
-        ("apply", "carry out exactly the plan that was kept; a stale one is refused"),
-        ("unlock", "free the stack's lock, if a lost `apply` of this folder left it"),
-        ("repair", "tell what a killed run left in vCenter and in the state, and remove it"),
-        ("destroy", "delete all but what is protected, whatever a killed run left"),
-    ):
-        command = commands.add_parser(name, help=does)
+    for name in ("preview", "apply", "unlock", "repair", "destroy"):
+        command = commands.add_parser(name)
         command.add_argument(
             "--out", type=Path, default=Path(".lab/out"), help="where preview, plan and origin lie"
         )

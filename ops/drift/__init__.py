@@ -1,5 +1,1 @@
 """The drift layer: what was changed behind the stack's back, and whose it is."""
-
-from clients import interrupts
-
-interrupts.quiet()

@@ -2,7 +2,3 @@
 
 `python -m ops check --reach FILE` runs it. Nothing is changed anywhere, and no secret is read.
 """
-
-from clients import interrupts
-
-interrupts.quiet()

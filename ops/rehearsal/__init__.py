@@ -1,5 +1,1 @@
 """The rehearsal layer: drives the stack through its life inside the lab, and measures it."""
-
-from clients import interrupts
-
-interrupts.quiet()

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ops.rehearsal import platform, report
 from ops.rehearsal.life import OUT, chapter
-from ops.rehearsal.tools import Engine, ToolError, run, write_credentials
+from ops.rehearsal.tools import Engine, ToolError, run, status_of, write_credentials
 
 RESULT = OUT / "drill.json"
 
@@ -73,12 +72,7 @@ def _authority() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Drill; gives the exit status."""
     parser().parse_args(arguments)
-    try:
-        drill()
-    except ToolError as error:
-        print(f"\nthe drill failed: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of("drill", drill)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from config.placeholders import operators_file, placeholders
 from ops.rehearsal import judgement, report, timeline_page
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
-from ops.rehearsal.tools import PROJECT, Engine, ToolError, world, write_credentials
+from ops.rehearsal.tools import PROJECT, Engine, status_of, world, write_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,12 +78,7 @@ def stand_ins(file: Path | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rehearse; gives the exit status."""
     parser().parse_args(arguments)
-    try:
-        rehearse()
-    except ToolError as error:
-        print(f"\nthe rehearsal failed: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of("rehearsal", rehearse)
 
 
 def parser() -> argparse.ArgumentParser:

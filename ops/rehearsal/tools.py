@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 class ToolError(Exception):
     """A tool ended with an exit code that was not expected."""
+
+
+def status_of(what: str, walk: Callable[[], None]) -> int:
+    """Walk through it; gives the exit status, and says what failed."""
+    try:
+        walk()
+    except ToolError as error:
+        print(f"\nthe {what} failed: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def world() -> Path:

@@ -3,7 +3,3 @@
 For people and tests; nothing here runs in `pulumi up`. What each chart accepts is kept in
 `ops/render/charts/`, renewed from the real packages by `python -m ops render renew`.
 """
-
-from clients import interrupts
-
-interrupts.quiet()

@@ -1,5 +1,1 @@
 """Layer Report: what a run found, where people look: job summary, pull request, issue."""
-
-from clients import interrupts
-
-interrupts.quiet()

@@ -1,5 +1,1 @@
 """The review layer: what a preview means, for people who have half a minute."""
-
-from clients import interrupts
-
-interrupts.quiet()
