@@ -18,9 +18,10 @@ from components.stack_settings import load_from_pulumi, require_secret
 from components.talos.cluster import Cluster
 from components.talos.identity import Identity
 from components.talos.image import Image
+from components.talos.inputs import TalosInputs
 from components.talos.nodes import Nodes
 from components.talos.patch_files import PatchError, check_patch_files
-from components.vsphere.machines import Machines
+from components.vsphere.machines import Machines, VSphereInputs
 from config.problems import SettingsError
 from config.settings import Settings
 
@@ -52,21 +53,14 @@ def main() -> None:
 
     provider = talos.Provider("talos", image_factory_url=f"https://{settings.site.image_factory}")
     image = Image(name, settings.talos, settings.site, provider)
-    machines = Machines("machines", settings, password, image.schematic)
+    machines = Machines("machines", VSphereInputs.of(settings), password, image.schematic)
     identity = Identity(name, settings.talos, settings.machines, provider)
-    nodes = Nodes(
-        name,
-        settings,
-        machines=machines,
-        identity=identity,
-        provider=provider,
-        vsphere_password=password,
-        root=ROOT,
-    )
+    inputs = TalosInputs.of(settings)
+    nodes = Nodes(name, inputs, machines=machines, identity=identity, provider=provider, root=ROOT)
     machines.keep_apart(nodes.virtual_machines)
     cluster = Cluster(
         name,
-        settings,
+        inputs,
         identity=identity,
         nodes=nodes,
         provider=provider,
@@ -79,8 +73,8 @@ def main() -> None:
     pulumi.export("kubeconfig", cluster.kubeconfig)
     pulumi.export("talosconfig", identity.talosconfig)
     pulumi.export("expires", cluster.expires)
-    pulumi.export("addresses", entrances.addresses(settings))
-    pulumi.export("next", entrances.next_step(settings))
+    pulumi.export("addresses", entrances.addresses(settings.services))
+    pulumi.export("next", entrances.next_step(settings.services))
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import Services
 
 HUBBLE_PORT = 12000
 """Of this machine, for Hubble's web interface: it has no password, so it is not served outside."""
 
 
-def addresses(settings: Settings) -> dict[str, str]:
+def addresses(services: Services) -> dict[str, str]:
     """Give where each part with an interface for people is, by its name."""
-    services = settings.services
     found = {}
     if services.argocd is not None:
         found["argocd"] = f"https://{services.argocd.domain}"
@@ -32,22 +31,19 @@ def addresses(settings: Settings) -> dict[str, str]:
     return found
 
 
-def next_step(settings: Settings) -> str:
+def next_step(services: Services) -> str:
     """Say what to do first with a platform that has just been built."""
     steps = [
         "pulumi stack output --show-secrets kubeconfig > kubeconfig, and the same for talosconfig",
         "KUBECONFIG=$PWD/kubeconfig kubectl get nodes",
     ]
-    traefik = settings.services.traefik
+    traefik, argocd = services.traefik, services.argocd
     if traefik is not None:
-        names = [one for one in (_argocd(settings), traefik.dashboard_domain) if one]
+        argocd_domain = None if argocd is None else argocd.domain
+        names = [one for one in (argocd_domain, traefik.dashboard_domain) if one]
         if names:
             steps.append(f"let your name server give {traefik.address} for {' and '.join(names)}")
     steps.append(
         "keep the machine secrets and the passphrase safe: docs/procedures/first-install.md"
     )
     return "; ".join(steps)
-
-
-def _argocd(settings: Settings) -> str | None:
-    return None if settings.services.argocd is None else settings.services.argocd.domain

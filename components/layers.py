@@ -6,7 +6,7 @@ the others stay. When the machines go, nothing of it is deleted one by one: it i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -30,21 +30,32 @@ if TYPE_CHECKING:
     from config.settings import ArgoCD as ArgoCDSettings
     from config.settings import Settings
 
-PLANS: Mapping[str, Callable[[Settings], ChartPlan | None]] = {
-    "cilium": cilium.plan,
-    "metallb": metallb.plan,
-    "cert-manager": cert_manager.plan,
-    "metrics-server": metrics_server.plan,
-    "traefik": traefik.plan,
-    "argo-cd": argocd.plan,
-}
-"""Of the layers that are a chart: what plans it."""
-
 
 def plans(settings: Settings) -> tuple[ChartPlan, ...]:
     """Plan the charts that these settings install, in the order of their installation."""
-    planned = (PLANS[name](settings) for name in LAYERS if name in PLANS)
-    return tuple(chart for chart in planned if chart is not None)
+    return tuple(_plans(settings))
+
+
+def _plans(settings: Settings) -> Iterator[ChartPlan]:
+    services = settings.services
+    if services.cilium is not None:
+        yield cilium.plan(
+            services.cilium,
+            cluster=settings.cluster.name,
+            pods=str(settings.network.pods),
+            machines=len(settings.machines),
+        )
+    if services.metallb is not None:
+        yield metallb.plan(services.metallb)
+    if services.cert_manager is not None:
+        yield cert_manager.plan(services.cert_manager)
+    if services.metrics_server is not None:
+        verified = services.cert_manager is not None
+        yield metrics_server.plan(services.metrics_server, verified=verified)
+    if services.traefik is not None:
+        yield traefik.plan(services.traefik)
+    if services.argocd is not None:
+        yield argocd.plan(services.argocd, folder(settings.talos.patches))
 
 
 class PublishedError(Exception):
@@ -55,7 +66,7 @@ def published(settings: Settings) -> list[Definition]:
     """Fetch the definitions, and look whether each chart can be had. Raises `PublishedError`."""
     problems, definitions = [], list[Definition]()
     try:
-        definitions = load_definitions(settings)
+        definitions = load_definitions(settings.services)
     except ManifestError as error:
         problems.append(str(error))
     try:
@@ -135,7 +146,7 @@ def build(
             services.argocd,
             charts["argo-cd"],
             kubeconfig,
-            root=root_application(services.argocd, folder(settings), argocd.ROOT),
+            root=root_application(services.argocd, folder(settings.talos.patches), argocd.ROOT),
             secrets=_secrets_of(services.argocd, secrets),
             opts=below("argo-cd"),
         )

@@ -12,7 +12,7 @@ resource/deploy/step.go), so the rest is told beside them, and they still stand 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from config.problems import Problem, problem
 
 if TYPE_CHECKING:
     from config.charts import ChartPlan
-    from config.settings import Settings, Site, Talos
+    from config.settings import Machine, Site, Talos
 
 Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]
 """Makes a problem of what failed and of the provider's words."""
@@ -90,12 +90,11 @@ def without(reason: Problem, words: str) -> Problem:
     return replace(reason, fix=reason.fix.replace(f" ({words})", ""))
 
 
-def of_vsphere(settings: Settings, args: pulumi.ErrorHookArgs, words: str) -> Problem:
+def of_vsphere(site: Site, talos: Talos, args: pulumi.ErrorHookArgs, words: str) -> Problem:
     """Explain why vCenter does not make, change or remove something."""
-    site = settings.site
     what = f"{args.type.rpartition(':')[2]} {args.name}"
     if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
-        return of_factory(site, settings.talos, words)
+        return of_factory(site, talos, words)
     for pattern, key, fault, fix in REFUSALS:
         if re.search(pattern, words, re.IGNORECASE):
             value = getattr(site, key)
@@ -141,12 +140,15 @@ def of_factory(site: Site, talos: Talos, words: str) -> Problem:
     return problem(("site", "imageFactory"), factory, fault, fix)
 
 
-def of_talos(settings: Settings, name: str, words: str) -> Problem:
-    """Explain why a machine, or the cluster, does not take a call of Talos' provider."""
-    numbers = {one.name: n for n, one in enumerate(settings.machines)}
+def of_talos(machines: Sequence[Machine], patches: str, name: str, words: str) -> Problem:
+    """Explain why a machine, or the cluster, does not take a call of Talos' provider.
+
+    `patches` is the folder of the operators' patches, `name` the resource's.
+    """
+    numbers = {one.name: n for n, one in enumerate(machines)}
     if name not in numbers:  # what belongs to the cluster is asked of its first control plane
-        name = settings.control_planes[0].name
-    address = str(settings.machines[numbers[name]].address)
+        name = next(one.name for one in machines if one.is_control_plane)
+    address = str(machines[numbers[name]].address)
     unreachable = meaning_of_connection(words)
     if unreachable is not None:
         fault, fix = unreachable
@@ -155,7 +157,7 @@ def of_talos(settings: Settings, name: str, words: str) -> Problem:
     return Problem(
         f"platform:machines, {name}",
         "Talos does not take what it is told",
-        f"correct the machine's settings, or its patches in {settings.talos.patches}; its own log: "
+        f"correct the machine's settings, or its patches in {patches}; its own log: "
         f"`talosctl -n {address} dmesg` ({words})",
     )
 

@@ -68,9 +68,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def folder(settings: Settings) -> str:
-    """Give the cluster's folder for Argo CD: `clusters/prod/gitops`."""
-    return str(PurePosixPath(settings.talos.patches, FOLDER))
+def folder(patches: str) -> str:
+    """Give a cluster's folder for Argo CD, `clusters/prod/gitops`, by that of its patches."""
+    return str(PurePosixPath(patches, FOLDER))
 
 
 def files(settings: Settings) -> tuple[File, ...]:
@@ -132,19 +132,22 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
         soft = {"hardAntiAffinity": False}
         tree["redis-ha"] = {**soft, "haproxy": dict(soft)}
     keys["redis-ha",] = ("machines",)
-    return File(f"{folder(settings)}/{VALUES}", tree, keys)
+    return File(f"{folder(settings.talos.patches)}/{VALUES}", tree, keys)
 
 
 def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
-    cluster = PurePosixPath(settings.talos.patches).name
+    patches = settings.talos.patches
     service: Key = ("services", "argocd")
     data: dict[str, tuple[str, Key]] = {
         "repositoryUrl": (argocd.repository_url, (*service, "repositoryUrl")),
         "revision": (argocd.revision, (*service, "revision")),
         "domain": (domain, ("services", "certManager", "domain")),
         "argoCdVersion": (argocd.version, (*service, "version")),
-        "argoCdValues": (f"$values/{folder(settings)}/{VALUES}", ("talos", "patches")),
-        "applications": (f"apps/overlays/{cluster}/*", ("talos", "patches")),
+        "argoCdValues": (
+            f"$values/{folder(patches)}/{VALUES}",
+            ("talos", "patches"),
+        ),
+        "applications": (f"apps/overlays/{PurePosixPath(patches).name}/*", ("talos", "patches")),
     }
     tree = {
         "apiVersion": "v1",
@@ -156,7 +159,7 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
         "data": {name: value for name, (value, _) in data.items()},
     }
     keys: dict[Place, Key] = {("data", name): key for name, (_, key) in data.items()}
-    return File(f"{folder(settings)}/{SETTINGS}", tree, keys)
+    return File(f"{folder(patches)}/{SETTINGS}", tree, keys)
 
 
 # --- What is committed -------------------------------------------------------------------------

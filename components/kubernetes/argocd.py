@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from components.gitops.generated import BASE_VALUES, VALUES, folder
+from components.gitops.generated import BASE_VALUES, VALUES
 from components.gitops.login import sign_on
 from components.kubernetes.argocd_network import login_ports, policies
 from components.kubernetes.guardrails import ROUTE_PRIORITY
@@ -26,7 +26,7 @@ from config.charts import ChartPlan, Values
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD as ArgoCDSettings
-    from config.settings import RepositoryAccess, Settings
+    from config.settings import RepositoryAccess
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "argocd"
@@ -63,12 +63,9 @@ HANDED_OVER = ("*",)
 would make Helm put its first values over those that Argo CD has synced since."""
 
 
-def plan(settings: Settings, root: Path = ROOT) -> ChartPlan | None:
-    """Plan the chart, with the values that Argo CD will read; None when Argo CD is not set."""
-    argocd = settings.services.argocd
-    if argocd is None:
-        return None
-    values = merged(_read(root / BASE_VALUES), _read(root / folder(settings) / VALUES))
+def plan(argocd: ArgoCDSettings, folder: str, root: Path = ROOT) -> ChartPlan:
+    """Plan the chart, with the values that Argo CD will read in the cluster's folder."""
+    values = merged(_read(root / BASE_VALUES), _read(root / folder / VALUES))
     return ChartPlan("argo-cd", REPOSITORY, argocd.version, NAMESPACE, values)
 
 

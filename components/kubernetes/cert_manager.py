@@ -32,7 +32,6 @@ from config.values import split_url
 if TYPE_CHECKING:
     from config.settings import CertManager as CertManagerSettings
     from config.settings import Cluster as ClusterSettings
-    from config.settings import Settings
 
 NAMESPACE = "cert-manager"
 REPOSITORY = "https://charts.jetstack.io"
@@ -62,11 +61,8 @@ PROBE = {
 """Never made: asks whether the webhook answers."""
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    """Plan the chart; None when cert-manager is not set."""
-    cert_manager = settings.services.cert_manager
-    if cert_manager is None:
-        return None
+def plan(cert_manager: CertManagerSettings) -> ChartPlan:
+    """Plan the chart."""
     return ChartPlan(
         "cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values(cert_manager)
     )

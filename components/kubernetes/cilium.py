@@ -30,7 +30,7 @@ from config.charts import (
 )
 
 if TYPE_CHECKING:
-    from config.settings import Bgp, Settings
+    from config.settings import Bgp
     from config.settings import Cilium as CiliumSettings
 
 NAMESPACE = "kube-system"
@@ -55,26 +55,18 @@ def probe(version: str, kind: str, namespace: str | None) -> Values:
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    """Plan the chart; None when Cilium is not set."""
-    cilium = settings.services.cilium
-    if cilium is None:
-        return None
-    return ChartPlan("cilium", REPOSITORY, cilium.version, NAMESPACE, values(cilium, settings))
-
-
-def values(cilium: CiliumSettings, settings: Settings) -> Values:
-    """Give the chart's values; from the settings it takes the cluster, its network and size."""
-    replicas = replicas_for(len(settings.machines))
-    return {
-        "cluster": {"name": settings.cluster.name, "id": 0},
+def plan(cilium: CiliumSettings, *, cluster: str, pods: str, machines: int) -> ChartPlan:
+    """Plan the chart for a cluster of this name, with this network for its pods, of this size."""
+    replicas = replicas_for(machines)
+    values: Values = {
+        "cluster": {"name": cluster, "id": 0},
         "ipam": {"mode": "kubernetes"},
         "k8s": {"requireIPv4PodCIDR": True},
         "kubeProxyReplacement": "true",
         "k8sServiceHost": "localhost",
         "k8sServicePort": str(KUBEPRISM_PORT),
         **_talos(),
-        **_routing(cilium.routing, str(settings.network.pods)),
+        **_routing(cilium.routing, pods),
         "bpf": {"masquerade": True},
         # Two allocators would fight over the same Services.
         "enableLBIPAM": False,
@@ -111,6 +103,7 @@ def values(cilium: CiliumSettings, settings: Settings) -> Values:
         },
         "hubble": _hubble(replicas),
     }
+    return ChartPlan("cilium", REPOSITORY, cilium.version, NAMESPACE, values)
 
 
 def _routing(routing: str, pods: str) -> Values:

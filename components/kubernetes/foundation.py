@@ -19,7 +19,7 @@ from config import gateway_api, traefik_api, versions
 from config.charts import CRITICAL
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import Services
 
 Definition = dict[str, Any]
 """A CustomResourceDefinition, as upstream wrote it."""
@@ -76,10 +76,10 @@ class Foundation(pulumi.ComponentResource):
         )
 
 
-def load_definitions(settings: Settings) -> list[Definition]:
-    """Fetch the definitions that these settings need, as pinned. Raises `ManifestError`."""
+def load_definitions(services: Services) -> list[Definition]:
+    """Fetch the definitions that these services need, as pinned. Raises `ManifestError`."""
     definitions: list[Definition] = []
-    for setting, file in _files(settings):
+    for setting, file in _files(services):
         try:
             definitions += manifests.load(file)
         except manifests.ManifestError as error:
@@ -88,9 +88,8 @@ def load_definitions(settings: Settings) -> list[Definition]:
     return definitions
 
 
-def _files(settings: Settings) -> Iterator[tuple[str, manifests.Manifest]]:
+def _files(services: Services) -> Iterator[tuple[str, manifests.Manifest]]:
     """Give each file with the setting, and its value, that asks for it."""
-    services = settings.services
     if services.cilium is not None:
         version = services.cilium.gateway_api_version
         for kind, sha256 in gateway_api.SHA256[version].items():

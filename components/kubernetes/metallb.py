@@ -20,7 +20,7 @@ from config.settings import API_PORT
 
 if TYPE_CHECKING:
     from config.settings import MetalLB as MetalLBSettings
-    from config.settings import Pool, Settings
+    from config.settings import Pool
 
 NAMESPACE = "metallb-system"
 REPOSITORY = "https://metallb.github.io/metallb"
@@ -36,11 +36,8 @@ PROBE = {
 """Never made: asks whether the webhook answers."""
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    """Plan the chart; None when MetalLB is not set."""
-    metallb = settings.services.metallb
-    if metallb is None:
-        return None
+def plan(metallb: MetalLBSettings) -> ChartPlan:
+    """Plan the chart."""
     return ChartPlan("metallb", REPOSITORY, metallb.version, NAMESPACE, values())
 
 

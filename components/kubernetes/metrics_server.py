@@ -25,7 +25,7 @@ from config.charts import CLUSTER_CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from config.settings import MetricsServer as MetricsServerSettings
 
 NAMESPACE = "metrics-server"
 REPOSITORY = "https://kubernetes-sigs.github.io/metrics-server"
@@ -53,19 +53,9 @@ RBAC_GROUP = "rbac.authorization.k8s.io"
 SIGNER = "kubernetes.io/kubelet-serving"
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    """Plan the chart; None when metrics-server is not set."""
-    server = settings.services.metrics_server
-    if server is None:
-        return None
-    verified = settings.services.cert_manager is not None
-    given = values(verified=verified)
-    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, given)
-
-
-def values(*, verified: bool) -> Values:
-    """Give the chart's values; `verified` is whether cert-manager makes its certificate."""
-    return {
+def plan(server: MetricsServerSettings, *, verified: bool) -> ChartPlan:
+    """Plan the chart; `verified` is whether cert-manager makes its certificate."""
+    values: Values = {
         "replicas": 2,
         "podDisruptionBudget": {"enabled": True, "maxUnavailable": 1},
         "priorityClassName": CLUSTER_CRITICAL,
@@ -79,6 +69,7 @@ def values(*, verified: bool) -> Values:
         "metrics": {"enabled": True},
         **(VERIFIED if verified else UNVERIFIED),
     }
+    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values)
 
 
 class MetricsServer(pulumi.ComponentResource):

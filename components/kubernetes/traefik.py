@@ -19,7 +19,6 @@ from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
 
 if TYPE_CHECKING:
-    from config.settings import Settings
     from config.settings import Traefik as TraefikSettings
 
 NAMESPACE = "traefik"
@@ -44,11 +43,8 @@ CIPHERS = [
 """For TLS 1.2; those of TLS 1.3 are all good and not for choosing (Mozilla, intermediate)."""
 
 
-def plan(settings: Settings) -> ChartPlan | None:
-    """Plan the chart; None when Traefik is not set."""
-    traefik = settings.services.traefik
-    if traefik is None:
-        return None
+def plan(traefik: TraefikSettings) -> ChartPlan:
+    """Plan the chart."""
     return ChartPlan("traefik", REPOSITORY, traefik.version, NAMESPACE, values(traefik))
 
 

@@ -15,8 +15,8 @@ from components.talos.provider import talos_errors, typed
 
 if TYPE_CHECKING:
     from components.talos.identity import Identity
+    from components.talos.inputs import TalosInputs
     from components.talos.nodes import Nodes
-    from config.settings import Settings
 
 
 class Cluster(pulumi.ComponentResource):
@@ -32,7 +32,7 @@ class Cluster(pulumi.ComponentResource):
     def __init__(  # noqa: PLR0913 one argument for each lower layer
         self,
         name: str,
-        settings: Settings,
+        inputs: TalosInputs,
         *,
         identity: Identity,
         nodes: Nodes,
@@ -44,7 +44,7 @@ class Cluster(pulumi.ComponentResource):
         Give `opts` a `deleted_with` of the machines: with them everything in the cluster is gone.
         """
         super().__init__("platform:talos:Cluster", name, None, opts)
-        addresses = [str(machine.address) for machine in settings.control_planes]
+        addresses = [str(machine.address) for machine in inputs.control_planes]
         credentials = talos.cluster.Kubeconfig(
             name,
             node=addresses[0],
@@ -55,7 +55,7 @@ class Cluster(pulumi.ComponentResource):
                 provider=provider,
                 depends_on=[nodes.joined],
                 hooks=pulumi.ResourceHookBinding(
-                    on_error=[talos_errors("Talos' answer about the kubeconfig", settings)]
+                    on_error=[talos_errors("Talos' answer about the kubeconfig", inputs)]
                 ),
             ),
         )
@@ -64,13 +64,13 @@ class Cluster(pulumi.ComponentResource):
             pulumi.Output.all(
                 talosconfig=identity.secrets.client_configuration.client_certificate,
                 kubeconfig=credentials.kubernetes_client_configuration.client_certificate,
-            ).apply(lambda certificates: ends(certificates) | told_ends(settings.cluster))
+            ).apply(lambda certificates: ends(certificates) | told_ends(inputs.cluster))
         )
         gate = Gate(
             "kubernetes-api",
             {
-                "endpoint": settings.endpoint,
-                "version": settings.kubernetes.version,
+                "endpoint": inputs.endpoint,
+                "version": inputs.kubernetes.version,
                 # One that leaves etcd cannot hand the VIP over: its session has to expire first.
                 "controlPlanes": addresses,
             },
@@ -83,7 +83,7 @@ class Cluster(pulumi.ComponentResource):
             name,
             kubeconfig=self.kubeconfig,
             # Without it, a kubeconfig that is not known yet replaces all that the provider made.
-            cluster_identifier=settings.cluster.name,
+            cluster_identifier=inputs.cluster.name,
             enable_server_side_apply=True,
             # A run that is killed leaves objects that the state does not know, under the name of
             # a field manager that nobody knows any more.
@@ -94,6 +94,4 @@ class Cluster(pulumi.ComponentResource):
             enable_config_map_mutable=True,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
-        self.register_outputs(
-            {"endpoint": settings.endpoint, "version": settings.kubernetes.version}
-        )
+        self.register_outputs({"endpoint": inputs.endpoint, "version": inputs.kubernetes.version})

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from components.talos import firewall
+from components.talos.inputs import TalosInputs
 from components.vsphere.hardware import LINK
 from config import plain_yaml
-from config.settings import Machine, Settings
+from config.settings import Machine
 
 KUBEPRISM_PORT = 7445
 """Where the API is on every machine's localhost."""
@@ -31,18 +32,23 @@ GITOPS = "gitops"
 """A folder beside the patches: what Argo CD reads of this cluster (components/gitops)."""
 
 
-def patches(settings: Settings, machine: Machine, root: Path) -> list[str]:
+def patches(inputs: TalosInputs, machine: Machine, root: Path) -> list[str]:
     """List the patches of a machine, in the order in which Talos merges them."""
     before = [written(document) for document in defaults(machine)]
-    texts = [file.read_text(encoding="utf-8") for file in files(settings, machine, root)]
+    texts = [
+        file.read_text(encoding="utf-8") for file in files(inputs.talos.patches, machine, root)
+    ]
     # Talos takes a text of comments alone for a patch of another kind, which it does not know.
     own = [text for text in texts if any(plain_yaml.read_all(text))]
-    return before + own + [written(document) for document in documents(settings, machine)]
+    return before + own + [written(document) for document in documents(inputs, machine)]
 
 
-def files(settings: Settings, machine: Machine, root: Path) -> list[Path]:
-    """List the operator's files for a machine that exist, in the order of their merging."""
-    folder = root / settings.talos.patches
+def files(patches: str, machine: Machine, root: Path) -> list[Path]:
+    """List the operator's files for a machine that exist, in the order of their merging.
+
+    `patches` is their folder in the repository, `root`.
+    """
+    folder = root / patches
     named = [folder / f"{name}.yaml" for name in (COMMON, machine.role, machine.name)]
     return [file for file in named if file.is_file()]
 
@@ -65,21 +71,21 @@ def defaults(machine: Machine) -> list[dict[str, Any]]:
     ]
 
 
-def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
+def documents(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
     """List the configuration documents that follow from the settings."""
     return [
-        {"machine": _machine(settings, machine), "cluster": _cluster(settings, machine)},
-        *_network(settings, machine),
-        *firewall.documents(settings, machine),
-        *_kernel_log(settings),
-        *_encryption(settings),
+        {"machine": _machine(inputs, machine), "cluster": _cluster(inputs, machine)},
+        *_network(inputs, machine),
+        *firewall.documents(inputs, machine),
+        *_kernel_log(inputs),
+        *_encryption(inputs),
     ]
 
 
-def _machine(settings: Settings, machine: Machine) -> dict[str, Any]:
+def _machine(inputs: TalosInputs, machine: Machine) -> dict[str, Any]:
     own = str(machine.address)
     section: dict[str, Any] = {
-        "install": {"disk": settings.talos.install_disk, "image": settings.installer_image},
+        "install": {"disk": inputs.talos.install_disk, "image": inputs.installer_image},
         "certSANs": [own],
         # The machine's own address alone: the VIP lies in the same network, and moves.
         "kubelet": {
@@ -88,23 +94,23 @@ def _machine(settings: Settings, machine: Machine) -> dict[str, Any]:
             # can verify them; an approver in the cluster signs the requests.
             "extraArgs": {"rotate-server-certificates": "true"},
         },
-        "features": _features(settings, machine),
+        "features": _features(inputs, machine),
     }
     if machine.labels:
         section["nodeLabels"] = dict(machine.labels)
     if machine.taints:
         section["nodeTaints"] = {one.key: f"{one.value}:{one.effect}" for one in machine.taints}
-    if settings.talos.log_destinations.services:
+    if inputs.talos.log_destinations.services:
         section["logging"] = {
             "destinations": [
                 {"endpoint": one, "format": "json_lines"}
-                for one in settings.talos.log_destinations.services
+                for one in inputs.talos.log_destinations.services
             ]
         }
     return section
 
 
-def _features(settings: Settings, machine: Machine) -> dict[str, Any]:
+def _features(inputs: TalosInputs, machine: Machine) -> dict[str, Any]:
     features: dict[str, Any] = {
         # A load balancer on every machine's localhost: kubelet and Cilium reach the API without
         # the VIP.
@@ -114,7 +120,7 @@ def _features(settings: Settings, machine: Machine) -> dict[str, Any]:
         # resolves (Cilium's page for Talos Linux, "Known issues"). CoreDNS asks the name servers.
         "hostDNS": {"enabled": True, "forwardKubeDNSToHost": False},
     }
-    if machine.is_control_plane and settings.services.backup is not None:
+    if machine.is_control_plane and inputs.backup:
         # The backup job reads etcd's snapshots through the Talos API, and can do nothing else.
         features["kubernetesTalosAPIAccess"] = {
             "enabled": True,
@@ -124,8 +130,8 @@ def _features(settings: Settings, machine: Machine) -> dict[str, Any]:
     return features
 
 
-def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
-    network = settings.network
+def _cluster(inputs: TalosInputs, machine: Machine) -> dict[str, Any]:
+    network = inputs.network
     section: dict[str, Any] = {
         "network": {
             "podSubnets": [str(network.pods)],
@@ -134,10 +140,10 @@ def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
         },
         "proxy": {"disabled": True},  # Cilium's work
     }
-    if not settings.talos.discovery:
+    if not inputs.talos.discovery:
         section["discovery"] = {"enabled": False}
     if machine.is_control_plane:
-        names = [str(one.address) for one in settings.control_planes]
+        names = [str(one.address) for one in inputs.control_planes]
         if network.vip is not None:
             names.insert(0, str(network.vip))
         section["apiServer"] = {"certSANs": names}
@@ -145,8 +151,8 @@ def _cluster(settings: Settings, machine: Machine) -> dict[str, Any]:
     return section
 
 
-def _network(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
-    network = settings.network
+def _network(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
+    network = inputs.network
     found = [
         _document("HostnameConfig", auto="off", hostname=machine.name),
         _document(
@@ -166,16 +172,16 @@ def _network(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
     return found
 
 
-def _kernel_log(settings: Settings) -> list[dict[str, Any]]:
+def _kernel_log(inputs: TalosInputs) -> list[dict[str, Any]]:
     return [
         _document("KmsgLogConfig", name=f"kernel-{number}", url=url)
-        for number, url in enumerate(settings.talos.log_destinations.kernel)
+        for number, url in enumerate(inputs.talos.log_destinations.kernel)
     ]
 
 
-def _encryption(settings: Settings) -> list[dict[str, Any]]:
+def _encryption(inputs: TalosInputs) -> list[dict[str, Any]]:
     """Encrypt the partitions that hold keys: the configuration's, and etcd's and pods' data."""
-    encryption = settings.talos.disk_encryption
+    encryption = inputs.talos.disk_encryption
     if encryption is None:
         return []
     key: dict[str, Any] = {"slot": 0, "nodeID": {}}

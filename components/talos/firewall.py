@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from config import plain_yaml
 
 if TYPE_CHECKING:
-    from config.settings import Machine, Settings
+    from components.talos.inputs import TalosInputs
+    from config.settings import Machine
 
 DEFAULT, RULE = "NetworkDefaultActionConfig", "NetworkRuleConfig"
 KINDS = frozenset({DEFAULT, RULE})
@@ -56,19 +57,19 @@ class Rule:
     protocol: Protocol = "tcp"
 
 
-def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
+def documents(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
     """Give the documents of a machine's firewall; none where the settings have no firewall."""
-    if settings.network.firewall is None:
+    if inputs.network.firewall is None:
         return []
     made: list[dict[str, Any]] = [{"apiVersion": "v1alpha1", "kind": DEFAULT, "ingress": "block"}]
     # The machines' whole network, not each machine's address: else one that comes would need a
     # change of all others first, and be cut off until then. What a router hides behind its own
     # address is no machine.
     machines = {
-        "subnet": str(settings.network.cidr),
-        "except": f"{settings.network.gateway}/32",
+        "subnet": str(inputs.network.cidr),
+        "except": f"{inputs.network.gateway}/32",
     }
-    for rule in rules(settings, machine):
+    for rule in rules(inputs, machine):
         sources = [{"subnet": str(one)} for one in rule.sources]
         # Numbers alone are numbers in Talos' schema, ranges are texts.
         ports = [int(one) if one.isdecimal() else one for one in rule.ports]
@@ -84,20 +85,20 @@ def documents(settings: Settings, machine: Machine) -> list[dict[str, Any]]:
     return made
 
 
-def rules(settings: Settings, machine: Machine) -> Iterator[Rule]:
+def rules(inputs: TalosInputs, machine: Machine) -> Iterator[Rule]:
     """Give the rules of a machine: what the platform needs, and the settings' networks.
 
     Ports of services are open whether they are installed or not: one that comes or goes is no
     change of the machines, and where nothing listens an open port is nothing.
     People have rules of their own: what one part of a rule excepts, no other part of it lets in.
     """
-    services, firewall = settings.services, settings.network.firewall
+    firewall = inputs.network.firewall
     if firewall is None:
         return
     # Cilium does not hide pods behind their machine's address towards machines.
-    pods = (settings.network.pods,)
+    pods = (inputs.network.pods,)
     # The backup's job asks etcd for snapshots by the Talos API.
-    asks = pods if machine.is_control_plane and services.backup is not None else ()
+    asks = pods if machine.is_control_plane and inputs.backup else ()
     yield Rule("talos-api", (APID,), asks)
     yield Rule(OPERATORS, (APID,), firewall.operators, machines=False)
     yield Rule("kubelet", (KUBELET,), pods)
@@ -113,9 +114,8 @@ def rules(settings: Settings, machine: Machine) -> Iterator[Rule]:
     yield Rule("cilium-metrics", CILIUM_METRICS, pods)
     # A gateway's packets come to Envoy through `input`, under the ports of its listeners.
     yield Rule("cilium-gateways", GATEWAYS, (EVERYBODY,), machines=False)
-    routing = "native" if services.cilium is None else services.cilium.routing
-    if routing in TUNNELS:
-        yield Rule("cilium-tunnel", (TUNNELS[routing],), protocol="udp")
+    if inputs.routing in TUNNELS:
+        yield Rule("cilium-tunnel", (TUNNELS[inputs.routing],), protocol="udp")
     yield Rule("metallb", (MEMBERLIST,))
     yield Rule("metallb-udp", (MEMBERLIST,), protocol="udp")
     yield Rule("metallb-metrics", METALLB_METRICS, pods)

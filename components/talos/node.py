@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumiverse_talos as talos
 
-from clients.vcenter.connection import VCenter
 from components.gate import Gate, in_order
 from components.hooks import Hook
 from components.talos import redaction
@@ -26,16 +25,17 @@ if TYPE_CHECKING:
 
     from components.failures import Questions
     from components.talos.identity import Identity
+    from components.talos.inputs import TalosInputs
     from components.talos.rollout import Rollout
     from components.vsphere.machines import Machines
-    from config.settings import Machine, Settings
+    from config.settings import Machine
 
 
 @dataclass(frozen=True)
 class Shared:
     """What the machines of one cluster have in common."""
 
-    settings: Settings
+    inputs: TalosInputs
     root: Path
     """The repository, with the operator's patches."""
     parent: pulumi.Resource
@@ -43,15 +43,9 @@ class Shared:
     machines: Machines
     identity: Identity
     provider: talos.Provider
-    vsphere_password: pulumi.Output[str]
     rollout: Rollout
     questions: Questions
     on_error: pulumi.ErrorHook
-
-    @property
-    def vcenter(self) -> VCenter:
-        """Where their virtual machines are."""
-        return VCenter.of(self.settings.site)
 
 
 class Node:
@@ -84,8 +78,8 @@ class Node:
         """Guard the changes of the virtual machine, and clear its place before it is made."""
         shared, name = self._shared, self._machine.name
         leftover = no_leftover(
-            shared.vcenter,
-            shared.vsphere_password,
+            shared.machines.vcenter,
+            shared.machines.password,
             shared.identity.talosconfig,
             self._machine,
             Owner(shared.machines.urn, shared.machines.provider.urn),
@@ -98,30 +92,30 @@ class Node:
 
     def _awake(self) -> Hook:
         """Switch the machine on, if it is off: a killed destroy leaves it so."""
-        shared = self._shared
-        return awake(shared.vcenter, shared.vsphere_password, self._machine.name, self.virtual.id)
+        machines = self._shared.machines
+        return awake(machines.vcenter, machines.password, self._machine.name, self.virtual.id)
 
     def _refused(self, words: str) -> Problem:
         return Problem(
             f"platform:machines, {self._machine.name}",
             "Talos takes no configuration that is made like this",
             "correct its settings, or its patches in "
-            f"{self._shared.settings.talos.patches} ({words})",
+            f"{self._shared.inputs.talos.patches} ({words})",
         )
 
     def _generate(self) -> pulumi.Output[str]:
         """Give the machine's whole configuration; a secret."""
-        shared, settings = self._shared, self._shared.settings
+        shared, inputs = self._shared, self._shared.inputs
         generated = talos.machine.get_configuration_output(
-            cluster_name=settings.cluster.name,
-            cluster_endpoint=settings.endpoint,
+            cluster_name=inputs.cluster.name,
+            cluster_endpoint=inputs.endpoint,
             machine_type=self._machine.role,
             machine_secrets=camel_case(shared.identity.secrets.machine_secrets),
             # Set always: the provider's defaults move with each of its releases. Not Talos' own
             # version, whose defaults would change every machine with an upgrade.
-            talos_version=settings.talos.contract_tag,
-            kubernetes_version=settings.kubernetes.version,
-            config_patches=patches(settings, self._machine, shared.root),
+            talos_version=inputs.talos.contract_tag,
+            kubernetes_version=inputs.kubernetes.version,
+            config_patches=patches(inputs, self._machine, shared.root),
             docs=False,
             examples=False,
             opts=pulumi.InvokeOutputOptions(parent=shared.parent, provider=shared.provider),
@@ -168,7 +162,7 @@ class Node:
         shared = self._shared
         return Gate(
             "etcd",
-            {"cluster": shared.settings.cluster.name},
+            {"cluster": shared.inputs.cluster.name},
             after=applied,
             on_create=in_order(self._awake(), shared.rollout.bootstrap(self._member)),
             opts=pulumi.ResourceOptions(parent=shared.parent),

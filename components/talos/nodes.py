@@ -21,8 +21,8 @@ from components.talos.rollout import Rollout
 
 if TYPE_CHECKING:
     from components.talos.identity import Identity
+    from components.talos.inputs import TalosInputs
     from components.vsphere.machines import Machines
-    from config.settings import Settings
 
 
 class Nodes(pulumi.ComponentResource):
@@ -36,30 +36,28 @@ class Nodes(pulumi.ComponentResource):
     def __init__(  # noqa: PLR0913 the chain joins all lower layers
         self,
         name: str,
-        settings: Settings,
+        inputs: TalosInputs,
         *,
         machines: Machines,
         identity: Identity,
         provider: talos.Provider,
-        vsphere_password: pulumi.Output[str],
         root: Path,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Build the chain; control planes come first, workers join what they make."""
         super().__init__("platform:talos:Nodes", name, None, opts)
-        chain = settings.control_planes + settings.workers
+        chain = inputs.control_planes + inputs.workers
         rollout = Rollout([as_member(machine) for machine in chain], identity.talosconfig)
         shared = Shared(
-            settings=settings,
+            inputs=inputs,
             root=root,
             parent=self,
             machines=machines,
             identity=identity,
             provider=provider,
-            vsphere_password=vsphere_password,
             rollout=rollout,
             questions=Questions(),
-            on_error=talos_errors("Talos' answer", settings),
+            on_error=talos_errors("Talos' answer", inputs),
         )
         self.virtual_machines = {}
         after: pulumi.Input[pulumi.Resource] = identity.secrets
@@ -68,7 +66,7 @@ class Nodes(pulumi.ComponentResource):
             self.virtual_machines[machine.name] = node.virtual
             after = node.healthy
 
-        members = {machine.name: str(machine.address) for machine in settings.control_planes}
+        members = {machine.name: str(machine.address) for machine in inputs.control_planes}
         self.joined = Gate(
             "etcd-members",
             {"controlPlanes": members},
@@ -76,5 +74,5 @@ class Nodes(pulumi.ComponentResource):
             on_update=rollout.retire(),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
-        workers = {machine.name: str(machine.address) for machine in settings.workers}
+        workers = {machine.name: str(machine.address) for machine in inputs.workers}
         self.register_outputs({"controlPlanes": members, "workers": workers})

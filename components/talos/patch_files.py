@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.talos.configuration import COMMON, defaults, documents, files
+from components.talos.inputs import TalosInputs
 from config import yaml_text
 from config.problems import secrets_in
 from config.rules import may_set
@@ -107,7 +108,7 @@ def _contents(settings: Settings, root: Path) -> list[str]:
     """Hold each file against every machine that gets it; each fault is told once."""
     found: dict[str, None] = {}
     for machine in settings.machines:
-        for file in files(settings, machine, root):
+        for file in files(settings.talos.patches, machine, root):
             for fault in _of_file(settings, machine, file):
                 found.setdefault(f"{file.name}: {fault}")
     return list(found)
@@ -134,7 +135,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
     if not any(read):
         # One of comments, or of `machine: {}`, is for operators still to fill in.
         return
-    own = {_name(one): one for one in documents(settings, machine)}
+    own = {_name(one): one for one in documents(TalosInputs.of(settings), machine)}
     first = {_name(one): one for one in defaults(machine)}
     seen = set()
     for one in read:

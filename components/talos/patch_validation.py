@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.talos.configuration import files, patches
+from components.talos.inputs import TalosInputs
 from config.settings import Machine, Settings
 from config.shown import escaped, looks_secret
 
@@ -42,7 +43,7 @@ def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
             base = work / f"{machine.role}.yaml"
             wrong = [
                 f"{file.name}: Talos does not take it: {said}"
-                for file in files(settings, machine, root)
+                for file in files(settings.talos.patches, machine, root)
                 if (said := _patch(talosctl, base, [file], work)) is not None
             ]
             found += wrong or _merged(settings, machine, root, talosctl, work)
@@ -53,7 +54,7 @@ def _one_of_each(settings: Settings, root: Path) -> list[Machine]:
     """Give a machine for every role and set of files: the others differ by name and address."""
     kinds: dict[tuple[str, ...], Machine] = {}
     for machine in settings.machines:
-        names = (str(file) for file in files(settings, machine, root))
+        names = (str(file) for file in files(settings.talos.patches, machine, root))
         kinds.setdefault((machine.role, *names), machine)
     return list(kinds.values())
 
@@ -63,7 +64,7 @@ def _merged(
 ) -> list[str]:
     """Merge a machine's patches as the provider does, and validate what comes out."""
     given = []
-    for number, text in enumerate(patches(settings, machine, root)):
+    for number, text in enumerate(patches(TalosInputs.of(settings), machine, root)):
         given.append(work / f"patch-{number}.yaml")
         given[-1].write_text(text, encoding="utf-8")
     said = _patch(talosctl, work / f"{machine.role}.yaml", given, work)

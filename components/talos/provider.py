@@ -10,13 +10,16 @@ import pulumi
 from components import resource_failures
 
 if TYPE_CHECKING:
-    from config.settings import Settings
+    from components.talos.inputs import TalosInputs
 
 
-def talos_errors(name: str, settings: Settings) -> pulumi.ErrorHook:
+def talos_errors(name: str, inputs: TalosInputs) -> pulumi.ErrorHook:
     """Make the hook that explains what a machine, named as its resource, answers."""
     return resource_failures.explained(
-        name, lambda args, words: resource_failures.of_talos(settings, args.name, words)
+        name,
+        lambda args, words: resource_failures.of_talos(
+            inputs.machines, inputs.talos.patches, args.name, words
+        ),
     )
 
 

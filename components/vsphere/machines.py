@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -30,7 +31,7 @@ from components.vsphere.leftovers import cleared, no_leftover_item
 
 if TYPE_CHECKING:
     from config.problems import Problem
-    from config.settings import Machine, Settings
+    from config.settings import Machine, NetworkSettings, Settings, Site, Talos
 
 # As the Talos OVA describes its machine (pkg/imager/ova); a clone must keep them.
 GUEST_ID = "other3xLinux64Guest"
@@ -56,25 +57,55 @@ Uuids = Mapping[str, pulumi.Output[str]]
 """Machines' UUIDs in vCenter, by their names."""
 
 
+@dataclass(frozen=True)
+class VSphereInputs:
+    """The sections of the settings that the machines in vCenter follow from."""
+
+    cluster: str
+    """The cluster's name."""
+    site: Site
+    machines: tuple[Machine, ...]
+    network: NetworkSettings
+    talos: Talos
+    ova_url: str
+    """Where the image factory serves the machines' image."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> VSphereInputs:
+        """Take them from the settings."""
+        return cls(
+            cluster=settings.cluster.name,
+            site=settings.site,
+            machines=settings.machines,
+            network=settings.network,
+            talos=settings.talos,
+            ova_url=settings.ova_url,
+        )
+
+
 class Machines(pulumi.ComponentResource):
     """What the platform's virtual machines share, and how each of them is made."""
 
     provider: vsphere.Provider
     """The way to vCenter that all of them use."""
+    vcenter: VCenter
+    """Where they are, for hooks, which ask it themselves."""
+    password: pulumi.Output[str]
 
     def __init__(
         self,
         name: str,
-        settings: Settings,
+        inputs: VSphereInputs,
         password: pulumi.Output[str],
         image: pulumi.Resource | None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Make what the machines share; `image` must exist at the factory before its download."""
         super().__init__("platform:vsphere:Machines", name, None, opts)
-        self._settings = settings
-        self._password = password
-        site = settings.site
+        self._inputs = inputs
+        self.password = password
+        site = inputs.site
+        self.vcenter = VCenter.of(site)
         self.provider = vsphere.Provider(
             f"{name}-vcenter",
             vsphere_server=site.vcenter,
@@ -85,7 +116,7 @@ class Machines(pulumi.ComponentResource):
         )
         self._on_error = resource_failures.explained(
             "vCenter's answer",
-            lambda args, words: resource_failures.of_vsphere(settings, args, words),
+            lambda args, words: resource_failures.of_vsphere(site, inputs.talos, args, words),
         )
         self._look_up()
         self._make_image(image)
@@ -93,7 +124,7 @@ class Machines(pulumi.ComponentResource):
 
     def _look_up(self) -> None:
         """Find what the site has: names from the settings to vCenter's ids."""
-        site = self._settings.site
+        site = self._inputs.site
         opts = pulumi.InvokeOutputOptions(parent=self, provider=self.provider)
 
         def named(key: str, kind: str) -> Callable[[str], Problem]:
@@ -144,35 +175,33 @@ class Machines(pulumi.ComponentResource):
                 lambda words: explanation.of_object(site, path, host, "host", words),
             ).id
 
-        machines = enumerate(self._settings.machines)
+        machines = enumerate(self._inputs.machines)
         hosts = {machine.host: number for number, machine in machines if machine.host}
         self._hosts = {host: of_host(host, number) for host, number in sorted(hosts.items())}
 
     def _make_image(self, image: pulumi.Resource | None) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
-        settings = self._settings
+        inputs = self._inputs
         # Where it comes from is in its name: an item of the same name is never its predecessor,
         # which the hook would take for a leftover.
-        origin = hashlib.sha256(settings.ova_url.encode()).hexdigest()[:12]
-        name = f"talos-{settings.talos.version}-{origin}"
+        origin = hashlib.sha256(inputs.ova_url.encode()).hexdigest()[:12]
+        name = f"talos-{inputs.talos.version}-{origin}"
         self._library = vsphere.ContentLibrary(
             "images",
-            name=settings.site.content_library,
+            name=inputs.site.content_library,
             storage_backings=[self._datastore],
             # Unset, the provider reads it back as false and wants to replace the library.
             publication=vsphere.ContentLibraryPublicationArgs(published=False),
-            opts=self._made_anew("images", leftovers.clear_library, settings.site.content_library),
+            opts=self._made_anew("images", leftovers.clear_library, inputs.site.content_library),
         )
-        leftover = no_leftover_item(
-            VCenter.of(settings.site), self._password, self._library.id, name
-        )
+        leftover = no_leftover_item(self.vcenter, self.password, self._library.id, name)
         self._item = vsphere.ContentLibraryItem(
             "talos",
             name=name,
-            description=settings.ova_url,
+            description=inputs.ova_url,
             library_id=self._library.id,
             type="ovf",
-            file_url=settings.ova_url,
+            file_url=inputs.ova_url,
             opts=pulumi.ResourceOptions.merge(
                 self._child(*([image] if image else [])),
                 pulumi.ResourceOptions(
@@ -185,22 +214,22 @@ class Machines(pulumi.ComponentResource):
 
     def _make_place(self) -> None:
         """Make the machines' folder and tags."""
-        settings = self._settings
+        inputs = self._inputs
         self._folder = vsphere.Folder(
             "machines",
-            path=settings.site.folder,
+            path=inputs.site.folder,
             type="vm",
             datacenter_id=self._datacenter,
-            opts=self._made_anew("folder", leftovers.clear_folder, settings.site.folder),
+            opts=self._made_anew("folder", leftovers.clear_folder, inputs.site.folder),
         )
-        name = f"{settings.cluster.name}-role"
+        name = f"{inputs.cluster}-role"
         category = vsphere.TagCategory(
             "role",
             # Known from the start, but needed after vCenter has been found to answer.
             name=self._datacenter.apply(lambda _: name),
             cardinality="SINGLE",
             associable_types=["VirtualMachine"],
-            description=f"Roles of the machines of cluster {settings.cluster.name}",
+            description=f"Roles of the machines of cluster {inputs.cluster}",
             opts=self._made_anew("role", leftovers.clear_category, name),
         )
         self._tags = {
@@ -214,7 +243,7 @@ class Machines(pulumi.ComponentResource):
                     pulumi.Output.concat(category.id, " ", role),
                 ),
             )
-            for role in sorted({machine.role for machine in settings.machines})
+            for role in sorted({machine.role for machine in inputs.machines})
         }
 
     def virtual_machine(
@@ -228,7 +257,7 @@ class Machines(pulumi.ComponentResource):
             machine.name,
             name=machine.name,
             # With the name from the first moment on: what a killed run leaves is known by it.
-            annotation=evidence.mark(VCenter.of(self._settings.site).path(machine.name)),
+            annotation=evidence.mark(self.vcenter.path(machine.name)),
             folder=self._folder.path,
             datastore_id=self._datastore,
             resource_pool_id=self._pool,
@@ -258,7 +287,7 @@ class Machines(pulumi.ComponentResource):
                 )
             ],
             clone=vsphere.VirtualMachineCloneArgs(template_uuid=self._item.id),
-            extra_config=guestinfo(self._settings, machine),
+            extra_config=guestinfo(self._inputs.network, machine),
             tags=[self._tags[machine.role].id],
             # Talos tells its address only with an agent; its API is asked instead.
             wait_for_guest_net_timeout=0,
@@ -282,23 +311,23 @@ class Machines(pulumi.ComponentResource):
         can go into maintenance, and HA cannot restart a failed one's machine. Workers may share
         when there are more of them than hosts. Without DRS there are no rules.
         """
-        settings, strictness = self._settings, self._settings.site.anti_affinity
-        control_planes = {
-            machine.name: virtual[machine.name].id for machine in settings.control_planes
-        }
-        workers = {machine.name: virtual[machine.name].id for machine in settings.workers}
+        site, strictness = self._inputs.site, self._inputs.site.anti_affinity
+
+        def uuids(role: str) -> Uuids:
+            machines = self._inputs.machines
+            return {one.name: virtual[one.name].id for one in machines if one.role == role}
+
+        control_planes, workers = uuids("controlplane"), uuids("worker")
         if len(control_planes) > 1 and strictness != "none":
             mandatory = strictness == "mandatory"
             rule = self._rule("controlplane", control_planes, mandatory=mandatory)
             self._see_apart(control_planes, rule)
         if len(workers) > 1 and strictness != "none":
             self._rule("worker", workers, mandatory=False)
-        self.register_outputs(
-            {"folder": settings.site.folder, "contentLibrary": settings.site.content_library}
-        )
+        self.register_outputs({"folder": site.folder, "contentLibrary": site.content_library})
 
     def _rule(self, role: str, uuids: Uuids, *, mandatory: bool) -> pulumi.Resource:
-        name = f"{self._settings.cluster.name}-{role}s-apart"
+        name = f"{self._inputs.cluster}-{role}s-apart"
         return vsphere.ComputeClusterVmAntiAffinityRule(
             f"{role}s-apart",
             name=name,
@@ -314,7 +343,7 @@ class Machines(pulumi.ComponentResource):
 
     def _see_apart(self, uuids: Uuids, rule: pulumi.Resource) -> None:
         """Tell of control planes that run on one host in spite of the rule."""
-        hook = apart.kept_apart(VCenter.of(self._settings.site), self._password, uuids)
+        hook = apart.kept_apart(self.vcenter, self.password, uuids)
         Gate(
             f"{apart.CONTROL_PLANES}-seen",
             {"machines": uuids},
@@ -328,8 +357,7 @@ class Machines(pulumi.ComponentResource):
         self, name: str, clear: leftovers.Clear, place: pulumi.Input[str]
     ) -> pulumi.ResourceOptions:
         """Give a child's options, with the hook that clears its place before it is made."""
-        vcenter = VCenter.of(self._settings.site)
-        hook = cleared(vcenter, self._password, clear, place)
+        hook = cleared(self.vcenter, self.password, clear, place)
         return pulumi.ResourceOptions.merge(
             self._child(),
             pulumi.ResourceOptions(
@@ -348,13 +376,12 @@ class Machines(pulumi.ComponentResource):
         )
 
 
-def guestinfo(settings: Settings, machine: Machine) -> dict[str, str]:
+def guestinfo(network: NetworkSettings, machine: Machine) -> dict[str, str]:
     """Give the extraConfig that tells Talos its address before it has a configuration.
 
     Cloud-init's network format, version 2 (Talos: platform/vmware/metadata.go, which takes the
     interface from the key of `ethernets`).
     """
-    network = settings.network
     metadata = {
         "instance-id": machine.name,
         "local-hostname": machine.name,

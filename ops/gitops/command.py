@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             for path in write(settings, root):
                 print(f"{path}: written; commit and push it")
         if options.command == "root":
-            application = root_application(argocd, folder(settings), root)
+            application = root_application(argocd, folder(settings.talos.patches), root)
             print(yaml.safe_dump(application, sort_keys=False), end="")
         else:
             check(settings, root)

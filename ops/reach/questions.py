@@ -20,6 +20,7 @@ from components.kubernetes.foundation import load_definitions
 from components.kubernetes.manifests import ManifestError
 from components.layers import plans
 from components.talos import firewall
+from components.talos.inputs import TalosInputs
 from config import gateway_api, git
 from config.addresses import Entry, Kind
 from config.problems import key_of
@@ -161,7 +162,7 @@ def _charts(settings: Settings) -> Iterator[Question]:
 
         def definitions(_: Network) -> str:
             try:
-                return f"{len(load_definitions(settings))} with the right checksums"
+                return f"{len(load_definitions(settings.services))} with the right checksums"
             except ManifestError as error:
                 raise RefusedError(str(error), "let this computer go there") from None
 
@@ -251,7 +252,8 @@ def firewall_rules(
     if wall is None:
         return
     first = settings.control_planes[0]
-    text = "---\n".join(json.dumps(one) + "\n" for one in firewall.documents(settings, first))
+    wanted = firewall.documents(TalosInputs.of(settings), first)
+    text = "---\n".join(json.dumps(one) + "\n" for one in wanted)
 
     def ask(_: Network) -> str:
         own = source(str(first.address))

@@ -19,6 +19,7 @@ import yaml
 import config
 from components.layers import plans
 from components.talos.configuration import patches
+from components.talos.inputs import TalosInputs
 from components.talos.patch_files import check_patch_files
 from components.talos.patch_validation import validate
 from config import Settings
@@ -47,7 +48,7 @@ def generated(settings: Settings, name: str, folder: Path) -> list[dict[str, Any
     (one,) = (each for each in settings.machines if each.name == name)
     found = folder / f"{name}.yaml"
     given: list[str] = []
-    for number, text in enumerate(patches(settings, one, PROJECT)):
+    for number, text in enumerate(patches(TalosInputs.of(settings), one, PROJECT)):
         patch = folder / f"{name}-{number}.yaml"
         patch.write_text(text)
         given += [f"--config-patch-{KINDS[one.role]}", f"@{patch}"]

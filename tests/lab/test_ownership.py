@@ -49,7 +49,7 @@ def registered(platform: Platform) -> Iterator[Thing]:
 
 def bootstrapped() -> list[Object]:
     """Give what the root Application syncs."""
-    return build(ROOT / folder(SETTINGS))
+    return build(ROOT / folder(SETTINGS.talos.patches))
 
 
 def applications() -> list[Object]:

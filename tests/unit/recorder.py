@@ -195,7 +195,7 @@ class _Monitor(mocks.MockMonitor):
 def root_of(settings: Settings) -> dict[str, Any]:
     """Give the root Application of settings with Argo CD."""
     assert settings.services.argocd is not None
-    return root_application(settings.services.argocd, folder(settings), ROOT)
+    return root_application(settings.services.argocd, folder(settings.talos.patches), ROOT)
 
 
 def production() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from components.failures import ToldError
+from components.gitops.generated import folder
 from components.kubernetes.argocd import NAMESPACE, merged, plan
 from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, policies
 from config import load_file
@@ -32,9 +33,9 @@ pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def values() -> dict[str, Any]:
-    chart = plan(load_file(ROOT / "Pulumi.prod.yaml"))
-    assert chart is not None
-    return dict(chart.values)
+    settings = load_file(ROOT / "Pulumi.prod.yaml")
+    assert settings.services.argocd is not None
+    return dict(plan(settings.services.argocd, folder(settings.talos.patches)).values)
 
 
 def secrets() -> dict[str, Registered]:

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.talos.configuration import documents, patches
+from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
 from config import Settings, SettingsError, parse
 from tests.unit.recorder import ROOT, machine, production, without_services
@@ -22,7 +23,9 @@ def settings(**changes: object) -> Settings:
 
 def by_kind(model: Settings, name: str) -> dict[str, Any]:
     (one,) = (entry for entry in model.machines if entry.name == name)
-    return {document.get("kind", "main"): document for document in documents(model, one)}
+    return {
+        document.get("kind", "main"): document for document in documents(TalosInputs.of(model), one)
+    }
 
 
 def test_a_machine_has_its_own_address_name_and_route_and_no_other() -> None:
@@ -117,7 +120,7 @@ def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path)
     folder.mkdir(parents=True)
     for name in ("common", "controlplane", "worker", "node01", "node02"):
         (folder / f"{name}.yaml").write_text(f"machine: {{}} # {name}")
-    found = patches(model, model.machines[0], tmp_path)
+    found = patches(TalosInputs.of(model), model.machines[0], tmp_path)
     names = [text.partition("# ")[2] for text in found[1:4]]
     assert names == ["common", "controlplane", "node01"]
     assert yaml.safe_load(found[4])["machine"]["install"]["disk"] == "/dev/sda"
@@ -185,7 +188,9 @@ def test_the_partitions_that_hold_keys_are_encrypted_where_the_settings_say_so(
 ) -> None:
     model = settings(talos=production()["talos"] | {"diskEncryption": given})
     found = [
-        one for one in documents(model, model.machines[0]) if one.get("kind") == "VolumeConfig"
+        one
+        for one in documents(TalosInputs.of(model), model.machines[0])
+        if one.get("kind") == "VolumeConfig"
     ]
     assert [one["name"] for one in found] == ["STATE", "EPHEMERAL"]
     assert all(one["encryption"] == {"provider": "luks2", "keys": [key]} for one in found)
@@ -254,7 +259,7 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
     given = "cluster: {allowSchedulingOnControlPlanes: false}"
     (folder / "controlplane.yaml").write_text(given)
     check_patch_files(model, tmp_path)
-    first, second = patches(model, model.machines[0], tmp_path)[:2]
+    first, second = patches(TalosInputs.of(model), model.machines[0], tmp_path)[:2]
     assert yaml.safe_load(first)["cluster"] == {"allowSchedulingOnControlPlanes": True}
     assert second == given
 
@@ -403,7 +408,9 @@ def test_a_file_of_comments_alone_is_not_given_to_talos(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "node01.yaml").write_text("---\n# nothing here yet\n")
     check_patch_files(model, tmp_path)
-    assert not any("nothing here" in one for one in patches(model, model.machines[0], tmp_path))
+    assert not any(
+        "nothing here" in one for one in patches(TalosInputs.of(model), model.machines[0], tmp_path)
+    )
 
 
 def test_a_file_that_cannot_be_read_is_told(

@@ -10,7 +10,7 @@ from tests.unit.recorder import install_talosctl, production, run_production, wi
 
 
 def test_the_addresses_are_those_of_the_settings() -> None:
-    found = entrances.addresses(parse(production()))
+    found = entrances.addresses(parse(production()).services)
     assert found["argocd"] == "https://argocd.platform.example.com"
     assert found["traefik"] == "https://traefik.platform.example.com"
     assert found["ingress"] == "172.16.20.100"
@@ -19,12 +19,12 @@ def test_the_addresses_are_those_of_the_settings() -> None:
 
 def test_what_is_not_installed_has_no_address() -> None:
     settings = parse(without_services(production()))
-    assert entrances.addresses(settings) == {}
-    assert "name server" not in entrances.next_step(settings)
+    assert entrances.addresses(settings.services) == {}
+    assert "name server" not in entrances.next_step(settings.services)
 
 
 def test_the_next_step_says_how_to_get_in_and_which_names_need_an_address() -> None:
-    step = entrances.next_step(parse(production()))
+    step = entrances.next_step(parse(production()).services)
     assert "pulumi stack output --show-secrets kubeconfig" in step
     assert (
         "give 172.16.20.100 for argocd.platform.example.com and traefik.platform.example.com"
@@ -36,5 +36,5 @@ def test_both_are_outputs_of_the_stack(tmp_path: Path, monkeypatch: pytest.Monke
     install_talosctl(tmp_path, "1.13.9")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     values = run_production().values
-    assert values["addresses"] == entrances.addresses(parse(production()))
-    assert values["next"] == entrances.next_step(parse(production()))
+    assert values["addresses"] == entrances.addresses(parse(production()).services)
+    assert values["next"] == entrances.next_step(parse(production()).services)

@@ -16,6 +16,7 @@ from clients.waiting import Clock
 from components.talos import firewall, lockout
 from components.talos.configuration import documents, patches, written
 from components.talos.health import HealthError, Member, Observer
+from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
 from config import Settings, parse
 from config.settings import Machine
@@ -43,7 +44,9 @@ def named(model: Settings, name: str) -> Machine:
 
 
 def whole(model: Settings, name: str = "node01") -> str:
-    return "---\n".join(written(one) for one in documents(model, named(model, name)))
+    return "---\n".join(
+        written(one) for one in documents(TalosInputs.of(model), named(model, name))
+    )
 
 
 def reaches(
@@ -52,7 +55,7 @@ def reaches(
     """Decide as Talos does: any rule for a port lets in whom it names and does not except."""
     return any(
         firewall._names(one, IPv4Address(source))  # noqa: SLF001 the rule's own reading
-        for one in documents(model, named(model, name))
+        for one in documents(TalosInputs.of(model), named(model, name))
         if one.get("kind") == firewall.RULE
         and one["portSelector"]["protocol"] == protocol
         and port in set(ports(one["portSelector"]["ports"]))
@@ -80,7 +83,9 @@ def test_with_the_setting_every_machine_blocks_what_no_rule_lets_in() -> None:
     model = settings()
     for one in model.machines:
         (default,) = (
-            each for each in documents(model, one) if each.get("kind") == firewall.DEFAULT
+            each
+            for each in documents(TalosInputs.of(model), one)
+            if each.get("kind") == firewall.DEFAULT
         )
         assert default["ingress"] == "block"
 
@@ -153,7 +158,7 @@ def test_a_service_that_comes_or_goes_changes_no_rule() -> None:
     kept["cilium"] = production()["services"]["cilium"]
     for name in ("node01", "worker01"):
         rules = [
-            list(firewall.rules(one, named(one, name)))
+            list(firewall.rules(TalosInputs.of(one), named(one, name)))
             for one in (settings(), settings(services=kept))
         ]
         assert rules[0] == rules[1]
@@ -174,7 +179,7 @@ def test_operators_behind_the_gateways_own_address_come_in() -> None:
 
 def test_no_two_documents_of_a_machine_have_one_name() -> None:
     model = settings()
-    names = [one.name for one in firewall.rules(model, named(model, "node01"))]
+    names = [one.name for one in firewall.rules(TalosInputs.of(model), named(model, "node01"))]
     assert len(names) == len(set(names))
 
 
@@ -218,7 +223,7 @@ def test_the_pages_name_every_port_that_is_open(page: str) -> None:
     for routing in ("vxlan", "geneve"):
         services = production()["services"] | {"cilium": {"routing": routing}}
         model = settings(services=services)
-        for rule in firewall.rules(model, named(model, "node01")):
+        for rule in firewall.rules(TalosInputs.of(model), named(model, "node01")):
             assert [port for port in rule.ports if port not in text] == [], rule.name
 
 
@@ -242,7 +247,7 @@ def test_a_files_own_rule_is_added(tmp_path: Path) -> None:
     text = rule_text("node-exporter", 9100)
     with_file(tmp_path, model, text)
     check_patch_files(model, tmp_path)
-    assert text in patches(model, named(model, "node01"), tmp_path)
+    assert text in patches(TalosInputs.of(model), named(model, "node01"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +425,10 @@ def test_this_computers_address_is_that_of_its_way_to_a_machine() -> None:
 
 def test_the_networks_of_a_rule_are_those_of_the_settings() -> None:
     model = settings()
-    rules = {one.name: one.sources for one in firewall.rules(model, named(model, "node01"))}
+    rules = {
+        one.name: one.sources
+        for one in firewall.rules(TalosInputs.of(model), named(model, "node01"))
+    }
     operators, people = (IPv4Network(f"172.16.{one}.0/24") for one in (10, 11))
     assert rules["talos-api-operators"] == rules["kubernetes-api-operators"] == (operators,)
     assert rules["kubernetes-api-people"] == (people,)

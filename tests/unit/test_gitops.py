@@ -128,7 +128,7 @@ def test_logins_that_the_commit_does_not_have_are_named_without_their_text(
 
 
 def test_a_value_that_was_added_by_hand_is_named(repository: Path) -> None:
-    path = repository / folder(load_file(PROD)) / VALUES
+    path = repository / folder(load_file(PROD).talos.patches) / VALUES
     path.write_text(path.read_text() + "server:\n  replicas: 1\n")
     assert told(load_file(PROD), repository) == [
         (f"platform:services.argocd: `server.replicas` in {VALUES_PATH} was changed by hand; {FIX}")
@@ -137,7 +137,7 @@ def test_a_value_that_was_added_by_hand_is_named(repository: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "a: [", "- a\n"])
 def test_a_file_that_is_missing_or_no_yaml_is_named(repository: Path, text: str | None) -> None:
-    path = repository / folder(load_file(PROD)) / SETTINGS
+    path = repository / folder(load_file(PROD).talos.patches) / SETTINGS
     path.unlink()
     if text is not None:
         path.write_text(text)

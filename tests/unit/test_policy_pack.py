@@ -101,7 +101,7 @@ def traefik(**service_: object) -> Resource:
 
 def machine(name: str, index: int = 0, **options: Any) -> Resource:
     """Give a machine with the guestinfo of the plan's machine number `index`."""
-    given = guestinfo(SETTINGS, SETTINGS.machines[index])
+    given = guestinfo(SETTINGS.network, SETTINGS.machines[index])
     options.setdefault("ignored", ("clone", "extraConfig", "hostSystemId"))
     return resource(MACHINE, name, **({"extraConfig": given} | options))
 

@@ -88,12 +88,12 @@ def failure(
 def test_what_vcenter_refuses_is_told_at_its_setting(
     words: str, key: str, fault: str, fix: str
 ) -> None:
-    expect(of_vsphere(SETTINGS, failure(words), words), key, fault, fix, words)
+    expect(of_vsphere(SETTINGS.site, SETTINGS.talos, failure(words), words), key, fault, fix, words)
 
 
 def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_command_that_helps() -> None:
     words = 'cannot locate virtual machine with UUID "1": not found'
-    found = of_vsphere(SETTINGS, failure(words, operation="update"), words)
+    found = of_vsphere(SETTINGS.site, SETTINGS.talos, failure(words, operation="update"), words)
     expect(found, "platform:site.vcenter = ", "which the stack's state has", "make repair", words)
 
 
@@ -140,25 +140,28 @@ def test_an_unknown_schematic_is_told_at_its_key() -> None:
 
 def test_an_images_failed_download_is_the_factorys_and_not_vcenters() -> None:
     words = 'Get "https://factory.talos.dev/image/a/v1/b.ova": connect: connection refused'
-    found = of_vsphere(SETTINGS, failure(words, ITEM, "talos"), words)
+    found = of_vsphere(SETTINGS.site, SETTINGS.talos, failure(words, ITEM, "talos"), words)
     assert found.key == "platform:site.imageFactory"
 
 
 def test_what_talos_refuses_is_told_at_its_machine() -> None:
     words = 'Error applying configuration: InvalidArgument desc = no disk "/dev/sdz"'
-    found = of_talos(SETTINGS, "node02", words)
+    found = of_talos(SETTINGS.machines, SETTINGS.talos.patches, "node02", words)
     expect(found, "platform:machines, node02: ", "Talos does not take", "clusters/prod", words)
 
 
 def test_a_machine_that_does_not_answer_is_told_with_its_address() -> None:
     words = "dial tcp 172.16.20.52:50000: i/o timeout"
-    found = of_talos(SETTINGS, "node02", words)
+    found = of_talos(SETTINGS.machines, SETTINGS.talos.patches, "node02", words)
     key = 'platform:machines[1].address = "172.16.20.52": '
     expect(found, key, "node02: it does not answer", "console in vCenter", words)
 
 
 def test_what_the_cluster_refuses_is_told_at_the_machine_that_is_asked() -> None:
-    assert of_talos(SETTINGS, "prod", "refused").key == "platform:machines, node01"
+    assert (
+        of_talos(SETTINGS.machines, SETTINGS.talos.patches, "prod", "refused").key
+        == "platform:machines, node01"
+    )
 
 
 def test_a_chart_that_does_not_come_up_is_told_with_where_to_look() -> None:
@@ -184,7 +187,9 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> pulumi.ErrorHook:
     monkeypatch.setattr("pulumi.resource_hooks.register_error_hook", lambda _: None)
     asyncio.set_event_loop(event_loop())
     monkeypatch.setattr(resource_failures, "this_run", Log)
-    return explained("an answer", lambda args, words: of_vsphere(SETTINGS, args, words))
+    return explained(
+        "an answer", lambda args, words: of_vsphere(SETTINGS.site, SETTINGS.talos, args, words)
+    )
 
 
 class Log:
