@@ -23,6 +23,9 @@ from clients.waiting import Result, run_program
 CALL_SECONDS = 20.0
 """A machine that answers does so in well under a second; one that hangs is given up after this."""
 
+UPLOAD_SECONDS = 900.0
+"""A snapshot has up to 8 GiB, the most that etcd holds."""
+
 DIAL_SECONDS = 2.0
 """Patience with a machine's port: talosctl itself would try a dead address until it is stopped."""
 
@@ -205,6 +208,15 @@ class Talosctl:
             if "AlreadyExists" not in str(error):
                 raise
 
+    def recover(self, address: str, snapshot: Path) -> None:
+        """Start a new etcd cluster on the machine, with the data of a snapshot."""
+        self._run(address, "bootstrap", "--recover-from", str(snapshot), seconds=UPLOAD_SECONDS)
+
+    def reset_data(self, address: str) -> None:
+        """Wipe the partition with etcd's data and reboot; the machine keeps its configuration."""
+        how = ("--graceful=false", "--reboot", "--wait=false")
+        self._call(address, "reset", *how, "--system-labels-to-wipe", "EPHEMERAL")
+
     def reboot(self, address: str) -> None:
         """Tell the machine to reboot through its firmware, which alone finds new hardware."""
         self._call(address, "reboot", "--mode", "powercycle", "--wait=false")
@@ -264,7 +276,7 @@ class Talosctl:
     def _call(self, address: str, *command: str) -> str:
         return self._run(address, *command).stdout
 
-    def _run(self, address: str, *command: str) -> Result:
+    def _run(self, address: str, *command: str, seconds: float = CALL_SECONDS) -> Result:
         try:
             self._dial(address)
         except OSError as error:
@@ -273,7 +285,7 @@ class Talosctl:
         # The machine itself is the endpoint: the VIP exists only after etcd is up.
         where = ["--endpoints", address, "--nodes", address]
         arguments = [*command, "--talosconfig", str(self._talosconfig), *where]
-        result = self._runner(arguments, CALL_SECONDS)
+        result = self._runner(arguments, seconds)
         if result.returncode != 0:
             raise TalosctlError(_end(result.stderr))
         return result

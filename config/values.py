@@ -401,6 +401,12 @@ _LONGEST_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 def parse_cron(text: str) -> str:
     """Check a schedule as Kubernetes reads it (robfig/cron v3, ParseStandard), of five fields."""
+    cron_fields(text)
+    return text
+
+
+def cron_fields(text: str) -> list[set[int]]:
+    """Give the numbers of a schedule's minutes, hours, days, months and days of the week."""
     fields = text.split(" ")
     if len(fields) != len(_CRON):
         refuse(
@@ -419,7 +425,7 @@ def parse_cron(text: str) -> str:
     days, months = found[2], found[3]
     if fields[4] in {"*", "?"} and all(min(days) > _LONGEST_MONTH[one - 1] for one in months):
         refuse("a day that never comes", "give a day that the month has")
-    return text
+    return found
 
 
 def _cron_field(text: str, first: int, last: int, names: tuple[str, ...]) -> set[int]:

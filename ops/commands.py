@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 SETTINGS, DEPLOY, REHEARSAL = "ops.settings.command", "ops.deploy.command", "ops.rehearsal"
+RESTORE, RESTORE_PAGE = "ops.restore.command", "docs/procedures/restore-backup.md"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,16 @@ COMMANDS = (
     Command("destroy", DEPLOY, "delete all but what is protected",
             "destroy", "destroy",
             page="docs/procedures/destroy-and-rebuild.md"),
+    Command("restore", RESTORE, "replace etcd's data by that of a backup",
+            "restore --identity private/backup.agekey", "running", page=RESTORE_PAGE),
+    Command("restore check", RESTORE, "list the backups, and check the newest",
+            "restore check", "check", page=RESTORE_PAGE),
+    Command("restore rebuild", RESTORE, "build on an empty site, with a backup's data",
+            "restore rebuild", "rebuild", page=RESTORE_PAGE),
+    Command("restore state", RESTORE, "bring a lost state back from its copy",
+            "restore state --only-keys", "state", page=RESTORE_PAGE),
+    Command("restore keep", RESTORE, "store a copy of the state beside the backups",
+            "restore keep", "keep", page=RESTORE_PAGE),
     Command("render", "ops.render.command", "what the charts make of this platform's values",
             "render diff traefik 39.1.0",
             page="docs/procedures/upgrade-layer.md"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from clients.talosctl import EtcdMember, Talosctl, TalosctlError
 from clients.waiting import Clock
@@ -371,9 +372,10 @@ class Observer:
         """Tell whether another machine's node is Ready: then the cluster has a CNI."""
         return any(not self.missing(one) for one in self.others(member))
 
-    def bootstrap(self, member: Member) -> None:
+    def bootstrap(self, member: Member, snapshot: Path | None = None) -> None:
         """Start etcd's first member here, unless etcd runs on any control plane already.
 
+        It is empty, or has the data of a snapshot.
         Talos answers FailedPrecondition until the machine is installed and its time is in sync.
         """
         if self.etcd_members(one for one in self.control_planes if one.name != member.name):
@@ -388,7 +390,10 @@ class Observer:
             if not begun and self._etcd_runs(member) and quorum():
                 return {"etcd": "runs, and finds no majority of its members"}
             try:
-                self.talos.bootstrap(member.address)
+                if snapshot is None:
+                    self.talos.bootstrap(member.address)
+                else:
+                    self.talos.recover(member.address, snapshot)
             except TalosctlError as error:
                 return {"bootstrap": f"not accepted yet: {error}"}
             begun = True

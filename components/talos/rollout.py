@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import pulumi
 
+from clients import restore_note
 from clients.talosctl import Talosctl, connect
 from clients.waiting import Clock
 from components.hooks import Hook, in_thread, resolved
@@ -83,10 +84,14 @@ class Rollout:
         return first_configuration
 
     def bootstrap(self, member: Member) -> Hook:
-        """Make the hook that starts etcd, on this machine, unless it runs somewhere."""
+        """Make the hook that starts etcd, on this machine, unless it runs somewhere.
+
+        From a backup, when `python -m ops restore rebuild` runs the program.
+        """
 
         async def bootstrap(args: pulumi.ResourceHookArgs) -> None:
-            await self._observe(args, lambda cluster: cluster.bootstrap(member))
+            snapshot = restore_note.asked_for()
+            await self._observe(args, lambda cluster: cluster.bootstrap(member, snapshot))
 
         return bootstrap
 

@@ -21,7 +21,7 @@ from ops.drift import backups, cluster, hosts, machines, nodes, state
 from ops.drift.finding import DriftError, Finding
 from ops.drift.report import Report, markdown, short
 from ops.engine.preview import Preview, PreviewError
-from ops.engine.values import SECRET, SIGNATURE
+from ops.engine.values import revealed
 from ops.review.watch import expiry, unprotected
 
 DRIFT, FAILED = 3, 1
@@ -128,17 +128,6 @@ def _state() -> list[dict[str, Any]]:
     document = json.loads(_pulumi("stack", "export", "--show-secrets"))
     found = document["deployment"].get("resources") or []
     return [revealed(one) for one in found]
-
-
-def revealed(value: Any) -> Any:  # noqa: ANN401 JSON
-    """Take off the engine's marks of secrets."""
-    if isinstance(value, dict):
-        if value.get(SIGNATURE) == SECRET and "plaintext" in value:
-            return json.loads(value["plaintext"])
-        return {key: revealed(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [revealed(one) for one in value]
-    return value
 
 
 def _output(outputs: Mapping[str, str], name: str) -> str:

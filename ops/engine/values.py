@@ -7,6 +7,7 @@ for secrets, assets and references, and marked texts for what a preview does not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,17 @@ UNKNOWN_MARKS = frozenset(
     }
 )
 Path = tuple[str | int, ...]
+
+
+def revealed(value: Any) -> Any:  # noqa: ANN401 JSON
+    """Take off the engine's marks of secrets."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET and "plaintext" in value:
+            return json.loads(value["plaintext"])
+        return {key: revealed(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [revealed(one) for one in value]
+    return value
 
 
 class Unknown:

@@ -65,6 +65,8 @@ class FakeTalos:
     """Mode and text of each configuration file that talosctl was given."""
     tries: list[tuple[str, str]] = field(default_factory=list)
     """Machine and text of each configuration that was tried."""
+    recovered: list[tuple[str, bytes]] = field(default_factory=list)
+    """Machine and content of each snapshot that an etcd began with."""
     now: float = 0.0
     tick: Callable[[], None] | None = None
 
@@ -146,6 +148,18 @@ class FakeTalos:
                 return Result(0, "", "")
             case ["bootstrap"]:
                 return self._bootstrap(machine)
+            case ["bootstrap", "--recover-from", file]:
+                answer = self._bootstrap(machine)
+                if answer.returncode == 0:
+                    machine.data = True
+                    self.recovered.append((machine.name, Path(file).read_bytes()))
+                return answer
+            case ["reset", "--graceful=false", "--reboot", "--wait=false",
+                  "--system-labels-to-wipe", "EPHEMERAL"]:  # fmt: skip
+                machine.boots += 1
+                machine.boot = f"boot-after-{machine.boots}"
+                machine.etcd = machine.data = False
+                return Result(0, "", "")
             case ["apply-config", "--mode", "try", "--timeout", seconds, "--file", file]:
                 if machine.refuses:
                     return Result(1, "", machine.refuses)

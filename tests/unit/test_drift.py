@@ -20,13 +20,13 @@ from clients.waiting import Result
 from components.talos import redaction
 from ops.deploy.repair import Site
 from ops.drift import backups, cluster, hosts, machines, nodes, state
-from ops.drift.command import main, revealed
+from ops.drift.command import main
 from ops.drift.finding import DriftError, Field, Finding
 from ops.drift.ownership import Thing, owner_of
 from ops.drift.report import MARKER, Report, markdown
 from ops.drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
 from ops.engine.preview import Preview
-from ops.engine.values import SECRET, SIGNATURE
+from ops.engine.values import SECRET, SIGNATURE, revealed
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 APPLY = "talos:machine/configurationApply:ConfigurationApply"

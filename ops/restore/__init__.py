@@ -1,0 +1,1 @@
+"""Layer Restore: a backup from its storage, checked, and back into the platform."""
