@@ -26,6 +26,8 @@ API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
 POLL_SECONDS = 1.0
 CALL_SECONDS = 5.0
+MANAGER = "platform"
+"""As whom the API server notes what is changed here."""
 CLOSED = (ConnectionError, BadStatusLine, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """What a call on a kept connection finds that the server has closed."""
 
@@ -95,6 +97,36 @@ class KubernetesApi:
             raise ApiError(f"{path}: {_message(answer) or f'it answers HTTP {status}'}")
         found: dict[str, Any] = json.loads(answer)
         return found
+
+    def merge(self, path: str, body: Mapping[str, Any]) -> None:
+        """Change some fields of an object, by a merge patch: None takes one away.
+
+        Raises `ApiError`.
+        """
+        kind = "application/merge-patch+json"
+        query = f"{path}?fieldManager={MANAGER}"
+        status, answer = self._request("PATCH", query, json.dumps(body).encode(), kind)
+        if status != HTTPStatus.OK:
+            raise ApiError(f"{path}: {_message(answer) or f'it answers HTTP {status}'}")
+
+    def evict(self, namespace: str, name: str) -> str | None:
+        """Ask for a pod to go, as far as disruption budgets allow; None, or why it may not now.
+
+        One that is gone is as good. Raises `ApiError` (kubernetes.io, API-initiated Eviction).
+        """
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        status, answer = self._request("POST", path, json.dumps(body).encode())
+        if status in {HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.NOT_FOUND}:
+            return None
+        why = _message(answer) or f"it answers HTTP {status}"
+        if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR}:
+            return "; ".join(_causes(answer)) or why
+        raise ApiError(f"{path}: {why}")
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is gone is as good. Raises `ApiError`."""
@@ -182,6 +214,15 @@ def _message(answer: bytes) -> str | None:
         return str(json.loads(answer)["message"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _causes(answer: bytes) -> list[str]:
+    """Read the single causes of the API's Status object, such as the disruption budget's words."""
+    try:
+        causes = json.loads(answer)["details"]["causes"]
+        return [str(one["message"]) for one in causes if one.get("message")]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def wait_ready(kubeconfig: str, clock: Clock) -> None:

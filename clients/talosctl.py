@@ -23,8 +23,10 @@ from clients.waiting import Result, run_program
 CALL_SECONDS = 20.0
 """A machine that answers does so in well under a second; one that hangs is given up after this."""
 
-UPLOAD_SECONDS = 900.0
+TRANSFER_SECONDS = 900.0
 """A snapshot has up to 8 GiB, the most that etcd holds."""
+INSTALL_SECONDS = 900.0
+"""To pull an installer's image, or to install it; talosctl itself waits for half an hour."""
 
 DIAL_SECONDS = 2.0
 """Patience with a machine's port: talosctl itself would try a dead address until it is stopped."""
@@ -42,6 +44,11 @@ CONFIGURATION_ID = "v1alpha1"
 ETCD_FOLDER, ETCD_DATA = "/var/lib/etcd", "member"
 """Where Talos keeps etcd's data (machinery/constants), and what etcd calls it."""
 NO_SUCH_FILE = "no such file or directory"
+
+SCHEMATIC = "schematic"
+"""The extension by which the image factory tells a machine the schematic of its image."""
+DRAINS_SINCE = (1, 13)
+"""The version of talosctl whose `upgrade` drains the node by itself, unless it is told not to."""
 
 CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
@@ -165,6 +172,16 @@ class Talosctl:
             raise TalosctlError(message)
         return found[1]
 
+    def schematic(self, address: str) -> str:
+        """Read the id of the schematic of the machine's image; "" if it tells none."""
+        found = _documents(self._call(address, "get", "extensions", "--output", "json"))
+        about = [one["spec"].get("metadata") or {} for one in found]
+        return next((str(one["version"]) for one in about if one.get("name") == SCHEMATIC), "")
+
+    def kernel_log(self, address: str) -> list[str]:
+        """Read the lines of the kernel's log since the machine's last boot."""
+        return self._call(address, "dmesg").splitlines()
+
     def boot_id(self, address: str) -> str:
         """Read the kernel's boot id, another one after each boot."""
         return self._call(address, "read", "/proc/sys/kernel/random/boot_id").strip()
@@ -210,7 +227,7 @@ class Talosctl:
 
     def recover(self, address: str, snapshot: Path) -> None:
         """Start a new etcd cluster on the machine, with the data of a snapshot."""
-        self._run(address, "bootstrap", "--recover-from", str(snapshot), seconds=UPLOAD_SECONDS)
+        self._run(address, "bootstrap", "--recover-from", str(snapshot), seconds=TRANSFER_SECONDS)
 
     def reset_data(self, address: str) -> None:
         """Wipe the partition with etcd's data and reboot; the machine keeps its configuration."""
@@ -260,6 +277,30 @@ class Talosctl:
         with private_file(file, configuration):
             how = ("--mode", "try", "--timeout", f"{seconds}s", "--file", str(file))
             self._run(address, "apply-config", *how)
+
+    def stage_configuration(self, address: str, configuration: str) -> None:
+        """Give the machine a configuration that it takes on at its next boot."""
+        file = self._talosconfig.with_name("machine.yaml")
+        with private_file(file, configuration):
+            self._run(address, "apply-config", "--mode", "staged", "--file", str(file))
+
+    def pull(self, address: str, image: str) -> None:
+        """Let the machine fetch an installer's image, and change nothing else on it."""
+        command = ("image", "pull", image, "--namespace", "system")
+        self._run(address, *command, seconds=INSTALL_SECONDS)
+
+    def upgrade(self, address: str, image: str, minor: tuple[int, int]) -> None:
+        """Install the Talos of an installer's image beside the one that runs, and reboot into it.
+
+        Comes back when the reboot is ordered, and drains nothing. `minor` is talosctl's own.
+        """
+        drain = ("--drain=false",) if minor >= DRAINS_SINCE else ()
+        command = ("upgrade", "--image", image, "--wait=false", *drain)
+        self._run(address, *command, seconds=INSTALL_SECONDS)
+
+    def etcd_snapshot(self, address: str, file: Path) -> None:
+        """Fetch a snapshot of etcd's data from a control plane; it holds the cluster's secrets."""
+        self._run(address, "etcd", "snapshot", str(file), seconds=TRANSFER_SECONDS)
 
     def in_maintenance(self, address: str) -> bool:
         """Tell whether the machine waits for its first configuration.

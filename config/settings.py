@@ -303,6 +303,12 @@ class Talos(Model):
         default=None,
         description="encrypt the machines' own partitions; decided before the first installation",
     )
+    drain_seconds: int = Field(
+        default=300,
+        ge=10,
+        le=3600,
+        description="how long an upgrade waits for a node's pods to go elsewhere, before it stops",
+    )
     discovery: bool = Field(
         default=True, description="whether machines find each other by discovery.talos.dev"
     )

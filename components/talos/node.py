@@ -1,4 +1,4 @@
-"""Layer Talos: one machine of the cluster, from its virtual machine to its health."""
+"""Layer Talos: one machine of the cluster: virtual machine, release, configuration, health."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import pulumiverse_talos as talos
 
 from components.gate import Gate, in_order
 from components.hooks import Hook
+from components.resource_types import HEALTHY, UPGRADED
 from components.talos import redaction
 from components.talos.configuration import patches
 from components.talos.health import Member
 from components.talos.provider import camel_case, typed
+from components.talos.upgrade import Release, Target
 from components.vsphere import disks
 from components.vsphere.leftovers import Owner, awake, no_leftover
 from config.problems import Problem
@@ -69,7 +71,7 @@ class Node:
         self._member = as_member(machine)
         self.virtual = shared.machines.virtual_machine(machine, after, self._machine_hooks())
         configuration = shared.questions.ask(self._generate, self._refused)
-        applied = self._apply(configuration)
+        applied = self._apply(configuration, self._upgrade(configuration))
         if bootstraps:
             applied = self._bootstrap(applied)
         self.healthy = self._wait_healthy(configuration, applied)
@@ -86,7 +88,11 @@ class Node:
         )
         guard = in_order(disks.stay(name), shared.rollout.guard(self._member))
         return pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook(f"{name}-leftover", leftover)],
+            before_create=[
+                pulumi.ResourceHook(
+                    f"{name}-leftover", in_order(leftover, shared.rollout.made(self._member))
+                )
+            ],
             before_update=[pulumi.ResourceHook(f"{name}-guard", guard)],
         )
 
@@ -126,7 +132,27 @@ class Node:
         both = pulumi.Output.all(generated.machine_configuration, keys)
         return pulumi.Output.secret(both.apply(lambda made: made[0]))
 
-    def _apply(self, configuration: pulumi.Output[str]) -> pulumi.Input[pulumi.Resource]:
+    def _upgrade(self, configuration: pulumi.Output[str]) -> pulumi.Output[pulumi.Resource]:
+        """Bring the machine to the release of Talos that the settings name.
+
+        A machine that runs is upgraded, never made again: its image is that of new ones only.
+        """
+        shared, settings, name = self._shared, self._shared.settings, self._machine.name
+        release = Release(settings.talos.tag, settings.talos.schematic_id)
+        target = Target(release, settings.installer_image, settings.talos.drain_seconds)
+        hook = in_order(self._awake(), shared.rollout.upgrade(self._member, configuration, target))
+        return Gate(
+            f"{name}{UPGRADED}",
+            {"version": release.version, "image": target.image},
+            after=self.virtual,
+            on_create=hook,
+            on_update=hook,
+            opts=pulumi.ResourceOptions(parent=shared.parent),
+        ).opened
+
+    def _apply(
+        self, configuration: pulumi.Output[str], after: pulumi.Input[pulumi.Resource]
+    ) -> pulumi.Input[pulumi.Resource]:
         """Send the configuration to the machine, which reboots when the change needs it."""
         shared, name = self._shared, self._machine.name
         hook = shared.rollout.before_configuration(self._member, configuration)
@@ -142,7 +168,7 @@ class Node:
             opts=pulumi.ResourceOptions(
                 parent=shared.parent,
                 provider=shared.provider,
-                depends_on=[self.virtual],
+                depends_on=[self.virtual, after],
                 # A machine rebuilt on the same address has no configuration.
                 replacement_trigger=self.virtual.id,
                 hooks=pulumi.ResourceHookBinding(
@@ -189,7 +215,7 @@ class Node:
             ),
         }
         return Gate(
-            f"{machine.name}-healthy",
+            f"{machine.name}{HEALTHY}",
             seen,
             after=applied,
             on_create=in_order(on, shared.rollout.first_health(self._member)),

@@ -26,7 +26,7 @@ def of(running: str, wanted: str, talos: str) -> list[str]:
     """
     return [
         *_kubernetes(_version(running, "kubelet"), _version(wanted, "kubelet")),
-        *_talos(_minor(talos), _version(wanted, "install"), talos),
+        *of_talos(talos, _version(wanted, "install")),
         *_encryption(_encrypted(running), _encrypted(wanted)),
     ]
 
@@ -44,8 +44,9 @@ def _kubernetes(runs: str, wanted: str) -> list[str]:
     return [f"{fault}. Set it back, or upgrade in order, one at a time ({UPGRADE_KUBERNETES})"]
 
 
-def _talos(before: Minor | None, wanted: str, runs: str) -> list[str]:
-    after = _minor(wanted)
+def of_talos(runs: str, wanted: str) -> list[str]:
+    """Say why a machine must not go from one version of Talos, as `v1.13.9`, to another one."""
+    before, after = _minor(runs), _minor(wanted)
     if before is None or after is None:
         return []
     (old_major, old_minor), (major, minor) = before, after

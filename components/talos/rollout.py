@@ -18,6 +18,8 @@ from clients.waiting import Clock
 from components.hooks import Hook, in_thread, resolved
 from components.talos.growth import Size
 from components.talos.health import Before, Member, Observer
+from components.talos.snapshots import Snapshots, folder
+from components.talos.upgrade import Target, Upgrade
 
 T = TypeVar("T")
 Connect = Callable[[str], AbstractContextManager[Talosctl]]
@@ -45,6 +47,9 @@ class Rollout:
         self._before: dict[str, Before] = {}
         self._boots: dict[str, str | None] = {}
         """Each changed machine's boot before its change."""
+        self._made: set[str] = set()
+        """Machines that this run has made."""
+        self._snapshots = Snapshots(folder())
 
     def guard(self, member: Member) -> Hook:
         """Make the hook that refuses to touch the machine while another one is unhealthy."""
@@ -57,6 +62,27 @@ class Rollout:
             self._boots[member.name] = await self._observe(args, look)
 
         return guard
+
+    def made(self, member: Member) -> Hook:
+        """Make the hook that remembers a machine as made by this run, from its newest image."""
+
+        async def made(_: pulumi.ResourceHookArgs) -> None:
+            self._made.add(member.name)
+
+        return made
+
+    def upgrade(self, member: Member, configuration: pulumi.Output[str], target: Target) -> Hook:
+        """Make the hook that brings a machine to its release of Talos, unless it runs that."""
+
+        async def upgrade(args: pulumi.ResourceHookArgs) -> None:
+            if member.name in self._made:
+                return
+            wanted = await resolved(configuration)
+            await self._observe(
+                args, lambda one: Upgrade(one, member, target, wanted, self._snapshots).run()
+            )
+
+        return upgrade
 
     def before_configuration(self, member: Member, configuration: pulumi.Output[str]) -> Hook:
         """Make the hook that guards a new configuration and remembers the machine as it was."""

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from clients.talosctl import Talosctl, TalosctlError
-from components.resource_types import CONFIGURATION, GATE, MACHINE_SECRETS
+from components.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE_SECRETS
 from components.talos import redaction
 from ops.drift.finding import PULUMI, DriftError, Field, Finding
 from ops.engine.urn import name_of
 from ops.review.difference import leaves
-from ops.review.judge import HEALTHY
 
 Resources = Sequence[Mapping[str, Any]]
 
@@ -32,7 +31,10 @@ QUORUM_LOST = (
     "goes on by itself. Gone for good? Then it is docs/procedures/lost-quorum.md. Until then "
     "neither `pulumi refresh` nor `pulumi up`"
 )
-UPGRADE = "see docs/procedures/upgrade-talos.md: `pulumi up` upgrades no machine that runs"
+UPGRADE = (
+    "`pulumi up` upgrades a machine when the settings change. One that was left out or taken back "
+    "by hand: docs/procedures/upgrade-talos.md"
+)
 
 
 @dataclass(frozen=True, eq=False)

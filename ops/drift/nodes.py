@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clients.kubernetes_api import KubernetesApi
+from clients.node_drain import cordoned_for
 from components.talos import redaction
 from ops.drift.finding import PULUMI, Field, Finding
 from ops.drift.machines import Machine
@@ -56,9 +57,10 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
         *_taints(node, machine.get("nodeTaints") or {}, _schedules(wanted)),
     ]
     if (node.get("spec") or {}).get("unschedulable"):
-        field = Field(
-            where="spec.unschedulable", wanted=NOT_SET, found="true: it takes no new pods"
-        )
+        why = cordoned_for(node)
+        left = f" (left by a `pulumi up` that was killed in its {why})" if why else ""
+        found = f"true: it takes no new pods{left}"
+        field = Field(where="spec.unschedulable", wanted=NOT_SET, found=found)
         told.append((field, f"kubectl uncordon {name}"))
     if told:
         fixes = list(dict.fromkeys(fix for _, fix in told))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.resource_types import CONFIGURATION, GATE, MACHINE, RELEASE
+from components.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, RELEASE, UPGRADED
 from config.layers import LAYERS
 from ops.engine.preview import Change, Preview
 from ops.review import charts, kubernetes, talos, vsphere
@@ -14,7 +14,6 @@ from ops.review.charts import ChartChange
 from ops.review.difference import Leaf, leaves
 from ops.review.verdict import Effect, Verdict
 
-HEALTHY = "-healthy"
 STACK, UNKNOWN = "stack", "unknown layer"
 LAYER_ORDER = (STACK, *LAYERS, UNKNOWN)
 NAMES: Mapping[str, str] = {layer.type: layer.name for layer in LAYERS.values()}
@@ -79,8 +78,14 @@ def _judge(
     change: Change, machines: list[str], gates: Mapping[str, Change], gone: set[str], version: str
 ) -> Judged:
     layer = layer_of(change)
-    name = change.name.removesuffix(HEALTHY)
+    name = change.name.removesuffix(HEALTHY).removesuffix(UPGRADED)
     machine = name if name in machines else ""
+    if (
+        change.type == GATE
+        and change.name == f"{machine}{UPGRADED}"
+        and change.operation != "delete"
+    ):
+        return Judged(change, layer, machine, talos.upgrade(change), waits=change.old is None)
     if change.type == GATE or change.type.startswith(("platform:", "pulumi:pulumi:")):
         words = "waits until it is seen" if change.type == GATE else "groups others"
         return Judged(change, layer, machine, Effect(Verdict.SAFE, words), waits=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.resource_types import KUBECONFIG, MACHINE_SECRETS
-from components.talos import firewall
+from components.talos import firewall, refusals
 from components.talos.redaction import MAIN
 from ops.engine.operations import WORDS
 from ops.engine.preview import UNKNOWN, Change
@@ -22,6 +22,11 @@ CONFIGURATION_INPUT = "machineConfigurationInput"
 SOURCE = "Talos 1.13, CanApplyImmediate"
 FIREWALL_SOURCE = "Talos 1.13, NfTablesChainConfigController; docs/decisions/0021"
 REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
+UPGRADE = (
+    "the machine, 2-10 minutes: its pods go first, as disruption budgets allow; the next one waits "
+    "until it is healthy, and the first that comes back with its old Talos stops all others"
+)
+UPGRADE_SOURCE = "docs.siderolabs.com/talos, upgrading Talos; docs/procedures/upgrade-talos.md"
 RESTART = "its parts of the control plane, seconds; the others answer meanwhile"
 
 LIVE_MACHINE = frozenset(
@@ -125,7 +130,7 @@ def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:
     if section == "install":
         return Effect(
             Verdict.SAFE,
-            "is for the next upgrade or installation only",
+            "is what the machine is installed from when it is upgraded",
             source="siderolabs/talos: install is read by installer and upgrade",
         )
     if section == "kubelet":
@@ -157,6 +162,20 @@ def _cluster(section: str, rest: list[str]) -> Effect:
     if section in ("ca", "aggregatorCA", "serviceAccount", "secret", "token", "id"):
         return Effect(Verdict.LOSES, "the cluster's keys change", "everybody's access", SOURCE)
     return Effect(Verdict.SAFE, f"cluster.{section} applies live", source=SOURCE)
+
+
+def upgrade(gate: Change) -> Effect:
+    """Judge what becomes of a machine's Talos, from the gate that knows its release."""
+    before, after = (str(seen("version") or "") for seen in (gate.before, gate.after))
+    if gate.operation == "create":
+        return Effect(Verdict.SAFE, f"is upgraded if it runs another Talos than {after}")
+    if why := refusals.of_talos(before, after):
+        return Effect(Verdict.REFUSED, f"stays as it is: {'. '.join(why)}", source=UPGRADE_SOURCE)
+    what = f"is upgraded from Talos {before} to {after}"
+    if before == after:
+        what = f"gets another image of Talos {after}"
+    way = "its pods go elsewhere, then it reboots into it, once"
+    return Effect(Verdict.REBOOTS, f"{what}: {way}", UPGRADE, UPGRADE_SOURCE)
 
 
 def machine_fields(gate: Change | None) -> list[Leaf]:

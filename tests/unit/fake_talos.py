@@ -53,6 +53,15 @@ class FakeMachine:
     """What Talos answers to a configuration that it is to try."""
     tried: tuple[float, str] = (0.0, "")
     """Until when it runs on a configuration that it tries."""
+    schematic: str = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
+    """What its image was made of; empty when it does not tell."""
+    boots_into: tuple[str, str] | None = None
+    """Version and schematic that an upgrade brings; None: those of the image."""
+    busy: int = 0
+    """How often it still answers that it installs already."""
+    staged: str = ""
+    """The configuration that its next boot takes on."""
+    kernel_log: str = ""
 
 
 @dataclass
@@ -63,6 +72,8 @@ class FakeTalos:
     commands: list[str] = field(default_factory=list)
     files: list[tuple[int, str]] = field(default_factory=list)
     """Mode and text of each configuration file that talosctl was given."""
+    images: frozenset[str] | None = None
+    """Installers that can be fetched; None: all."""
     tries: list[tuple[str, str]] = field(default_factory=list)
     """Machine and text of each configuration that was tried."""
     recovered: list[tuple[str, bytes]] = field(default_factory=list)
@@ -104,10 +115,32 @@ class FakeTalos:
         assert Path(arguments[arguments.index("--talosconfig") + 1]).stat().st_mode & 0o077 == 0
         return self._answer(machine, words)
 
-    def _answer(  # noqa: C901, PLR0911, PLR0912 one case a command
+    def _answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 one case a command
         self, machine: FakeMachine, words: list[str]
     ) -> Result:
         match words:
+            case ["get", "extensions", *_]:
+                about = {"name": "schematic", "version": machine.schematic}
+                found = [{"name": "vmtoolsd", "version": "1"}] + (
+                    [about] if machine.schematic else []
+                )
+                return Result(0, "".join(_json({"spec": {"metadata": one}}) for one in found), "")
+            case ["image", "pull", image, "--namespace", "system"]:
+                if self.images is not None and image not in self.images:
+                    return Result(1, "", f'failed to resolve reference "{image}": not found')
+                return Result(0, "", "")
+            case ["upgrade", "--image", image, "--wait=false", *_]:
+                return self.upgrade(machine, image)
+            case ["etcd", "snapshot", file]:
+                Path(file).write_text(f"etcd of {machine.name}")
+                return Result(0, "", "")
+            case ["apply-config", "--mode", "staged", "--file", file]:
+                if machine.refuses:
+                    return Result(1, "", machine.refuses)
+                machine.staged = Path(file).read_text()
+                return Result(0, "", "")
+            case ["dmesg"]:
+                return Result(0, machine.kernel_log, "")
             case ["get", "machinestatus", *_]:
                 return Result(0, _json(_status(machine)), "")
             case ["get", "staticpodstatus", *_]:
@@ -203,6 +236,18 @@ class FakeTalos:
             for row in table
         ]
         return Result(0, "\n".join(lines) + "\n", "")
+
+    def upgrade(self, machine: FakeMachine, image: str) -> Result:
+        if machine.busy:
+            machine.busy -= 1
+            words = "another installation/upgrade is already in progress"
+            return Result(1, "", f"rpc error: code = FailedPrecondition desc = {words}")
+        name, _, tag = image.rpartition(":")
+        machine.version, machine.schematic = machine.boots_into or (tag, name.rpartition("/")[2])
+        machine.configuration = machine.staged or machine.configuration
+        machine.boots += 1
+        machine.boot = f"boot-after-{machine.boots}"
+        return Result(0, "", "")
 
     def _bootstrap(self, machine: FakeMachine) -> Result:
         if machine.etcd:

@@ -1,9 +1,11 @@
 """The gate on the Kubernetes API, against a server on loopback."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 import yaml
@@ -25,7 +27,7 @@ def server(answers: list[int], body: bytes = b"") -> Iterator[tuple[str, list[st
             self.end_headers()
             self.wfile.write(body)
 
-        do_POST = do_GET  # noqa: N815 the standard library's name
+        do_POST = do_PATCH = do_GET  # noqa: N815 the standard library's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -70,6 +72,47 @@ def test_an_api_that_nobody_serves_is_named_with_the_cause() -> None:
         pass  # its port is free again
     with pytest.raises(ApiError, match="Connection refused"):
         wait_ready(kubeconfig(address), Time().clock())
+
+
+def test_a_pod_that_goes_and_one_that_is_gone_are_evicted() -> None:
+    with server([201, 404]) as (address, paths):
+        api = KubernetesApi(kubeconfig(address))
+        assert api.evict("shop", "web-1") is None
+        assert api.evict("shop", "web-1") is None
+    assert paths == ["/api/v1/namespaces/shop/pods/web-1/eviction"] * 2
+
+
+BUDGET = "The disruption budget web needs 2 healthy pods and has 2 currently"
+BLOCKED = {
+    "message": "Cannot evict pod as it would violate the pod's disruption budget.",
+    "details": {"causes": [{"reason": "DisruptionBudget", "message": BUDGET}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "why"),
+    [
+        (429, BLOCKED, BUDGET),
+        (429, {"message": "it is still being processed"}, "it is still being processed"),
+        (500, {"message": "This pod has more than one PodDisruptionBudget"}, "This pod has more"),
+    ],
+)
+def test_why_a_pod_may_not_go_is_told_in_the_apis_words(
+    status: int, answer: dict[str, Any], why: str
+) -> None:
+    with server([status], json.dumps(answer).encode()) as (address, _):
+        said = KubernetesApi(kubeconfig(address)).evict("shop", "web-1")
+    assert said is not None
+    assert said.startswith(why)
+
+
+def test_an_eviction_that_the_api_refuses_is_an_error() -> None:
+    with server([403], b'{"message": "forbidden"}') as (address, _):
+        api = KubernetesApi(kubeconfig(address))
+        with pytest.raises(ApiError, match="forbidden"):
+            api.evict("shop", "web-1")
+        with pytest.raises(ApiError, match="forbidden"):
+            api.merge("/api/v1/nodes/node01", {})
 
 
 @contextmanager

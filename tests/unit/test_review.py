@@ -733,3 +733,41 @@ def test_a_plan_that_takes_much_away_is_advised_against() -> None:
     )
     assert found.verdict == "safe"
     assert "21 resources" in found.discouraged[0]
+
+
+# A machine's Talos.
+
+
+def talos_gate(op: str, old: dict[str, Any] | None, new: dict[str, Any] | None) -> Review:
+    return reviewed(*(step(op, GATE, f"node0{n}-talos", old, new) for n in (1, 2, 3)))
+
+
+def release(version: str, image: str = "a") -> dict[str, Any]:
+    return {"version": version, "image": f"factory/vmware-installer/{image}:{version}"}
+
+
+def test_another_talos_reboots_every_machine_in_order_and_says_for_how_long() -> None:
+    found = talos_gate("update", release("v1.13.9"), release("v1.13.10"))
+    assert found.verdict == "reboots machines"
+    assert "node01-03 is upgraded from Talos v1.13.9 to v1.13.10" in found.sentence
+    assert found.order == ("node01", "node02", "node03")
+    assert "quorum holds: node01 then node02 then node03" in found.quorum
+    assert "2-10 minutes" in found.rows[0].away
+
+
+def test_another_image_of_the_same_talos_reboots_too() -> None:
+    found = talos_gate("update", release("v1.13.9"), release("v1.13.9", "b"))
+    assert found.verdict == "reboots machines"
+    assert "gets another image of Talos v1.13.9" in found.sentence
+
+
+@pytest.mark.parametrize("version", ["v1.15.0", "v1.12.9"])
+def test_a_talos_that_no_machine_may_go_to_is_refused(version: str) -> None:
+    found = talos_gate("update", release("v1.13.9"), release(version))
+    assert found.verdict == "refused"
+    assert "one minor version at a time" in found.sentence
+
+
+def test_a_stack_from_before_upgrades_learns_what_its_machines_run() -> None:
+    found = talos_gate("create", None, release("v1.13.9"))
+    assert (found.verdict, found.order) == ("safe", ())

@@ -1,0 +1,133 @@
+"""A node whose machine is about to go: no new pods on it, its pods elsewhere, and back again.
+
+As `kubectl cordon`, `drain` and `uncordon` do it, with the API's own eviction, which respects
+disruption budgets (https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from clients.kubernetes_api import ApiError, KubernetesApi
+from clients.waiting import Clock
+
+CORDONED_FOR = "platform.io/cordoned-for"
+"""An annotation of a node that says why this program cordoned it; one without it is left as it is,
+since a person cordoned it."""
+MIRROR = "kubernetes.io/config.mirror"
+"""An annotation of a pod that the kubelet runs from a file: it goes and comes with the machine."""
+POLL_SECONDS = 2.0
+SHOWN = 10
+"""Pods that a message names."""
+
+
+class DrainError(Exception):
+    """A node still has pods that must not go; the text names each, and what keeps it."""
+
+    page = "docs/procedures/upgrade-talos.md"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster."""
+
+    api: KubernetesApi
+    name: str
+
+    @property
+    def _path(self) -> str:
+        return f"/api/v1/nodes/{self.name}"
+
+    def cordoned_for(self) -> str | None:
+        """Say why this program cordoned the node; None when it did not. Raises `ApiError`."""
+        return cordoned_for(self.api.find(self._path) or {})
+
+    def cordon(self, why: str) -> bool:
+        """Let no new pod onto the node; tells whether there is one. Raises `ApiError`."""
+        found = self.api.find(self._path)
+        if found is None:
+            return False
+        if cordoned_for(found) is None and found.get("spec", {}).get("unschedulable"):
+            return True
+        self._change({CORDONED_FOR: why}, unschedulable=True)
+        return True
+
+    def uncordon(self) -> None:
+        """Let pods onto a node that this program cordoned. Raises `ApiError`."""
+        if self.cordoned_for() is not None:
+            self._change({CORDONED_FOR: None}, unschedulable=None)
+
+    def _change(self, annotations: Mapping[str, str | None], *, unschedulable: bool | None) -> None:
+        body = {
+            "metadata": {"annotations": annotations},
+            "spec": {"unschedulable": unschedulable},
+        }
+        self.api.merge(self._path, body)
+
+    def drain(self, clock: Clock, seconds: float) -> None:
+        """Evict the node's pods and wait until they are gone.
+
+        Raises `DrainError` when some are still there after so many seconds.
+        """
+        left = clock.wait(
+            f"the pods of {self.name} to go elsewhere",
+            self._evict,
+            seconds=seconds,
+            poll=POLL_SECONDS,
+        )
+        if left:
+            raise DrainError(
+                f"the pods of {self.name} did not go elsewhere within {seconds:.0f} s: {left}. A "
+                "disruption budget lets a pod go only while enough others of its application are "
+                "healthy: give it more replicas or a smaller budget (`kubectl get "
+                "poddisruptionbudgets --all-namespaces`)"
+            )
+
+    def _evict(self) -> str:
+        """Ask all pods to go; say which are left and why, "" when none is."""
+        try:
+            left = [f"{_label(pod)}: {self._why_there(pod)}" for pod in self._pods()]
+        except ApiError as error:
+            return f"the Kubernetes API does not answer: {error}"
+        more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        return "; ".join(left[:SHOWN]) + more
+
+    def _pods(self) -> Iterator[dict[str, Any]]:
+        listed = self.api.get(f"/api/v1/pods?fieldSelector=spec.nodeName={self.name}")
+        return (pod for pod in listed["items"] if goes(pod))
+
+    def _why_there(self, pod: Mapping[str, Any]) -> str:
+        about = pod["metadata"]
+        if "deletionTimestamp" in about:
+            return f"it ends, with at most {about.get('deletionGracePeriodSeconds', 0)} s to do so"
+        return self.api.evict(about["namespace"], about["name"]) or "it was asked to end"
+
+
+def cordoned_for(node: Mapping[str, Any]) -> str | None:
+    """Read from a node why this program cordoned it; None when it did not."""
+    annotations = node.get("metadata", {}).get("annotations") or {}
+    found = annotations.get(CORDONED_FOR)
+    return None if found is None else str(found)
+
+
+def goes(pod: Mapping[str, Any]) -> bool:
+    """Tell whether a drain takes a pod away: not one that has ended, or belongs to its node."""
+    about = pod["metadata"]
+    if MIRROR in (about.get("annotations") or {}):
+        return False
+    if pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
+        return False
+    owners = about.get("ownerReferences") or []
+    return not any(one.get("controller") and one.get("kind") == "DaemonSet" for one in owners)
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    """Tell whether a node is Ready."""
+    conditions = node.get("status", {}).get("conditions") or []
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+
+
+def _label(pod: Mapping[str, Any]) -> str:
+    return f"pod {pod['metadata']['name']} in namespace {pod['metadata']['namespace']}"

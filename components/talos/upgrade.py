@@ -1,0 +1,344 @@
+"""Layer Talos: brings one machine to another release of Talos, or to another schematic.
+
+The order of Talos' page on upgrading (docs.siderolabs.com/talos, lifecycle management), with the
+checks that `talosctl upgrade` leaves out since 1.13: whether etcd can spare the machine, and which
+disruption budget holds a pod. Every step looks at the machine first, so that a run which was killed
+in any of them is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from clients.kubernetes_api import ApiError, KubernetesApi
+from clients.node_drain import DrainError, Node, is_ready
+from clients.talosctl import TalosctlError
+from components.talos import refusals
+from components.talos.health import (
+    GUARD_SECONDS,
+    POLL_SECONDS,
+    REBOOT_SECONDS,
+    Before,
+    HealthError,
+    Member,
+    Observer,
+)
+from components.talos.snapshots import Snapshots
+
+API_SECONDS = 180.0
+"""Patience with the Kubernetes API, whose address moves when its machine goes."""
+INSTALL_SECONDS = 900.0
+"""Patience with an installation that another run has begun."""
+STAYS = frozenset(["running", "booting"])
+"""Stages of a machine that is not about to go, or to be installed."""
+IN_PROGRESS = "is already in progress"
+"""What Talos answers while it installs (internal/app/lifecycle)."""
+TELLS = re.compile(r"revert|roll(ing|ed)? ?back|upgrade|not boot", re.IGNORECASE)
+TOLD_LINES = 3
+PAGE = "docs/procedures/upgrade-talos.md"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a machine runs, or is to run: a version of Talos, of a schematic."""
+
+    version: str
+    """Such as `v1.13.9`."""
+    schematic: str
+    """Empty when the machine does not tell."""
+
+    def __str__(self) -> str:
+        """Name it; two schematics are told apart by their first digits."""
+        return f"Talos {self.version}, schematic {self.schematic[:8] or 'unknown'}"
+
+    def is_that_of(self, other: Release) -> bool:
+        """Tell whether it is the other; what a machine does not tell is not held against it."""
+        same = self.schematic == other.schematic or "" in {self.schematic, other.schematic}
+        return self.version == other.version and same
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the machines of a cluster are to be."""
+
+    release: Release
+    image: str
+    """The installer of that release."""
+    drain_seconds: float
+    """How long pods may take to go elsewhere."""
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """The upgrade of one machine."""
+
+    cluster: Observer
+    member: Member
+    target: Target
+    configuration: str
+    """The configuration that the machine gets in this run; full of secrets."""
+    snapshots: Snapshots
+    kubernetes: Callable[[str], KubernetesApi] = KubernetesApi
+
+    def run(self) -> None:
+        """Bring the machine to its target, unless it is there. Raises `HealthError`."""
+        runs = self._running()
+        if runs is None:  # it was made from the new image, and waits for its configuration
+            return
+        if runs.is_that_of(self.target.release):
+            self._finish()
+            return
+        before = self._check(runs)
+        node = self._node()
+        self._snapshot()
+        try:
+            self._drain(node)
+            if before.reboots:
+                self._stage()
+            self._install()
+        except Exception:
+            self._give_back(node)
+            raise
+        self.cluster.wait_rebooted(self.member, before)
+        self._see_release(runs, before)
+        self.cluster.wait_healthy(self.member, before, settle=False)
+        self._see_release(runs, before)
+        self._uncordon()
+
+    # --- Before ---------------------------------------------------------------------------------
+
+    def _running(self) -> Release | None:
+        """Ask the machine what it runs, once it is not about to go; None in maintenance mode."""
+        talos, address = self.cluster.talos, self.member.address
+        seen: list[Release] = []
+
+        def lacking() -> str:
+            try:
+                stage = talos.machine_status(address).stage
+                if stage not in STAYS:
+                    return f"it is {stage}"
+                seen.append(Release(talos.version(address), talos.schematic(address)))
+            except TalosctlError as error:
+                return "" if talos.in_maintenance(address) else str(error)
+            return ""
+
+        what = f"{self.member} to say which Talos it runs"
+        self._wait(what, lacking, REBOOT_SECONDS, "Bring it back, or replace it")
+        return seen[-1] if seen else None
+
+    def _check(self, runs: Release) -> Before:
+        """Refuse what must not be begun, while nothing is touched yet."""
+        if why := refusals.of_talos(runs.version, self.target.release.version):
+            raise HealthError(f"{self.member}: not touched. {'. '.join(why)}")
+        self.cluster.guard(self.member)
+        self._others_ready()
+        before = self.cluster.before_configuration(self.member, self.configuration)
+        if before is None:
+            raise HealthError(f"{self.member}: it left its configuration; run `pulumi up` again")
+        self.cluster.clock.tell(f"{self.member}: from {runs} to {self.target.release}")
+        try:
+            self.cluster.talos.pull(self.member.address, self.target.image)
+        except TalosctlError as error:
+            message = (
+                f"{self.member}: not touched. It cannot fetch the installer {self.target.image}: "
+                f"{error}. Is there such a version (platform:talos.version), with these extensions "
+                "(platform:talos.extensions), and does the machine reach the image factory?"
+            )
+            raise HealthError(message) from None
+        return before
+
+    def _others_ready(self) -> None:
+        """Wait a little for the other machines' nodes; one that stays ill stops the upgrade."""
+        others = {one.name for one in self.cluster.members} - {self.member.name}
+
+        def lacking() -> str:
+            nodes = self._ask(lambda api: api.get("/api/v1/nodes"))["items"]
+            if not any(map(is_ready, nodes)):  # the cluster has no CNI yet
+                return ""
+            ill = [
+                str(one["metadata"]["name"])
+                for one in nodes
+                if one["metadata"]["name"] in others and not is_ready(one)
+            ]
+            return f"not ready: {', '.join(ill)}" if ill else ""
+
+        what = f"the other nodes to be ready, before {self.member} is touched"
+        self._wait(what, lacking, GUARD_SECONDS, "Nothing was touched. Bring them back")
+
+    def _node(self) -> Node:
+        return Node(self._ask(lambda api: api), self.member.name)
+
+    def _snapshot(self) -> None:
+        """Keep etcd's data before the first control plane goes."""
+        if not self.member.control_plane:
+            return
+        addresses = [one.address for one in self.cluster.control_planes]
+        name = f"etcd-before-talos-{self.target.release.version}"
+        try:
+            file = self.snapshots.take(self.cluster.talos, addresses, name)
+        except (TalosctlError, OSError) as error:
+            message = f"{self.member}: not touched. No snapshot of etcd could be taken: {error}"
+            raise HealthError(f"{message}. Fix it, then run `pulumi up` again") from None
+        if file is not None:
+            self.cluster.clock.tell(
+                f"a snapshot of etcd is in {file}; it holds all Secrets: delete it when all is well"
+            )
+
+    # --- The machine goes, and comes back -------------------------------------------------------
+
+    def _drain(self, node: Node) -> None:
+        try:
+            if node.cordon(f"upgrade to {self.target.release.version}"):
+                node.drain(self.cluster.clock, self.target.drain_seconds)
+        except (ApiError, DrainError) as error:
+            message = (
+                f"{self.member}: not upgraded, and its node takes pods again. {error}. Then run "
+                f"`pulumi up` again ({PAGE})"
+            )
+            raise HealthError(message) from None
+
+    def _stage(self) -> None:
+        """Let the machine take its new configuration on at the same boot.
+
+        One that only the new Talos understands comes after the upgrade, as a change of its own.
+        """
+        try:
+            self.cluster.talos.stage_configuration(self.member.address, self.configuration)
+        except TalosctlError as error:
+            self.cluster.clock.tell(
+                f"{self.member}: its new configuration follows after the upgrade: {error}"
+            )
+
+    def _install(self) -> None:
+        wanted = self.target.release
+        major, minor = wanted.version.lstrip("v").split(".")[:2]
+        failed: list[str] = []
+
+        def lacking() -> str:
+            try:
+                self.cluster.talos.upgrade(
+                    self.member.address, self.target.image, (int(major), int(minor))
+                )
+            except TalosctlError as error:
+                if IN_PROGRESS in str(error):
+                    return str(error)
+                failed.append(str(error))
+            return ""
+
+        what = f"{self.member} to install {wanted}"
+        self._wait(what, lacking, INSTALL_SECONDS, "Wait until it is done")
+        if failed:
+            message = f"{self.member}: the upgrade to {wanted} failed: {failed[0]}"
+            raise HealthError(f"{message}. Fix it, then run `pulumi up` again ({PAGE})")
+
+    def _see_release(self, old: Release, before: Before) -> None:
+        """See the machine run its target; one that came back with another stops the chain."""
+        talos, address = self.cluster.talos, self.member.address
+        seen: list[Release] = []
+
+        def lacking() -> str:
+            try:
+                seen.append(Release(talos.version(address), talos.schematic(address)))
+            except TalosctlError as error:
+                return str(error)
+            return ""
+
+        what = f"{self.member} to say which Talos it runs now"
+        self._wait(what, lacking, REBOOT_SECONDS, "Look at its console")
+        if not seen[-1].is_that_of(self.target.release):
+            raise HealthError(self._rolled_back(seen[-1], old, before))
+
+    def _rolled_back(self, runs: Release, old: Release, before: Before) -> str:
+        """Say what became of a failed upgrade, with the machine's own words."""
+        try:
+            lines = self.cluster.talos.kernel_log(self.member.address)
+        except TalosctlError as error:
+            lines = [str(error)]
+        words = [line for line in lines if TELLS.search(line)][-TOLD_LINES:]
+        says = " | ".join(words) or "nothing about it since this boot; the console may"
+        self._wait_healthy_again(before)
+        kept = ""
+        if before.reboots:
+            kept = " It runs on the new configuration, which was to be taken on at the same boot."
+        return (
+            f"{self.member}: came back with {runs}, not with {self.target.release}: the new one "
+            f"did not start, and Talos went back by itself. It says: {says}.{kept} No other "
+            f"machine is touched. Set platform:talos back to what runs ({old}), or to a release "
+            f"that starts, then run `pulumi up` again ({PAGE})"
+        )
+
+    def _wait_healthy_again(self, before: Before) -> None:
+        """Let the node take pods again, if the machine came back healthy with what it had."""
+        try:
+            self.cluster.wait_healthy(self.member, before, settle=False)
+            self._uncordon()
+        except HealthError as error:
+            self.cluster.clock.tell(str(error))
+
+    # --- After ----------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Finish what a killed run left of an upgrade that is done: a cordoned node."""
+        if not self.cluster.etcd_members(self.cluster.control_planes):
+            return  # there is no cluster yet
+        node = self._node()
+        if self._retried(node.cordoned_for) is None:
+            return
+        was_ready = Before("", reboots=True, node_ready=True)
+        self.cluster.wait_healthy(self.member, was_ready, settle=False)
+        self._uncordon()
+
+    def _uncordon(self) -> None:
+        node = self._node()
+        self._retried(node.uncordon)
+
+    def _give_back(self, node: Node) -> None:
+        """Let a node take pods again whose machine was not touched after all."""
+        try:
+            node.uncordon()
+        except ApiError as error:
+            self.cluster.clock.tell(f"{self.member}: its node is still cordoned: {error}")
+
+    # --- The Kubernetes API ---------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[KubernetesApi], T]) -> T:
+        """Ask the Kubernetes API, with the kubeconfig of a control plane that answers."""
+        return self._retried(partial(self._asked, question))
+
+    def _asked(self, question: Callable[[KubernetesApi], T]) -> T:
+        problem: TalosctlError | None = None
+        for one in self.cluster.control_planes:
+            try:
+                kubeconfig = self.cluster.talos.kubeconfig(one.address)
+            except TalosctlError as error:
+                problem = error
+            else:
+                return question(self.kubernetes(kubeconfig))
+        raise problem or ApiError("there is no control plane")
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        """Make a call until the Kubernetes API answers; for API_SECONDS at most."""
+        given: list[T] = []
+
+        def lacking() -> str:
+            try:
+                given.append(call())
+            except (ApiError, TalosctlError) as error:
+                return str(error)
+            return ""
+
+        what = f"the Kubernetes API to answer about {self.member}"
+        self._wait(what, lacking, API_SECONDS, "Look at its control planes")
+        return given[-1]
+
+    def _wait(self, what: str, lacking: Callable[[], str], seconds: float, advice: str) -> None:
+        clock = self.cluster.clock
+        if lacks := clock.wait(what, lacking, seconds=seconds, poll=POLL_SECONDS):
+            message = f"waited {seconds:.0f} s for {what}; last seen: {lacks}. {advice}"
+            raise HealthError(f"{message}, then run `pulumi up` again: it goes on from here")
