@@ -345,3 +345,25 @@ func identifier(content []byte) string {
 
 // epoch is the time of every file in an image, so that an image is always the same bytes.
 var epoch = time.Unix(0, 0).UTC()
+
+// installerPath is the repository of an installer: one of a platform's own, or the general one.
+var installerPath = regexp.MustCompile(`^/?([a-z]+-)?installer/([0-9a-f]{64})$`)
+
+// Installer says whether the factory makes an installer, as its registry does: the repository and the tag of an image. It gives
+// the schematic; ok is false where the registry answers 404, for whatever reason.
+func (f *Factory) Installer(repository, tag string) (schematic string, ok bool) {
+	found := installerPath.FindStringSubmatch(repository)
+	if found == nil {
+		return "", false
+	}
+	id := found[2]
+	known, err := f.lookup(id)
+	if err != nil {
+		return "", false
+	}
+	version, err := parseVersion(tag)
+	if err != nil || !strings.HasPrefix(tag, "v") {
+		return "", false
+	}
+	return id, f.available(version, known) == nil
+}

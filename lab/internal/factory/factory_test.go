@@ -250,3 +250,36 @@ func TestOptionsThatCannotBeAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAnInstallerIsThereWhereTheImageIs(t *testing.T) {
+	f, err := New(Options{Versions: []string{"1.13.9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := f.Register([]byte("customization: {}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd, err := f.Register([]byte("customization:\n    systemExtensions:\n        officialExtensions:\n            - siderolabs/unknown\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, test := range []struct {
+		repository, tag string
+		ok              bool
+	}{
+		{"vmware-installer/" + plain, "v1.13.9", true},
+		{"installer/" + plain, "v1.13.9", true},
+		{"vmware-installer/" + plain, "v1.13.10", false},
+		{"vmware-installer/" + plain, "1.13.9", false},
+		{"vmware-installer/" + strings.Repeat("0", 64), "v1.13.9", false},
+		{"vmware-installer/" + odd, "v1.13.9", false},
+		{"image/" + plain, "v1.13.9", false},
+	} {
+		schematic, ok := f.Installer(test.repository, test.tag)
+		if ok != test.ok || (ok && schematic != plain) {
+			t.Errorf("%s:%s: %q %v", test.repository, test.tag, schematic, ok)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"platform.lab/lab/internal/machine/events"
 	"platform.lab/lab/internal/machine/guestinfo"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
@@ -31,6 +33,9 @@ import (
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
 const faultsFolder = "unreachable"
+
+// deadImages holds a file for each version or schematic whose image does not start: `touch DIR/does-not-start/v1.13.10`.
+const deadImages = "does-not-start"
 
 // boot is a running system: everything between a machine's power on and its next power off.
 type boot struct {
@@ -111,13 +116,14 @@ func newBoot(m *machine) (*boot, error) {
 
 	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
-		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Stage: b.currentStage,
+		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Schematic: b.Schematic,
+		Stage: b.currentStage,
 	}}
 
 	b.api = &talosapi.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
 		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
-		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis,
+		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis, Fetch: b.options().Fetch,
 	}
 
 	return b, nil
@@ -148,6 +154,13 @@ func (b *boot) run() {
 	}
 
 	b.setStage(runtime.MachineStageBooting)
+
+	if !b.starts() {
+		b.fail()
+
+		return
+	}
+
 	b.Go(func() { b.network.WatchCable(filepath.Join(b.options().Dir, faultsFolder, b.hardware.Name)) })
 	b.network.ApplyPlatform()
 	b.Go(b.resources.Run)
@@ -177,6 +190,7 @@ func (b *boot) run() {
 	}
 
 	b.setStage(runtime.MachineStageBooting)
+	b.LogError("upgrade tag", b.changeMeta(func(m *disk.Installation) { m.Upgrading = false }))
 	b.api.Serve()
 	b.startEverything()
 }
@@ -253,12 +267,12 @@ func (b *boot) TalosVersion() string {
 	return b.meta.TalosVersion
 }
 
-// Previous is the version that a rollback returns to; "" when there is none.
-func (b *boot) Previous() string {
+// Schematic is that of the image that runs.
+func (b *boot) Schematic() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
-	return b.meta.Previous
+	return b.meta.Schematic
 }
 
 // IsRebooting says whether a sequence that ends the system has begun.
@@ -280,5 +294,32 @@ func (b *boot) changeMeta(change func(*disk.Installation)) error {
 
 func (b *boot) String() string { return fmt.Sprintf("%s (%s)", b.hardware.Name, b.network.Address()) }
 
-// StageVersion makes the next boot run another version.
-func (b *boot) StageVersion(version string) error { return b.machine.stageVersion(version) }
+// Install makes the next boot run another image.
+func (b *boot) Install(image hardware.Image) error {
+	return b.machine.changeInstallation(func(stored *disk.Installation) { stored.Install(image) })
+}
+
+// starts says whether the image gets as far as to serve its API. One that does not is what an upgrade goes back from.
+func (b *boot) starts() bool {
+	for _, name := range []string{b.TalosVersion(), b.Schematic()} {
+		if _, err := os.Stat(filepath.Join(b.options().Dir, deadImages, name)); err == nil {
+			return false
+		}
+	}
+
+	return true
+}
+
+// fail is a boot that fails: Talos goes back to the image from before the upgrade, if it was one, and reboots
+// (internal/app/machined/revert.go).
+func (b *boot) fail() {
+	b.Log.Error("boot sequence failed", "error", fmt.Sprintf("the image of %s does not start (a fault of the lab)", b.TalosVersion()))
+
+	if !b.meta.Upgrading {
+		return // it stays like this until somebody looks at its console
+	}
+
+	b.Log.Info("reverting failed upgrade, switching to " + b.meta.Previous.TalosVersion)
+	b.LogError("revert", b.machine.changeInstallation((*disk.Installation).Revert))
+	b.machine.restart(b, nothing)
+}

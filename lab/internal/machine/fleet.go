@@ -56,6 +56,8 @@ type Options struct {
 	OnCluster func(ctx context.Context, cluster Cluster)
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
 	PodLog func(cluster string, pod *corev1.Pod, container string) string
+	// Fetch finds the image behind the name of an installer; nil takes what the name says.
+	Fetch func(ctx context.Context, name string) (Image, error)
 	// GuestPoweredOff is told when a machine switched itself off (talosctl shutdown, reset without reboot).
 	GuestPoweredOff func(id string)
 	Log             *slog.Logger

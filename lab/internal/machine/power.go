@@ -170,18 +170,18 @@ func (m *machine) installation() (disk.Installation, error) {
 	image := m.vm().Image
 
 	return m.disk.Installation(disk.Installation{
-		Installed: m.fleet.options.InstallDelay == 0, TalosVersion: image.TalosVersion, Schematic: image.Schematic,
+		Installed: m.fleet.options.InstallDelay == 0, Image: image,
 	})
 }
 
-// stageVersion writes the version that the next boot runs; the running one stays what it is.
-func (m *machine) stageVersion(version string) error {
+// changeInstallation changes what the next boot starts; what runs stays what it is.
+func (m *machine) changeInstallation(change func(*disk.Installation)) error {
 	stored, err := m.installation()
 	if err != nil {
 		return err
 	}
 
-	stored.Previous, stored.TalosVersion = stored.TalosVersion, version
+	change(&stored)
 
 	return m.disk.SaveInstallation(stored)
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"time"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
@@ -8,6 +9,7 @@ import (
 
 	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/talosaccess"
@@ -118,16 +120,38 @@ func (b *boot) Shutdown(actor string) {
 	b.sequence("shutdown", actor, runtime.MachineStageShuttingDown, nothing, func() { b.machine.guestPowerOff(b, nothing) })
 }
 
-// Upgrade installs another Talos version; the machine comes back with it.
-func (b *boot) Upgrade(actor, version string, staged bool) {
+// Upgrade installs another image; the machine comes back with it.
+func (b *boot) Upgrade(actor string, image hardware.Image, staged bool) {
 	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
 		if !staged && !b.Sleep(b.options().InstallDelay) {
 			return
 		}
 
-		b.LogError("upgrade", b.changeMeta(func(m *disk.Installation) { m.Previous, m.TalosVersion = m.TalosVersion, version }))
+		b.LogError("upgrade", b.Install(image))
 		b.machine.restart(b, nothing)
 	})
+}
+
+// Rollback starts the image in the other place of the boot loader.
+func (b *boot) Rollback() error {
+	var missing error
+
+	err := b.machine.changeInstallation(func(stored *disk.Installation) {
+		if stored.Previous.TalosVersion == "" {
+			missing = errors.New("cannot rollback to \"\", label does not exist")
+
+			return
+		}
+
+		stored.Revert()
+	})
+	if err := errors.Join(missing, err); err != nil {
+		return err
+	}
+
+	b.Reboot("")
+
+	return nil
 }
 
 // Reset wipes partitions (no label: the whole disk), then reboots or powers off.

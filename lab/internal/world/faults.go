@@ -30,7 +30,8 @@ const (
 	FaultChart       = "chart-missing"
 	FaultPrivilege   = "privilege-missing"
 	FaultFull        = "datastore-full"
-	faultSilent      = "machine-silent=" // and a machine's name
+	faultSilent      = "machine-silent="       // and a machine's name
+	faultDead        = "talos-does-not-start=" // and a version, such as v1.13.10, or a schematic
 )
 
 var faults = []string{
@@ -41,8 +42,8 @@ var faults = []string{
 // CheckFaults refuses a fault that the lab does not know.
 func CheckFaults(given []string) error {
 	for _, f := range given {
-		if !slices.Contains(faults, f) && !strings.HasPrefix(f, faultSilent) {
-			return fmt.Errorf("--fault %s: the lab knows %s and %sNAME", f, strings.Join(faults, ", "), faultSilent)
+		if !slices.Contains(faults, f) && !strings.HasPrefix(f, faultSilent) && !strings.HasPrefix(f, faultDead) {
+			return fmt.Errorf("--fault %s: the lab knows %s, %sNAME and %sVERSION", f, strings.Join(faults, ", "), faultSilent, faultDead)
 		}
 	}
 	return nil
@@ -65,12 +66,19 @@ func (o Options) certificateEnd() time.Time {
 	return time.Now().Add(validity)
 }
 
+// talosReleases are versions of Talos that the image factory makes images of, beside that of the settings. Images are simulated,
+// and so is 1.13.10: whether Talos has published it does not matter to a machine that is simulated, too.
+var talosReleases = []string{"1.12.8", "1.13.8", "1.13.9", "1.13.10", "1.14.0", "1.14.1"}
+
 // versions are those of Talos that the image factory makes images of.
 func (o Options) versions(wanted string) []string {
 	if o.has(FaultImage) {
 		return []string{"1.0.0"}
 	}
-	return []string{wanted}
+	if slices.Contains(talosReleases, wanted) {
+		return talosReleases
+	}
+	return append(slices.Clone(talosReleases), wanted)
 }
 
 // repositories serve charts, and with the fault list versions that nobody asks for.
@@ -95,16 +103,21 @@ func (o Options) refuse(center *vcenter.VCenter, datastore string) {
 	}
 }
 
-// pullCables cuts the machines off that a fault names: they are powered on and never answer.
-func pullCables(l Layout, o Options) error {
-	folder := filepath.Join(l.Machines(), "unreachable")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return err
-	}
-	for _, f := range o.Faults {
-		if name, ok := strings.CutPrefix(f, faultSilent); ok {
-			if err := os.WriteFile(filepath.Join(folder, filepath.Base(name)), nil, 0o600); err != nil {
-				return err
+// faultFiles tells the machines what is wrong with them. A test can do the same while they run: it makes and removes the files.
+func faultFiles(l Layout, o Options) error {
+	for prefix, name := range map[string]string{
+		faultSilent: "unreachable",    // machines that are powered on and never answer
+		faultDead:   "does-not-start", // images of Talos
+	} {
+		folder := filepath.Join(l.Machines(), name)
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+		for _, f := range o.Faults {
+			if of, ok := strings.CutPrefix(f, prefix); ok {
+				if err := os.WriteFile(filepath.Join(folder, filepath.Base(of)), nil, 0o600); err != nil {
+					return err
+				}
 			}
 		}
 	}

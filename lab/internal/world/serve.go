@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/factory"
 	"platform.lab/lab/internal/machine"
+	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/vcenter"
@@ -66,10 +68,11 @@ func Serve(l Layout, progress *os.File) error {
 		return err
 	}
 
-	if err := pullCables(l, spec.Options); err != nil {
+	if err := faultFiles(l, spec.Options); err != nil {
 		return err
 	}
 	var center *vcenter.VCenter // made below: it needs the fleet
+	var images *factory.Factory // nil when the factory is down
 	fleet := machine.NewFleet(machine.Options{
 		GuestPoweredOff: func(id string) {
 			if err := center.GuestPoweredOff(id); err != nil {
@@ -82,13 +85,16 @@ func Serve(l Layout, progress *os.File) error {
 		},
 		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
+		Fetch: func(_ context.Context, name string) (machine.Image, error) {
+			return fetchInstaller(images, s.Site.ImageFactory, name)
+		},
 	})
 	defer fleet.Close()
 
 	if spec.Options.has(FaultFactory) {
 		say("no image factory: --fault %s", FaultFactory)
 	} else {
-		if err := serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
+		if images, err = serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
 			return err
 		}
 		say("image factory at https://%s (simulated)", s.Site.ImageFactory)
@@ -179,14 +185,32 @@ func answer(listener net.Listener, handler http.Handler, what string) {
 // validity of the servers' certificates; a world does not live longer.
 const validity = 6 * 24 * time.Hour
 
-func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) error {
+// fetchInstaller answers for the factory's registry, of which nothing else is simulated.
+func fetchInstaller(images *factory.Factory, host, name string) (machine.Image, error) {
+	asked, rest, _ := strings.Cut(name, "/")
+	repository, tag, _ := strings.Cut(rest, ":")
+	tag, _, _ = strings.Cut(tag, "@")
+	if asked != host {
+		return machine.Image{}, fmt.Errorf("failed to do request: Head \"https://%s/v2/%s/manifests/%s\": dial tcp: lookup %s: no such host", asked, repository, tag, asked)
+	}
+	if images == nil {
+		return machine.Image{}, fmt.Errorf("failed to do request: Head \"https://%s/v2/%s/manifests/%s\": dial tcp: connect: connection refused", host, repository, tag)
+	}
+	schematic, ok := images.Installer(repository, tag)
+	if !ok {
+		return machine.Image{}, talosapi.ErrNotFound
+	}
+	return machine.Image{TalosVersion: tag, Schematic: schematic}, nil
+}
+
+func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) (*factory.Factory, error) {
 	certificate, err := authority.Server(spec.Settings.Site.ImageFactory, time.Now().Add(validity))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	listener, err := listen(netip.AddrPortFrom(address, 443), &certificate)
 	if err != nil {
-		return fmt.Errorf("image factory: %w", err)
+		return nil, fmt.Errorf("image factory: %w", err)
 	}
 	// A schematic that the settings name by its id was registered by its author.
 	var registered []string
@@ -195,10 +219,10 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) erro
 	}
 	handler, err := factory.New(factory.Options{Versions: spec.Options.versions(spec.Settings.Talos.Version), Registered: registered})
 	if err != nil {
-		return fmt.Errorf("image factory: %w", err)
+		return nil, fmt.Errorf("image factory: %w", err)
 	}
 	answer(listener, handler, "image factory")
-	return nil
+	return handler, nil
 }
 
 // serveCharts answers for the repositories of charts and manifests, each under its own name.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
+
+	"platform.lab/lab/internal/machine/hardware"
 )
 
 // Files of a machine's disk. STATE is the configuration, EPHEMERAL everything that a wipe of it loses.
@@ -31,11 +33,24 @@ var Ephemeral = []string{EtcdFolder, SecretsFolder, KubeletFolder, PodsFolder, R
 // Installation is what a machine's disk knows of its own installation (Talos' META partition and boot loader).
 type Installation struct {
 	// Installed is false only for a machine that booted from an ISO and has not got a configuration yet.
-	Installed    bool   `json:"installed"`
-	TalosVersion string `json:"talosVersion"`
-	Schematic    string `json:"schematic"`
-	// Previous is the version that a rollback returns to.
-	Previous string `json:"previous,omitempty"`
+	Installed bool `json:"installed"`
+	// Image is what the boot loader starts: the running one, or one that an upgrade has installed beside it.
+	hardware.Image
+	// Previous is the image in the other of the two places of the boot loader; empty before the first upgrade.
+	Previous hardware.Image `json:"previous"`
+	// Upgrading is the tag that an upgrade leaves: the first boot that does not succeed goes back.
+	Upgrading bool `json:"upgrading,omitempty"`
+}
+
+// Install writes an image into the place that the boot loader does not start, and lets it start that one from now on. Like
+// GRUB's, it looks at what it starts, not at what runs: a second installation before a reboot overwrites what runs.
+func (i *Installation) Install(image hardware.Image) {
+	i.Previous, i.Image, i.Upgrading = i.Image, image, true
+}
+
+// Revert lets the boot loader start the other image.
+func (i *Installation) Revert() {
+	i.Previous, i.Image, i.Upgrading = i.Image, i.Previous, false
 }
 
 // Disk is the folder.

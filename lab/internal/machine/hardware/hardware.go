@@ -14,8 +14,9 @@ type VM struct {
 	Image     Image
 }
 
-// Image is what the VM's disk was made from.
+// Image is what the VM's disk was made from, or what an upgrade installs on it.
 type Image struct {
-	TalosVersion string
-	Schematic    string
+	// TalosVersion is the version as a tag: "v1.13.9".
+	TalosVersion string `json:"talosVersion"`
+	Schematic    string `json:"schematic"`
 }

@@ -53,7 +53,9 @@ type Machine struct {
 	ControlPlane *controlplane.Plane
 	Kubelet      *kubelet.Kubelet
 	TalosVersion func() string
-	Stage        func() runtime.MachineStage
+	// Schematic is that of the image that runs.
+	Schematic func() string
+	Stage     func() runtime.MachineStage
 }
 
 // Publisher keeps a machine's resources.
@@ -113,7 +115,7 @@ func (p *Publisher) publishHardware() {
 	put(p, runtime.NewVersion(), func(r *runtime.Version) { r.TypedSpec().Version = p.TalosVersion() })
 	put(p, runtime.NewSecurityStateSpec(runtime.NamespaceName), func(*runtime.SecurityState) {})
 
-	if schematic := p.Hardware.Image.Schematic; schematic != "" {
+	if schematic := p.Schematic(); schematic != "" {
 		put(p, runtime.NewExtensionStatus(runtime.NamespaceName, "schematic"), func(r *runtime.ExtensionStatus) {
 			r.TypedSpec().Metadata.Name, r.TypedSpec().Metadata.Version = "schematic", schematic
 		})

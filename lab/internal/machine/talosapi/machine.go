@@ -2,6 +2,7 @@
 package talosapi
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -28,16 +29,17 @@ const ReplyTime = 200 * time.Millisecond
 type System interface {
 	TalosVersion() string
 	Installed() bool
-	// Previous is the version that a rollback returns to; "" when there is none.
-	Previous() string
 	IsRebooting() bool
 
 	Activate(provider config.Provider)
 	Reboot(actor string)
 	Shutdown(actor string)
 	Reset(actor string, graceful, reboot bool, labels []string)
-	Upgrade(actor, version string, staged bool)
-	StageVersion(version string) error
+	Upgrade(actor string, image hardware.Image, staged bool)
+	// Install makes the next boot run another image.
+	Install(image hardware.Image) error
+	// Rollback reboots into the image from before the last upgrade.
+	Rollback() error
 }
 
 // Machine is a machine as its API sees it.
@@ -62,10 +64,14 @@ type Machine struct {
 	Kubelet      *kubelet.Kubelet
 	Resources    *resources.Publisher
 	System       System
+	// Fetch finds the image behind the name of an installer, as the registry does that the machine would ask; nil takes
+	// what the name says.
+	Fetch func(ctx context.Context, name string) (hardware.Image, error)
 	// All are the machines that run, this one among them.
 	All func() []*Machine
 
-	applying sync.Mutex
+	applying   sync.Mutex
+	installing sync.Mutex
 
 	mu       sync.Mutex
 	rollback *time.Timer

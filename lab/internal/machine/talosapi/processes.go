@@ -270,7 +270,11 @@ func (*machineService) ImageList(_ *machineapi.ImageListRequest, stream machinea
 	return nil
 }
 
-func (*machineService) ImagePull(context.Context, *machineapi.ImagePullRequest) (*machineapi.ImagePullResponse, error) {
+func (*machineService) ImagePull(ctx context.Context, in *machineapi.ImagePullRequest) (*machineapi.ImagePullResponse, error) {
+	if err := at(ctx).pull(ctx, in.Reference); err != nil {
+		return nil, err
+	}
+
 	return &machineapi.ImagePullResponse{Messages: []*machineapi.ImagePull{{}}}, nil
 }
 

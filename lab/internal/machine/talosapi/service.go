@@ -315,26 +315,21 @@ func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (
 func (*machineService) Upgrade(ctx context.Context, in *machineapi.UpgradeRequest) (*machineapi.UpgradeResponse, error) {
 	b := at(ctx)
 
-	version, err := b.checkUpgrade(in.Image, in.Force || in.Preserve) //nolint:staticcheck // old clients set it
+	image, err := b.checkUpgrade(ctx, in.Image, in.Force || in.Preserve) //nolint:staticcheck // old clients set it
 	if err != nil {
 		return nil, err
 	}
 
 	actor := uuid.NewString()
-	b.System.Upgrade(actor, version, in.Stage)
+	b.System.Upgrade(actor, image, in.Stage)
 
 	return &machineapi.UpgradeResponse{Messages: []*machineapi.Upgrade{{Ack: "Upgrade request received", ActorId: actor}}}, nil
 }
 
 func (*machineService) Rollback(ctx context.Context, _ *machineapi.RollbackRequest) (*machineapi.RollbackResponse, error) {
-	b := at(ctx)
-
-	previous := b.System.Previous()
-	if previous == "" {
-		return nil, errors.New("no previous installation to roll back to")
+	if err := at(ctx).System.Rollback(); err != nil {
+		return nil, err
 	}
-
-	b.System.Upgrade("", previous, true)
 
 	return &machineapi.RollbackResponse{Messages: []*machineapi.Rollback{{}}}, nil
 }
