@@ -59,6 +59,15 @@ class Node:
         if self.cordoned_for() is not None:
             self._change({CORDONED_FOR: None}, unschedulable=None)
 
+    def note(self, key: str, text: str | None) -> None:
+        """Keep a text as an annotation of the node, if there is one. Raises `ApiError`."""
+        if self.api.find(self._path) is not None:
+            self.api.merge(self._path, {"metadata": {"annotations": {key: text}}})
+
+    def noted(self, key: str) -> str | None:
+        """Read an annotation of the node. Raises `ApiError`."""
+        return _annotations(self.api.find(self._path) or {}).get(key)
+
     def _change(self, annotations: Mapping[str, str | None], *, unschedulable: bool | None) -> None:
         body = {
             "metadata": {"annotations": annotations},
@@ -107,9 +116,11 @@ class Node:
 
 def cordoned_for(node: Mapping[str, Any]) -> str | None:
     """Read from a node why this program cordoned it; None when it did not."""
-    annotations = node.get("metadata", {}).get("annotations") or {}
-    found = annotations.get(CORDONED_FOR)
-    return None if found is None else str(found)
+    return _annotations(node).get(CORDONED_FOR)
+
+
+def _annotations(node: Mapping[str, Any]) -> dict[str, str]:
+    return node.get("metadata", {}).get("annotations") or {}
 
 
 def goes(pod: Mapping[str, Any]) -> bool:

@@ -137,9 +137,9 @@ class Node:
 
         A machine that runs is upgraded, never made again: its image is that of new ones only.
         """
-        shared, settings, name = self._shared, self._shared.settings, self._machine.name
-        release = Release(settings.talos.tag, settings.talos.schematic_id)
-        target = Target(release, settings.installer_image, settings.talos.drain_seconds)
+        shared, inputs, name = self._shared, self._shared.inputs, self._machine.name
+        release = Release(inputs.talos.tag, inputs.talos.schematic_id)
+        target = Target(release, inputs.installer_image, inputs.talos.drain_seconds)
         hook = in_order(self._awake(), shared.rollout.upgrade(self._member, configuration, target))
         return Gate(
             f"{name}{UPGRADED}",

@@ -33,6 +33,8 @@ API_SECONDS = 180.0
 """Patience with the Kubernetes API, whose address moves when its machine goes."""
 INSTALL_SECONDS = 900.0
 """Patience with an installation that another run has begun."""
+INSTALLING = "platform.io/installing"
+"""An annotation of a node: its machine's boot, and the installer that was run in it."""
 STAYS = frozenset(["running", "booting"])
 """Stages of a machine that is not about to go, or to be installed."""
 IN_PROGRESS = "is already in progress"
@@ -96,11 +98,16 @@ class Upgrade:
             return
         before = self._check(runs)
         node = self._node()
+        if self._was_installing(node, before):
+            self._reboot(before)
+            self.run()
+            return
         self._snapshot()
         try:
             self._drain(node)
             if before.reboots:
                 self._stage()
+            self._retried(partial(node.note, INSTALLING, self._installation(before)))
             self._install()
         except Exception:
             self._give_back(node)
@@ -154,19 +161,19 @@ class Upgrade:
         return before
 
     def _others_ready(self) -> None:
-        """Wait a little for the other machines' nodes; one that stays ill stops the upgrade."""
+        """Wait a little for the other nodes; one that stays unhealthy stops the upgrade."""
         others = {one.name for one in self.cluster.members} - {self.member.name}
 
         def lacking() -> str:
             nodes = self._ask(lambda api: api.get("/api/v1/nodes"))["items"]
             if not any(map(is_ready, nodes)):  # the cluster has no CNI yet
                 return ""
-            ill = [
+            unready = [
                 str(one["metadata"]["name"])
                 for one in nodes
                 if one["metadata"]["name"] in others and not is_ready(one)
             ]
-            return f"not ready: {', '.join(ill)}" if ill else ""
+            return f"not ready: {', '.join(unready)}" if unready else ""
 
         what = f"the other nodes to be ready, before {self.member} is touched"
         self._wait(what, lacking, GUARD_SECONDS, "Nothing was touched. Bring them back")
@@ -202,6 +209,25 @@ class Upgrade:
                 f"`pulumi up` again ({PAGE})"
             )
             raise HealthError(message) from None
+
+    def _installation(self, before: Before) -> str:
+        return f"{before.boot_id} {self.target.image}"
+
+    def _was_installing(self, node: Node, before: Before) -> bool:
+        """Tell whether a run was killed in this boot while the machine installed its target.
+
+        The installation may have ended since, and the boot loader has two places only: a second one
+        before a reboot would overwrite the Talos that the machine goes back to.
+        """
+        noted = self._retried(partial(node.noted, INSTALLING))
+        return noted == self._installation(before)
+
+    def _reboot(self, before: Before) -> None:
+        """Let the machine start what it has installed; that is the old Talos if it was not done."""
+        self.cluster.clock.tell(f"{self.member}: reboots, to see what a killed run installed")
+        self.cluster.talos.reboot(self.member.address)
+        self.cluster.wait_rebooted(self.member, before)
+        self.cluster.wait_healthy(self.member, before, settle=False)
 
     def _stage(self) -> None:
         """Let the machine take its new configuration on at the same boot.
@@ -296,6 +322,8 @@ class Upgrade:
 
     def _uncordon(self) -> None:
         node = self._node()
+        if self._retried(partial(node.noted, INSTALLING)) is not None:
+            self._retried(partial(node.note, INSTALLING, None))
         self._retried(node.uncordon)
 
     def _give_back(self, node: Node) -> None:

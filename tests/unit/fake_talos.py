@@ -57,6 +57,8 @@ class FakeMachine:
     """What its image was made of; empty when it does not tell."""
     boots_into: tuple[str, str] | None = None
     """Version and schematic that an upgrade brings; None: those of the image."""
+    installed: tuple[str, str] | None = None
+    """Version and schematic that the next boot starts, if others than those that run."""
     busy: int = 0
     """How often it still answers that it installs already."""
     staged: str = ""
@@ -162,6 +164,8 @@ class FakeTalos:
             case ["etcd", "members"]:
                 return self._members(machine)
             case ["reboot", "--mode", "powercycle", "--wait=false"]:
+                if machine.installed:
+                    machine.version, machine.schematic = machine.installed
                 machine.boots += 1
                 machine.boot = f"boot-after-{machine.boots}"
                 return Result(0, "", "")

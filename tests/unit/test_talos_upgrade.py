@@ -19,7 +19,7 @@ from clients.waiting import Clock, StoppedError
 from components.talos.health import HealthError, Member, Observer
 from components.talos.rollout import Rollout
 from components.talos.snapshots import KEPT, Snapshots
-from components.talos.upgrade import Release, Target, Upgrade
+from components.talos.upgrade import INSTALLING, Release, Target, Upgrade
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
 SCHEMATIC = FakeMachine("", "").schematic
@@ -64,7 +64,7 @@ class FakeKubernetes:
     def merge(self, path: str, body: Mapping[str, Any]) -> None:
         self.called()
         node = self.nodes[path.removeprefix("/api/v1/nodes/")]
-        node["spec"] |= body["spec"]
+        node["spec"] |= body.get("spec", {})
         for name, value in body["metadata"]["annotations"].items():
             node["metadata"]["annotations"].pop(name, None)
             if value is not None:
@@ -395,7 +395,35 @@ def test_an_installation_that_still_runs_is_waited_for(scene: Scene) -> None:
     assert scene.machine().version == "v1.13.10"
 
 
-@pytest.mark.parametrize("step", range(1, 40))
+def test_what_a_killed_run_installed_is_started_and_not_installed_again(scene: Scene) -> None:
+    """The boot loader has two places: a second installation would overwrite the way back."""
+    machine, image = scene.machine(), f"factory/vmware-installer/{SCHEMATIC}:v1.13.10"
+    installing = {INSTALLING: f"{machine.boot} {image}"}
+    scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
+    machine.installed = ("v1.13.10", SCHEMATIC)
+    scene.run()
+    assert machine.version == "v1.13.10"
+    assert scene.did("upgrade") == []
+    assert scene.did("reboot") == ["reboot --mode powercycle --wait=false @172.16.20.51"]
+
+
+def test_an_installation_that_a_kill_cut_short_is_made_again_after_a_reboot(scene: Scene) -> None:
+    machine, image = scene.machine(), f"factory/vmware-installer/{SCHEMATIC}:v1.13.10"
+    installing = {INSTALLING: f"{machine.boot} {image}"}
+    scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
+    scene.run()
+    assert machine.version == "v1.13.10"
+    assert len(scene.did("upgrade")) == 1
+
+
+def test_a_new_boot_owes_nothing_to_an_earlier_installation(scene: Scene) -> None:
+    installing = {INSTALLING: f"another-boot {scene.machine().boot}"}
+    scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
+    scene.run()
+    assert scene.did("reboot") == []
+
+
+@pytest.mark.parametrize("step", range(1, 50))
 def test_a_run_that_is_killed_at_any_call_is_finished_by_the_next_one(
     scene: Scene, step: int
 ) -> None:
