@@ -25,6 +25,7 @@ from config import plain_yaml
 API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
 POLL_SECONDS = 1.0
+API_PORT = 6443
 CALL_SECONDS = 5.0
 MANAGER = "platform"
 """As whom the API server notes what is changed here."""
@@ -49,10 +50,15 @@ class KubernetesApi:
     else each call has its own.
     """
 
-    def __init__(self, kubeconfig: str, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(
+        self, kubeconfig: str, call_seconds: float = CALL_SECONDS, machine: str | None = None
+    ) -> None:
+        """Take a kubeconfig; `machine` is the address of one API server, to ask no other."""
         config: dict[str, Any] = plain_yaml.read(kubeconfig)
         self._call_seconds = call_seconds
         self.server = str(config["clusters"][0]["cluster"]["server"])
+        if machine is not None:
+            self.server = f"https://{machine}:{urlsplit(self.server).port or API_PORT}"
         self._context = _tls(config)
         self._idle: list[HTTPSConnection] | None = None
 
@@ -71,6 +77,10 @@ class KubernetesApi:
         """Read an object or a list. Raises `ApiError`."""
         found: dict[str, Any] = json.loads(self._call("GET", path, HTTPStatus.OK))
         return found
+
+    def text(self, path: str) -> str:
+        """Read what is no JSON, such as metrics. Raises `ApiError`."""
+        return self._call("GET", path, HTTPStatus.OK).decode()
 
     def find(self, path: str) -> dict[str, Any] | None:
         """Read an object or a list; None when there is none. Raises `ApiError`."""

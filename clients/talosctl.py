@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from clients.waiting import Result, run_program
+from clients.waiting import Result, follow_program, run_program
 
 CALL_SECONDS = 20.0
 """A machine that answers does so in well under a second; one that hangs is given up after this."""
@@ -50,6 +50,12 @@ SCHEMATIC = "schematic"
 DRAINS_SINCE = (1, 13)
 """The version of talosctl whose `upgrade` drains the node by itself, unless it is told not to."""
 
+UPGRADE_SECONDS = 3600.0
+"""Talos gives each pod of a control plane five minutes, and each kubelet three."""
+UPGRADE_LINES = 12
+"""Of its error: a table names each flag and feature gate that the new version has no more."""
+UPGRADE_TOLD = re.compile(r' [><] ("|update |skipped )|updating |checking |discovered ')
+
 CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -62,6 +68,9 @@ class TalosctlError(Exception):
 Runner = Callable[[Sequence[str], float], Result]
 """Runs talosctl with these arguments, for at most so many seconds."""
 
+
+Follower = Callable[[Sequence[str], float, Callable[[str], None]], Result]
+"""Runs talosctl like a `Runner`, and gives each line of its output as it comes."""
 
 Dialer = Callable[[str], None]
 """Fails with OSError when the Talos API's port of this address does not accept connections."""
@@ -90,6 +99,17 @@ def run_talosctl(arguments: Sequence[str], seconds: float) -> Result:
     """Run the real talosctl."""
     try:  # the operator's PATH decides which talosctl
         return run_program(["talosctl", *arguments], seconds)
+    except FileNotFoundError:
+        message = "talosctl: not found on PATH"
+        raise TalosctlError(message) from None
+
+
+def follow_talosctl(
+    arguments: Sequence[str], seconds: float, line: Callable[[str], None]
+) -> Result:
+    """Run the real talosctl, line by line."""
+    try:
+        return follow_program(["talosctl", *arguments], seconds, line)
     except FileNotFoundError:
         message = "talosctl: not found on PATH"
         raise TalosctlError(message) from None
@@ -138,11 +158,16 @@ class Talosctl:
     """The machines' API, with one set of credentials."""
 
     def __init__(
-        self, talosconfig: Path, run: Runner = run_talosctl, dialer: Dialer = dial
+        self,
+        talosconfig: Path,
+        run: Runner = run_talosctl,
+        dialer: Dialer = dial,
+        follow: Follower = follow_talosctl,
     ) -> None:
         self._talosconfig = talosconfig
         self._runner = run
         self._dial = dialer
+        self._follow = follow
 
     def machine_status(self, address: str) -> MachineStatus:
         """Read the machine's stage and its unmet conditions."""
@@ -242,6 +267,30 @@ class Talosctl:
         """Tell the machine to start its kubelet again; pods run on."""
         self._call(address, "service", "kubelet", "restart")
 
+    def upgrade_kubernetes(
+        self, address: str, start: str, wanted: str, tell: Callable[[str], None]
+    ) -> None:
+        """Move Kubernetes on all machines in its order; one that was half moved is gone on with.
+
+        Its output is told, but for what it prints of objects: a difference may hold a secret.
+        """
+        self._reach(address)
+        versions = ("--from", start, "--to", wanted)
+        # Talos' own comments would make the configuration another one than the stack's.
+        plain = ("--with-docs=false", "--with-examples=false")
+        command = ["upgrade-k8s", *versions, *plain, *self._where(address)]
+        last = ""
+
+        def line(text: str) -> None:
+            nonlocal last
+            if UPGRADE_TOLD.match(text):
+                last = " ".join(text.split()).removeprefix("> ").removeprefix("< ")
+                tell(last)
+
+        result = self._follow(command, UPGRADE_SECONDS, line)
+        if result.returncode != 0:
+            raise TalosctlError(f"{_end(result.stderr, UPGRADE_LINES)} (last told: {last})")
+
     def kubeconfig(self, address: str) -> str:
         """Read the administrator's kubeconfig from a control plane; a secret."""
         with TemporaryDirectory(prefix="kubeconfig-") as directory:
@@ -317,16 +366,21 @@ class Talosctl:
     def _call(self, address: str, *command: str) -> str:
         return self._run(address, *command).stdout
 
-    def _run(self, address: str, *command: str, seconds: float = CALL_SECONDS) -> Result:
+    def _reach(self, address: str) -> None:
         try:
             self._dial(address)
         except OSError as error:
             message = f"{address}:{API_PORT}: {error.strerror or error}"
             raise TalosctlError(message) from None
+
+    def _where(self, address: str) -> list[str]:
         # The machine itself is the endpoint: the VIP exists only after etcd is up.
-        where = ["--endpoints", address, "--nodes", address]
-        arguments = [*command, "--talosconfig", str(self._talosconfig), *where]
-        result = self._runner(arguments, seconds)
+        own = ["--endpoints", address, "--nodes", address]
+        return ["--talosconfig", str(self._talosconfig), *own]
+
+    def _run(self, address: str, *command: str, seconds: float = CALL_SECONDS) -> Result:
+        self._reach(address)
+        result = self._runner([*command, *self._where(address)], seconds)
         if result.returncode != 0:
             raise TalosctlError(_end(result.stderr))
         return result
@@ -334,13 +388,16 @@ class Talosctl:
 
 @contextmanager
 def connect(
-    talosconfig: str, run: Runner = run_talosctl, dialer: Dialer = dial
+    talosconfig: str,
+    run: Runner = run_talosctl,
+    dialer: Dialer = dial,
+    follow: Follower = follow_talosctl,
 ) -> Iterator[Talosctl]:
     """Offer a client whose credentials exist only while it is used."""
     with TemporaryDirectory(prefix="talos-") as directory:
         file = Path(directory, "talosconfig")
         with private_file(file, talosconfig):
-            yield Talosctl(file, run, dialer)
+            yield Talosctl(file, run, dialer, follow)
 
 
 @contextmanager

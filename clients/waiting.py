@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
 
 FIRST_SECONDS = 5.0
 """What ends sooner needs no words."""
@@ -111,6 +112,43 @@ class Result(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def follow_program(
+    argv: Sequence[str], seconds: float, line: Callable[[str], None], stop: Stop = STOP
+) -> Result:
+    """Run a program as `run_program` does, and give each line of its output as it comes."""
+    lines: list[str] = []
+
+    def read(stream: IO[str]) -> None:
+        for text in stream:
+            lines.append(text)
+            line(text.rstrip("\n"))
+
+    with (
+        TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None  # noqa: S101 it is a pipe
+        reader = threading.Thread(target=read, args=(process.stdout,), daemon=True)
+        reader.start()
+        end = time.monotonic() + seconds
+        while process.poll() is None:
+            if stop.requested() or time.monotonic() >= end:
+                process.kill()
+                break
+            time.sleep(STOP_POLL_SECONDS)
+        reader.join()
+        returncode = process.wait()
+        if stop.requested():
+            raise stop.error()
+        errors.seek(0)
+        text = errors.read()
+    if returncode < 0 and time.monotonic() >= end:
+        return Result(TIMED_OUT, "".join(lines), f"not done within {seconds:.0f} s")
+    return Result(returncode, "".join(lines), text)
 
 
 TIMED_OUT = 124

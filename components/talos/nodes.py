@@ -15,6 +15,7 @@ import pulumiverse_talos as talos
 
 from components.failures import Questions
 from components.gate import Gate
+from components.talos.kubernetes_upgrade import version_gate
 from components.talos.node import Node, Shared, as_member
 from components.talos.provider import talos_errors
 from components.talos.rollout import Rollout
@@ -47,7 +48,8 @@ class Nodes(pulumi.ComponentResource):
         """Build the chain; control planes come first, workers join what they make."""
         super().__init__("platform:talos:Nodes", name, None, opts)
         chain = inputs.control_planes + inputs.workers
-        rollout = Rollout([as_member(machine) for machine in chain], identity.talosconfig)
+        members = [as_member(machine) for machine in chain]
+        rollout = Rollout(members, identity.talosconfig)
         shared = Shared(
             inputs=inputs,
             root=root,
@@ -60,19 +62,21 @@ class Nodes(pulumi.ComponentResource):
             on_error=talos_errors("Talos' answer", inputs),
         )
         self.virtual_machines = {}
-        after: pulumi.Input[pulumi.Resource] = identity.secrets
+        after: pulumi.Input[pulumi.Resource] = version_gate(
+            inputs.kubernetes.version, identity, members, self
+        )
         for machine in chain:
             node = Node(shared, machine, after, bootstraps=machine == chain[0])
             self.virtual_machines[machine.name] = node.virtual
             after = node.healthy
 
-        members = {machine.name: str(machine.address) for machine in inputs.control_planes}
+        control_planes = {one.name: str(one.address) for one in inputs.control_planes}
         self.joined = Gate(
             "etcd-members",
-            {"controlPlanes": members},
+            {"controlPlanes": control_planes},
             after=after,
             on_update=rollout.retire(),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
         workers = {machine.name: str(machine.address) for machine in inputs.workers}
-        self.register_outputs({"controlPlanes": members, "workers": workers})
+        self.register_outputs({"controlPlanes": control_planes, "workers": workers})

@@ -60,6 +60,15 @@ OLD_KEYS = {
 }
 """Keys of Talos before 1.12, which clash with the documents that the platform writes."""
 
+VERSIONED = (
+    "machine.kubelet.image",
+    "cluster.apiServer.image",
+    "cluster.controllerManager.image",
+    "cluster.scheduler.image",
+    "cluster.proxy.image",
+)
+"""Images that an upgrade of Kubernetes writes (kubernetes_upgrade.py)."""
+
 
 class PatchError(Exception):
     """The folder of patches is missing, or its files cannot be used; with all faults found."""
@@ -150,6 +159,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
         yield from _secrets(one)
         yield from _of_a_worker(machine, one)
         yield from _old_keys(one)
+        yield from _versioned(one)
         yield from _against(one, own.get(name, {}), name)
         yield from _deletions(one, first.get(name, {}), name)
     yield from _nowhere_to_run(settings, read)
@@ -286,14 +296,27 @@ def _deletions(given: Mapping[str, Any], own: Mapping[str, Any], *path: str) -> 
 
 def _old_keys(given: Mapping[str, Any]) -> Iterator[str]:
     for written, instead in OLD_KEYS.items():
-        value: Any = given
-        for key in written.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        if value is not None:
+        if _field(given, written) is not None:
             yield (
                 f"{written}: clashes with the document that the platform writes; remove it, and "
                 f"set {instead}"
             )
+
+
+def _versioned(given: Mapping[str, Any]) -> Iterator[str]:
+    for written in VERSIONED:
+        if _field(given, written) is not None:
+            yield (
+                f"{written}: an upgrade of Kubernetes writes it; remove it, and set "
+                "platform:kubernetes.version. For another registry write a RegistryMirrorConfig"
+            )
+
+
+def _field(given: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 YAML values
+    value: Any = given
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _nowhere_to_run(settings: Settings, read: list[Any]) -> Iterator[str]:

@@ -38,7 +38,9 @@ def findings(api: KubernetesApi, machines: Sequence[Machine]) -> Iterator[Findin
                 f"`talosctl -n {machine.address} service kubelet` tells more",
             )
         elif isinstance(machine.wanted, Mapping):
-            yield from _node(node, machine.wanted.get(redaction.MAIN) or {})
+            wanted = machine.wanted.get(redaction.MAIN) or {}
+            yield from _node(node, wanted)
+            yield from _kubelet(node, wanted)
     for address, node in nodes.items():
         name = node["metadata"]["name"]
         yield _finding(
@@ -65,6 +67,21 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
     if told:
         fixes = list(dict.fromkeys(fix for _, fix in told))
         yield _finding(name, "changed", f"`{' && '.join(fixes)}`", [field for field, _ in told])
+
+
+def _kubelet(node: Object, wanted: Object) -> Iterator[Finding]:
+    """Find what an upgrade that was stopped left behind, also when its setting was taken back."""
+    image = str(((wanted.get("machine") or {}).get("kubelet") or {}).get("image") or "")
+    tag = image.partition("@")[0].rpartition(":")[2]
+    found = str(((node.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion") or "")
+    if tag and found and tag != found:
+        yield _finding(
+            str(node["metadata"]["name"]),
+            "changed",
+            "an upgrade of Kubernetes was stopped half way: `pulumi up` with the newer version as "
+            "kubernetes.version goes on with it (docs/procedures/upgrade-kubernetes.md)",
+            [Field(where="status.nodeInfo.kubeletVersion", wanted=tag, found=found)],
+        )
 
 
 def _labels(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:

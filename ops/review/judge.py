@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from components.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, RELEASE, UPGRADED
 from config.layers import LAYERS
 from ops.engine.preview import Change, Preview
-from ops.review import charts, kubernetes, talos, vsphere
+from ops.review import charts, kubernetes, talos, upgrades, vsphere
 from ops.review.charts import ChartChange
 from ops.review.difference import Leaf, leaves
 from ops.review.verdict import Effect, Verdict
@@ -71,7 +71,32 @@ def judge(preview: Preview) -> list[Judged]:
         if one.operation == "delete" and one.type.startswith("platform:kubernetes:")
     }
     version = str((preview.settings.get("kubernetes") or {}).get("version", ""))
-    return [_judge(one, machines, gates, gone, version) for one in preview.changes]
+    found = [_judge(one, machines, gates, gone, version) for one in preview.changes]
+    return [_upgrade(preview, one) if upgrades.is_kubernetes(one.change) else one for one in found]
+
+
+def _upgrade(preview: Preview, one: Judged) -> Judged:
+    """Judge another version of Kubernetes, of all machines that run."""
+    running = upgraded(preview)
+    planes = [name for name in running if name in control_planes(preview)]
+    workers = [name for name in running if name not in planes]
+    effect = upgrades.kubernetes(one.change, planes, workers)
+    return replace(one, effect=effect, waits=False)
+
+
+def upgraded(preview: Preview) -> list[str]:
+    """Give the machines that another version of Kubernetes reaches: those that are not new."""
+    new = {one.name for one in preview.changes if one.type == MACHINE and one.operation == "create"}
+    return [name for name in machine_names(preview) if name not in new]
+
+
+def control_planes(preview: Preview) -> set[str]:
+    """Give the names of the settings' control planes."""
+    return {
+        str(one.get("name"))
+        for one in preview.settings.get("machines") or []
+        if one.get("role") == "controlplane"
+    }
 
 
 def _judge(

@@ -14,9 +14,17 @@ from ops.engine.preview import Change, Preview
 from ops.policies import steps
 from ops.policies.model import Level
 from ops.render.difference import DEFINITION
-from ops.review import kubernetes, talos, watch
+from ops.review import kubernetes, talos, upgrades, watch
 from ops.review.charts import ChartChange
-from ops.review.judge import LAYER_ORDER, Judged, judge, machine_names, properties
+from ops.review.judge import (
+    LAYER_ORDER,
+    Judged,
+    control_planes,
+    judge,
+    machine_names,
+    properties,
+    upgraded,
+)
 from ops.review.shrink import shrinks
 from ops.review.verdict import Effect, Verdict, worst
 
@@ -105,7 +113,7 @@ def review(preview: Preview, today: dt.date) -> Review:
         exit_code=verdict.exit_code,
         sentence=_sentence(verdict, preview, forbidden, acting),
         rows=tuple(_rows(acting, machines)),
-        order=tuple(_touched(acting, machines)),
+        order=tuple(_order(preview, acting, machines)),
         quorum=_quorum(preview, acting, machines),
         configuration=tuple(_configuration(acting, machines)),
         charts=tuple(one.chart for one in acting if one.chart),
@@ -158,7 +166,7 @@ def _sentence(
 
 def _less(preview: Preview, acting: Sequence[Judged], told: Sequence[Judged]) -> str:
     """Name all that shrinks, unless the sentence tells it already: `told` are those it names."""
-    planes = _control_planes(preview)
+    planes = control_planes(preview)
     removed, added = _moved(preview, acting, planes)
     before = len(planes - added | removed)
     found = list(shrinks(acting, (before, before - len(removed) + len(added))))
@@ -168,14 +176,6 @@ def _less(preview: Preview, acting: Sequence[Judged], told: Sequence[Judged]) ->
     if len(who) < 2 and all(one in told for _, _, one in found):  # noqa: PLR2004 one kind alone
         return ""
     return ", ".join(f"{fold(names)} {what}" for what, names in who.items())
-
-
-def _control_planes(preview: Preview) -> set[str]:
-    return {
-        str(one.get("name"))
-        for one in preview.settings.get("machines") or []
-        if one.get("role") == "controlplane"
-    }
 
 
 def _moved(
@@ -285,6 +285,14 @@ def _loud(acting: Sequence[Judged], machines: Sequence[str]) -> list[Row]:
     ]
 
 
+def _order(preview: Preview, acting: Sequence[Judged], machines: Sequence[str]) -> list[str]:
+    """Give the machines that something restarts on, in their order."""
+    touched = set(_touched(acting, machines))
+    if any(upgrades.is_kubernetes(one.change) for one in acting):
+        touched.update(upgraded(preview))
+    return [name for name in machines if name in touched]
+
+
 def _touched(acting: Sequence[Judged], machines: Sequence[str]) -> list[str]:
     touched = {one.machine for one in acting if one.effect.verdict not in UNTOUCHED}
     return [name for name in machines if name in touched]
@@ -292,12 +300,13 @@ def _touched(acting: Sequence[Judged], machines: Sequence[str]) -> list[str]:
 
 def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str]) -> str:
     """Say whether etcd keeps its quorum while control planes are touched one after the other."""
-    planes = _control_planes(preview)
+    planes = control_planes(preview)
     removed, added = _moved(preview, acting, planes)
     before = len(planes - added | removed)
     touched = [one for one in _touched(acting, machines) if one in planes | removed]
     if not touched and not removed and not added:
-        return ""
+        upgrade = any(upgrades.is_kubernetes(one.change) for one in acting)
+        return "quorum holds: etcd is not restarted" if upgrade else ""
     if not before:
         return "there is no cluster yet"
     needed = before // 2 + 1

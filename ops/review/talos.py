@@ -15,6 +15,7 @@ from components.talos import firewall, refusals
 from components.talos.redaction import MAIN
 from ops.engine.operations import WORDS
 from ops.engine.preview import UNKNOWN, Change
+from ops.review import upgrades
 from ops.review.difference import NOTHING, Leaf, leaves
 from ops.review.verdict import Effect, Verdict, worst
 
@@ -67,10 +68,13 @@ FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' net
 def field(leaf: Leaf) -> Effect:
     """Judge one field of a machine's configuration; its path begins with the document."""
     document, *path = leaf.path
-    if document.partition("/")[0] in firewall.KINDS:
-        return _firewall(document, leaf)
     if document != MAIN:
-        return _document(document)
+        known = document.partition("/")[0] in firewall.KINDS
+        return _firewall(document, leaf) if known else _document(document)
+    if tuple(path) in upgrades.IMAGES and NOTHING not in (leaf.old, leaf.new):
+        return Effect(
+            Verdict.SAFE, "the upgrade of Kubernetes has written it before", source=SOURCE
+        )
     match path:
         case ["machine", section, *rest]:
             return _machine(section, rest, leaf)

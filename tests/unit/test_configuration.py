@@ -300,6 +300,11 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
         ),
         (
             "controlplane",
+            "cluster: {apiServer: {image: registry.example.com/kube-apiserver:v1.34.1}}",
+            "cluster.apiServer.image: an upgrade of Kubernetes writes it",
+        ),
+        (
+            "controlplane",
             (
                 "machine: {nodeLabels: {node.kubernetes.io/exclude-from-external-load-balancers: "
                 "{$patch: delete}}}"

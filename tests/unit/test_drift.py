@@ -361,6 +361,17 @@ def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
     assert on_nodes(node()) == []
 
 
+@pytest.mark.parametrize(("runs", "drifts"), [("v1.34.1", False), ("v1.35.6", True)])
+def test_a_kubelet_that_a_stopped_upgrade_left_behind_is_drift(runs: str, drifts: bool) -> None:  # noqa: FBT001
+    one = node()
+    one["status"]["nodeInfo"] = {"kubeletVersion": runs}
+    text = CONFIGURED.replace("{type", "{kubelet: {image: x/kubelet:v1.34.1}, type")
+    known = [machines.Machine(URN, "node01", "172.16.20.51", redaction.fields(text, SECRETS))]
+    found = list(nodes.findings(Api({nodes.NODES: {"items": [one]}}, {}), known))  # type: ignore[arg-type]
+    assert [one.fields[0].found for one in found] == (["v1.35.6"] if drifts else [])
+    assert all("`pulumi up` with the newer version" in one.fix for one in found)
+
+
 @pytest.mark.parametrize(
     ("live", "field", "fix"),
     [

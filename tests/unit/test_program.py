@@ -89,6 +89,7 @@ def test_etcd_is_bootstrapped_once_between_the_first_configuration_and_its_healt
     # The gate that sees control planes apart comes at any time after the last machine.
     order = [one.name for one in platform.all(GATE) if "apart" not in one.name]
     assert order == [
+        "kubernetes-version",
         "node01-talos",
         "etcd",
         "node01-healthy",

@@ -314,6 +314,36 @@ def test_a_single_control_plane_that_is_touched_has_no_next_one() -> None:
     assert "quorum holds: node02 alone is touched; 2 of 3" in found.quorum
 
 
+def kubernetes_version(old: str, new: str) -> dict[str, Any]:
+    return step("update", GATE, "kubernetes-version", {"version": old}, {"version": new})
+
+
+def test_another_kubernetes_says_what_restarts_in_which_order_and_for_how_long() -> None:
+    machines = [*MACHINES, {"name": "worker01", "role": "worker"}]
+    new = step("create", VM, "worker02", None, {"disks": DISKS})
+    found = reviewed(kubernetes_version("1.34.1", "1.35.6"), new, machines=machines)
+    assert found.verdict == "restarts workloads"
+    assert found.order == ("node01", "node02", "node03", "worker01")
+    assert found.quorum == "quorum holds: etcd is not restarted"
+    (row,) = (one for one in found.rows if one.who == "kubernetes-version")
+    for part in (
+        "Kubernetes 1.34.1 becomes 1.35.6",
+        "the API servers restart (node01 then node02 then node03)",
+        "then the kubelets (node01 then node02 then node03 then worker01)",
+        "about 6 minutes",
+        "No machine reboots",
+    ):
+        assert part in row.what
+    assert "the others answer" in row.away
+
+
+@pytest.mark.parametrize("wanted", ["1.36.0", "1.33.5"])
+def test_a_step_that_kubernetes_does_not_take_is_refused_in_the_review(wanted: str) -> None:
+    found = reviewed(kubernetes_version("1.34.1", wanted))
+    assert found.verdict == "refused"
+    assert f"not from 1.34.1 to {wanted}" in found.sentence
+
+
 def test_control_planes_that_go_leave_etcd_first() -> None:
     five = [*MACHINES, {"name": "node04", "role": "controlplane"}]
     five.append({"name": "node05", "role": "controlplane"})
