@@ -1,24 +1,33 @@
-"""What the program changes of Pulumi's SDK works."""
+"""What the program changes of Pulumi's SDK works, and the SDK is still the one it changes."""
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import hashlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pulumi import log
-from pulumi.runtime import settings
+from pulumi.runtime import resource, settings, stack
 
 from components.sdk import DEBUG, be_quick
+
+WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
+"""SHA-256 of the SDK's wait. When it is another one: docs/sdk-wait.md says what to look for."""
 
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(log, "debug", log.debug)
+    monkeypatch.setattr(stack, "asyncio", asyncio)
+    monkeypatch.setattr(resource, "_get_stack_trace", vars(resource)["_get_stack_trace"])
     before = gc.get_threshold()
     yield
     gc.set_threshold(*before)
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize(("asked", "sent"), [("", 0), ("1", 1)])
@@ -41,3 +50,111 @@ def test_debug_messages_are_sent_only_when_somebody_asks(
     log.warn("a warning")
     assert len(messages) == sent + 1
     assert messages[-1] == "a warning"
+
+
+class Resource:
+    """As the SDK's: its start is what asks where it was made."""
+
+    def __init__(self) -> None:
+        self.trace: Any = vars(resource)["_get_stack_trace"]()
+
+
+class CustomResource(Resource):
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Made(CustomResource):
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("", False), ("1", True)])
+def test_the_state_does_not_know_where_this_computer_has_the_program(
+    monkeypatch: pytest.MonkeyPatch, asked: str, *, sent: bool
+) -> None:
+    monkeypatch.setenv(DEBUG, asked)
+    be_quick()
+    trace = Made().trace
+    assert bool(trace.frames) is sent
+    assert (vars(resource)["_get_source_position"](trace) is not None) is sent
+
+
+def test_the_wait_is_the_one_that_is_known() -> None:
+    source = inspect.getsource(stack.wait_for_rpcs)
+    assert hashlib.sha256(source.encode()).hexdigest() == WAIT
+
+
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count how many outputs each round of the SDK's wait begins with."""
+    rounds: list[int] = []
+    wait = asyncio.wait
+
+    async def counted(tasks: Any, **options: Any) -> Any:
+        rounds.append(len(tasks))
+        return await wait(tasks, **options)
+
+    monkeypatch.setattr(asyncio, "wait", counted)
+    return rounds
+
+
+def wait_for(*outputs: Any) -> None:
+    """Run the SDK's wait over these outputs."""
+
+    async def run() -> None:
+        tasks = [asyncio.ensure_future(one) for one in outputs]
+        settings.SETTINGS.outputs.update(tasks)
+        try:
+            await asyncio.wait_for(stack.wait_for_rpcs(), timeout=20)
+        finally:
+            settings.SETTINGS.outputs.clear()
+            for task in tasks:
+                task.cancel()
+
+    asyncio.run(run())
+
+
+async def after(steps: int) -> None:
+    """Be an output that takes some steps of the loop."""
+    for _ in range(steps):
+        await asyncio.sleep(0)
+
+
+async def failing() -> None:
+    """Be an output that nobody can know."""
+    message = "vCenter refuses"
+    raise ValueError(message)
+
+
+async def never() -> None:
+    """Be an output that stands on one that cannot be known."""
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("quick", "begun"), [(False, 500), (True, 100)])
+def test_outputs_are_waited_for_together(
+    monkeypatch: pytest.MonkeyPatch, *, quick: bool, begun: int
+) -> None:
+    if quick:
+        be_quick()
+    rounds = waits(monkeypatch)
+    wait_for(*(after(number) for number in range(100)))
+    # The SDK's own wait begins some 1 + ... + 100 times, again and again with the ones that remain.
+    assert (sum(rounds) <= begun) is quick
+
+
+def test_an_output_that_fails_ends_the_wait_for_those_that_stand_on_it() -> None:
+    be_quick()
+    with pytest.raises(ValueError, match="vCenter refuses"):
+        wait_for(never(), failing())
+
+
+def test_an_output_that_came_later_and_fails_ends_the_wait_too() -> None:
+    be_quick()
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        settings.SETTINGS.outputs.add(asyncio.ensure_future(failing()))
+
+    with pytest.raises(ValueError, match="vCenter refuses"):
+        wait_for(never(), later())
