@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.gitops.generated import BASE_VALUES, VALUES
 from components.gitops.login import sign_on
 from components.kubernetes.argocd_network import login_ports, policies
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace
+from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.release import install
 from components.kubernetes.traefik import ROUTE_API
 from config import git, plain_yaml
@@ -109,10 +109,10 @@ class ArgoCD(pulumi.ComponentResource):
         release = install(chart, kubeconfig, before, ignore_changes=HANDED_OVER)
         after = namespace.options(release)
         _route(argocd.domain, after)
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            root["apiVersion"],
+            root["kind"],
             "root-application",
-            api_version=root["apiVersion"],
-            kind=root["kind"],
             metadata=root["metadata"],
             spec=root["spec"],
             opts=after,
@@ -128,7 +128,7 @@ class ArgoCD(pulumi.ComponentResource):
 
 def _secrets(
     namespace: IsolatedNamespace, argocd: ArgoCDSettings, secrets: Secrets
-) -> list[kubernetes.core.v1.Secret]:
+) -> list[KubernetesObject]:
     """Make what Argo CD is told and cannot read from Git."""
     redis = namespace.secret("argocd-redis", {"auth": secrets.redis})
     # Argo CD adds keys of its own, such as the one that signs sessions; they are not declared here,
@@ -183,10 +183,10 @@ def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
     host = f"Host(`{domain}`)"
     service = {"name": SERVER, "port": 80}
     grpc = f"{host} && Header(`Content-Type`, `application/grpc`)"
-    kubernetes.apiextensions.CustomResource(
+    KubernetesObject(
+        ROUTE_API,
+        "IngressRoute",
         "argocd-route",
-        api_version=ROUTE_API,
-        kind="IngressRoute",
         metadata={"name": "argocd", "namespace": NAMESPACE},
         spec={
             "entryPoints": ["websecure"],

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.gate import Gate
 from components.kubernetes.admission import accepts
@@ -22,7 +21,8 @@ from components.kubernetes.isolated_namespace import (
     anybody,
     metrics,
 )
-from components.kubernetes.workload import pod, probe, shape
+from components.kubernetes.objects import KubernetesObject, Metadata
+from components.kubernetes.workload import pod, probe
 from components.talos.configuration import BACKUP_NAMESPACE, BACKUP_ROLE
 from config import versions
 from config.charts import CRITICAL, Values, resources
@@ -87,37 +87,37 @@ class Backup(pulumi.ComponentResource):
             on_create=accepts(kubeconfig, kind),
             opts=pulumi.ResourceOptions(parent=self),
         )
-        talos = kubernetes.apiextensions.CustomResource(
+        talos = KubernetesObject(
+            TALOS_API,
+            "ServiceAccount",
             TALOS_CREDENTIALS,
-            api_version=TALOS_API,
-            kind="ServiceAccount",
-            metadata=shape({"name": TALOS_CREDENTIALS, "namespace": NAMESPACE}),
-            spec=shape({"roles": [BACKUP_ROLE]}),
+            metadata={"name": TALOS_CREDENTIALS, "namespace": NAMESPACE},
+            spec={"roles": [BACKUP_ROLE]},
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gate.opened]),
         )
         account = _account(NAME, namespace)
-        kubernetes.batch.v1.CronJob(
+        KubernetesObject(
+            "batch/v1",
+            "CronJob",
             NAME,
-            metadata=shape({"name": NAME, "namespace": NAMESPACE, "labels": labels}),
-            spec=shape(
-                {
-                    "schedule": backup.schedule,
-                    "concurrencyPolicy": "Forbid",
-                    "startingDeadlineSeconds": MISSED_SECONDS,
-                    "successfulJobsHistoryLimit": 3,
-                    "failedJobsHistoryLimit": 3,
-                    "jobTemplate": {
-                        "spec": {
-                            "backoffLimit": 2,
-                            "activeDeadlineSeconds": DEADLINE_SECONDS,
-                            "template": {
-                                "metadata": {"labels": labels},
-                                "spec": _pod(cluster, backup),
-                            },
-                        }
-                    },
-                }
-            ),
+            metadata={"name": NAME, "namespace": NAMESPACE, "labels": labels},
+            spec={
+                "schedule": backup.schedule,
+                "concurrencyPolicy": "Forbid",
+                "startingDeadlineSeconds": MISSED_SECONDS,
+                "successfulJobsHistoryLimit": 3,
+                "failedJobsHistoryLimit": 3,
+                "jobTemplate": {
+                    "spec": {
+                        "backoffLimit": 2,
+                        "activeDeadlineSeconds": DEADLINE_SECONDS,
+                        "template": {
+                            "metadata": {"labels": labels},
+                            "spec": _pod(cluster, backup),
+                        },
+                    }
+                },
+            },
             opts=namespace.options(storage, talos, account),
         )
         self._watch(namespace)
@@ -136,72 +136,70 @@ class Backup(pulumi.ComponentResource):
             egress=[anybody(API_PORT)],
         )
         account = _account(METRICS_NAME, namespace)
-        metadata: Any = {"name": METRICS_NAME, "namespace": NAMESPACE, "labels": labels}
-        role = kubernetes.rbac.v1.Role(
+        metadata: Metadata = {"name": METRICS_NAME, "namespace": NAMESPACE, "labels": labels}
+        role = KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "Role",
             METRICS_NAME,
             metadata=metadata,
-            rules=shape(
-                [
-                    {
-                        "api_groups": ["batch"],
-                        "resources": ["jobs", "cronjobs"],
-                        "verbs": ["list", "watch"],
-                    }
-                ]
-            ),
+            rules=[
+                {
+                    "apiGroups": ["batch"],
+                    "resources": ["jobs", "cronjobs"],
+                    "verbs": ["list", "watch"],
+                }
+            ],
             opts=namespace.options(),
         )
-        binding = kubernetes.rbac.v1.RoleBinding(
+        binding = KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
             METRICS_NAME,
             metadata=metadata,
-            role_ref=shape(
-                {
-                    "api_group": "rbac.authorization.k8s.io",
-                    "kind": "Role",
-                    "name": METRICS_NAME,
-                }
-            ),
-            subjects=shape(
-                [{"kind": "ServiceAccount", "name": METRICS_NAME, "namespace": NAMESPACE}]
-            ),
+            roleRef={
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Role",
+                "name": METRICS_NAME,
+            },
+            subjects=[{"kind": "ServiceAccount", "name": METRICS_NAME, "namespace": NAMESPACE}],
             opts=namespace.options(role),
         )
-        kubernetes.apps.v1.Deployment(
+        KubernetesObject(
+            "apps/v1",
+            "Deployment",
             METRICS_NAME,
             metadata=metadata,
-            spec=shape(
-                {
-                    # One: two would count everything twice.
-                    "replicas": 1,
-                    "selector": {"matchLabels": labels},
-                    "template": {"metadata": {"labels": labels}, "spec": _metrics_pod()},
-                }
-            ),
+            spec={
+                # One: two would count everything twice.
+                "replicas": 1,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": _metrics_pod()},
+            },
             opts=namespace.options(account, binding),
         )
-        kubernetes.core.v1.Service(
+        KubernetesObject(
+            "v1",
+            "Service",
             METRICS_NAME,
-            metadata=shape(
-                {
-                    **metadata,
-                    "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
-                }
-            ),
-            spec=shape(
-                {
-                    "selector": labels,
-                    "ports": [{"name": "metrics", "port": METRICS_PORT, "target_port": "metrics"}],
-                }
-            ),
+            metadata={
+                **metadata,
+                "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": "8080"},
+            },
+            spec={
+                "selector": labels,
+                "ports": [{"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"}],
+            },
             opts=namespace.options(),
         )
 
 
-def _account(name: str, namespace: IsolatedNamespace) -> kubernetes.core.v1.ServiceAccount:
-    return kubernetes.core.v1.ServiceAccount(
+def _account(name: str, namespace: IsolatedNamespace) -> KubernetesObject:
+    return KubernetesObject(
+        "v1",
+        "ServiceAccount",
         f"{name}-account",
-        metadata=shape({"name": name, "namespace": NAMESPACE}),
-        automount_service_account_token=False,
+        metadata={"name": name, "namespace": NAMESPACE},
+        automountServiceAccountToken=False,
         opts=namespace.options(),
     )
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import (
@@ -24,6 +23,7 @@ from components.kubernetes.isolated_namespace import (
     metrics,
     ports,
 )
+from components.kubernetes.objects import KubernetesObject, Metadata
 from components.kubernetes.release import install
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
@@ -159,10 +159,10 @@ class CertManager(pulumi.ComponentResource):
     def _private_authority(self, cluster: str, opts: pulumi.ResourceOptions) -> None:
         """Make an authority of the platform's own: self-signed once, for ten years."""
         self_signed = issuer(SELF_SIGNED, {"selfSigned": {}}, opts)
-        authority = kubernetes.apiextensions.CustomResource(
+        authority = KubernetesObject(
+            CERTIFICATE_API,
+            "Certificate",
             "private-authority",
-            api_version=CERTIFICATE_API,
-            kind="Certificate",
             metadata={
                 "name": PRIVATE,
                 "namespace": NAMESPACE,
@@ -228,14 +228,16 @@ def acme_servers(cert_manager: CertManagerSettings, cluster: ClusterSettings) ->
 
 def issuer(
     name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions, *, wait: bool = True
-) -> kubernetes.apiextensions.CustomResource:
+) -> KubernetesObject:
     """Make a ClusterIssuer, and with `wait` wait until it is ready."""
-    waiting = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}} if wait else {}
-    return kubernetes.apiextensions.CustomResource(
+    metadata: Metadata = {"name": name}
+    if wait:
+        metadata["annotations"] = {"pulumi.com/waitFor": "condition=Ready"}
+    return KubernetesObject(
+        CERTIFICATE_API,
+        "ClusterIssuer",
         f"issuer-{name}",
-        api_version=CERTIFICATE_API,
-        kind="ClusterIssuer",
-        metadata={"name": name, **waiting},
+        metadata=metadata,
         spec=spec,
         opts=opts,
     )

@@ -11,12 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import Rule, metrics, ports
+from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.release import install
-from components.kubernetes.workload import shape
 from components.talos.configuration import KUBEPRISM_PORT
 from components.talos.firewall import VXLAN_PORT
 from config.charts import (
@@ -227,17 +226,17 @@ class Cilium(pulumi.ComponentResource):
             ],
         }
         return [
-            kubernetes.networking.v1.NetworkPolicy(
+            KubernetesObject(
+                "networking.k8s.io/v1",
+                "NetworkPolicy",
                 f"{NAMESPACE}/{name}",
                 metadata={"name": name, "namespace": NAMESPACE},
-                spec=shape(
-                    {
-                        "podSelector": {"matchLabels": {"k8s-app": name}},
-                        "policyTypes": ["Ingress"],
-                        # The API server drops an empty list; every preview would put it back.
-                        **({"ingress": ingress} if ingress else {}),
-                    }
-                ),
+                spec={
+                    "podSelector": {"matchLabels": {"k8s-app": name}},
+                    "policyTypes": ["Ingress"],
+                    # The API server drops an empty list; every preview would put it back.
+                    **({"ingress": ingress} if ingress else {}),
+                },
                 opts=opts,
             )
             for name, ingress in rules.items()
@@ -246,18 +245,18 @@ class Cilium(pulumi.ComponentResource):
     @staticmethod
     def _gateway_class(opts: pulumi.ResourceOptions) -> None:
         """Make the class of Cilium's gateways, whose Services open no port on machines."""
-        settings = kubernetes.apiextensions.CustomResource(
+        settings = KubernetesObject(
+            "cilium.io/v2alpha1",
+            "CiliumGatewayClassConfig",
             "cilium-gateways",
-            api_version="cilium.io/v2alpha1",
-            kind="CiliumGatewayClassConfig",
             metadata={"name": GATEWAY_CLASS, "namespace": NAMESPACE},
             spec={"service": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False}},
             opts=opts,
         )
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            "gateway.networking.k8s.io/v1",
+            "GatewayClass",
             "cilium-gateway-class",
-            api_version="gateway.networking.k8s.io/v1",
-            kind="GatewayClass",
             metadata={"name": GATEWAY_CLASS},
             spec={
                 "controllerName": "io.cilium/gateway-controller",
@@ -275,10 +274,10 @@ class Cilium(pulumi.ComponentResource):
     def _bgp(bgp: Bgp, opts: pulumi.ResourceOptions) -> None:
         """Announce the addresses of LoadBalancer Services to the site's routers."""
         label = {"platform.io/announce": "bgp"}
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            "cilium.io/v2",
+            "CiliumBGPAdvertisement",
             "bgp-advertisement",
-            api_version="cilium.io/v2",
-            kind="CiliumBGPAdvertisement",
             metadata={"name": "load-balancers", "labels": label},
             spec={
                 "advertisements": [
@@ -300,10 +299,10 @@ class Cilium(pulumi.ComponentResource):
             },
             opts=opts,
         )
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            "cilium.io/v2",
+            "CiliumBGPPeerConfig",
             "bgp-peer",
-            api_version="cilium.io/v2",
-            kind="CiliumBGPPeerConfig",
             metadata={"name": "site"},
             spec={
                 "gracefulRestart": {"enabled": True},
@@ -313,10 +312,10 @@ class Cilium(pulumi.ComponentResource):
             },
             opts=opts,
         )
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            "cilium.io/v2",
+            "CiliumBGPClusterConfig",
             "bgp-cluster",
-            api_version="cilium.io/v2",
-            kind="CiliumBGPClusterConfig",
             metadata={"name": "site"},
             spec={
                 "nodeSelector": {"matchLabels": {"kubernetes.io/os": "linux"}},

@@ -8,24 +8,32 @@ So all of them have one owner, which comes before both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pulumi
-import pulumi_kubernetes as kubernetes
-from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from components.kubernetes import manifests
+from components.kubernetes.objects import KubernetesObject, Metadata
 from config import gateway_api, traefik_api, versions
 from config.charts import CRITICAL
 
 if TYPE_CHECKING:
     from config.settings import Services
 
-Definition = dict[str, Any]
-"""A CustomResourceDefinition, as upstream wrote it."""
+
+class Definition(TypedDict):
+    """A CustomResourceDefinition, as it is installed."""
+
+    apiVersion: str
+    kind: str
+    metadata: Metadata
+    spec: dict[str, Any]
+
 
 KEPT = ".traefik.io"
 """How definitions end that stay when their layer is taken out, so that their objects stay too."""
+SCHEMAS = {"additionalProperties", "allOf", "anyOf", "items", "not", "oneOf"}
+"""What holds a schema in a schema; beside `properties`, where it stands below a field's name."""
 PRIORITY = 1_000_000
 """Above every workload without a class (0), far below Kubernetes' own (2 000 000 000)."""
 
@@ -42,7 +50,9 @@ class Foundation(pulumi.ComponentResource):
         """Make them; `definitions` are those that `load_definitions` gives."""
         super().__init__("platform:kubernetes:Foundation", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        kubernetes.scheduling.v1.PriorityClass(
+        KubernetesObject(
+            "scheduling.k8s.io/v1",
+            "PriorityClass",
             CRITICAL,
             metadata={"name": CRITICAL},
             value=PRIORITY,
@@ -59,20 +69,14 @@ class Foundation(pulumi.ComponentResource):
         )
 
     def _definition(self, definition: Definition) -> None:
-        metadata = definition["metadata"]
-        kubernetes.apiextensions.CustomResource(
-            metadata["name"],
-            api_version=definition["apiVersion"],
-            kind=definition["kind"],
-            metadata=ObjectMetaArgs(
-                name=metadata["name"],
-                annotations=metadata.get("annotations"),
-                labels=metadata.get("labels"),
-            ),
+        name = definition["metadata"]["name"]
+        KubernetesObject(
+            definition["apiVersion"],
+            definition["kind"],
+            name,
+            metadata=definition["metadata"],
             spec=definition["spec"],
-            opts=pulumi.ResourceOptions(
-                parent=self, retain_on_delete=metadata["name"].endswith(KEPT) or None
-            ),
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=name.endswith(KEPT) or None),
         )
 
 
@@ -81,11 +85,49 @@ def load_definitions(services: Services) -> list[Definition]:
     definitions: list[Definition] = []
     for setting, file in _files(services):
         try:
-            definitions += manifests.load(file)
+            definitions += map(bare, manifests.load(file))
         except manifests.ManifestError as error:
             message = f"{setting}: {error}"
             raise manifests.ManifestError(message) from None
     return definitions
+
+
+def bare(upstream: dict[str, Any]) -> Definition:
+    """Leave out of upstream's definition what only people read: the descriptions of its fields.
+
+    They would be two thirds of the stack's state, which the engine writes at every step
+    (docs/decisions/0022-definitions-without-descriptions.md).
+    """
+    said = upstream["metadata"]
+    metadata: Metadata = {"name": said["name"]}
+    if labels := said.get("labels"):
+        metadata["labels"] = labels
+    if annotations := said.get("annotations"):
+        metadata["annotations"] = annotations
+    versions_of = [
+        {**one, "schema": {"openAPIV3Schema": _bare(one["schema"]["openAPIV3Schema"])}}
+        for one in upstream["spec"]["versions"]
+    ]
+    return {
+        "apiVersion": upstream["apiVersion"],
+        "kind": upstream["kind"],
+        "metadata": metadata,
+        "spec": {**upstream["spec"], "versions": versions_of},
+    }
+
+
+def _bare(schema: Any) -> Any:  # noqa: ANN401 a schema, a list of them, or neither
+    """Leave the descriptions out of a schema. A field that has this name stays."""
+    if isinstance(schema, list):
+        return [_bare(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: one for key, one in schema.items() if key != "description"}
+    for key in SCHEMAS & kept.keys():
+        kept[key] = _bare(kept[key])
+    if fields := kept.get("properties"):
+        kept["properties"] = {name: _bare(one) for name, one in fields.items()}
+    return kept
 
 
 def _files(services: Services) -> Iterator[tuple[str, manifests.Manifest]]:

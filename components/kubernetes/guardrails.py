@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
-from components.kubernetes.workload import shape
+from components.kubernetes.objects import KubernetesObject
 
 if TYPE_CHECKING:
     from config.settings import Services
@@ -73,16 +72,20 @@ class Guardrails(pulumi.ComponentResource):
         super().__init__("platform:kubernetes:Guardrails", name, None, opts)
         rules = policies(hosts)
         for policy in rules:
-            made = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
+            made = KubernetesObject(
+                "admissionregistration.k8s.io/v1",
+                "ValidatingAdmissionPolicy",
                 policy.name,
                 metadata={"name": policy.name},
-                spec=shape(_spec(policy)),
+                spec=_spec(policy),
                 opts=pulumi.ResourceOptions(parent=self),
             )
-            kubernetes.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
+            KubernetesObject(
+                "admissionregistration.k8s.io/v1",
+                "ValidatingAdmissionPolicyBinding",
                 policy.name,
                 metadata={"name": policy.name},
-                spec=shape({"policyName": policy.name, "validationActions": ["Deny"]}),
+                spec={"policyName": policy.name, "validationActions": ["Deny"]},
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[made]),
             )
         self.register_outputs({"policies": [policy.name for policy in rules]})

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pulumi
-import pulumi_kubernetes as kubernetes
-from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from components.kubernetes.objects import KubernetesObject, Metadata
 
 Level = Literal["restricted", "baseline", "privileged"]
 Rule = dict[str, Any]
@@ -31,7 +31,9 @@ class IsolatedNamespace:
         self.name = name
         self._parent = parent
         modes = ("enforce", "audit", "warn")
-        self.resource = kubernetes.core.v1.Namespace(
+        self.resource = KubernetesObject(
+            "v1",
+            "Namespace",
             name,
             metadata={
                 "name": name,
@@ -80,24 +82,33 @@ class IsolatedNamespace:
         *,
         kind: str = "Opaque",
         labels: Mapping[str, str] | None = None,
-    ) -> kubernetes.core.v1.Secret:
+    ) -> KubernetesObject:
         """Make a Secret of texts.
 
         What is empty is left out: the API server drops it, and every preview would put it back.
         Its metadata are secret in the state too: whoever gives it to `kubectl apply` leaves a copy
         of all it holds in an annotation, and the provider hides only the data.
         """
-        hidden = pulumi.ResourceOptions(additional_secret_outputs=["metadata"])
-        return kubernetes.core.v1.Secret(
+        hidden = pulumi.ResourceOptions(
+            additional_secret_outputs=["data", "stringData", "metadata"]
+        )
+        metadata: Metadata = {"name": name, "namespace": self.name}
+        if labels:
+            metadata["labels"] = labels
+        return KubernetesObject(
+            "v1",
+            "Secret",
             f"{self.name}/{name}",
-            metadata=ObjectMetaArgs(name=name, namespace=self.name, labels=labels),
+            metadata=metadata,
             type=kind,
-            string_data=texts or None,
+            stringData=pulumi.Output.secret(texts) if texts else None,
             opts=pulumi.ResourceOptions.merge(self.options(), hidden),
         )
 
-    def _policy(self, what: str, spec: Any) -> None:  # noqa: ANN401 in the shape of the arguments
-        kubernetes.networking.v1.NetworkPolicy(
+    def _policy(self, what: str, spec: Rule) -> None:
+        KubernetesObject(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
             f"{self.name}/{what}",
             metadata={"name": what, "namespace": self.name},
             spec=spec,

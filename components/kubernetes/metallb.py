@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import IsolatedNamespace
+from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.release import install
 from config.charts import CLUSTER_CRITICAL, NODE_CRITICAL, SECCOMP, ChartPlan, Values, resources
 from config.settings import API_PORT
@@ -92,10 +92,10 @@ class MetalLB(pulumi.ComponentResource):
             parent=self,
         )
         made = [self._pool(pool, after) for pool in pools]
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            POOL_API,
+            "L2Advertisement",
             "layer2",
-            api_version=POOL_API,
-            kind="L2Advertisement",
             metadata={"name": "layer2", "namespace": NAMESPACE},
             spec={
                 "ipAddressPools": [pool.name for pool in pools],
@@ -113,11 +113,11 @@ class MetalLB(pulumi.ComponentResource):
         )
 
     @staticmethod
-    def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
-        return kubernetes.apiextensions.CustomResource(
+    def _pool(pool: Pool, opts: pulumi.ResourceOptions) -> KubernetesObject:
+        return KubernetesObject(
+            POOL_API,
+            "IPAddressPool",
             f"pool-{pool.name}",
-            api_version=POOL_API,
-            kind="IPAddressPool",
             metadata={"name": pool.name, "namespace": NAMESPACE},
             spec={
                 "addresses": [f"{pool.addresses.first}-{pool.addresses.last}"],

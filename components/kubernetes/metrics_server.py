@@ -14,12 +14,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.cert_manager import PRIVATE
 from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
+from components.kubernetes.objects import KubernetesObject, Metadata
 from components.kubernetes.release import install
-from components.kubernetes.workload import pod, probe, shape
+from components.kubernetes.workload import pod, probe
 from config import versions
 from config.charts import CLUSTER_CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
@@ -107,30 +107,34 @@ class ServingCertificateApprover(pulumi.ComponentResource):
         labels = {"app.kubernetes.io/name": APPROVER}
         namespace.allow("approver", labels, ingress=[metrics(9090)], egress=[anybody(API_PORT)])
         child = namespace.options()
-        metadata: Any = {"name": APPROVER, "namespace": APPROVER, "labels": labels}
-        account = kubernetes.core.v1.ServiceAccount(
+        metadata: Metadata = {"name": APPROVER, "namespace": APPROVER, "labels": labels}
+        account = KubernetesObject(
+            "v1",
+            "ServiceAccount",
             f"{APPROVER}-account",
             metadata=metadata,
-            automount_service_account_token=False,
+            automountServiceAccountToken=False,
             opts=child,
         )
         self._rights(child)
-        deployment = kubernetes.apps.v1.Deployment(
+        deployment = KubernetesObject(
+            "apps/v1",
+            "Deployment",
             APPROVER,
             metadata=metadata,
-            spec=shape(
-                {
-                    "replicas": 2,
-                    "selector": {"matchLabels": labels},
-                    "template": {"metadata": {"labels": labels}, "spec": self._pod(labels)},
-                }
-            ),
+            spec={
+                "replicas": 2,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": self._pod(labels)},
+            },
             opts=namespace.options(account),
         )
-        kubernetes.policy.v1.PodDisruptionBudget(
+        KubernetesObject(
+            "policy/v1",
+            "PodDisruptionBudget",
             APPROVER,
             metadata=metadata,
-            spec=shape({"max_unavailable": 1, "selector": {"match_labels": labels}}),
+            spec={"maxUnavailable": 1, "selector": {"matchLabels": labels}},
             opts=namespace.options(deployment),
         )
         self.register_outputs({"namespace": APPROVER})
@@ -170,55 +174,58 @@ class ServingCertificateApprover(pulumi.ComponentResource):
         subject: Any = {"kind": "ServiceAccount", "name": APPROVER, "namespace": APPROVER}
         csr = "certificatesigningrequests"
         group = "certificates.k8s.io"
-        rbac = kubernetes.rbac.v1
-        rbac.ClusterRole(
+        KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "ClusterRole",
             APPROVER,
-            metadata=shape({"name": APPROVER}),
-            rules=shape(
-                [
-                    {"api_groups": [group], "resources": [csr], "verbs": ["get", "list", "watch"]},
-                    {"api_groups": [group], "resources": [f"{csr}/approval"], "verbs": ["update"]},
-                    {
-                        "api_groups": [group],
-                        "resources": ["signers"],
-                        "resource_names": [SIGNER],
-                        "verbs": ["approve"],
-                    },
-                    {
-                        "api_groups": ["authorization.k8s.io"],
-                        "resources": ["subjectaccessreviews"],
-                        "verbs": ["create"],
-                    },
-                ]
-            ),
+            metadata={"name": APPROVER},
+            rules=[
+                {"apiGroups": [group], "resources": [csr], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [group], "resources": [f"{csr}/approval"], "verbs": ["update"]},
+                {
+                    "apiGroups": [group],
+                    "resources": ["signers"],
+                    "resourceNames": [SIGNER],
+                    "verbs": ["approve"],
+                },
+                {
+                    "apiGroups": ["authorization.k8s.io"],
+                    "resources": ["subjectaccessreviews"],
+                    "verbs": ["create"],
+                },
+            ],
             opts=opts,
         )
-        rbac.ClusterRoleBinding(
+        KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "ClusterRoleBinding",
             APPROVER,
-            metadata=shape({"name": APPROVER}),
-            role_ref=shape({"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": APPROVER}),
-            subjects=shape([subject]),
+            metadata={"name": APPROVER},
+            roleRef={"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": APPROVER},
+            subjects=[subject],
             opts=opts,
         )
-        rbac.Role(
+        KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "Role",
             f"{APPROVER}-leader",
-            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
-            rules=shape(
-                [
-                    {
-                        "api_groups": ["coordination.k8s.io"],
-                        "resources": ["leases"],
-                        "verbs": ["create", "get", "update"],
-                    },
-                    {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-                ]
-            ),
+            metadata={"name": APPROVER, "namespace": APPROVER},
+            rules=[
+                {
+                    "apiGroups": ["coordination.k8s.io"],
+                    "resources": ["leases"],
+                    "verbs": ["create", "get", "update"],
+                },
+                {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+            ],
             opts=opts,
         )
-        rbac.RoleBinding(
+        KubernetesObject(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
             f"{APPROVER}-leader",
-            metadata=shape({"name": APPROVER, "namespace": APPROVER}),
-            role_ref=shape({"api_group": RBAC_GROUP, "kind": "Role", "name": APPROVER}),
-            subjects=shape([subject]),
+            metadata={"name": APPROVER, "namespace": APPROVER},
+            roleRef={"apiGroup": RBAC_GROUP, "kind": "Role", "name": APPROVER},
+            subjects=[subject],
             opts=opts,
         )

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.cert_manager import CERTIFICATE_API
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
+from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.release import install
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
@@ -152,10 +152,10 @@ class Traefik(pulumi.ComponentResource):
         wait = pulumi.CustomTimeouts(
             create=f"{CERTIFICATE_MINUTES}m", update=f"{CERTIFICATE_MINUTES}m"
         )
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            CERTIFICATE_API,
+            "Certificate",
             "certificate-wildcard",
-            api_version=CERTIFICATE_API,
-            kind="Certificate",
             metadata={
                 "name": WILDCARD,
                 "namespace": NAMESPACE,
@@ -190,10 +190,10 @@ class Traefik(pulumi.ComponentResource):
     @staticmethod
     def _gateway(domain: str, opts: pulumi.ResourceOptions) -> None:
         """Make the gateway that HTTPRoutes of all namespaces attach to."""
-        kubernetes.apiextensions.CustomResource(
+        KubernetesObject(
+            "gateway.networking.k8s.io/v1",
+            "Gateway",
             "gateway-platform",
-            api_version="gateway.networking.k8s.io/v1",
-            kind="Gateway",
             metadata={"name": GATEWAY, "namespace": NAMESPACE},
             spec={
                 "gatewayClassName": "traefik",
@@ -239,10 +239,10 @@ class Traefik(pulumi.ComponentResource):
 
 def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
     """Make one of Traefik's own objects in its namespace."""
-    kubernetes.apiextensions.CustomResource(
+    KubernetesObject(
+        ROUTE_API,
+        kind,
         f"traefik-{kind.lower()}-{name}",
-        api_version=ROUTE_API,
-        kind=kind,
         metadata={"name": name, "namespace": NAMESPACE},
         spec=spec,
         opts=opts,

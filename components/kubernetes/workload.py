@@ -52,12 +52,3 @@ def container(given: Mapping[str, Any]) -> dict[str, Any]:
 def probe(path: str, port: str, *, delay: int = 5) -> dict[str, Any]:
     """Ask a container over HTTP how it is."""
     return {"httpGet": {"path": path, "port": port}, "initialDelaySeconds": delay}
-
-
-def shape(value: object) -> Any:  # noqa: ANN401 that is the point
-    """Pass a literal to an argument of the SDK without holding it against all of its overloads.
-
-    For nested workloads that takes mypy minutes and ten gigabytes; the API server checks them in
-    every preview, field by field.
-    """
-    return value

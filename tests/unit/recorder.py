@@ -290,7 +290,7 @@ def definition(manifest: Manifest) -> list[dict[str, Any]]:
             "apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition",
             "metadata": {"name": name},
-            "spec": {"scope": "Namespaced"},
+            "spec": {"scope": "Namespaced", "versions": []},
         }
     ]
 
