@@ -18,6 +18,8 @@ FIRST_SECONDS = 5.0
 """What ends sooner needs no words."""
 REPORT_SECONDS = 15.0
 """A wait is told again after this, and not sooner."""
+FIRST_POLL_SECONDS = 0.25
+"""A wait looks again after this at first, then after half of the time it has taken so far."""
 STOP_POLL_SECONDS = 0.2
 """How soon a program that runs is ended once the run is asked to stop."""
 
@@ -80,9 +82,9 @@ class Clock:
     ) -> str:
         """Poll until nothing has been lacking for `lasting` seconds, for `seconds` at most.
 
-        `what` names what is waited for, as in "node01: healthy". `lacking` says what is missing
-        now, "" when nothing is. Gives what was missing at the end, "" when all came. Raises
-        `StoppedError` when the run is asked to end.
+        It looks every `poll` seconds, more often at first. `what` names what is waited for, as in
+        "node01: healthy". `lacking` says what is missing now, "" when nothing is. Gives what was
+        missing at the end, "" when all came. Raises `StoppedError` when the run is asked to end.
         """
         start = self.now()
         told = start - REPORT_SECONDS + FIRST_SECONDS
@@ -103,7 +105,7 @@ class Clock:
                 self.tell(
                     f"waiting for {what}, since {now - start:.0f} s, at most {seconds:.0f} s: {why}"
                 )
-            self.sleep(poll)
+            self.sleep(min(poll, max(FIRST_POLL_SECONDS, (now - start) / 2)))
 
 
 class Result(NamedTuple):

@@ -8,6 +8,7 @@ them to the deployment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +93,12 @@ class Observer:
             except TalosctlError:
                 continue
         return []
+
+    def _reachable(self, machines: Sequence[Member]) -> list[Member]:
+        """Pick those that take a connection, dialed at once: one that is away takes seconds."""
+        with ThreadPoolExecutor() as pool:
+            reached = pool.map(lambda one: self.talos.reachable(one.address), machines)
+            return [one for one, answers in zip(machines, reached, strict=True) if answers]
 
     def others(self, member: Member) -> list[Member]:
         """List the members of etcd apart from this machine.
@@ -378,7 +385,8 @@ class Observer:
         It is empty, or has the data of a snapshot.
         Talos answers FailedPrecondition until the machine is installed and its time is in sync.
         """
-        if self.etcd_members(one for one in self.control_planes if one.name != member.name):
+        others = [one for one in self.control_planes if one.name != member.name]
+        if self.etcd_members(self._reachable(others)):
             return
         quorum, begun = self.quorum_watch(), False
 

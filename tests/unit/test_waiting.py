@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -28,17 +29,33 @@ def test_a_long_wait_tells_what_is_lacking_since_when_and_until_when_every_15_se
         return "etcd: not started" if time.now < 15 else "nodeReady: no"
 
     assert time.clock().wait("node01 to be healthy", lacking, seconds=900, poll=1) == ""
-    assert time.told == [
-        (5, "waiting for node01 to be healthy, since 5 s, at most 900 s: etcd: not started"),
-        (20, "waiting for node01 to be healthy, since 20 s, at most 900 s: nodeReady: no"),
-        (35, "waiting for node01 to be healthy, since 35 s, at most 900 s: nodeReady: no"),
-        (40, "node01 to be healthy: yes, after 40 s"),
+    assert [(int(second), text) for second, text in time.told] == [
+        (5, "waiting for node01 to be healthy, since 6 s, at most 900 s: etcd: not started"),
+        (20, "waiting for node01 to be healthy, since 21 s, at most 900 s: nodeReady: no"),
+        (35, "waiting for node01 to be healthy, since 36 s, at most 900 s: nodeReady: no"),
+        (40, "node01 to be healthy: yes, after 41 s"),
     ]
 
 
 def test_a_wait_gives_what_was_lacking_when_its_time_is_over() -> None:
     time = Time()
     assert time.clock().wait("it", lambda: f"at {time.now:.0f}", seconds=10, poll=3) == "at 12"
+
+
+def test_a_wait_looks_often_at_first_and_then_at_its_own_pace() -> None:
+    time = Time()
+    looks: list[float] = []
+
+    def lacking() -> str:
+        looks.append(time.now)
+        return "etcd"
+
+    time.clock().wait("it", lacking, seconds=20, poll=2)
+    steps = [later - earlier for earlier, later in pairwise(looks)]
+    assert steps[:3] == [0.25, 0.25, 0.25]
+    assert steps == sorted(steps)
+    assert set(steps[-6:]) == {2}
+    assert len(steps) < 20  # a look at a machine starts programs
 
 
 def test_what_must_last_is_waited_for_again_when_it_is_lost() -> None:
@@ -48,7 +65,7 @@ def test_what_must_last_is_waited_for_again_when_it_is_lost() -> None:
         "it", lambda: "gone" if blip[0] <= time.now < blip[1] else "", seconds=60, poll=1, lasting=5
     )
     assert lacks == ""
-    assert time.now == 11
+    assert time.now == 11.53125  # it came back at 6.53, and lasted
 
 
 def test_a_wait_ends_as_soon_as_the_run_is_asked_to_end() -> None:
