@@ -148,6 +148,7 @@ def build(
             kubeconfig,
             root=root_application(services.argocd, folder(settings.talos.patches), argocd.ROOT),
             secrets=_secrets_of(services.argocd, secrets),
+            entrance=made["traefik"],
             opts=below("argo-cd"),
         )
     if services.backup is not None:

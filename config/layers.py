@@ -24,6 +24,8 @@ class Layer:
     """The key of `platform:services` that asks for it; empty when every platform has it."""
     after: tuple[str, ...] = ()
     """Layers that it waits for in place of those that it stands on, where they are there."""
+    reached_through: tuple[str, ...] = ()
+    """Layers that only the last of it waits for: the way to it, and what is to be reached too."""
     namespace: str = ""
     """Where its workloads run, if no chart says it."""
 
@@ -53,7 +55,13 @@ LAYERS: Mapping[str, Layer] = {
             after=("cert-manager",),  # which issues its certificate, and stands on Cilium too
         ),
         Layer("traefik", "platform:kubernetes:Traefik", ("metallb", "cert-manager"), "traefik"),
-        Layer("argo-cd", "platform:kubernetes:ArgoCD", ("traefik",), "argocd"),
+        Layer(
+            "argo-cd",
+            "platform:kubernetes:ArgoCD",
+            ("cilium",),
+            "argocd",
+            reached_through=("traefik",),
+        ),
         Layer(
             "backup",
             "platform:kubernetes:Backup",

@@ -98,16 +98,20 @@ class ArgoCD(pulumi.ComponentResource):
         *,
         root: Mapping[str, Any],
         secrets: Secrets,
+        entrance: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, let people in, and give it the root Application (gitops/root.py)."""
+        """Install it, let people in, and give it the root Application (gitops/root.py).
+
+        People come through `entrance`, and so do those who use what it installs.
+        """
         super().__init__("platform:kubernetes:ArgoCD", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         for policy in policies(git.port(argocd.repository_url), login_ports(argocd)):
             namespace.allow(policy.name, policy.pods, ingress=policy.ingress, egress=policy.egress)
         before = namespace.options(*_secrets(namespace, argocd, secrets))
         release = install(chart, kubeconfig, before, ignore_changes=HANDED_OVER)
-        after = namespace.options(release)
+        after = namespace.options(release, entrance)
         _route(argocd.domain, after)
         KubernetesObject(
             root["apiVersion"],

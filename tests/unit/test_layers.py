@@ -115,13 +115,23 @@ def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
         return {names[by_urn[urn].type] for urn in seen if by_urn[urn].type in names} - {layer}
 
     def told(layer: str) -> set[str]:
-        below = LAYERS[layer].waits_for(LAYERS)
+        below = [*LAYERS[layer].waits_for(LAYERS), *LAYERS[layer].reached_through]
         return set(below).union(*map(told, below))
 
     # Machines and nodes wait for each other's, one after the other.
     for layer in list(LAYERS)[list(LAYERS).index("cluster") :]:
         assert needs(layer) == told(layer), layer
     assert told("argo-cd") >= {"cilium", "metallb", "cert-manager", "traefik"}
+
+
+def test_argo_cd_starts_beside_traefik_and_is_given_its_applications_after_it() -> None:
+    platform = run_production()
+    traefik = platform.one(RELEASE, "traefik")
+    release = platform.one(RELEASE, "argo-cd")
+    root = platform.one("kubernetes:argoproj.io/v1alpha1:Application", "root-application")
+    route = platform.one("kubernetes:traefik.io/v1alpha1:IngressRoute", "argocd-route")
+    assert traefik.urn not in release.dependencies
+    assert {traefik.urn, release.urn} <= set(root.dependencies) & set(route.dependencies)
 
 
 def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_order() -> None:
@@ -131,7 +141,9 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
     assert tops == {layer.type for layer in LAYERS.values()}
     names = list(LAYERS)
     for number, layer in enumerate(LAYERS.values()):
-        assert {*layer.stands_on, *layer.after} <= set(names[:number]), layer.name
+        assert {*layer.stands_on, *layer.after, *layer.reached_through} <= set(names[:number]), (
+            layer.name
+        )
 
 
 def test_metrics_server_waits_for_its_issuer_only_where_there_is_one() -> None:
