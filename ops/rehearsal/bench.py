@@ -1,6 +1,8 @@
 """`python -m ops rehearse bench OUT.json`: measures the program and the lab; asserts nothing.
 
-Times are wall seconds, memory is MiB (proportional set size, so that shared pages count once).
+Times are wall seconds, and seconds of processor time with all the processes that a command starts:
+those say the same on a busy machine. Memory is MiB (proportional set size, so that shared pages
+count once).
 """
 
 from __future__ import annotations
@@ -9,15 +11,16 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import yaml
 
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
 PYTHON = PROJECT / ".venv" / "bin" / "python"
 STACK_FILE = PROJECT / "Pulumi.prod.yaml"
 WORLDS = PROJECT / ".lab" / "worlds"
-SIZES = (3, 20, 100)
+SIZES = (3, 20, 100, 200)
+ROUNDS = 5
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -44,10 +48,32 @@ def seconds(action: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
-def median(action: Callable[[], object], times: int = 5) -> float:
-    """Give the median of several calls, after one that warms the caches."""
-    action()
-    return statistics.median(seconds(action) for _ in range(times))
+class Cost(NamedTuple):
+    """What a command takes, in seconds."""
+
+    wall: float
+    processor: float
+
+
+def cost(action: Callable[[], object]) -> Cost:
+    """Measure one call and the programs that it starts."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wall = seconds(action)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Cost(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def medians(actions: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, Cost]:
+    """Give each action's medians of several calls, in turns, after one that warms the caches."""
+    for action in actions.values():
+        action()
+    seen = [{name: cost(action) for name, action in actions.items()} for _ in range(rounds)]
+    return {
+        name: Cost(
+            *(statistics.median(part) for part in zip(*(one[name] for one in seen), strict=True))
+        )
+        for name in actions
+    }
 
 
 def python(code: str) -> Callable[[], object]:
@@ -57,9 +83,9 @@ def python(code: str) -> Callable[[], object]:
 
 def import_time() -> float:
     """Measure what importing the program's layers adds to a bare interpreter."""
-    return median(python("import config, components.layers, components.vsphere.machines")) - median(
-        python("pass")
-    )
+    layers = "import config, components.layers, components.vsphere.machines"
+    found = medians({"layers": python(layers), "nothing": python("pass")})
+    return found["layers"].processor - found["nothing"].processor
 
 
 class MemoryPeak:
@@ -125,12 +151,13 @@ def stack_of(machines: int, folder: Path) -> Path:
     return target
 
 
-def preview_at(machines: int) -> float:
+def preview_at(machines: int) -> Cost:
     """Measure the first preview of that many machines: nothing exists yet."""
     with tempfile.TemporaryDirectory() as folder:
         file = stack_of(machines, Path(folder))
         with started(f"preview-{machines}", file) as world:
-            return median(lambda: world.run("pulumi", "preview", "--non-interactive"), times=3)
+            preview = {"first": lambda: world.run("pulumi", "preview", "--non-interactive")}
+            return medians(preview, rounds=3)["first"]
 
 
 EMPTY = """\
@@ -139,19 +166,22 @@ runtime: { name: python, options: { virtualenv: .venv } }
 """
 
 
-def empty_preview(world: World) -> float:
-    """Measure the preview of a program without a resource, on the same engine and backend."""
+def previews(world: World) -> dict[str, Cost]:
+    """Measure previews without a change, and of a program without a resource, on one engine."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         (project / "Pulumi.yaml").write_text(EMPTY)
         (project / "__main__.py").touch()
         (project / ".venv").symlink_to(PROJECT / ".venv")
         world.run("pulumi", "--cwd", folder, "stack", "init", "empty", "--non-interactive")
-        return median(
-            lambda: world.run(
-                "pulumi", "--cwd", folder, "--stack", "empty", "preview", "--non-interactive",
-            )
-        )  # fmt: skip
+        empty = ("pulumi", "--cwd", folder, "--stack", "empty", "preview", "--non-interactive")
+        return medians(
+            {
+                "noop_preview": world.expect_no_changes,
+                "noop_preview_with_policies": lambda: world.expect_no_changes(*POLICIES),
+                "empty_program_preview": lambda: world.run(*empty),
+            }
+        )
 
 
 def life_of_prod() -> dict[str, Any]:
@@ -159,22 +189,23 @@ def life_of_prod() -> dict[str, Any]:
     with started("prod", STACK_FILE) as world, MemoryPeak(world.init_pid()) as memory:
         events = world.state / "up.events"
         with Recorder(events):
-            wall = seconds(lambda: world.up("--event-log", str(events)))
+            up = cost(lambda: world.up("--event-log", str(events)))
         state = json.loads(world.run("pulumi", "stack", "export").stdout)
         timeline = Timeline.from_events(events, state)
-        noop = median(world.expect_no_changes)
-        judged = median(lambda: world.expect_no_changes(*POLICIES))
-        empty = empty_preview(world)
+        found = previews(world)
         destroy = seconds(world.destroy)
+    noop, empty = found["noop_preview"], found["empty_program_preview"]
     return {
-        "up_seconds": wall,
+        "up_seconds": up.wall,
+        "up_processor_seconds": up.processor,
         "up_critical_path_seconds": timeline.critical_seconds,
-        "up_to_critical_path_ratio": wall / timeline.critical_seconds,
+        "up_to_critical_path_ratio": up.wall / timeline.critical_seconds,
         "up_seconds_by_layer": seconds_by_layer(timeline),
-        "noop_preview_seconds": noop,
-        "noop_preview_with_policies_seconds": judged,
-        "empty_program_preview_seconds": empty,
-        "noop_to_empty_ratio": noop / empty,
+        **{f"{name}_seconds": one.wall for name, one in found.items()},
+        **{f"{name}_processor_seconds": one.processor for name, one in found.items()},
+        "noop_to_empty_ratio": noop.wall / empty.wall,
+        "noop_to_empty_processor_ratio": noop.processor / empty.processor,
+        "state_kib": len(json.dumps(state)) / 1024,
         "destroy_seconds": destroy,
         "peak_memory_mib": memory.peak,
     }
@@ -204,17 +235,24 @@ def lab_start() -> float:
 
 def measure() -> dict[str, Any]:
     """Measure everything; takes minutes."""
+    load = os.getloadavg()[1]
     cold = lab_start()
+    lives = life_of_prod()
+    first = {str(size): preview_at(size) for size in SIZES}
     return {
         "machine": {
             "cpus": len(os.sched_getaffinity(0)),
             "kernel": platform.release(),
+            "load_of_others": load,
         },
         "lab_start_first_seconds": cold,
         "lab_start_again_seconds": statistics.median(lab_start() for _ in range(3)),
         "program_import_seconds": import_time(),
-        **life_of_prod(),
-        "preview_seconds_by_machines": {str(n): preview_at(n) for n in SIZES},
+        **lives,
+        "first_preview_seconds_by_machines": {size: one.wall for size, one in first.items()},
+        "first_preview_processor_seconds_by_machines": {
+            size: one.processor for size, one in first.items()
+        },
     }
 
 
