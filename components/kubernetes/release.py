@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pulumi
-import pulumi_kubernetes as kubernetes
 
 from components.kubernetes.release_records import before_install, before_upgrade
 from components.resource_failures import explained, of_release
 from config.charts import ChartPlan
 
+TYPE = "kubernetes:helm.sh/v3:Release"
+"""Not by the SDK's class: beside it in its module is all that renders YAML, slow to import."""
 TIMEOUT_SECONDS = 600
 """For an installation; images are pulled over the site's own line."""
 REVISIONS = 5
@@ -28,7 +29,7 @@ def install(
     *,
     ignore_changes: Sequence[str] = (),
     skip_crds: bool = False,
-) -> kubernetes.helm.v3.Release:
+) -> pulumi.CustomResource:
     """Install a chart, or upgrade it; both end with all of it ready, or are rolled back.
 
     With `skip_crds` what lies in its `crds/` folder is left to another owner.
@@ -45,19 +46,24 @@ def install(
         ],
     )
     own = pulumi.ResourceOptions(hooks=hooks, ignore_changes=list(ignore_changes))
-    return kubernetes.helm.v3.Release(
+    return pulumi.CustomResource(
+        TYPE,
         plan.release,
-        name=plan.release,
-        namespace=plan.namespace,
-        chart=plan.chart,
-        version=plan.version,
-        repository_opts={"repo": plan.repository},
-        values=dict(plan.values),
-        atomic=True,
-        cleanup_on_fail=True,
-        create_namespace=False,
-        max_history=REVISIONS,
-        timeout=TIMEOUT_SECONDS,
-        skip_crds=skip_crds or None,
-        opts=pulumi.ResourceOptions.merge(opts, own),
+        {
+            "name": plan.release,
+            "namespace": plan.namespace,
+            "chart": plan.chart,
+            "version": plan.version,
+            "repositoryOpts": {"repo": plan.repository},
+            "values": dict(plan.values),
+            "atomic": True,
+            "cleanupOnFail": True,
+            "createNamespace": False,
+            "maxHistory": REVISIONS,
+            "timeout": TIMEOUT_SECONDS,
+            "skipCrds": skip_crds or None,
+            # The SDK's class always sends it.
+            "compat": "true",
+        },
+        pulumi.ResourceOptions.merge(opts, own),
     )
