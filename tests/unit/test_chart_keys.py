@@ -103,15 +103,17 @@ def opened(chart: str) -> set[schemas.Path]:
 
 @pytest.mark.parametrize("chart", [plan.chart for plan in production()])
 def test_a_misspelt_key_is_found_wherever_it_is(chart: str) -> None:
-    tried = 0
+    tried = set()
     for plan, path in every_key_that_is_set():
         if plan.chart != chart:
             continue
         for depth in range(len(path)):
+            if (key := path[: depth + 1]) in tried:
+                continue
+            tried.add(key)
             wrong = schemas.join((*path[:depth], f"{path[depth]}x", *path[depth + 1 :]))
             assert any(f"it has no key {wrong}" in one for one in alone(chart, wrong, 1)), wrong
-            tried += 1
-    assert tried > 10
+    assert len(tried) > 10
 
 
 @pytest.mark.parametrize(
