@@ -7,26 +7,20 @@ them to the deployment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from clients.talosctl import EtcdMember, Talosctl, TalosctlError
-from clients.waiting import Clock
+from clients.talosctl import TalosctlError
 from components.talos import growth, lockout, refusals
+from components.talos.etcd import POLL_SECONDS, Etcd, HealthError, Member, listed
 from components.talos.growth import Size
 
-POLL_SECONDS = 2.0
 REBOOT_SECONDS = 600.0
 """From the order to reboot until the new boot answers; slow firmware takes minutes."""
 HEALTHY_SECONDS = 900.0
 """Covers a first boot: installing to disk, rebooting, pulling the control plane's images."""
-BOOTSTRAP_SECONDS = 600.0
 GUARD_SECONDS = 60.0
 """Patience with the other machines: each was healthy when it was left, only a blip is bridged."""
-QUORUM_SECONDS = 30.0
-"""Patience with an etcd that runs and finds no majority: an election takes a second or two."""
 CAPACITY_SECONDS = 120.0
 """A kubelet writes its node's status every ten seconds, and at its start."""
 SETTLE_SECONDS = 10.0
@@ -34,32 +28,12 @@ SETTLE_SECONDS = 10.0
 health counts once it has lasted this long."""
 
 REPLACE = "docs/procedures/replace-machine.md"
-LOST_QUORUM = "docs/procedures/lost-quorum.md"
-LOST_DATA = f"{LOST_QUORUM}#no-machine-has-etcds-data"
 
 NO_ANSWER = "Talos API"
 """What a machine lacks that does not answer."""
 RUNNING = "running"
 NODE_READY = "nodeReady"
 """Talos' condition for the Node object; it cannot be met before the cluster has a CNI."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A machine of the platform, as its Talos API knows it."""
-
-    name: str
-    address: str
-    control_plane: bool
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.address})"
-
-
-class HealthError(Exception):
-    """A machine is not as it must be; the text names it, what was awaited and how to fix it."""
-
-    page = "docs/operations.md"
 
 
 @dataclass(frozen=True)
@@ -72,47 +46,8 @@ class Before:
     node_ready: bool
 
 
-@dataclass(frozen=True)
-class Observer:
+class Observer(Etcd):
     """Watches the machines of one cluster through their Talos API."""
-
-    talos: Talosctl
-    members: Sequence[Member]
-    clock: Clock = field(default_factory=Clock)
-
-    @property
-    def control_planes(self) -> list[Member]:
-        """The machines that run etcd and the Kubernetes API."""
-        return [one for one in self.members if one.control_plane]
-
-    def etcd_members(self, ask: Iterable[Member]) -> list[EtcdMember]:
-        """List etcd's members as the first of these machines that answers knows them."""
-        for machine in ask:
-            try:
-                return self.talos.etcd_members(machine.address)
-            except TalosctlError:
-                continue
-        return []
-
-    def _reachable(self, machines: Sequence[Member]) -> list[Member]:
-        """Pick those that take a connection, dialed at once: one that is away takes seconds."""
-        with ThreadPoolExecutor() as pool:
-            reached = pool.map(lambda one: self.talos.reachable(one.address), machines)
-            return [one for one, answers in zip(machines, reached, strict=True) if answers]
-
-    def others(self, member: Member) -> list[Member]:
-        """List the members of etcd apart from this machine.
-
-        What etcd lists counts, not the settings: before the bootstrap it lists none, and a member
-        that the settings name no longer still has its vote.
-        """
-        ask = [member] if member.control_plane else []
-        ask += [one for one in self.control_planes if one.name != member.name]
-        return [
-            Member(other.name or other.id, other.address, control_plane=True)
-            for other in self.etcd_members(ask)
-            if member.name != other.name and member.address != other.address
-        ]
 
     def missing(self, member: Member) -> dict[str, str]:
         """Name what the machine lacks to be healthy, with reasons; empty when it is."""
@@ -154,92 +89,6 @@ class Observer:
         """
         self._refuse_while_ill(member, lambda: self.others(member), self.quorum_watch())
 
-    def quorum_watch(self) -> Callable[[], bool]:
-        """Make a check, to be repeated in a wait, that tells whether etcd lacks its majority.
-
-        It fails with HealthError once that has lasted QUORUM_SECONDS: no waiting fixes it. An etcd
-        has lost it when it runs on a control plane, and none of them can list its members.
-        """
-        since: float | None = None
-
-        def look() -> bool:
-            nonlocal since
-            alone = self._without_majority()
-            since = None if not alone else (self.clock.now() if since is None else since)
-            if since is not None and self.clock.now() - since >= QUORUM_SECONDS:
-                raise HealthError(self._lost_quorum(alone))
-            return since is not None
-
-        return look
-
-    def data_watch(self, member: Member) -> Callable[[], None]:
-        """Make a check, to be repeated in a wait, that etcd's data is somewhere.
-
-        It fails with HealthError once a control plane has had none for QUORUM_SECONDS, and no etcd
-        runs that it could join: it has been bootstrapped before, and will not be again by itself.
-        """
-        since: float | None = None
-
-        def look() -> None:
-            nonlocal since
-            empty = member.control_plane and self._nothing_to_join(member)
-            since = None if not empty else (self.clock.now() if since is None else since)
-            if since is not None and self.clock.now() - since >= QUORUM_SECONDS:
-                raise HealthError(self._lost_data(member))
-
-        return look
-
-    def _nothing_to_join(self, member: Member) -> bool:
-        try:
-            if not self.talos.etcd_is_empty(member.address):
-                return False
-        except TalosctlError:
-            return False
-        runs = any(self._etcd_runs(one) for one in self.control_planes)
-        return not runs and not self.etcd_members(self.control_planes)
-
-    def _lost_data(self, member: Member) -> str:
-        others = [one for one in self.control_planes if one != member]
-        states = "".join(f" {one}: {self._without_etcd(one)}." for one in others)
-        return (
-            f"etcd's data is lost: {member} has none, and no control plane runs an etcd that it "
-            f"could join.{states} This cluster was bootstrapped before, and an empty etcd in its "
-            "place would look like success: nothing more is touched. A person must decide between "
-            f"a backup and a new beginning: {LOST_DATA}"
-        )
-
-    def _without_majority(self) -> list[Member]:
-        """List the control planes whose etcd runs, if none of them finds a majority."""
-        if self.etcd_members(self.control_planes):
-            return []
-        return [one for one in self.control_planes if self._etcd_runs(one)]
-
-    def _etcd_runs(self, member: Member) -> bool:
-        try:
-            return self.talos.etcd_runs(member.address)
-        except TalosctlError:
-            return False
-
-    def _lost_quorum(self, alone: Sequence[Member]) -> str:
-        others = [one for one in self.control_planes if one not in alone]
-        states = "".join(f" {one}: {self._without_etcd(one)}." for one in others)
-        return (
-            f"etcd has lost its quorum: it runs on {', '.join(map(str, alone))}, and finds no "
-            f"majority of its members there.{states} Nothing more is touched. Bring back what is "
-            "only off or cut off, then run `pulumi up` again; when machines are gone for good, as "
-            f"after a killed `pulumi destroy`, a person must decide: {LOST_QUORUM}"
-        )
-
-    def _without_etcd(self, member: Member) -> str:
-        """Say why a machine is no member of etcd."""
-        try:
-            self.talos.boot_id(member.address)
-        except TalosctlError as error:
-            if self.talos.in_maintenance(member.address):
-                return "new, it waits for its configuration"
-            return str(error)
-        return "it waits for an etcd to join"
-
     def _refuse_while_ill(
         self,
         member: Member,
@@ -253,7 +102,7 @@ class Observer:
             if all(lacking_of.values()):  # no other node is Ready: the cluster has no CNI yet
                 lacking_of = {name: _without_node(lacks) for name, lacks in lacking_of.items()}
             unhealthy = {name: lacks for name, lacks in lacking_of.items() if lacks}
-            return ". ".join(f"{name} lacks {_listed(lacks)}" for name, lacks in unhealthy.items())
+            return ". ".join(f"{name} lacks {listed(lacks)}" for name, lacks in unhealthy.items())
 
         what = f"the rest of etcd to be healthy, before {member} is touched"
         if states := self.clock.wait(what, lacking, seconds=GUARD_SECONDS, poll=POLL_SECONDS):
@@ -324,7 +173,7 @@ class Observer:
                 return {NO_ANSWER: str(error)}
             return {"reboot": "not begun"} if same else {}
 
-        self._wait(member, "rebooted", pending, REBOOT_SECONDS)
+        self.wait(member, "rebooted", pending, REBOOT_SECONDS)
 
     def wait_healthy(self, member: Member, before: Before | None, *, settle: bool) -> None:
         """Wait until the machine is healthy and, to settle, has stayed so for some seconds."""
@@ -341,7 +190,7 @@ class Observer:
             return lacks
 
         lasting = SETTLE_SECONDS if settle else 0.0
-        self._wait(member, "healthy", pending, HEALTHY_SECONDS, lasting)
+        self.wait(member, "healthy", pending, HEALTHY_SECONDS, lasting)
 
     def boot_id(self, member: Member) -> str | None:
         """Read the machine's boot; None when it does not answer."""
@@ -373,41 +222,11 @@ class Observer:
             lacks = size if isinstance(size, str) else growth.lacking(size, new)
             return {"capacity": lacks} if lacks else {}
 
-        self._wait(member, "of its new size", pending, CAPACITY_SECONDS)
+        self.wait(member, "of its new size", pending, CAPACITY_SECONDS)
 
     def _cni_beside(self, member: Member) -> bool:
         """Tell whether another machine's node is Ready: then the cluster has a CNI."""
         return any(not self.missing(one) for one in self.others(member))
-
-    def bootstrap(self, member: Member, snapshot: Path | None = None) -> None:
-        """Start etcd's first member here, unless etcd runs on any control plane already.
-
-        It is empty, or has the data of a snapshot.
-        Talos answers FailedPrecondition until the machine is installed and its time is in sync.
-        """
-        others = [one for one in self.control_planes if one.name != member.name]
-        if self.etcd_members(self._reachable(others)):
-            return
-        quorum, begun = self.quorum_watch(), False
-
-        def pending() -> dict[str, str]:
-            nonlocal begun
-            if self.etcd_members([member]):
-                return {}
-            # One that this run has begun is only starting. Else it ran before, with others.
-            if not begun and self._etcd_runs(member) and quorum():
-                return {"etcd": "runs, and finds no majority of its members"}
-            try:
-                if snapshot is None:
-                    self.talos.bootstrap(member.address)
-                else:
-                    self.talos.recover(member.address, snapshot)
-            except TalosctlError as error:
-                return {"bootstrap": f"not accepted yet: {error}"}
-            begun = True
-            return {"etcd": "not started yet"}
-
-        self._wait(member, "running etcd", pending, BOOTSTRAP_SECONDS)
 
     def retire(self, old: Mapping[str, str]) -> None:
         """Take out of etcd those control planes that the settings name no longer.
@@ -425,58 +244,11 @@ class Observer:
                 continue
             leaving = Member(name, address, control_plane=True)
             self._refuse_while_ill(leaving, lambda: self.control_planes, self.quorum_watch())
-            try:
-                self.talos.leave_etcd(address)
-            except TalosctlError:
-                self._remove_member(leaving, present[name])
-
-    def _remove_member(self, member: Member, identity: str) -> None:
-        errors = []
-        for asked in self.control_planes:
-            try:
-                self.talos.remove_etcd_member(asked.address, identity)
-            except TalosctlError as error:
-                errors.append(f"{asked.name}: {error}")
-            else:
-                return
-        message = (
-            f"{member}: cannot be taken out of etcd ({'; '.join(errors)}). Its machine still "
-            f"exists; run `talosctl -n {self.control_planes[0].address} etcd remove-member "
-            f"{identity}`, then `pulumi up` again"
-        )
-        raise HealthError(message)
-
-    def _wait(
-        self,
-        member: Member,
-        state: str,
-        pending: Callable[[], dict[str, str]],
-        seconds: float,
-        lasting: float = 0.0,
-    ) -> None:
-        """Poll until nothing has been pending for `lasting` seconds; fail after `seconds`."""
-        lacks = self.clock.wait(
-            f"{member} to be {state}",
-            lambda: _listed(pending()),
-            seconds=seconds,
-            poll=POLL_SECONDS,
-            lasting=lasting,
-        )
-        if lacks:
-            message = (
-                f"{member}: not {state} after {seconds:.0f} s; last seen: {lacks}. "
-                f"See `talosctl -n {member.address} dmesg` and `talosctl -n {member.address} "
-                "service`, fix it, then run `pulumi up` again: it goes on from here"
-            )
-            raise HealthError(message)
+            self.remove(leaving, present[name])
 
 
 def _without_node(lacks: Mapping[str, str]) -> dict[str, str]:
     return {name: reason for name, reason in lacks.items() if name != NODE_READY}
-
-
-def _listed(lacks: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
 
 
 def _refusal(member: Member, states: str) -> str:

@@ -26,7 +26,8 @@ from clients.waiting import Clock
 from components.gate import Gate
 from components.hooks import Hook, in_thread, resolved
 from components.talos import kubernetes_versions as versions
-from components.talos.health import GUARD_SECONDS, POLL_SECONDS, Member, Observer
+from components.talos.etcd import POLL_SECONDS, Member
+from components.talos.health import GUARD_SECONDS, Observer
 from components.talos.kubernetes_versions import API_SERVER, CONTROLLERS, KEY, PAGE, Running
 from components.talos.rollout import Connect
 from config.problems import Problem, listed

@@ -15,7 +15,7 @@ from components.hooks import Hook
 from components.resource_types import HEALTHY, UPGRADED
 from components.talos import redaction
 from components.talos.configuration import patches
-from components.talos.health import Member
+from components.talos.etcd import Member
 from components.talos.provider import camel_case, typed
 from components.talos.upgrade import Release, Target
 from components.vsphere import disks

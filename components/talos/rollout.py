@@ -16,8 +16,9 @@ from clients import restore_note
 from clients.talosctl import Talosctl, connect
 from clients.waiting import Clock
 from components.hooks import Hook, in_thread, resolved
+from components.talos.etcd import Member
 from components.talos.growth import Size
-from components.talos.health import Before, Member, Observer
+from components.talos.health import Before, Observer
 from components.talos.snapshots import Snapshots, folder
 from components.talos.upgrade import Target, Upgrade
 

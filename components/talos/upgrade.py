@@ -18,15 +18,8 @@ from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.node_drain import DrainError, Node, is_ready
 from clients.talosctl import TalosctlError
 from components.talos import refusals
-from components.talos.health import (
-    GUARD_SECONDS,
-    POLL_SECONDS,
-    REBOOT_SECONDS,
-    Before,
-    HealthError,
-    Member,
-    Observer,
-)
+from components.talos.etcd import POLL_SECONDS, HealthError, Member
+from components.talos.health import GUARD_SECONDS, REBOOT_SECONDS, Before, Observer
 from components.talos.snapshots import Snapshots
 
 API_SECONDS = 180.0

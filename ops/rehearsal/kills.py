@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from components.talos.health import LOST_QUORUM
+from components.talos.etcd import LOST_QUORUM
 from ops.deploy.repair import forget
 from ops.engine.urn import provider_of
 from ops.rehearsal.killing import ENGINE, GROUP, HOST, PLUGIN, PROGRAM, kill, kill_tree, roles, tree

@@ -20,7 +20,8 @@ from clients.pulumi_cli import POLICIES, ROOT, EngineError
 from clients.restore_note import NOTE, SNAPSHOT, Begun, NoteError, Step
 from clients.talosctl import TalosctlError
 from clients.waiting import Clock
-from components.talos.health import HealthError, Observer
+from components.talos.etcd import HealthError
+from components.talos.health import Observer
 from components.talos.node import as_member
 from ops.deploy import repair
 from ops.restore import checks, running, state

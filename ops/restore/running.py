@@ -15,13 +15,8 @@ from pathlib import Path
 from clients import restore_note
 from clients.restore_note import Begun, Step
 from clients.talosctl import TalosctlError
-from components.talos.health import (
-    BOOTSTRAP_SECONDS,
-    POLL_SECONDS,
-    REBOOT_SECONDS,
-    Member,
-    Observer,
-)
+from components.talos.etcd import BOOTSTRAP_SECONDS, POLL_SECONDS, Member
+from components.talos.health import REBOOT_SECONDS, Observer
 
 AGAIN = "then run the same command again: it goes on from here"
 

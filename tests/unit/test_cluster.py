@@ -15,8 +15,9 @@ from clients import talosctl
 from clients.talosctl import Talosctl, TalosctlError, check_talosctl, parse_members
 from clients.waiting import Clock, Result
 from components.hooks import Hook
-from components.talos import health
-from components.talos.health import HealthError, Member, Observer
+from components.talos import etcd, health
+from components.talos.etcd import HealthError, Member
+from components.talos.health import Observer
 from components.talos.rollout import Rollout
 from tests.unit.fake_talos import NO_ETCD, FakeMachine, FakeTalos
 
@@ -203,8 +204,8 @@ def test_a_lost_quorum_is_told_within_a_minute_with_every_machine_and_the_page(
     assert text.startswith("etcd has lost its quorum: it runs on node01 (172.16.20.51), and")
     assert "node02 (172.16.20.52): it waits for an etcd to join." in text
     assert "node03 (172.16.20.53): 172.16.20.53:50000: No route to host." in text
-    assert health.LOST_QUORUM in text
-    assert (Path(__file__).parents[2] / health.LOST_QUORUM).is_file()
+    assert etcd.LOST_QUORUM in text
+    assert (Path(__file__).parents[2] / etcd.LOST_QUORUM).is_file()
     assert not any(one.startswith("bootstrap") for one in fake.commands)
 
 
@@ -215,10 +216,10 @@ def test_an_election_is_no_lost_quorum() -> None:
         for one in fake.machines:
             one.alone = False
 
-    at(fake, health.QUORUM_SECONDS - 5, elect)
+    at(fake, etcd.QUORUM_SECONDS - 5, elect)
     with observer(fake) as cluster:
         cluster.guard(member(fake.machines[0]))
-    assert fake.now < health.QUORUM_SECONDS
+    assert fake.now < etcd.QUORUM_SECONDS
 
 
 def test_a_quorum_that_comes_and_goes_is_counted_anew() -> None:
@@ -262,7 +263,7 @@ def test_lost_data_is_told_within_a_minute_with_every_machine_and_the_page(other
         f"node03 (172.16.20.53): {'' if others == 'recreated' else '172.16.20.53:50000: '}" in text
     )
     assert state in text
-    file, _, heading = health.LOST_DATA.partition("#")
+    file, _, heading = etcd.LOST_DATA.partition("#")
     page = (Path(__file__).parents[2] / file).read_text(encoding="utf-8")
     assert heading == "no-machine-has-etcds-data"
     assert "## No machine has etcd's data\n" in page

@@ -15,7 +15,8 @@ from clients import talosctl
 from clients.waiting import Clock
 from components.talos import firewall, lockout
 from components.talos.configuration import documents, patches, written
-from components.talos.health import HealthError, Member, Observer
+from components.talos.etcd import HealthError, Member
+from components.talos.health import Observer
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
 from config import Settings, parse

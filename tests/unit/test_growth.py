@@ -9,8 +9,9 @@ import pytest
 from clients import talosctl
 from clients.waiting import Clock
 from components.talos import growth, health
+from components.talos.etcd import HealthError, Member
 from components.talos.growth import Size, lacking, quantity
-from components.talos.health import HealthError, Member, Observer
+from components.talos.health import Observer
 from tests.unit.fake_talos import FakeMachine, FakeTalos
 
 OLD = Size(4, 8192, 100)

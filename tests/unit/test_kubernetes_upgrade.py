@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clients.talosctl import connect
 from clients.waiting import Clock
 from components.talos import kubernetes_versions as versions
-from components.talos.health import Member
+from components.talos.etcd import Member
 from components.talos.kubernetes_upgrade import Upgrade, UpgradeError
 from components.talos.kubernetes_versions import CONTROLLERS, Running
 from tests.unit.fake_kubernetes import METRIC, FakeKubernetes, KilledError, volume_attributes_class

@@ -18,7 +18,8 @@ from clients.backup_storage import Storage, StorageError, Stored
 from clients.restore_note import Begun, NoteError, Step
 from clients.talosctl import connect
 from clients.waiting import Clock
-from components.talos.health import Member, Observer
+from components.talos.etcd import Member
+from components.talos.health import Observer
 from config.schedule import longest_interval
 from ops.deploy import repair
 from ops.restore import checks, command, running, state

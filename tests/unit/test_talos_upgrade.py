@@ -16,7 +16,8 @@ from clients import talosctl
 from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.node_drain import CORDONED_FOR
 from clients.waiting import Clock, StoppedError
-from components.talos.health import HealthError, Member, Observer
+from components.talos.etcd import HealthError, Member
+from components.talos.health import Observer
 from components.talos.rollout import Rollout
 from components.talos.snapshots import KEPT, Snapshots
 from components.talos.upgrade import INSTALLING, Release, Target, Upgrade
