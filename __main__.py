@@ -56,7 +56,17 @@ def main() -> None:
     machines = Machines("machines", VSphereInputs.of(settings), password, image.schematic)
     identity = Identity(name, settings.talos, settings.machines, provider)
     inputs = TalosInputs.of(settings)
-    nodes = Nodes(name, inputs, machines=machines, identity=identity, provider=provider, root=ROOT)
+    nodes = Nodes(
+        name,
+        inputs,
+        machines=machines,
+        identity=identity,
+        provider=provider,
+        registry_password=(
+            None if settings.talos.registry_login is None else require_secret("registryPassword")
+        ),
+        root=ROOT,
+    )
     machines.keep_apart(nodes.virtual_machines)
     cluster = Cluster(
         name,

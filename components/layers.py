@@ -24,6 +24,7 @@ from components.stack_settings import require_secret
 from config.charts import ChartPlan
 from config.layers import LAYERS
 from config.needed_secrets import needed
+from config.way_out import WayOut
 
 if TYPE_CHECKING:
     from components.talos.cluster import Cluster
@@ -48,7 +49,7 @@ def _plans(settings: Settings) -> Iterator[ChartPlan]:
     if services.metallb is not None:
         yield metallb.plan(services.metallb)
     if services.cert_manager is not None:
-        yield cert_manager.plan(services.cert_manager)
+        yield cert_manager.plan(services.cert_manager, WayOut.of(settings))
     if services.metrics_server is not None:
         verified = services.cert_manager is not None
         yield metrics_server.plan(services.metrics_server, verified=verified)
@@ -66,7 +67,7 @@ def published(settings: Settings) -> list[Definition]:
     """Fetch the definitions, and look whether each chart can be had. Raises `PublishedError`."""
     problems, definitions = [], list[Definition]()
     try:
-        definitions = load_definitions(settings.services)
+        definitions = load_definitions(settings.services, settings.site.definitions)
     except ManifestError as error:
         problems.append(str(error))
     try:
@@ -86,7 +87,7 @@ def build(
     machines: pulumi.Resource,
 ) -> None:
     """Register every layer that the settings list."""
-    services, kubeconfig = settings.services, cluster.kubeconfig
+    services, kubeconfig, way = settings.services, cluster.kubeconfig, WayOut.of(settings)
     charts = {chart.chart: chart for chart in plans(settings)}
     secrets = {key.name: require_secret(key.name) for key in needed(services)}
     made: dict[str, pulumi.Resource] = {"cluster": cluster}
@@ -121,6 +122,7 @@ def build(
             charts["cert-manager"],
             kubeconfig,
             cluster=settings.cluster,
+            way=way,
             dns_token=secrets.get("dnsToken"),
             dns_access_key=secrets.get("dnsAccessKey"),
             opts=below("cert-manager"),
@@ -147,6 +149,7 @@ def build(
             charts["argo-cd"],
             kubeconfig,
             root=root_application(services.argocd, folder(settings.talos.patches), argocd.ROOT),
+            way=way,
             secrets=_secrets_of(services.argocd, secrets),
             entrance=made["traefik"],
             opts=below("argo-cd"),
@@ -157,6 +160,7 @@ def build(
             services.backup,
             kubeconfig,
             cluster=settings.cluster.name,
+            way=way,
             access_key=secrets["backupAccessKey"],
             secret_key=secrets["backupSecretKey"],
             opts=below("backup"),

@@ -101,29 +101,47 @@ def _host_in(where: str) -> IPv4Address | None:
 
 
 def _of_hosts(
-    machines: dict[int, Machine], talos: Talos | None, site: Site | None, services: Services | None
+    machines: dict[int, Machine],
+    network: NetworkSettings | None,
+    talos: Talos | None,
+    site: Site | None,
+    services: Services | None,
 ) -> Iterator[tuple[str, str | None, Path]]:
     """Give every host that exists without us: its use, where it is, and the key that says so."""
     if site is not None:
         yield "vCenter", site.vcenter, ("site", "vcenter")
         yield "image factory", site.image_factory, ("site", "imageFactory")
+        yield "mirror of definitions", site.definitions, ("site", "definitions")
     for index, machine in machines.items():
         yield f"ESXi host of {machine.name}", machine.host, ("machines", index, "host")
+    if network is not None and network.proxy is not None:
+        yield "HTTP proxy", network.proxy.url, ("network", "proxy", "url")
     if talos is not None:
-        logs = talos.log_destinations
-        for index, one in enumerate(logs.services):
-            yield "log destination", one, ("talos", "logDestinations", "services", index)
-        for index, one in enumerate(logs.kernel):
-            yield "log destination", one, ("talos", "logDestinations", "kernel", index)
-        if talos.disk_encryption is not None:
-            path: Path = ("talos", "diskEncryption", "endpoint")
-            yield "key management server", talos.disk_encryption.endpoint, path
+        yield from _of_talos(talos)
     if services is not None:
         yield from _of_services(services)
 
 
+def _of_talos(talos: Talos) -> Iterator[tuple[str, str | None, Path]]:
+    """Give the hosts that the machines are told of, as `_of_hosts` does."""
+    for index, mirror in enumerate(talos.mirrors):
+        for number, endpoint in enumerate(mirror.endpoints):
+            yield "registry mirror", endpoint, ("talos", "mirrors", index, "endpoints", number)
+    logs = talos.log_destinations
+    for index, one in enumerate(logs.services):
+        yield "log destination", one, ("talos", "logDestinations", "services", index)
+    for index, one in enumerate(logs.kernel):
+        yield "log destination", one, ("talos", "logDestinations", "kernel", index)
+    if talos.disk_encryption is not None:
+        path: Path = ("talos", "diskEncryption", "endpoint")
+        yield "key management server", talos.disk_encryption.endpoint, path
+
+
 def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
     """Give the hosts that the services are told of, as `_of_hosts` does."""
+    for name, info in type(services).model_fields.items():
+        mirror = getattr(getattr(services, name), "repository", None)
+        yield "chart repository", mirror, ("services", info.alias or name, "repository")
     if services.argocd is not None:
         path: Path = ("services", "argocd", "repositoryUrl")
         yield "Git repository", services.argocd.repository_url, path
@@ -156,7 +174,7 @@ def entries(
     ]
     if network is not None:
         found += _of_network(network)
-    for use, where, path in _of_hosts(machines, talos, site, services):
+    for use, where, path in _of_hosts(machines, network, talos, site, services):
         if where is not None and (address := _host_in(where)) is not None:
             found.append(_entry(use, "", address, path, Kind.HOST))
     if services is not None and services.cilium is not None and services.cilium.bgp is not None:

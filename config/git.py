@@ -44,6 +44,30 @@ def known_host(url: str) -> str:
     return host if port(url) == SSH_PORT else f"[{host}]:{port(url)}"
 
 
+def is_company_signed(argocd: ArgoCD) -> bool:
+    """Say whether an authority of the company signed the certificate of the repository's host."""
+    return argocd.repository_authority == "company"
+
+
+def authority_problems(argocd: ArgoCD, *, company: bool) -> Iterator[Problem]:
+    """Find who signed the repository's host; `company` says whether site.trustedRoots are set.
+
+    Git trusts one bundle for a host: that of the settings in place of the public ones, never both.
+    """
+    url, path = split_git_url(argocd.repository_url), (*ARGOCD, "repositoryAuthority")
+    given = argocd.repository_authority
+    if url is None:
+        return
+    if given == "company" and not company:
+        yield problem(path, given, "without site.trustedRoots", "give them, or remove this key")
+    elif given is not None and url.scheme == "ssh":
+        fix = "remove it: `hostKeys` say which server it is"
+        yield problem(path, given, "for a URL of SSH, which knows no authorities", fix)
+    elif given is None and company and url.scheme == "https" and url.host not in KNOWN_HOSTS:
+        fault = f"missing, with site.trustedRoots: who signed the certificate of {url.host}"
+        yield problem(path, None, fault, "write `repositoryAuthority: company`, or `public`")
+
+
 def problems(argocd: ArgoCD) -> Iterator[Problem]:
     """Find what does not fit."""
     url = split_git_url(argocd.repository_url)

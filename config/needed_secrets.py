@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from config.secret_keys import SECRET_KEYS, SecretKey
-from config.settings import Services
+from config.settings import Services, Talos
 
 
 def _uses_acme(services: Services) -> bool:
@@ -59,8 +59,14 @@ NEEDED: dict[str, Callable[[Services], bool]] = {
     "backupSecretKey": _backs_up,
 }
 """Of each secret, by its name, whether some services need it."""
+REGISTRY_PASSWORD = "registryPassword"  # noqa: S105 a name
 
 
-def needed(services: Services) -> tuple[SecretKey, ...]:
-    """Give the secrets that these services need, in the order of the table."""
-    return tuple(key for key in SECRET_KEYS if NEEDED[key.name](services))
+def needed(services: Services, talos: Talos | None = None) -> tuple[SecretKey, ...]:
+    """Give the secrets that these services and machines need, in the order of the table."""
+    pulls = talos is not None and talos.registry_login is not None
+    return tuple(
+        key
+        for key in SECRET_KEYS
+        if (pulls if key.name == REGISTRY_PASSWORD else NEEDED[key.name](services))
+    )

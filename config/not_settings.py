@@ -33,23 +33,24 @@ MISSING = (
         "datastore datastoreCluster resourcePool storagePolicy",
     ),
     Missing(
-        f"{PATCHES} for machines; the pods of charts get none",
+        "the proxy is `network.proxy`: for machines and the pods that go outside",
         ANYWHERE,
         "env environment httpProxy httpsProxy noProxy proxy",
     ),
     Missing(
-        f"{PATCHES}; one with a login is not built",
+        "images come from `talos.mirrors`, with `talos.registryLogin`; charts from the service's "
+        "`repository`, definitions from `site.definitions`",
         ANYWHERE,
-        "mirrors registries registryAuth registryMirrors",
+        "mirror mirrors registries registryAuth registryMirrors",
     ),
     Missing(
-        f"{PATCHES} for machines; charts trust public authorities only",
+        "authorities that machines and services trust are `site.trustedRoots`",
         ANYWHERE,
         "ca caBundle caCertificate caCertificates certificateAuthority trustedRoots",
     ),
     Missing(
-        "cert-manager proves names by `dns`: Cloudflare, RFC 2136 or Route 53; other ways are not "
-        "built. A server of one's own is `acme.directory` with `issuer: acme`",
+        "cert-manager proves names by `dns`: Cloudflare, RFC 2136, Route 53 or a solver's webhook; "
+        "other ways are not built. A server of one's own is `acme.directory` with `issuer: acme`",
         frozenset({"certManager"}),
         "accessKeyId acmeServer directory directoryUrl route53 server solver solvers webhook",
     ),

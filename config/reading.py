@@ -29,7 +29,7 @@ from config.problems import (
     secrets_in,
 )
 from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey
-from config.settings import Machine, Services, Settings
+from config.settings import Machine, Services, Settings, Talos
 from config.texts import unprintable
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def resolve(raw: Raw, *, secrets_required: bool = False) -> Settings:
         told |= {one.key for one in found}
     found = [_without(each, raw.secrets) for each in found]
     if secrets_required:
-        found += (_unset(key) for key in missing_secrets(raw, draft.services))
+        found += (_unset(key) for key in missing_secrets(raw, draft.services, draft.talos))
     if found:
         raise SettingsError(sorted(dict.fromkeys(found), key=_position))
     sections = {name: getattr(draft, name) for name in SECTIONS}
@@ -207,10 +207,12 @@ def _without(each: Problem, secrets: frozenset[str]) -> Problem:
     return replace(each, value=None) if value and any(map(value.__contains__, secrets)) else each
 
 
-def missing_secrets(raw: Raw, services: Services | None) -> tuple[SecretKey, ...]:
-    """Give the secrets that the services need and that are not set, encrypted or in plain text."""
+def missing_secrets(
+    raw: Raw, services: Services | None, talos: Talos | None = None
+) -> tuple[SecretKey, ...]:
+    """Give the secrets that are needed and not set, encrypted or in plain text."""
     given = {*raw.values, *raw.encrypted}
-    return tuple(key for key in needed(services or Services()) if key.name not in given)
+    return tuple(key for key in needed(services or Services(), talos) if key.name not in given)
 
 
 def _unset(key: SecretKey) -> Problem:

@@ -368,6 +368,12 @@ def _names(draft: Draft) -> Iterator[Problem]:
             ((("network", "pools", i, "name"), pool.name) for i, pool in pools), "pool"
         )
     if draft.talos is not None:
+        mirrors = enumerate(draft.talos.mirrors)
+        yield from _repeated(
+            ((("talos", "mirrors", i, "registry"), one.registry) for i, one in mirrors),
+            "mirror's registry",
+            "list all its `endpoints` in one entry",
+        )
         extensions = enumerate(draft.talos.extensions or ())
         yield from _repeated(
             ((("talos", "extensions", i), name) for i, name in extensions), "extension"
@@ -575,6 +581,9 @@ def _firewall(draft: Draft) -> Iterator[Problem]:
 def _git(draft: Draft) -> Iterator[Problem]:
     if draft.services is not None and draft.services.argocd is not None:
         yield from git.problems(draft.services.argocd)
+        if draft.site is not None:
+            company = draft.site.trusted_roots is not None
+            yield from git.authority_problems(draft.services.argocd, company=company)
 
 
 def _drill(draft: Draft) -> Iterator[Problem]:

@@ -26,9 +26,11 @@ class SecretKey:
 
 SECRET_KEYS = (
     SecretKey("vspherePassword", "the vCenter user's password"),
+    SecretKey("registryPassword", "the password or token of the user that pulls images"),
     SecretKey(
         "dnsToken",
-        "Cloudflare's API token, the TSIG key of rfc2136, or Route 53's secret access key",
+        "Cloudflare's API token, the TSIG key of rfc2136, Route 53's secret access key, or that "
+        "of a webhook's solver",
     ),
     SecretKey("dnsAccessKey", "the id of Route 53's access key"),
     SecretKey("traefikDashboardPassword", "the dashboard's password"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -26,6 +26,7 @@ from config.values import (
     Cron,
     Date,
     Device,
+    Direct,
     Domain,
     Email,
     Extension,
@@ -48,11 +49,14 @@ from config.values import (
     LogDestination,
     Network,
     PortGroup,
+    ProxyUrl,
     Range,
     Region,
+    Registry,
     Revision,
     Schematic,
     SecretName,
+    StorageUrl,
     Team,
     Text,
     TreePath,
@@ -135,6 +139,16 @@ class Site(Model):
     )
     image_factory: HostPort = Field(
         default="factory.talos.dev", description="the Talos image factory's host"
+    )
+    definitions: HttpsUrl | None = Field(
+        default=None,
+        description="a mirror of https://raw.githubusercontent.com, for the definitions of "
+        "Gateway API and Traefik; missing: GitHub itself",
+    )
+    trusted_roots: Certificates | None = Field(
+        default=None,
+        description="the authorities of your company, in PEM, which machines and services trust "
+        "beside the public ones",
     )
 
 
@@ -224,6 +238,17 @@ class Firewall(Model):
     )
 
 
+class Proxy(Model):
+    """`platform:network.proxy`: what machines and the services' pods use to get outside."""
+
+    url: ProxyUrl = Field(description="its URL, as in http://proxy.example.com:3128")
+    direct: tuple[Direct, ...] = Field(
+        default=(),
+        description="hosts, domains (.example.com) and networks of the site that are reached "
+        "without it; the machines' network and the cluster's own are added",
+    )
+
+
 class NetworkSettings(Model):
     """`platform:network`: the machines' network, and the networks inside the cluster."""
 
@@ -243,6 +268,9 @@ class NetworkSettings(Model):
         default=parse_network("10.96.0.0/12"), description="the Services' network in the cluster"
     )
     pools: tuple[Pool, ...] = Field(default=(), description="pools of LoadBalancer addresses")
+    proxy: Proxy | None = Field(
+        default=None, description="the HTTP proxy to the internet; missing: none is needed"
+    )
     firewall: Firewall | None = Field(
         default=None,
         description="close the machines' ports to all but the cluster and these networks; "
@@ -279,6 +307,31 @@ class DiskEncryption(Model):
         return self
 
 
+class Mirror(Model):
+    """An entry of `platform:talos.mirrors`: where the images of a registry are pulled from."""
+
+    registry: Registry = Field(
+        description="the registry as images name it, as in docker.io; * is every other one"
+    )
+    endpoints: tuple[HttpsUrl, ...] = Field(
+        min_length=1, description="URLs of its mirrors, tried in this order"
+    )
+    override_path: bool = Field(
+        default=False,
+        description="whether the URLs hold the whole path, as in https://mirror.example.com/v2/hub",
+    )
+    skip_fallback: bool = Field(
+        default=False, description="never pull from the registry itself, even if no mirror answers"
+    )
+
+
+class RegistryLogin(Model):
+    """`platform:talos.registryLogin`: its password is the secret registryPassword."""
+
+    registry: HostPort = Field(description="the host of the mirror or registry that asks for it")
+    user: Text = Field(description="the user that may pull")
+
+
 class Talos(Model):
     """`platform:talos`: the operating system."""
 
@@ -308,6 +361,12 @@ class Talos(Model):
         ge=10,
         le=3600,
         description="how long an upgrade waits for a node's pods to go elsewhere, before it stops",
+    )
+    mirrors: tuple[Mirror, ...] = Field(
+        default=(), max_length=MOST_ENTRIES, description="mirrors of the images' registries"
+    )
+    registry_login: RegistryLogin | None = Field(
+        default=None, description="who pulls images where a mirror or registry asks for a login"
     )
     discovery: bool = Field(
         default=True, description="whether machines find each other by discovery.talos.dev"
@@ -387,10 +446,17 @@ class Bgp(Model):
     peers: tuple[BgpPeer, ...] = Field(min_length=1, description="the routers to announce to")
 
 
+def _chart_mirror() -> Any:  # noqa: ANN401 pydantic's own
+    return Field(
+        default=None, description="a mirror of the chart's repository; missing: its project's own"
+    )
+
+
 class Cilium(Model):
     """Pod network, kube-proxy's replacement and Gateway API."""
 
     version: Version = Field(default=versions.CILIUM, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
     gateway_api_version: Version = Field(
         default=versions.GATEWAY_API, description="the version of Gateway API's definitions"
     )
@@ -405,6 +471,7 @@ class MetalLB(Model):
     """Addresses for Services of type LoadBalancer, announced on layer 2."""
 
     version: Version = Field(default=versions.METALLB, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
     interface: Interface = Field(default="eth0", description="the network interface to announce on")
     spare_addresses: int = Field(
         default=1, ge=0, le=1 << 16, description="addresses to keep for applications' own Services"
@@ -415,11 +482,15 @@ def _keys(names: Sequence[str], joint: str = "and") -> str:
     return f" {joint} ".join(f"`{name}`" for name in names)
 
 
+SolverValue = bool | int | str | list[Any] | dict[str, Any]
+"""What a webhook's solver takes is its own."""
+
+
 class DnsChallenge(Model):
     """How cert-manager proves the domain to an ACME server (DNS-01)."""
 
-    provider: Literal["cloudflare", "rfc2136", "route53"] = Field(
-        description="who serves the domain"
+    provider: Literal["cloudflare", "rfc2136", "route53", "webhook"] = Field(
+        description="who serves the domain; `webhook` is a solver that you install yourself"
     )
     name_server: HostPort | None = Field(
         default=None, description="rfc2136: the name server to update, with its port if not 53"
@@ -432,6 +503,15 @@ class DnsChallenge(Model):
     hosted_zone_id: HostedZone | None = Field(
         default=None, description="route53: the hosted zone; missing: the one that fits"
     )
+    group_name: Domain | None = Field(
+        default=None, description="webhook: the API group that its solver serves"
+    )
+    solver_name: Label | None = Field(default=None, description="webhook: the solver's name")
+    config: dict[str, SolverValue] | None = Field(
+        default=None,
+        description="webhook: the solver's own settings, without secrets: it finds dnsToken in "
+        "the Secret dns-token, key token",
+    )
     resolvers: tuple[Address, ...] = Field(
         default=(parse_address("1.1.1.1"), parse_address("9.9.9.9")),
         min_length=1,
@@ -440,19 +520,26 @@ class DnsChallenge(Model):
 
     @model_validator(mode="after")
     def _settings_of_the_provider(self) -> DnsChallenge:
-        takes = {"rfc2136": ("nameServer", "keyName"), "route53": ("region",), "cloudflare": ()}
-        may = {"rfc2136": ("algorithm",), "route53": ("hostedZoneId",), "cloudflare": ()}
+        takes = {
+            "rfc2136": ("nameServer", "keyName"),
+            "route53": ("region",),
+            "webhook": ("groupName", "solverName"),
+        }
+        may = {"rfc2136": ("algorithm",), "route53": ("hostedZoneId",), "webhook": ("config",)}
         given = {
             "nameServer": self.name_server,
             "keyName": self.key_name,
             "algorithm": self.algorithm,
             "region": self.region,
             "hostedZoneId": self.hosted_zone_id,
+            "groupName": self.group_name,
+            "solverName": self.solver_name,
+            "config": self.config,
         }
-        needed = takes[self.provider]
+        needed = takes.get(self.provider, ())
         if missing := [key for key in needed if given[key] is None]:
             refuse(f"{self.provider} without {_keys(missing, 'or')}", f"give {_keys(needed)}")
-        known = (*needed, *may[self.provider])
+        known = (*needed, *may.get(self.provider, ()))
         if foreign := [key for key, one in given.items() if one is not None and key not in known]:
             refuse(f"{self.provider} with {_keys(foreign)}", f"remove {_keys(foreign)}")
         return self
@@ -474,6 +561,7 @@ class CertManager(Model):
     """Certificates: the platform's wildcard certificate, and those of applications."""
 
     version: Version = Field(default=versions.CERT_MANAGER, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
     issuer: Literal["letsencrypt-production", "letsencrypt-staging", "acme", "private-ca"] = Field(
         description="who issues the certificates; `acme` is a server of one's own"
     )
@@ -507,6 +595,7 @@ class Traefik(Model):
     """Ingress: HTTPS from outside."""
 
     version: Version = Field(default=versions.TRAEFIK, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
     address: Address = Field(description="the fixed address from one of the pools")
     replicas: int = Field(default=3, ge=2, le=MOST_REPLICAS, description="the number of pods")
     dashboard_domain: Domain | None = Field(
@@ -518,6 +607,7 @@ class MetricsServer(Model):
     """Resource metrics for autoscaling and `kubectl top`."""
 
     version: Version = Field(default=versions.METRICS_SERVER, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
 
 
 class GitHubLogin(Model):
@@ -614,6 +704,7 @@ class ArgoCD(Model):
     """GitOps: what runs on the platform comes from Git."""
 
     version: Version = Field(default=versions.ARGO_CD, description="the chart's version")
+    repository: HttpsUrl | None = _chart_mirror()
     domain: Domain = Field(description="where Argo CD is served")
     repository_url: GitUrl = Field(description="the Git repository of platform/ and apps/")
     revision: Revision = Field(default="main", description="the branch or tag to follow")
@@ -621,6 +712,11 @@ class ArgoCD(Model):
         default="github",
         description="what serves the repository, and calls Argo CD's webhook (gitea: Forgejo too; "
         "other: nothing calls)",
+    )
+    repository_authority: Literal["public", "company"] | None = Field(
+        default=None,
+        description="who signed the https certificate of the repository's host: a public "
+        "authority, or one of site.trustedRoots",
     )
     repository_access: RepositoryAccess | None = Field(
         default=None, description="how a private repository is read; missing for a public one"
@@ -636,7 +732,10 @@ class ArgoCD(Model):
 class Backup(Model):
     """Encrypted etcd snapshots to S3-compatible storage."""
 
-    endpoint: HttpsUrl = Field(description="the S3 endpoint's URL")
+    endpoint: StorageUrl = Field(
+        description="the S3 endpoint's URL; by http the snapshots are encrypted all the same, but "
+        "who is on the way can delete or replace them"
+    )
     bucket: Bucket = Field(description="the bucket's name")
     region: Region = Field(default="us-east-1", description="the bucket's region")
     path_style: bool = Field(

@@ -34,7 +34,7 @@ def as_json(settings: Settings) -> dict[str, Any]:
         ],
         "secrets": [
             {"key": f"platform:{key.name}", "description": key.description}
-            for key in needed(settings.services)
+            for key in needed(settings.services, settings.talos)
         ],
     }
 
@@ -99,7 +99,10 @@ def as_text(settings: Settings) -> str:
         ),
         _block(
             "Secrets",
-            [(f"platform:{key.name}", key.description) for key in needed(settings.services)],
+            [
+                (f"platform:{key.name}", key.description)
+                for key in needed(settings.services, settings.talos)
+            ],
         ),
     ]
     return "\n\n".join(blocks)

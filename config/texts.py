@@ -17,7 +17,7 @@ LONGEST = 1000
 DATES = frozenset({"ends"})
 """Keys whose value is a day."""
 
-CERTIFICATES = frozenset({"ca"})
+CERTIFICATES = frozenset({"ca", "trustedRoots"})
 """Keys whose value has lines; their type lets only PEM through (values.py)."""
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -284,6 +284,40 @@ def _is_https(text: str) -> bool:
     return url is not None and url.scheme == "https"
 
 
+def _is_storage(text: str) -> bool:
+    url = split_url(text)
+    return url is not None and url.scheme in {"https", "http"}
+
+
+def _is_proxy(text: str) -> bool:
+    url = split_url(text)
+    return (
+        url is not None
+        and url.scheme in {"https", "http"}
+        and url.port is not None
+        and url.path in {"", "/"}
+    )
+
+
+def parse_direct(value: object) -> str:
+    """Read what is reached without the proxy: a network, a host, or a domain with a leading dot."""
+    text = _text(value)
+    if "/" in text:
+        return str(parse_network(text))
+    if not _is_host(text.removeprefix(".")) or as_address(text.removeprefix(".")) != as_address(
+        text
+    ):
+        refuse(
+            "not a host, a domain or a network",
+            "write it as in s3.example.com, .example.com for all names below it, or 10.0.0.0/8",
+        )
+    return text
+
+
+def _is_registry(text: str) -> bool:
+    return text == "*" or _is_host_and_port(text)
+
+
 def _are_certificates(text: str) -> bool:
     """Say whether a text holds certificates and nothing else: a private key beside them is none."""
     if len(text) > LARGEST_PEM or _PEM.fullmatch(text) is None:
@@ -540,6 +574,32 @@ HttpsUrl = Annotated[
         "write it as in https://s3.example.com",
     ),
 ]
+StorageUrl = Annotated[
+    str,
+    _checked(
+        _is_storage,
+        "not an https or http URL, or one with a user in it",
+        "write it as in https://s3.example.com",
+    ),
+]
+ProxyUrl = Annotated[
+    str,
+    _checked(
+        _is_proxy,
+        "not the URL of a proxy with its port, or one with a user or a path in it",
+        "write it as in http://proxy.example.com:3128; let the machines' addresses use it without "
+        "a login, which would stand in clear in the pods that use it",
+    ),
+]
+Direct = Annotated[str, PlainValidator(parse_direct), PlainSerializer(str, return_type=str)]
+Registry = Annotated[
+    str,
+    _checked(
+        _is_registry,
+        "not the host of a registry, or *",
+        "write it as images name it, as in docker.io or registry.example.com:5000",
+    ),
+]
 GitUrl = Annotated[
     str,
     _checked(
@@ -620,7 +680,7 @@ Certificates = Annotated[
     _checked(
         _are_certificates,
         "not certificates in PEM",
-        "write them as `ca: |` with the lines from -----BEGIN CERTIFICATE----- to "
+        "write `|` behind the key, and the lines from -----BEGIN CERTIFICATE----- to "
         "-----END CERTIFICATE----- below it",
     ),
 ]

@@ -42,6 +42,8 @@ class VCenter:
     folder: str
     """The machines' folder, relative to the datacenter's folder for virtual machines."""
     allow_unverified_tls: bool
+    trusted_roots: str | None = None
+    """In PEM: authorities that are trusted beside this computer's own."""
 
     @classmethod
     def of(cls, site: Site) -> VCenter:
@@ -52,6 +54,7 @@ class VCenter:
             datacenter=site.datacenter,
             folder=site.folder,
             allow_unverified_tls=site.allow_unverified_tls,
+            trusted_roots=site.trusted_roots,
         )
 
     def path(self, name: str) -> str:
@@ -61,6 +64,8 @@ class VCenter:
     def tls(self) -> ssl.SSLContext:
         """Make the TLS settings for a connection to it."""
         context = ssl.create_default_context()
+        if self.trusted_roots is not None:
+            context.load_verify_locations(cadata=self.trusted_roots)
         if self.allow_unverified_tls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE

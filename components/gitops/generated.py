@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -18,6 +18,8 @@ from components.gitops.login import sign_on
 from config import Settings, SettingsError, git, plain_yaml
 from config.problems import Path as Key
 from config.problems import Problem, problem
+from config.values import split_git_url
+from config.way_out import WayOut
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD
@@ -33,6 +35,8 @@ SETTINGS = "settings/settings.yaml"
 HEAD = (
     "# Written by `python -m ops gitops write` from the stack file's settings: change them there.\n"
 )
+REPOSITORY = "https://argoproj.github.io/argo-helm"
+"""Of the chart."""
 REPLICAS_OF_REDIS = 3
 """redis-ha and its proxies, each on a machine of its own where there are as many."""
 MARKER = (
@@ -66,6 +70,35 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+
+
+class Fields(NamedTuple):
+    """What the chart calls a part's variables, volumes and their places, and notes on its pods."""
+
+    environment: str = "env"
+    volumes: str = "volumes"
+    mounts: str = "volumeMounts"
+    annotations: str = "podAnnotations"
+
+    def of(self, way: WayOut) -> Tree:
+        """Give what the part needs to get outside."""
+        found = {
+            self.environment: way.environment(REPO_SERVER),
+            self.volumes: way.volumes,
+            self.mounts: way.mounts,
+            self.annotations: way.annotations,
+        }
+        return {key: value for key, value in found.items() if value}
+
+
+GOES_OUTSIDE: Mapping[str, Fields] = {
+    "repoServer": Fields(),
+    "dex": Fields(),
+    "notifications": Fields("extraEnv", "extraVolumes", "extraVolumeMounts"),
+}
+"""The parts that call what is outside (components/kubernetes/argocd_network.py)."""
+REPO_SERVER = "argo-cd-argocd-repo-server"
+"""The Service that other parts call by this name alone, which gRPC would give to a proxy."""
 
 
 def folder(patches: str) -> str:
@@ -128,6 +161,17 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
         lines = "".join(f"{host} {key}\n" for key in access.host_keys)
         tree["configs"]["ssh"] = {"extraHosts": lines}
     keys["configs", "ssh"] = (*service, "repositoryAccess")
+    if git.is_company_signed(argocd) and (url := split_git_url(argocd.repository_url)):
+        tree["configs"]["tls"] = {"certificates": {url.host: settings.site.trusted_roots}}
+    keys["configs", "tls"] = (*service, "repositoryAuthority")
+    way = WayOut.of(settings)
+    for part, fields in GOES_OUTSIDE.items():
+        if found := fields.of(way):
+            tree.setdefault(part, {}).update(found)
+        for field in fields:
+            keys[part, field] = (
+                ("site", "trustedRoots") if way.proxy is None else ("network", "proxy")
+            )
     if len(settings.machines) < REPLICAS_OF_REDIS:
         soft = {"hardAntiAffinity": False}
         tree["redis-ha"] = {**soft, "haproxy": dict(soft)}
@@ -143,6 +187,7 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
         "revision": (argocd.revision, (*service, "revision")),
         "domain": (domain, ("services", "certManager", "domain")),
         "argoCdVersion": (argocd.version, (*service, "version")),
+        "argoCdRepository": (argocd.repository or REPOSITORY, (*service, "repository")),
         "argoCdValues": (
             f"$values/{folder(patches)}/{VALUES}",
             ("talos", "patches"),

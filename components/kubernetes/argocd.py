@@ -13,24 +13,25 @@ from urllib.parse import urlsplit
 
 import pulumi
 
-from components.gitops.generated import BASE_VALUES, VALUES
+from components.gitops.generated import BASE_VALUES, REPOSITORY, VALUES
 from components.gitops.login import sign_on
-from components.kubernetes.argocd_network import login_ports, policies
+from components.kubernetes import outside
+from components.kubernetes.argocd_network import policies
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace
 from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.release import install
 from components.kubernetes.traefik import ROUTE_API
-from config import git, plain_yaml
+from config import plain_yaml
 from config.charts import ChartPlan, Values
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD as ArgoCDSettings
     from config.settings import RepositoryAccess
+    from config.way_out import WayOut
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "argocd"
-REPOSITORY = "https://argoproj.github.io/argo-helm"
 SERVER = "argo-cd-argocd-server"
 """The Service of the web interface and the API, as the chart names it."""
 GITHUB = "github.com"
@@ -66,7 +67,7 @@ would make Helm put its first values over those that Argo CD has synced since.""
 def plan(argocd: ArgoCDSettings, folder: str, root: Path = ROOT) -> ChartPlan:
     """Plan the chart, with the values that Argo CD will read in the cluster's folder."""
     values = merged(_read(root / BASE_VALUES), _read(root / folder / VALUES))
-    return ChartPlan("argo-cd", REPOSITORY, argocd.version, NAMESPACE, values)
+    return ChartPlan("argo-cd", argocd.repository or REPOSITORY, argocd.version, NAMESPACE, values)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
@@ -97,6 +98,7 @@ class ArgoCD(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         root: Mapping[str, Any],
+        way: WayOut,
         secrets: Secrets,
         entrance: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
@@ -107,9 +109,10 @@ class ArgoCD(pulumi.ComponentResource):
         """
         super().__init__("platform:kubernetes:ArgoCD", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
-        for policy in policies(git.port(argocd.repository_url), login_ports(argocd)):
+        for policy in policies(argocd, way):
             namespace.allow(policy.name, policy.pods, ingress=policy.ingress, egress=policy.egress)
-        before = namespace.options(*_secrets(namespace, argocd, secrets))
+        told = [*_secrets(namespace, argocd, secrets), *outside.authorities(way, namespace)]
+        before = namespace.options(*told)
         release = install(chart, kubeconfig, before, ignore_changes=HANDED_OVER)
         after = namespace.options(release, entrance)
         _route(argocd.domain, after)

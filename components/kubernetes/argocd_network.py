@@ -7,23 +7,20 @@ CD's, so that no commit opens them. Ports are the pods' own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from components.kubernetes.isolated_namespace import (
-    HTTPS_PORT,
-    Rule,
-    anybody,
-    in_namespace,
-    metrics,
-    ports,
-)
+from components.kubernetes import outside
+from components.kubernetes.isolated_namespace import Rule, in_namespace, metrics, ports
 from config import git
 from config.settings import API_PORT
+from config.values import split_git_url
+from config.way_out import ANYWHERE, HTTPS_PORT
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD
+    from config.way_out import WayOut
 
 NAME = "app.kubernetes.io/name"
 SSH_PORT = 22
@@ -67,7 +64,7 @@ OUTSIDE: Mapping[str, tuple[int, ...]] = {
     "notifications": (API_PORT, HTTPS_PORT),  # whom it tells
     "dex": (API_PORT, HTTPS_PORT),  # where people log in
 }
-"""Where each part goes out of the namespace; Redis never does."""
+"""Where each part goes out of the namespace; Redis never does. HTTPS goes by the proxy, if any."""
 
 INGRESS = "traefik"
 """The namespace that people and webhooks come through."""
@@ -82,17 +79,26 @@ class Policy(NamedTuple):
     egress: list[Rule]
 
 
-def login_ports(argocd: ArgoCD) -> tuple[int, ...]:
-    """Give the ports on which the single sign-on's own server is asked."""
-    servers = (where for _, where, _ in git.login_servers(argocd) if where is not None)
-    return tuple(urlsplit(where).port or HTTPS_PORT for where in servers)
+Place = tuple[str, int]
+"""A host that is asked by HTTPS, and its port."""
 
 
-def policies(
-    git_port: int = HTTPS_PORT, login_ports: Collection[int] = (HTTPS_PORT,)
-) -> Iterator[Policy]:
-    """Give a policy for every part, with the ports of the repository's and the login's hosts."""
-    further = {"repo-server": [git_port], "dex": login_ports}
+def login_places(argocd: ArgoCD) -> Iterator[Place]:
+    """Give where the single sign-on's own server is asked."""
+    for _, where, _ in git.login_servers(argocd):
+        if where is not None:
+            url = urlsplit(where if "://" in where else f"https://{where}")
+            yield str(url.hostname), url.port or HTTPS_PORT
+
+
+def policies(argocd: ArgoCD, way: WayOut) -> Iterator[Policy]:
+    """Give a policy for every part; repository and login may have ports of their own."""
+    repository = split_git_url(argocd.repository_url)
+    port = git.port(argocd.repository_url)
+    by_ssh = repository is not None and repository.scheme == "ssh"
+    further: dict[str, list[Place]] = {"dex": [*login_places(argocd)]}
+    if repository is not None and not by_ssh:
+        further["repo-server"] = [(repository.host, port)]
     for name, part in PARTS.items():
         callers = [PARTS[one].labels for one, called in CALLS.items() if name in called]
         ingress = [metrics(part.metrics)]
@@ -105,9 +111,13 @@ def policies(
             {"to": [_pods(PARTS[called].labels)], "ports": ports(*PARTS[called].serves)}
             for called in CALLS.get(name, ())
         ]
-        outside = {*OUTSIDE.get(name, ()), *further.get(name, ())}
-        if outside:
-            egress.append(anybody(*sorted(outside)))
+        own = {one for one in OUTSIDE.get(name, ()) if one != HTTPS_PORT}
+        if name == "repo-server" and by_ssh:
+            own.add(port)
+        places = list(further.get(name, ()))
+        if HTTPS_PORT in OUTSIDE.get(name, ()):
+            places.append((ANYWHERE, HTTPS_PORT))
+        egress += outside.egress(way, places, *own)
         yield Policy(name, part.labels, ingress, egress)
 
 

@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from components.gate import Gate
+from components.kubernetes import outside
 from components.kubernetes.admission import accepts
-from components.kubernetes.isolated_namespace import (
-    HTTPS_PORT,
-    IsolatedNamespace,
-    anybody,
-    metrics,
-)
+from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
 from components.kubernetes.objects import KubernetesObject, Metadata
 from components.kubernetes.workload import pod, probe
 from components.talos.configuration import BACKUP_NAMESPACE, BACKUP_ROLE
 from config import versions
 from config.charts import CRITICAL, Values, resources
 from config.settings import API_PORT
+from config.values import split_url
+from config.way_out import HTTPS_PORT
 
 if TYPE_CHECKING:
     from config.settings import Backup as BackupSettings
+    from config.way_out import WayOut
 
 NAMESPACE = BACKUP_NAMESPACE
 NAME = "etcd-backup"
@@ -41,6 +40,9 @@ METRICS_IMAGE = (
 METRICS_PORT, TELEMETRY_PORT = 8080, 8081
 TALOS_API = "talos.dev/v1alpha1"
 TALOS_PORT = 50000
+TALOS_SERVICE = "talos.default"
+"""How the credentials that Talos makes name its API (Talos 1.13, pkg/machinery/constants)."""
+HTTP_PORT = 80
 STORAGE_SECRET = "storage-credentials"  # noqa: S105 a name
 TALOS_CREDENTIALS = "talos-credentials"
 DEADLINE_SECONDS = 900
@@ -58,6 +60,7 @@ class Backup(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         cluster: str,
+        way: WayOut,
         access_key: pulumi.Output[str],
         secret_key: pulumi.Output[str],
         opts: pulumi.ResourceOptions | None = None,
@@ -69,7 +72,9 @@ class Backup(pulumi.ComponentResource):
         super().__init__("platform:kubernetes:Backup", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         labels = {"app.kubernetes.io/name": NAME}
-        namespace.allow("backup", labels, egress=[anybody(TALOS_PORT, *_storage_port(backup))])
+        rules = list(outside.egress(way, _places(backup), TALOS_PORT))
+        namespace.allow("backup", labels, egress=rules)
+        roots = outside.authorities(way, namespace)
         storage = namespace.secret(
             STORAGE_SECRET,
             {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key},
@@ -113,12 +118,12 @@ class Backup(pulumi.ComponentResource):
                         "activeDeadlineSeconds": DEADLINE_SECONDS,
                         "template": {
                             "metadata": {"labels": labels},
-                            "spec": _pod(cluster, backup),
+                            "spec": _pod(cluster, backup, way),
                         },
                     }
                 },
             },
-            opts=namespace.options(storage, talos, account),
+            opts=namespace.options(storage, talos, account, *roots),
         )
         self._watch(namespace)
         self.register_outputs(
@@ -204,7 +209,7 @@ def _account(name: str, namespace: IsolatedNamespace) -> KubernetesObject:
     )
 
 
-def _pod(cluster: str, backup: BackupSettings) -> Values:
+def _pod(cluster: str, backup: BackupSettings, way: WayOut) -> Values:
     """Give the job's pod."""
     environment = {
         "AWS_REGION": backup.region,
@@ -221,6 +226,7 @@ def _pod(cluster: str, backup: BackupSettings) -> Values:
     mounts: list[dict[str, Any]] = [
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the pod's own
         {"name": "talos", "mountPath": "/var/run/secrets/talos.dev", "readOnly": True},
+        *way.mounts,
     ]
     return pod(
         NAME,
@@ -230,7 +236,10 @@ def _pod(cluster: str, backup: BackupSettings) -> Values:
                 "image": IMAGE,
                 "command": ["/talos-backup"],
                 "workingDir": "/tmp",  # noqa: S108 the pod's own
-                "env": [{"name": key, "value": value} for key, value in environment.items()],
+                "env": [
+                    *({"name": key, "value": value} for key, value in environment.items()),
+                    *way.environment(TALOS_SERVICE),
+                ],
                 "envFrom": [{"secretRef": {"name": STORAGE_SECRET}}],
                 "resources": resources("50m", "128Mi", "512Mi"),
                 "volumeMounts": mounts,
@@ -242,6 +251,7 @@ def _pod(cluster: str, backup: BackupSettings) -> Values:
         volumes=[
             {"name": "tmp", "emptyDir": {"sizeLimit": "2Gi"}},
             {"name": "talos", "secret": {"secretName": TALOS_CREDENTIALS}},
+            *way.volumes,
         ],
     )
 
@@ -273,7 +283,10 @@ def _metrics_pod() -> Values:
     )
 
 
-def _storage_port(backup: BackupSettings) -> list[int]:
-    """Give the port of the storage's URL."""
-    _, _, port = backup.endpoint.removeprefix("https://").split("/")[0].partition(":")
-    return [int(port) if port else HTTPS_PORT]
+def _places(backup: BackupSettings) -> list[tuple[str, int]]:
+    """Give the storage's host, with the bucket in it or without, and its port."""
+    url = split_url(backup.endpoint)
+    if url is None:
+        return []
+    host = url.host if backup.path_style else f"{backup.bucket}.{url.host}"
+    return [(host, url.port or (HTTP_PORT if url.scheme == "http" else HTTPS_PORT))]

@@ -9,15 +9,15 @@ for the same names, and a rebuild after a fire must not find them used up.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.kubernetes import dns_solver, outside
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import (
     DNS_PORT,
-    HTTPS_PORT,
     IsolatedNamespace,
     anybody,
     metrics,
@@ -28,6 +28,7 @@ from components.kubernetes.release import install
 from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
 from config.values import split_url
+from config.way_out import ANYWHERE, HTTPS_PORT, WayOut
 
 if TYPE_CHECKING:
     from config.settings import CertManager as CertManagerSettings
@@ -61,15 +62,19 @@ PROBE = {
 """Never made: asks whether the webhook answers."""
 
 
-def plan(cert_manager: CertManagerSettings) -> ChartPlan:
-    """Plan the chart."""
+def plan(cert_manager: CertManagerSettings, way: WayOut) -> ChartPlan:
+    """Plan the chart; `way` is the platform's way out of its site."""
     return ChartPlan(
-        "cert-manager", REPOSITORY, cert_manager.version, NAMESPACE, values(cert_manager)
+        "cert-manager",
+        cert_manager.repository or REPOSITORY,
+        cert_manager.version,
+        NAMESPACE,
+        values(cert_manager, way),
     )
 
 
-def values(cert_manager: CertManagerSettings) -> Values:
-    """Give the chart's values."""
+def values(cert_manager: CertManagerSettings, way: WayOut) -> Values:
+    """Give the chart's values; `way` is the platform's way out of its site."""
     # The site's own name servers may answer for the domain from inside, without the challenge.
     resolvers: Values = {}
     if cert_manager.dns is not None:
@@ -89,6 +94,8 @@ def values(cert_manager: CertManagerSettings) -> Values:
         "resources": resources("25m", "64Mi", "256Mi"),
         "topologySpreadConstraints": labels("controller"),
         **resolvers,
+        **way.variables(),
+        **_trust(way),
         "enableCertificateOwnerRef": False,
         "webhook": {
             "replicaCount": 2,
@@ -108,6 +115,18 @@ def values(cert_manager: CertManagerSettings) -> Values:
     }
 
 
+def _trust(way: WayOut) -> Values:
+    """Let the controller trust the company's authorities: ACME and DNS are asked by it alone."""
+    if way.trusted_roots is None:
+        return {}
+    return {
+        "extraEnv": WayOut(trusted_roots=way.trusted_roots).environment(),
+        "volumes": way.volumes,
+        "volumeMounts": way.mounts,
+        "podAnnotations": way.annotations,
+    }
+
+
 class CertManager(pulumi.ComponentResource):
     """Issuers, ready to be asked."""
 
@@ -119,6 +138,7 @@ class CertManager(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         cluster: ClusterSettings,
+        way: WayOut,
         dns_token: pulumi.Output[str] | None = None,
         dns_access_key: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
@@ -129,8 +149,9 @@ class CertManager(pulumi.ComponentResource):
         """
         super().__init__("platform:kubernetes:CertManager", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
-        _open(namespace, cert_manager)
-        release = install(chart, kubeconfig, namespace.options())
+        _open(namespace, cert_manager, way)
+        roots = outside.authorities(way, namespace)
+        release = install(chart, kubeconfig, namespace.options(*roots))
         after = once_taken(
             "cert-manager-webhook",
             {"version": chart.version},
@@ -146,6 +167,11 @@ class CertManager(pulumi.ComponentResource):
                 secret[DNS_ID] = dns_access_key
             token = pulumi.ResourceOptions(depends_on=[namespace.secret(DNS_TOKEN, secret)])
             with_token = pulumi.ResourceOptions.merge(after, token)
+            if cert_manager.dns is not None and cert_manager.dns.provider == "webhook":
+                solver_there = dns_solver.once_there(
+                    cert_manager.dns, kubeconfig, after=release, parent=self
+                )
+                with_token = pulumi.ResourceOptions.merge(with_token, solver_there)
             self._acme(cert_manager, acme_servers(cert_manager, cluster), with_token)
         self.register_outputs(
             {
@@ -266,23 +292,38 @@ def solver(cert_manager: CertManagerSettings) -> dict[str, Any]:
                 "secretAccessKeySecretRef": reference,
             }
         }
+    if dns is not None and dns.provider == "webhook":
+        return {
+            "webhook": {
+                "groupName": dns.group_name,
+                "solverName": dns.solver_name,
+                **({} if dns.config is None else {"config": dns.config}),
+            }
+        }
     return {"cloudflare": {"apiTokenSecretRef": reference}}
 
 
-def _open(namespace: IsolatedNamespace, cert_manager: CertManagerSettings) -> None:
-    """Open what each part needs."""
-    outside = [DNS_PORT, HTTPS_PORT]
+def _places(cert_manager: CertManagerSettings) -> Iterator[tuple[str, int]]:
+    """Give what is asked by HTTPS: the ACME server, and who serves the domain."""
+    if cert_manager.acme is not None and (url := split_url(cert_manager.acme.directory)):
+        yield url.host, url.port or HTTPS_PORT
+    yield ANYWHERE, HTTPS_PORT
+
+
+def _open(namespace: IsolatedNamespace, cert_manager: CertManagerSettings, way: WayOut) -> None:
+    """Open what each part needs; no proxy knows the protocol of name servers."""
+    own = [API_PORT, DNS_PORT]
     if cert_manager.dns is not None and cert_manager.dns.name_server is not None:
         _, _, port = cert_manager.dns.name_server.partition(":")
-        outside.append(int(port or DNS_PORT))
-    if cert_manager.acme is not None and (url := split_url(cert_manager.acme.directory)):
-        outside.append(url.port or HTTPS_PORT)
-    every_port = sorted({API_PORT, *outside})
+        own.append(int(port or DNS_PORT))
     namespace.allow(
         "controller",
         {"app.kubernetes.io/component": "controller"},
         ingress=[metrics(METRICS_PORT)],
-        egress=[anybody(*every_port), {"ports": ports(DNS_PORT, protocol="UDP")}],
+        egress=[
+            *outside.egress(way, list(_places(cert_manager)), *own),
+            {"ports": ports(DNS_PORT, protocol="UDP")},
+        ],
     )
     namespace.allow(
         "cainjector",

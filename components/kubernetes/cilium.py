@@ -102,7 +102,7 @@ def plan(cilium: CiliumSettings, *, cluster: str, pods: str, machines: int) -> C
         },
         "hubble": _hubble(replicas),
     }
-    return ChartPlan("cilium", REPOSITORY, cilium.version, NAMESPACE, values)
+    return ChartPlan("cilium", cilium.repository or REPOSITORY, cilium.version, NAMESPACE, values)
 
 
 def _routing(routing: str, pods: str) -> Values:

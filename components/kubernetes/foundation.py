@@ -30,6 +30,8 @@ class Definition(TypedDict):
     spec: dict[str, Any]
 
 
+PUBLISHED = "https://raw.githubusercontent.com"
+"""Where upstream's repositories are read file by file."""
 KEPT = ".traefik.io"
 """How definitions end that stay when their layer is taken out, so that their objects stay too."""
 SCHEMAS = {"additionalProperties", "allOf", "anyOf", "items", "not", "oneOf"}
@@ -80,10 +82,13 @@ class Foundation(pulumi.ComponentResource):
         )
 
 
-def load_definitions(services: Services) -> list[Definition]:
-    """Fetch the definitions that these services need, as pinned. Raises `ManifestError`."""
+def load_definitions(services: Services, mirror: str | None = None) -> list[Definition]:
+    """Fetch the definitions that these services need, as pinned. Raises `ManifestError`.
+
+    `mirror` is the URL of a mirror of where upstream's files are.
+    """
     definitions: list[Definition] = []
-    for setting, file in _files(services):
+    for setting, file in _files(services, mirror):
         try:
             definitions += map(bare, manifests.load(file))
         except manifests.ManifestError as error:
@@ -130,15 +135,22 @@ def _bare(schema: Any) -> Any:  # noqa: ANN401 a schema, a list of them, or neit
     return kept
 
 
-def _files(services: Services) -> Iterator[tuple[str, manifests.Manifest]]:
+def _files(
+    services: Services, mirror: str | None = None
+) -> Iterator[tuple[str, manifests.Manifest]]:
     """Give each file with the setting, and its value, that asks for it."""
     if services.cilium is not None:
         version = services.cilium.gateway_api_version
         for kind, sha256 in gateway_api.SHA256[version].items():
-            url = gateway_api.URL.format(version=version, kind=kind)
+            url = _at(mirror, gateway_api.URL.format(version=version, kind=kind))
             setting = f"platform:services.cilium.gatewayApiVersion = {version}"
             yield setting, manifests.Manifest(url, sha256)
     if services.traefik is not None:
         setting = f"platform:services.traefik.version = {services.traefik.version}"
-        url = traefik_api.URL.format(version=versions.TRAEFIK_API)
+        url = _at(mirror, traefik_api.URL.format(version=versions.TRAEFIK_API))
         yield setting, manifests.Manifest(url, traefik_api.SHA256[versions.TRAEFIK_API])
+
+
+def _at(mirror: str | None, url: str) -> str:
+    """Give a file's address: upstream's own, or that of the site's mirror."""
+    return url if mirror is None else mirror.rstrip("/") + url.removeprefix(PUBLISHED)

@@ -38,7 +38,9 @@ PROBE = {
 
 def plan(metallb: MetalLBSettings) -> ChartPlan:
     """Plan the chart."""
-    return ChartPlan("metallb", REPOSITORY, metallb.version, NAMESPACE, values())
+    return ChartPlan(
+        "metallb", metallb.repository or REPOSITORY, metallb.version, NAMESPACE, values()
+    )
 
 
 def values() -> Values:

@@ -69,7 +69,9 @@ def plan(server: MetricsServerSettings, *, verified: bool) -> ChartPlan:
         "metrics": {"enabled": True},
         **(VERIFIED if verified else UNVERIFIED),
     }
-    return ChartPlan("metrics-server", REPOSITORY, server.version, NAMESPACE, values)
+    return ChartPlan(
+        "metrics-server", server.repository or REPOSITORY, server.version, NAMESPACE, values
+    )
 
 
 class MetricsServer(pulumi.ComponentResource):

@@ -45,7 +45,9 @@ CIPHERS = [
 
 def plan(traefik: TraefikSettings) -> ChartPlan:
     """Plan the chart."""
-    return ChartPlan("traefik", REPOSITORY, traefik.version, NAMESPACE, values(traefik))
+    return ChartPlan(
+        "traefik", traefik.repository or REPOSITORY, traefik.version, NAMESPACE, values(traefik)
+    )
 
 
 def values(traefik: TraefikSettings) -> Values:

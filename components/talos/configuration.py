@@ -27,6 +27,8 @@ BACKUP_NAMESPACE = "platform-backup"
 ENCRYPTED_PARTITIONS = ("STATE", "EPHEMERAL")
 EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 """Talos gives it to control planes."""
+TRUSTED_ROOTS = "company"
+"""The name of the document with the company's authorities."""
 COMMON = "common"
 GITOPS = "gitops"
 """A folder beside the patches: what Argo CD reads of this cluster (components/gitops)."""
@@ -79,6 +81,7 @@ def documents(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
         *firewall.documents(inputs, machine),
         *_kernel_log(inputs),
         *_encryption(inputs),
+        *_outside(inputs),
     ]
 
 
@@ -189,6 +192,37 @@ def _encryption(inputs: TalosInputs) -> list[dict[str, Any]]:
         key = {"slot": 0, "kms": {"endpoint": encryption.endpoint}}
     luks = {"provider": "luks2", "keys": [key]}
     return [_document("VolumeConfig", name=name, encryption=luks) for name in ENCRYPTED_PARTITIONS]
+
+
+def _outside(inputs: TalosInputs) -> list[dict[str, Any]]:
+    """Say by which proxy and mirrors the machine gets outside, and whom it trusts there."""
+    way = inputs.way
+    found = []
+    if way.proxy is not None:
+        found.append(_document("EnvironmentConfig", variables=way.variables()))
+    if way.trusted_roots is not None:
+        found.append(
+            _document("TrustedRootsConfig", name=TRUSTED_ROOTS, certificates=way.trusted_roots)
+        )
+    for mirror in inputs.talos.mirrors:
+        endpoints = [
+            {"url": url} | ({"overridePath": True} if mirror.override_path else {})
+            for url in mirror.endpoints
+        ]
+        fallback = {"skipFallback": True} if mirror.skip_fallback else {}
+        found.append(
+            _document("RegistryMirrorConfig", name=mirror.registry, endpoints=endpoints, **fallback)
+        )
+    return found
+
+
+def registry_login(inputs: TalosInputs, password: str) -> list[str]:
+    """Write the document of a registry's login, which is a secret; none without a login."""
+    login = inputs.talos.registry_login
+    if login is None:
+        return []
+    fields = {"username": login.user, "password": password}
+    return [written(_document("RegistryAuthConfig", name=login.registry, **fields))]
 
 
 def _document(kind: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 YAML values

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from config.way_out import WayOut
+
 if TYPE_CHECKING:
     from config.settings import Cluster, Kubernetes, Machine, NetworkSettings, Settings, Talos
 
@@ -21,6 +23,8 @@ class TalosInputs:
     endpoint: str
     """The Kubernetes API's URL."""
     installer_image: str
+    way: WayOut
+    """How machines get outside."""
     routing: str
     """How pods' packets go between machines: `native`, `vxlan` or `geneve`."""
     backup: bool
@@ -38,6 +42,7 @@ class TalosInputs:
             kubernetes=settings.kubernetes,
             endpoint=settings.endpoint,
             installer_image=settings.installer_image,
+            way=WayOut.of(settings),
             routing="native" if cilium is None else cilium.routing,
             backup=settings.services.backup is not None,
         )

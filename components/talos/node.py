@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from components.gate import Gate, in_order
 from components.hooks import Hook
 from components.resource_types import HEALTHY, UPGRADED
 from components.talos import redaction
-from components.talos.configuration import patches
+from components.talos.configuration import patches, registry_login
 from components.talos.etcd import Member
 from components.talos.provider import camel_case, typed
 from components.talos.upgrade import Release, Target
@@ -45,6 +46,7 @@ class Shared:
     machines: Machines
     identity: Identity
     provider: talos.Provider
+    registry_password: pulumi.Output[str] | None
     rollout: Rollout
     questions: Questions
     on_error: pulumi.ErrorHook
@@ -121,7 +123,7 @@ class Node:
             # version, whose defaults would change every machine with an upgrade.
             talos_version=inputs.talos.contract_tag,
             kubernetes_version=inputs.kubernetes.version,
-            config_patches=patches(inputs, self._machine, shared.root),
+            config_patches=self._patches(),
             docs=False,
             examples=False,
             opts=pulumi.InvokeOutputOptions(parent=shared.parent, provider=shared.provider),
@@ -131,6 +133,16 @@ class Node:
         keys = shared.identity.secrets.machine_secrets
         both = pulumi.Output.all(generated.machine_configuration, keys)
         return pulumi.Output.secret(both.apply(lambda made: made[0]))
+
+    def _patches(self) -> Sequence[str] | pulumi.Output[Sequence[str]]:
+        """List the patches; with that of a registry's login all of them are a secret."""
+        shared, inputs = self._shared, self._shared.inputs
+        public = patches(inputs, self._machine, shared.root)
+        if shared.registry_password is None:
+            return public
+        return shared.registry_password.apply(
+            lambda password: [*public, *registry_login(inputs, password)]
+        )
 
     def _upgrade(self, configuration: pulumi.Output[str]) -> pulumi.Output[pulumi.Resource]:
         """Bring the machine to the release of Talos that the settings name.

@@ -42,6 +42,7 @@ class Nodes(pulumi.ComponentResource):
         machines: Machines,
         identity: Identity,
         provider: talos.Provider,
+        registry_password: pulumi.Output[str] | None = None,
         root: Path,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -57,6 +58,7 @@ class Nodes(pulumi.ComponentResource):
             machines=machines,
             identity=identity,
             provider=provider,
+            registry_password=registry_password,
             rollout=rollout,
             questions=Questions(),
             on_error=talos_errors("Talos' answer", inputs),

@@ -40,6 +40,9 @@ SETTINGS = {
     "NetworkDefaultActionConfig": "platform:network.firewall",
     "NetworkRuleConfig": "platform:network.firewall, or give the rule a name of its own",
     "VolumeConfig": "platform:talos.diskEncryption",
+    "EnvironmentConfig": "platform:network.proxy",
+    "TrustedRootsConfig": "platform:site.trustedRoots, or give the document a name of its own",
+    "RegistryMirrorConfig": "platform:talos.mirrors",
     "cluster.discovery": "platform:talos.discovery",
 }
 """Where the value of a field is set instead."""

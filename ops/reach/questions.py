@@ -57,11 +57,13 @@ CLOCK_SECONDS = 60.0
 LABEL = "reach-check"
 """Any label: the record of `*.DOMAIN` answers for it."""
 
+DOCKER_HUB, DOCKER_REGISTRY = "docker.io", "registry-1.docker.io"
+"""As images and mirrors name it, and where it is."""
 REGISTRIES = (
     "ghcr.io",
     "registry.k8s.io",
     "quay.io",
-    "registry-1.docker.io",
+    DOCKER_REGISTRY,
     "ecr-public.aws.com",
 )
 """Where the machines' images are, but for the image factory."""
@@ -157,14 +159,15 @@ def _charts(settings: Settings) -> Iterator[Question]:
         title = f"chart {plan.chart} {plan.version}"
         yield Question(title, plan.repository, key, _chart(plan))
     if settings.services.cilium is not None:
-        where = str(urlsplit(gateway_api.URL).hostname)
+        where = settings.site.definitions or str(urlsplit(gateway_api.URL).hostname)
         key = key_of(("services", "cilium", "gatewayApiVersion"))
 
         def definitions(_: Network) -> str:
             try:
-                return f"{len(load_definitions(settings.services))} with the right checksums"
+                found = load_definitions(settings.services, settings.site.definitions)
             except ManifestError as error:
                 raise RefusedError(str(error), "let this computer go there") from None
+            return f"{len(found)} with the right checksums"
 
         yield Question("definitions", where, key, definitions)
 
@@ -415,14 +418,31 @@ def _backup(settings: Settings) -> Iterator[Question]:
     yield Question("backup storage", address, key, ask, by_machines=True)
 
 
-def _machines_needs(settings: Settings) -> Iterator[Question]:
+def _registry(url: str) -> Callable[[Network], str]:
+    def ask(network: Network) -> str:
+        return _status(network.get(url, most=1), (200, 401, 404), "answers")
+
+    return ask
+
+
+def _registries(settings: Settings) -> Iterator[Question]:
+    """Ask the mirrors, and those registries that machines may still pull from."""
+    only = {one.registry for one in settings.talos.mirrors if one.skip_fallback}
     for host in REGISTRIES:
+        if not {host, DOCKER_HUB if host == DOCKER_REGISTRY else host, "*"} & only:
+            ask, key = _registry(f"https://{host}/v2/"), "docs/site-requirements.md"
+            yield Question("registry", host, key, ask, by_machines=True)
+    for index, mirror in enumerate(settings.talos.mirrors):
+        for number, url in enumerate(mirror.endpoints):
+            key = key_of(("talos", "mirrors", index, "endpoints", number))
+            where = url if mirror.override_path else f"{url.rstrip('/')}/v2/"
+            yield Question("mirror", url, key, _registry(where), by_machines=True)
 
-        def registry(network: Network, host: str = host) -> str:
-            answer = network.get(f"https://{host}/v2/", most=1)
-            return _status(answer, (200, 401, 404), "answers")
 
-        yield Question("registry", host, "docs/site-requirements.md", registry, by_machines=True)
+def _machines_needs(settings: Settings) -> Iterator[Question]:
+    yield from _registries(settings)
+    if settings.network.proxy is not None:
+        yield _by_url("HTTP proxy", settings.network.proxy.url, ("network", "proxy", "url"))
     if settings.talos.discovery:
         ask = _connects(str(urlsplit(DISCOVERY).hostname), HTTPS_PORT)
         key = key_of(("talos", "discovery"))

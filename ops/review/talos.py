@@ -59,6 +59,8 @@ LIVE_FEATURES = frozenset(
 """Of `machine.features`."""
 CONTROL_PLANE = frozenset(["apiServer", "controllerManager", "scheduler", "etcd", "controlPlane"])
 """Sections of `cluster` whose change restarts static pods or etcd."""
+READ_AT_START = frozenset(["EnvironmentConfig", "TrustedRootsConfig"])
+"""Documents that a program reads once, such as the one that pulls images."""
 RULE_DEPTH = 4
 """Document, machine or cluster, section, and what is in it."""
 FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' network"}
@@ -99,6 +101,13 @@ def _document(document: str) -> Effect:
             "the API's address moves, live",
             "the Kubernetes API at the old address, for good; kubeconfigs must be fetched again",
             SOURCE,
+        )
+    if kind in READ_AT_START:
+        return Effect(
+            Verdict.SAFE,
+            f"{kind} applies live to Talos; programs that run read it when they start again: "
+            "reboot the machines one after the other where images need it",
+            source="Talos 1.13, EnvironmentController and TrustedRootsController",
         )
     if kind == "VolumeConfig":
         return Effect(Verdict.UNKNOWN, "volumes take it when they are made; read its fields")

@@ -8,9 +8,10 @@ import yaml
 from components.failures import ToldError
 from components.gitops.generated import folder
 from components.kubernetes.argocd import NAMESPACE, merged, plan
-from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, policies
+from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, Policy, policies
 from config import load_file
 from config.settings import API_PORT
+from config.way_out import WayOut
 from tests.unit.recorder import (
     ROOT,
     Platform,
@@ -221,8 +222,14 @@ def pods(rule: dict[str, Any], side: str) -> list[dict[str, str]]:
     ]
 
 
+def all_policies() -> list[Policy]:
+    argocd = load_file(ROOT / "Pulumi.prod.yaml").services.argocd
+    assert argocd is not None
+    return list(policies(argocd, WayOut()))
+
+
 def test_every_call_between_parts_is_let_out_and_let_in_on_the_same_ports() -> None:
-    by_name = {one.name: one for one in policies()}
+    by_name = {one.name: one for one in all_policies()}
     assert set(by_name) == set(PARTS)
     out, into = set(), set()
     for name, one in by_name.items():
@@ -240,7 +247,7 @@ def test_every_call_between_parts_is_let_out_and_let_in_on_the_same_ports() -> N
 
 
 def test_only_traefik_and_monitoring_come_in_from_other_namespaces() -> None:
-    for one in policies():
+    for one in all_policies():
         outside = [
             (peer["namespaceSelector"]["matchLabels"], [port["port"] for port in rule["ports"]])
             for rule in one.ingress
@@ -256,6 +263,6 @@ def test_redis_goes_nowhere_and_who_runs_what_repositories_say_not_to_the_api() 
     assert "redis" not in OUTSIDE
     assert "redis-proxy" not in OUTSIDE
     assert API_PORT not in OUTSIDE["repo-server"]
-    for one in policies():
+    for one in all_policies():
         opened = {port["port"] for rule in one.egress if "to" not in rule for port in rule["ports"]}
         assert opened == set(OUTSIDE.get(one.name, ()))

@@ -181,8 +181,8 @@ def test_a_program_requires_the_secrets_that_the_services_need() -> None:
     assert [str(each) for each in caught.value.problems] == [
         (
             "platform:dnsToken: a secret that is not set; run `pulumi config set --secret "
-            "platform:dnsToken`: Cloudflare's API token, the TSIG key of rfc2136, or "
-            "Route 53's secret access key"
+            "platform:dnsToken`: Cloudflare's API token, the TSIG key of rfc2136, "
+            "Route 53's secret access key, or that of a webhook's solver"
         ),
         (
             "platform:vspherePassword: a secret that is not set; run `pulumi config set --secret "
