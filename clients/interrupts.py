@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,10 +39,13 @@ def _without_traceback(
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def run(argv: Sequence[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: Sequence[str], folder: Path | None = None, show: Callable[[str], None] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program and keep what it says; at a Ctrl-C it gets the time to end by itself.
 
-    `folder` is where it runs; None for this process's own.
+    `folder` is where it runs; None for this process's own. `show` gets each line of its output as
+    it comes, without its end; errors go to the terminal then, and are not kept.
 
     Raises `FileNotFoundError` when there is no such program.
     """
@@ -51,15 +54,25 @@ def run(argv: Sequence[str], folder: Path | None = None) -> subprocess.Completed
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=None if show else subprocess.PIPE,
         text=True,
     )
     try:
+        shown = _followed(process, show) if show else ""
         stdout, stderr = process.communicate()
     except BaseException:
         _end(process)
         raise
-    return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(argv, process.returncode, shown + stdout, stderr or "")
+
+
+def _followed(process: subprocess.Popen[str], show: Callable[[str], None]) -> str:
+    """Show a program's output line by line, to its end."""
+    lines = []
+    for line in process.stdout or ():
+        lines.append(line)
+        show(line.rstrip("\n"))
+    return "".join(lines)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -21,11 +21,11 @@ from urllib.parse import urlsplit
 from clients.talosctl import private_file
 from clients.waiting import Clock
 from config import plain_yaml
+from config.settings import API_PORT
 
 API_SECONDS = 300.0
 """Covers the VIP's election through etcd and a slow first start of the API server."""
 POLL_SECONDS = 1.0
-API_PORT = 6443
 CALL_SECONDS = 5.0
 MANAGER = "platform"
 """As whom the API server notes what is changed here."""

@@ -31,7 +31,7 @@ INSTALL_SECONDS = 900.0
 DIAL_SECONDS = 2.0
 """Patience with a machine's port: talosctl itself would try a dead address until it is stopped."""
 
-API_PORT = 50000
+TALOS_API_PORT = 50000
 
 REBOOT_AHEAD = "Applied configuration with a reboot"
 """What Talos answers to a dry run when the change needs a reboot (v1alpha1_server.go)."""
@@ -95,10 +95,10 @@ class EtcdMember:
     learner: bool
 
 
-def run_talosctl(arguments: Sequence[str], seconds: float) -> Result:
-    """Run the real talosctl."""
-    try:  # the operator's PATH decides which talosctl
-        return run_program(["talosctl", *arguments], seconds)
+def run_talosctl(arguments: Sequence[str], seconds: float, program: str = "talosctl") -> Result:
+    """Run the real talosctl: without a path it is the one of the operator's PATH."""
+    try:
+        return run_program([program, *arguments], seconds)
     except FileNotFoundError:
         message = "talosctl: not found on PATH"
         raise TalosctlError(message) from None
@@ -117,7 +117,7 @@ def follow_talosctl(
 
 def dial(address: str) -> None:
     """Open and close a connection to the machine's Talos API."""
-    socket.create_connection((address, API_PORT), timeout=DIAL_SECONDS).close()
+    socket.create_connection((address, TALOS_API_PORT), timeout=DIAL_SECONDS).close()
 
 
 def local_address(address: str) -> str | None:
@@ -127,7 +127,7 @@ def local_address(address: str) -> str | None:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((address, API_PORT))
+            probe.connect((address, TALOS_API_PORT))
         except OSError:
             return None
         return str(probe.getsockname()[0])
@@ -374,7 +374,7 @@ class Talosctl:
         try:
             self._dial(address)
         except OSError as error:
-            message = f"{address}:{API_PORT}: {error.strerror or error}"
+            message = f"{address}:{TALOS_API_PORT}: {error.strerror or error}"
             raise TalosctlError(message) from None
 
     def _where(self, address: str) -> list[str]:

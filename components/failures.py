@@ -20,7 +20,7 @@ import pulumi
 from pulumi.runtime.settings import SETTINGS
 
 from clients.waiting import STOP
-from config.problems import Problem, listed
+from config.problems import Problem, listed, with_page
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,8 +48,7 @@ class ToldError(BaseException):
 
 def tell(text: str) -> ToldError:
     """Show an error in the engine's display, and give what is to be raised."""
-    more = "" if "docs/" in text else f"\nmore: {PAGE}"
-    pulumi.log.error(f"{text}{more}")
+    pulumi.log.error(with_page(text, PAGE))
     return ToldError(text)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
-from components.resource_types import GATE
+from config.resource_types import GATE
 
 if TYPE_CHECKING:
     from components.hooks import Hook

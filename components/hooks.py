@@ -24,6 +24,7 @@ from pulumi.resource import DependencyResource
 
 from clients.waiting import STOP, Clock, Stop
 from components import run_log
+from config.problems import with_page
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -64,7 +65,7 @@ async def in_thread(
         try:
             done.set_result(work(Clock(sleep=stop.sleep, tell=teller.tell)))
         except BaseException as error:  # noqa: BLE001 the hook raises it
-            done.set_exception(with_page(error))
+            done.set_exception(told(error))
 
     # A daemon: a call that hangs must not keep the program from ending.
     context = contextvars.copy_context()
@@ -76,11 +77,10 @@ async def in_thread(
         raise
 
 
-def with_page(error: BaseException) -> BaseException:
-    """Name the page that helps, which the error's class knows, unless its text names one."""
-    page = getattr(error, "page", "")
-    if page and "docs/" not in str(error):
-        error.args = (f"{error} (more: {page})",)
+def told(error: BaseException) -> BaseException:
+    """Let an error whose class knows the page that helps name it."""
+    if page := getattr(error, "page", ""):
+        error.args = (with_page(str(error), page),)
     return error
 
 

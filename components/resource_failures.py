@@ -24,6 +24,7 @@ from clients.waiting import STOP
 from components.failures import SHUT_DOWN
 from components.hooks import this_run
 from config.problems import Problem, problem
+from config.resource_types import IMAGE
 
 if TYPE_CHECKING:
     from config.charts import ChartPlan
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 Explain = Callable[[pulumi.ErrorHookArgs, str], Problem]
 """Makes a problem of what failed and of the provider's words."""
-
-ITEM = "vsphere:index/contentLibraryItem:ContentLibraryItem"
 
 AGAIN = "then `pulumi up` again"
 REFUSALS = (
@@ -93,7 +92,7 @@ def without(reason: Problem, words: str) -> Problem:
 def of_vsphere(site: Site, talos: Talos, args: pulumi.ErrorHookArgs, words: str) -> Problem:
     """Explain why vCenter does not make, change or remove something."""
     what = f"{args.type.rpartition(':')[2]} {args.name}"
-    if args.type == ITEM and (site.image_factory in words or FROM_FACTORY.search(words)):
+    if args.type == IMAGE and (site.image_factory in words or FROM_FACTORY.search(words)):
         return of_factory(site, talos, words)
     for pattern, key, fault, fix in REFUSALS:
         if re.search(pattern, words, re.IGNORECASE):

@@ -96,6 +96,11 @@ class SettingsError(Exception):
         return "\n".join([f"{head} in the settings:", *lines])
 
 
+def with_page(text: str, page: str) -> str:
+    """Give a message with the page of `docs/` that helps, unless it names one itself."""
+    return text if "docs/" in text else f"{text}\nmore: {page}"
+
+
 def listed(problems: list[Problem]) -> str:
     """Write problems as one message, the same one only once."""
     texts = list(dict.fromkeys(str(one) for one in problems))

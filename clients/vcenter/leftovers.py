@@ -17,24 +17,25 @@ from pyVmomi import vmodl
 from clients.vcenter.connection import MODEL, VCenter, VCenterError, by_uuid, connected, finish
 from clients.vcenter.content_library import ITEM_PATH, Session, session
 from clients.waiting import Clock
-
-VIRTUAL_MACHINE = "vsphere:index/virtualMachine:VirtualMachine"
-FOLDER = "vsphere:index/folder:Folder"
-CATEGORY = "vsphere:index/tagCategory:TagCategory"
-TAG = "vsphere:index/tag:Tag"
-LIBRARY = "vsphere:index/contentLibrary:ContentLibrary"
-ITEM = "vsphere:index/contentLibraryItem:ContentLibraryItem"
-RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
+from config.resource_types import (
+    ANTI_AFFINITY_RULE,
+    CONTENT_LIBRARY,
+    FOLDER,
+    IMAGE,
+    MACHINE,
+    TAG,
+    TAG_CATEGORY,
+)
 
 TAGGING = "/rest/com/vmware/cis/tagging"
 LIBRARY_PATH = "/rest/com/vmware/content/library"
 LOCAL_LIBRARY_PATH = "/rest/com/vmware/content/local-library"
 
 BY_REST = {
-    CATEGORY: f"{TAGGING}/category",
+    TAG_CATEGORY: f"{TAGGING}/category",
     TAG: f"{TAGGING}/tag",
-    LIBRARY: LIBRARY_PATH,
-    ITEM: ITEM_PATH,
+    CONTENT_LIBRARY: LIBRARY_PATH,
+    IMAGE: ITEM_PATH,
 }
 """What vCenter's REST API knows by its id, and where."""
 
@@ -106,7 +107,7 @@ def clear_library(vcenter: VCenter, password: str, name: str, _clock: Clock) -> 
         for identity in found:
             if rest.call("GET", f"{ITEM_PATH}?library_id={quote(identity)}"):
                 what = f"the content library {name}"
-                raise VCenterError(_holds(vcenter, what, LIBRARY, "images", identity))
+                raise VCenterError(_holds(vcenter, what, CONTENT_LIBRARY, "images", identity))
             rest.call("DELETE", f"{LOCAL_LIBRARY_PATH}/id:{identity}")
         return bool(found)
 
@@ -116,11 +117,11 @@ def exists(content: Any, rest: Session, kind: str, identity: str) -> bool:  # no
 
     Only vCenter's own "there is none" counts as no; whatever else goes wrong is an error.
     """
-    if kind == VIRTUAL_MACHINE:
+    if kind == MACHINE:
         return by_uuid(content, identity) is not None
     if kind == FOLDER:
         return _named(MODEL.Folder(identity, content.searchIndex._stub))  # noqa: SLF001 pyVmomi's way
-    if kind == RULE:
+    if kind == ANTI_AFFINITY_RULE:
         cluster, _, key = identity.partition(":")
         try:
             return any(str(one.key) == key for one in _rules(content, cluster))

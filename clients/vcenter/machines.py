@@ -33,6 +33,7 @@ from clients.vcenter.connection import (
     settle,
 )
 from clients.waiting import Clock
+from config.resource_types import MACHINE
 
 BOOT_SECONDS = 180.0
 POLL_SECONDS = 1.0
@@ -68,7 +69,7 @@ def import_command(name: str, path: str, *, parent: str, provider: str) -> str:
     would be a second machine to the engine. The program has its code already, and protects none.
     """
     return (
-        f"pulumi import vsphere:index/virtualMachine:VirtualMachine {name} {shlex.quote(path)} "
+        f"pulumi import {MACHINE} {name} {shlex.quote(path)} "
         f"--parent {shlex.quote(f'machines={parent}')} "
         f"--provider {shlex.quote(f'vcenter={provider}')} --protect=false --generate-code=false"
     )

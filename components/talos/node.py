@@ -13,7 +13,6 @@ import pulumiverse_talos as talos
 
 from components.gate import Gate, in_order
 from components.hooks import Hook
-from components.resource_types import HEALTHY, UPGRADED
 from components.talos import redaction
 from components.talos.configuration import patches, registry_login
 from components.talos.etcd import Member
@@ -22,6 +21,7 @@ from components.talos.upgrade import Release, Target
 from components.vsphere import disks
 from components.vsphere.leftovers import Owner, awake, no_leftover
 from config.problems import Problem
+from config.resource_types import HEALTHY, UPGRADED
 
 if TYPE_CHECKING:
     import pulumi_vsphere as vsphere

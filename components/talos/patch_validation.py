@@ -7,10 +7,12 @@ merges them into a configuration, and validates that. Keys are made for the purp
 from __future__ import annotations
 
 import shutil
-import subprocess
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from clients.talosctl import TalosctlError, check_talosctl, run_talosctl
+from clients.waiting import run_program
 from components.talos.configuration import files, patches
 from components.talos.inputs import TalosInputs
 from config.settings import Machine, Settings
@@ -21,9 +23,22 @@ SECONDS = 60
 LONGEST = 240
 
 
-def find_talosctl(root: Path) -> str | None:
-    """Find talosctl: on PATH, or the one that the lab has built."""
-    return shutil.which("talosctl") or shutil.which("talosctl", path=str(root / ".lab" / "bin"))
+def find_talosctl(root: Path, version: str) -> str:
+    """Find a talosctl for this version of Talos (`v1.13.9`): on PATH, or the one of the lab.
+
+    Raises `TalosctlError`, which says what is on PATH in its place.
+    """
+    places = (None, str(root / ".lab" / "bin"))
+    found = [one for path in places if (one := shutil.which("talosctl", path=path))]
+    faults = []
+    for program in found or ["talosctl"]:
+        try:
+            check_talosctl(version, partial(run_talosctl, program=program))
+        except TalosctlError as error:
+            faults.append(error)
+        else:
+            return program
+    raise faults[0]
 
 
 def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
@@ -81,10 +96,7 @@ def _patch(talosctl: str, base: Path, given: list[Path], work: Path) -> str | No
 
 def _run(*command: str) -> str | None:
     """Run talosctl; gives what it said when it failed."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return type(error).__name__
+    done = run_program(command, SECONDS)
     if done.returncode == 0:
         return None
     said = " ".join((done.stderr or done.stdout).split())

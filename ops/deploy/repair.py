@@ -22,6 +22,7 @@ from clients.pulumi_cli import EngineError, export, pulumi
 from clients.vcenter import content_library, leftovers, machines
 from clients.vcenter.connection import VCenter, VCenterError, connected
 from clients.waiting import Clock
+from config import resource_types
 from config.problems import SettingsError
 from config.reading import PROJECT, gather, resolve
 from config.settings import Settings
@@ -146,7 +147,7 @@ def _gone(resources: Sequence[Resource], site: Site) -> Iterator[Resource]:
 def carry_out(state: str, found: Found, site: Site) -> None:
     """Remove what was found. Raises VCenterError and EngineError."""
     # Machines before the folder that they are in, tags before their category.
-    for one in sorted(found.unknown, key=lambda each: each["type"] != leftovers.VIRTUAL_MACHINE):
+    for one in sorted(found.unknown, key=lambda each: each["type"] != resource_types.MACHINE):
         _clear(one, site)
     if export() != state:
         message = "the state has changed meanwhile: somebody deploys; run this again afterwards"
@@ -180,20 +181,20 @@ def _clear(resource: Resource, site: Site) -> None:
     """Remove what an interrupted creation left in vCenter, if it holds nothing."""
     vcenter, password, inputs = site.vcenter, site.password, resource["inputs"]
     match resource["type"]:
-        case leftovers.VIRTUAL_MACHINE:
+        case resource_types.MACHINE:
             _clear_machine(str(inputs["name"]), site)
-        case leftovers.ITEM:
+        case resource_types.IMAGE:
             content_library.remove_items(vcenter, password, inputs["libraryId"], inputs["name"])
-        case leftovers.FOLDER:
+        case resource_types.FOLDER:
             leftovers.clear_folder(vcenter, password, inputs["path"], CLOCK)
-        case leftovers.CATEGORY:
+        case resource_types.TAG_CATEGORY:
             leftovers.clear_category(vcenter, password, inputs["name"], CLOCK)
-        case leftovers.TAG:
+        case resource_types.TAG:
             place = f"{inputs['categoryId']} {inputs['name']}"
             leftovers.clear_tag(vcenter, password, place, CLOCK)
-        case leftovers.LIBRARY:
+        case resource_types.CONTENT_LIBRARY:
             leftovers.clear_library(vcenter, password, inputs["name"], CLOCK)
-        case leftovers.RULE:
+        case resource_types.ANTI_AFFINITY_RULE:
             place = f"{inputs['computeClusterId']}:{inputs['name']}"
             leftovers.clear_rule(vcenter, password, place, CLOCK)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from clients import interrupts
 from clients.kubernetes_api import InvalidError, KubernetesApi
-from components.resource_types import RELEASE
+from config.resource_types import RELEASE
 from ops.drift.fields import told
 from ops.drift.finding import ARGOCD, Field, Finding
 from ops.drift.ownership import Thing, owner_of, where

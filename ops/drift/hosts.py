@@ -11,8 +11,8 @@ from typing import Any
 
 from clients.pulumi_cli import EngineError
 from clients.vcenter.connection import VCenterError, connected, host_of
-from components.resource_types import ANTI_AFFINITY_RULE, MACHINE
 from components.vsphere import apart
+from config.resource_types import ANTI_AFFINITY_RULE, MACHINE
 from ops.deploy.repair import Site
 from ops.drift.finding import PULUMI, DriftError, Finding
 from ops.engine.urn import name_of

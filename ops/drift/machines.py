@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clients.talosctl import Talosctl, TalosctlError
-from components.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE_SECRETS
 from components.talos import redaction
+from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE_SECRETS
 from ops.drift.finding import PULUMI, DriftError, Field, Finding
 from ops.engine.urn import name_of
 from ops.review.difference import leaves

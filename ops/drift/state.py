@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.resource_types import GATE, RELEASE
+from config.resource_types import GATE, RELEASE
 from ops.drift.fields import told
 from ops.drift.finding import PULUMI, Field, Finding
 from ops.drift.ownership import Thing, owner_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from components.resource_types import MACHINE, MACHINE_SECRETS
+from config.resource_types import MACHINE, MACHINE_SECRETS
 from ops.engine.values import Resource, mapping
 from ops.policies.known import Known
 from ops.policies.model import Level, Rule

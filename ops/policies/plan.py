@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from components.resource_types import CONFIGURATION, GATE, KUBECONFIG, MACHINE, RELEASE
+from config.resource_types import CONFIGURATION, GATE, KUBECONFIG, MACHINE, RELEASE
 from config.values import as_address
 from ops.engine.values import Leaf, Resource, leaves, mapping, sequence
 from ops.policies.known import Known
@@ -22,8 +22,8 @@ from ops.policies.model import Level, Rule
 if TYPE_CHECKING:
     from config.settings import Settings
 
-MEMBERS = "etcd-members"
-API = "kubernetes-api"
+MEMBERS_GATE = "etcd-members"
+API_GATE = "kubernetes-api"
 ASKED = ("metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs")
 """Annotations of a Service that ask MetalLB for addresses."""
 WAIT = "let it depend on the other's health (components.talos.nodes.Nodes)"
@@ -95,10 +95,10 @@ def _told(resource: Resource, names: Sequence[str], planned: set[Any]) -> Iterat
 
 def _gate(resource: Resource, settings: Settings) -> Iterator[str]:
     endpoint = resource.inputs.get("endpoint")
-    if resource.name == API and isinstance(endpoint, str) and endpoint != settings.endpoint:
+    if resource.name == API_GATE and isinstance(endpoint, str) and endpoint != settings.endpoint:
         fix = USE_PLAN.format(section="network.vip")
         yield f"the API is awaited at {endpoint}, and the plan has {settings.endpoint}; {fix}"
-    if resource.name == MEMBERS:
+    if resource.name == MEMBERS_GATE:
         planned = {one.name: str(one.address) for one in settings.control_planes}
         if (members := _members(resource)) != planned:
             fix = USE_PLAN.format(section="machines")
@@ -170,7 +170,7 @@ LOOKS_OF_KINDS = {"Service": _service, "IPAddressPool": _pool}
 
 def check_count(resource: Resource, _: Known) -> Iterator[str]:
     """Ask for an odd number of control planes."""
-    if resource.type == GATE and resource.name == MEMBERS:
+    if resource.type == GATE and resource.name == MEMBERS_GATE:
         count = len(_members(resource))
         if count % 2 == 0:
             fewer, more = (count - 1, count + 1) if count else (1, 3)

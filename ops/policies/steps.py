@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from components.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from config.resource_types import GATE, MACHINE, MACHINE_SECRETS
 from ops.engine.operations import OPERATIONS
 from ops.engine.preview import Document, Step
 from ops.engine.values import mapping
 from ops.policies.model import Level
-from ops.policies.plan import MEMBERS
+from ops.policies.plan import MEMBERS_GATE
 
 REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
 REMOVES = frozenset(op for op, change in OPERATIONS.items() if change == "delete")
@@ -127,7 +127,7 @@ def _control_planes(steps: Sequence[Step]) -> Iterator[Finding]:
 
 def _members(steps: Sequence[Step]) -> set[str] | None:
     """Give the control planes there were and will be; None when no gate tells them."""
-    gates = [step for step in steps if (step.type, step.name) == (GATE, MEMBERS)]
+    gates = [step for step in steps if (step.type, step.name) == (GATE, MEMBERS_GATE)]
     if not gates:
         return None
     return {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.resource_types import RELEASE
+from config.resource_types import RELEASE
 from ops.engine.values import UNKNOWN, Resource, Secret, mapping, sequence, written
 from ops.policies.known import Known
 from ops.policies.model import Level, Rule

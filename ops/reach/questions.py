@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from clients.chart_repositories import package_of
-from clients.talosctl import local_address
+from clients.talosctl import TALOS_API_PORT, local_address
 from components.kubernetes.cert_manager import OWN_SERVER, acme_servers
 from components.kubernetes.foundation import load_definitions
 from components.kubernetes.manifests import ManifestError
@@ -24,6 +24,7 @@ from components.talos.inputs import TalosInputs
 from config import gateway_api, git
 from config.addresses import Entry, Kind
 from config.problems import key_of
+from config.settings import API_PORT
 from config.show import address_plan
 from config.values import split_git_url, split_url
 from ops.reach.network import (
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from config.problems import Path
     from config.settings import Settings
 
-API_PORT, TALOS_PORT, HTTPS_PORT = 6443, 50000, 443
-PORTS = (TALOS_PORT, API_PORT, HTTPS_PORT, 80, 22)
+HTTPS_PORT = 443
+PORTS = (TALOS_API_PORT, API_PORT, HTTPS_PORT, 80, 22)
 """Where somebody who has an address of ours would most likely answer."""
 MOST_POOL_ADDRESSES = 128
 """Addresses of one pool that are tried."""
@@ -235,7 +236,7 @@ def _is_free(entry: Entry, try_port: Probe) -> Callable[[Network], str]:
 
 def _answers(entry: Entry) -> Callable[[Network], str]:
     """Try what has to answer once the platform runs."""
-    ports = {"machine": TALOS_PORT, "VIP": API_PORT}
+    ports = {"machine": TALOS_API_PORT, "VIP": API_PORT}
 
     def ask(network: Network) -> str:
         if entry.use not in ports:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import yaml
 
 from clients.pulumi_cli import POLICIES
-from components.resource_types import GATE
+from config.resource_types import GATE
 from ops.engine.urn import types_of
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline

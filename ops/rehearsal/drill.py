@@ -13,13 +13,14 @@ from typing import Any
 
 from ops.rehearsal import platform, report
 from ops.rehearsal.life import OUT, chapter
-from ops.rehearsal.tools import Engine, ToolError, run, status_of, write_credentials
+from ops.rehearsal.tools import Engine, ToolError, run, status_of, world, write_credentials
 
 RESULT = OUT / "drill.json"
 
 
 def drill() -> None:
     """Walk through it; the first thing that is not as before ends it."""
+    world()
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
     with chapter("pulumi up", times):

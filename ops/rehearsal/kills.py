@@ -27,6 +27,8 @@ from typing import Any
 import yaml
 
 from components.talos.etcd import LOST_QUORUM
+from config import load_file
+from config.resource_types import MACHINE
 from ops.deploy.repair import forget
 from ops.engine.urn import provider_of
 from ops.rehearsal.killing import ENGINE, GROUP, HOST, PLUGIN, PROGRAM, kill, kill_tree, roles, tree
@@ -55,7 +57,6 @@ SERIES = 3
 DELAYS = ("--clone-delay", "2s")
 """vCenter takes its time, so that a kill falls into it."""
 
-VM = "vsphere:index/virtualMachine:VirtualMachine"
 YES = ("--yes", "--skip-preview", "--non-interactive")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "up": ("pulumi", "up", *YES),
@@ -110,6 +111,7 @@ class Campaign:
         self.there = False
         """Something of it may be there."""
         self._expected = dict(EXPECTED)
+        self._settings = load_file(world.stack_file)
         self._original = world.stack_file.read_text(encoding="utf-8")
         self._changed = False
         self._log = world.state / "killed.log"
@@ -189,17 +191,18 @@ class Campaign:
         self._cancel()
         saved = self.world.run("pulumi", "stack", "export").stdout
         document = json.loads(saved)
+        name = self._settings.machines[-1].name
         machine = next(
             one
             for one in document["deployment"]["resources"]
-            if one["type"] == VM and one["urn"].endswith("::node03")
+            if one["type"] == MACHINE and one["urn"].endswith(f"::{name}")
         )
         forget(document["deployment"], {machine["urn"]})
         provider = provider_of(machine["provider"])
         folder = machine["inputs"]["folder"]
-        where = self.world.run("govc", "find", "/", "-type", "m", "-name", "node03").stdout.strip()
+        where = self.world.run("govc", "find", "/", "-type", "m", "-name", name).stdout.strip()
         command = (
-            "pulumi", "import", VM, "node03", where or folder, *YES, "--protect=false",
+            "pulumi", "import", MACHINE, name, where or folder, *YES, "--protect=false",
             "--generate-code=false", "--parent", f"machines={machine['parent']}",
             "--provider", f"vcenter={provider}",
         )  # fmt: skip
@@ -329,19 +332,18 @@ class Campaign:
         if preview.returncode != 0:
             done.problems.append(f"the preview is not empty: {last(preview)}")
         self.world.write_credentials()
-        members = self.world.run(
-            "talosctl", "--nodes", "172.16.20.51", "etcd", "members", code=None
-        )
-        if members.stdout.count("false") != 3:  # noqa: PLR2004 control planes
+        planes = self._settings.control_planes
+        first = str(planes[0].address)
+        members = self.world.run("talosctl", "--nodes", first, "etcd", "members", code=None)
+        if members.stdout.count("false") != len(planes):  # none is a learner
             done.problems.append(f"etcd's members: {members.stdout or last(members)}")
 
     def _see_nothing(self, done: Round) -> None:
         """See that neither vCenter nor the state has anything of the platform left."""
+        folder = self._settings.site.folder.rpartition("/")[2]
         left = [
             *self.world.run("govc", "find", "/", "-type", "m").stdout.split(),
-            *self.world.run(
-                "govc", "find", "/", "-type", "f", "-name", "platform-prod"
-            ).stdout.split(),
+            *self.world.run("govc", "find", "/", "-type", "f", "-name", folder).stdout.split(),
             *self.world.run("govc", "library.ls").stdout.split(),
             *self.world.run("govc", "tags.category.ls").stdout.split(),
         ]
@@ -382,13 +384,13 @@ class Campaign:
         file.unlink()
 
     def _change_settings(self) -> None:
-        """Change two machines in the settings, or take that back: one in place, one by a stop."""
+        """Change machines in the settings, or take that back: one in place, one by a stop."""
         self._changed = not self._changed
         document = yaml.safe_load(self._original)
         if self._changed:
             machines = document["config"]["platform:machines"]
             machines[0]["labels"] = {"rack": "r1"}
-            machines[2]["memoryMiB"] += 4096
+            machines[-1]["memoryMiB"] += 4096
         self.world.stack_file.write_text(yaml.safe_dump(document, sort_keys=False))
 
 

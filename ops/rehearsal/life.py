@@ -39,9 +39,9 @@ def chapter(title: str, times: dict[str, float]) -> Iterator[None]:
 
 def rehearse() -> None:
     """Walk through the stack's life; the first thing that fails ends it."""
+    events = world() / "up.events"
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
-    events = world() / "up.events"
     with chapter("pulumi up", times), Recorder(events):
         engine.up(events)
     with chapter("a look around", times):

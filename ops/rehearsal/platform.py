@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.resource_types import RELEASE
 from config.layers import LAYERS
+from config.resource_types import RELEASE
 from ops.rehearsal.tools import PROJECT, ToolError, run
 
 INDEX = PROJECT / ".lab" / "bin" / "charts" / "index.json"

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from components.resource_types import GATE
+from config.resource_types import GATE
 from ops.engine.operations import BOOKKEEPING, DELETIONS
 from ops.engine.urn import name_of, provider_of, stack_of, type_of
 

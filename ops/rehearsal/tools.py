@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clients import interrupts
 from clients.engine_words import without_harmful_advice
 from clients.pulumi_cli import POLICIES
+from config.placeholders import IN_LAB
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -36,10 +37,11 @@ def status_of(what: str, walk: Callable[[], None]) -> int:
 
 def world() -> Path:
     """Give the folder of the world that this process runs in."""
-    folder = os.environ.get("LAB_WORLD")
+    folder = os.environ.get(IN_LAB)
     if not folder:
         message = (
-            "LAB_WORLD is not set: run this inside a world, `lab run -- python -m ops rehearse`"
+            f"{IN_LAB} is not set: this command builds and destroys a platform, so it runs inside "
+            "a world of the lab alone: `make lab`, `make drill`, or `.lab/bin/lab run -- COMMAND`"
         )
         raise ToolError(message)
     return Path(folder)
@@ -50,30 +52,20 @@ def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
 
     `show` also lets its output through to the terminal; `codes` are the exit codes that are fine.
     """
-    process = subprocess.Popen(
-        argv,
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=None if show else subprocess.PIPE,
-        text=True,
-    )
-    lines: list[str] = []
-    assert process.stdout is not None  # noqa: S101 - asked for above
-    if show:
-        for line in process.stdout:
-            lines.append(line)
-            sys.stdout.write(without_harmful_advice(line.rstrip("\n")) + "\n")
-            sys.stdout.flush()
-        errors = ""
-        process.wait()
-    else:
-        output, errors = process.communicate()
-        lines.append(output)
-    if process.returncode not in codes:
-        said = without_harmful_advice(f"{''.join(lines)}{errors}")
-        message = f"{' '.join(argv)}: exit code {process.returncode}\n{said}"
+    try:
+        result = interrupts.run(argv, PROJECT, _show if show else None)
+    except FileNotFoundError:
+        message = f"{argv[0]} is not on PATH, where a world of the lab has it: `make build`"
+        raise ToolError(message) from None
+    if result.returncode not in codes:
+        said = without_harmful_advice(f"{result.stdout}{result.stderr}")
+        message = f"{' '.join(argv)}: exit code {result.returncode}\n{said}"
         raise ToolError(message)
-    return "".join(lines)
+    return result.stdout
+
+
+def _show(line: str) -> None:
+    print(without_harmful_advice(line), flush=True)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from clients.backup_storage import Storage
 from clients.pulumi_cli import EngineError, pulumi
-from components.resource_types import MACHINE_SECRETS
 from config.problems import SettingsError
 from config.reading import PROJECT, gather, resolve
+from config.resource_types import MACHINE_SECRETS
 from ops.engine.values import revealed
 
 if TYPE_CHECKING:

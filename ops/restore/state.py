@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clients import age_file
 from clients.pulumi_cli import export, pulumi
-from components.resource_types import GATE, MACHINE_SECRETS
+from config.resource_types import GATE, MACHINE_SECRETS
 from ops.engine.urn import kind_and_name
 from ops.restore.checks import RefusedError
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from components.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, RELEASE, UPGRADED
 from config.layers import LAYERS
+from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, RELEASE, UPGRADED
 from ops.engine.preview import Change, Preview
 from ops.review import charts, kubernetes, talos, upgrades, vsphere
 from ops.review.charts import ChartChange

@@ -8,8 +8,8 @@ from itertools import groupby
 
 from pydantic import BaseModel, ConfigDict
 
-from components.resource_types import MACHINE
 from components.talos.redaction import MAIN
+from config.resource_types import MACHINE
 from ops.engine.preview import Change, Preview
 from ops.policies import steps
 from ops.policies.model import Level

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.resource_types import MACHINE
+from config.resource_types import MACHINE
 from ops.review import kubernetes, vsphere
 from ops.review.difference import leaves
 from ops.review.judge import Judged

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.resource_types import KUBECONFIG, MACHINE_SECRETS
 from components.talos import firewall, refusals
 from components.talos.redaction import MAIN
+from config.resource_types import KUBECONFIG, MACHINE_SECRETS
 from ops.engine.operations import WORDS
 from ops.engine.preview import UNKNOWN, Change
 from ops.review import upgrades

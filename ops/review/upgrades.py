@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from components.resource_types import GATE
 from components.talos.kubernetes_upgrade import GATE_NAME
 from components.talos.kubernetes_versions import number
+from config.resource_types import GATE
 from config.versions import parse
 from ops.engine.preview import Change
 from ops.review.verdict import Effect, Verdict

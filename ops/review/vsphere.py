@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.resource_types import MACHINE
 from components.vsphere.disks import SYSTEM, moved
 from components.vsphere.hardware import LINUX_START_MIB
+from config.resource_types import MACHINE
 from ops.engine.operations import WORDS
 from ops.engine.preview import Change
 from ops.review.verdict import Effect, Verdict, worst

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.resource_types import MACHINE, MACHINE_SECRETS
+from config.resource_types import MACHINE, MACHINE_SECRETS
 from config.secret_keys import SECRET_NAMES
 from ops.engine.preview import Change, Preview
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clients.progress import told
+from clients.talosctl import TalosctlError
 from components.talos.patch_files import PatchError, check_patch_files
 from components.talos.patch_validation import find_talosctl, validate
 from config import versions
@@ -84,9 +85,10 @@ def _check_patches(settings: Settings, file: str) -> str:
     if root is None:
         return "note: no project around it (Pulumi.yaml): the files of patches were not looked at"
     check_patch_files(settings, root)
-    talosctl = find_talosctl(root)
-    if talosctl is None:
-        return "note: without talosctl Talos' own rules were not held against the files of patches"
+    try:
+        talosctl = find_talosctl(root, settings.talos.tag)
+    except TalosctlError as error:
+        return f"note: Talos itself has not checked the files of patches: {error}"
     if faults := validate(settings, root, talosctl):
         raise PatchError.of(settings, faults)
     return ""

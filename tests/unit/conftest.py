@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from clients import kubernetes_api
+from clients.talosctl import TalosctlError
 from config.placeholders import IN_LAB
 from ops.settings import command
 from tests.unit.recorder import install_talosctl
+
+NO_TALOSCTL = "no talosctl in unit tests"
 
 # A sixth of the tests' time went to Python's collector, which found little.
 gc.set_threshold(100_000, 50, 50)
@@ -28,8 +31,12 @@ def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def without_talosctl() -> Iterator[None]:
     """Leave Talos' own validation to the tests that are about it: it takes seconds."""
+
+    def find(*_: object) -> str:
+        raise TalosctlError(NO_TALOSCTL)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "find_talosctl", lambda _: None)
+        patch.setattr(command, "find_talosctl", find)
         yield
 
 

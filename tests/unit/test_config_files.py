@@ -424,7 +424,9 @@ def test_check_looks_at_the_files_of_patches_too(
     assert "common.yaml: machine.kublet: no field" in capsys.readouterr().err
     (folder / "common.yaml").write_text("machine: {kubelet: {}}\n")
     assert main(["check", str(path)]) == 0
-    assert "without talosctl" in capsys.readouterr().out
+    assert (
+        "Talos itself has not checked the files of patches: no talosctl" in capsys.readouterr().out
+    )
 
 
 def test_check_says_when_kubernetes_gets_no_fixes_any_more(

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from clients.talosctl import TalosctlError
 from components.talos.configuration import documents, patches
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
+from components.talos.patch_validation import find_talosctl
 from config import Settings, SettingsError, parse
-from tests.unit.recorder import ROOT, machine, production, without_services
+from tests.unit.recorder import ROOT, install_talosctl, machine, production, without_services
 
 LOGS = {"services": ["tcp://logs.example.com:5170"], "kernel": ["udp://logs.example.com:5171"]}
 
@@ -468,3 +470,21 @@ def test_a_file_may_add_to_what_the_platform_sets(tmp_path: Path, text: str) -> 
 
 def test_the_production_files_contradict_nothing() -> None:
     check_patch_files(parse(production()), ROOT)
+
+
+def test_the_talosctl_that_checks_patches_is_one_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, lab = tmp_path / "bin", tmp_path / ".lab" / "bin"
+    for folder in (own, lab):
+        folder.mkdir(parents=True)
+    monkeypatch.setenv("PATH", f"{own}:/usr/bin:/bin")
+    with pytest.raises(TalosctlError, match=r"not found on PATH; install talosctl v1\.13\.9"):
+        find_talosctl(tmp_path, "v1.13.9")
+    install_talosctl(own, "1.12.3")
+    with pytest.raises(TalosctlError, match=r"version 1\.12\.3 does not fit Talos v1\.13\.9"):
+        find_talosctl(tmp_path, "v1.13.9")
+    install_talosctl(lab, "1.13.2")
+    assert find_talosctl(tmp_path, "v1.13.9") == str(lab / "talosctl")
+    install_talosctl(own, "1.13.9")
+    assert find_talosctl(tmp_path, "v1.13.9") == str(own / "talosctl")

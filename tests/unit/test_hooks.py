@@ -127,7 +127,7 @@ class GateError(Exception):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (GateError("node01: unhealthy"), "node01: unhealthy (more: docs/operations.md)"),
+        (GateError("node01: unhealthy"), "node01: unhealthy\nmore: docs/operations.md"),
         (GateError("node01: unhealthy, docs/drift.md"), "node01: unhealthy, docs/drift.md"),
         (ValueError("a bug"), "a bug"),
     ],

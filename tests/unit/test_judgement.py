@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.resource_types import MACHINE_SECRETS
+from config.resource_types import MACHINE_SECRETS
 from ops.policies.catalogue import RULES
 from ops.policies.steps import PLAN_RULES
 from ops.rehearsal import judgement

@@ -16,6 +16,7 @@ from clients.vcenter.connection import VCenter, VCenterError
 from clients.vcenter.content_library import ITEM_PATH
 from clients.vcenter.leftovers import LIBRARY_PATH, LOCAL_LIBRARY_PATH, TAGGING
 from clients.waiting import Clock
+from config import resource_types
 from tests.unit.recorder import run_production
 
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
@@ -153,22 +154,22 @@ def test_a_rule_of_a_cluster_that_is_gone_is_gone_too(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(leftovers, "_rules", rules)
     rest: Any = FakeRest()
-    assert leftovers.exists(None, rest, leftovers.RULE, "domain-c1:7")
-    assert not leftovers.exists(None, rest, leftovers.RULE, "domain-c1:8")
-    assert not leftovers.exists(None, rest, leftovers.RULE, "domain-c2:7")
+    assert leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:7")
+    assert not leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:8")
+    assert not leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c2:7")
 
 
 def test_everything_in_vcenter_clears_its_place_before_it_is_made() -> None:
     platform = run_production()
     made = [one for one in platform.resources if one.type.startswith("vsphere:index/")]
     assert {one.type for one in made} >= {
-        leftovers.VIRTUAL_MACHINE,
-        leftovers.FOLDER,
-        leftovers.CATEGORY,
-        leftovers.TAG,
-        leftovers.LIBRARY,
-        leftovers.ITEM,
-        leftovers.RULE,
+        resource_types.MACHINE,
+        resource_types.FOLDER,
+        resource_types.TAG_CATEGORY,
+        resource_types.TAG,
+        resource_types.CONTENT_LIBRARY,
+        resource_types.IMAGE,
+        resource_types.ANTI_AFFINITY_RULE,
     }
     assert [one.name for one in made if not one.hooks("before_create")] == []
 

@@ -18,7 +18,10 @@ import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
-from components.resource_types import (
+from components.talos import redaction
+from components.vsphere.machines import guestinfo
+from config import parse
+from config.resource_types import (
     CONFIGURATION,
     GATE,
     KUBECONFIG,
@@ -26,9 +29,6 @@ from components.resource_types import (
     MACHINE_SECRETS,
     RELEASE,
 )
-from components.talos import redaction
-from components.vsphere.machines import guestinfo
-from config import parse
 from config.secret_keys import SECRET_KEYS
 from ops.engine.values import OUTPUT, REFERENCE, SECRET, SIGNATURE, Resource, decode
 from ops.policies import server

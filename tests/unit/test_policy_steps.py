@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from config.resource_types import GATE, MACHINE, MACHINE_SECRETS
 from ops.policies.model import Level
 from ops.policies.steps import PLAN_RULES, SAFE_AMOUNT, PlanError, violations
 

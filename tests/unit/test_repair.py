@@ -17,6 +17,7 @@ from clients.pulumi_cli import EngineError
 from clients.vcenter import content_library, leftovers, machines
 from clients.vcenter.connection import VCenterError
 from components import notes
+from config.resource_types import FOLDER, MACHINE
 from config.stack_file import load_file
 from ops.deploy import command, lock, repair
 from ops.deploy.repair import Found, Site, forget
@@ -35,8 +36,7 @@ def creating(kind: str, name: str, /, **inputs: str) -> dict[str, Any]:
     return {"type": "creating", "resource": resource(kind, name, inputs=inputs)}
 
 
-VM, RULE, FOLDER = leftovers.VIRTUAL_MACHINE, leftovers.RULE, leftovers.FOLDER
-NODE01, NODE03 = resource(VM, "node01"), resource(VM, "node03")
+NODE01, NODE03 = resource(MACHINE, "node01"), resource(MACHINE, "node03")
 CONFIGURATION = resource(
     "talos:machine/configurationApply:ConfigurationApply",
     "node03",
@@ -87,8 +87,8 @@ def test_only_creations_that_the_state_does_not_know_may_be_in_vcenter(vcenter: 
     found = repair.look(
         state(
             [NODE01],
-            creating(VM, "node01", name="node01"),
-            creating(VM, "node02", name="node02"),
+            creating(MACHINE, "node01", name="node01"),
+            creating(MACHINE, "node02", name="node02"),
             creating("platform:gate:Gate", "etcd"),
             {"type": "updating", "resource": NODE01},
         ),
@@ -156,7 +156,7 @@ def test_machines_are_cleared_before_the_folder_that_they_are_in(
     )
     unknown = (
         creating(FOLDER, "machines", path="platform-prod")["resource"],
-        creating(VM, "node03", name="node03")["resource"],
+        creating(MACHINE, "node03", name="node03")["resource"],
     )
     repair.carry_out(state([NODE01, NODE03]), Found(("x",), unknown, ()), SITE)
     assert done == [("machine", "node03"), ("folder", "platform-prod")]
@@ -166,7 +166,7 @@ def test_machines_are_cleared_before_the_folder_that_they_are_in(
 def test_a_machine_that_the_settings_do_not_name_is_never_removed(
     imported: list[dict[str, Any]],
 ) -> None:
-    unknown = (creating(VM, "db01", name="db01")["resource"],)
+    unknown = (creating(MACHINE, "db01", name="db01")["resource"],)
     with pytest.raises(VCenterError, match="db01: not among platform:machines"):
         repair.carry_out(state([NODE01, NODE03]), Found(("x",), unknown, ()), SITE)
     assert imported == []
@@ -254,8 +254,8 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
     monkeypatch.setattr(machines, "remove_leftover", lambda *_: True)
     site = Site(SITE.settings, SITE.password)
     site.talosconfig = "access-of-the-test"
-    document = state([NODE01, NODE03], creating(VM, "node02", name="node02"))
-    found = Found((), (creating(VM, "node02", name="node02")["resource"],), ())
+    document = state([NODE01, NODE03], creating(MACHINE, "node02", name="node02"))
+    found = Found((), (creating(MACHINE, "node02", name="node02")["resource"],), ())
     monkeypatch.setattr(repair, "export", lambda: document)
     repair.carry_out(document, found, site)
     assert used == ["access-of-the-test"]
@@ -267,7 +267,12 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [(state([], creating(VM, "a"), creating(VM, "b")), 2), (state([]), 0), ("", 0), ("[]", 0)],
+    [
+        (state([], creating(MACHINE, "a"), creating(MACHINE, "b")), 2),
+        (state([]), 0),
+        ("", 0),
+        ("[]", 0),
+    ],
 )
 def test_the_engines_notes_are_counted(text: str, count: int) -> None:
     assert notes.interrupted(text) == count
@@ -278,7 +283,7 @@ def test_the_program_contradicts_the_engines_advice_once_and_only_when_there_are
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr("pulumi.log.warn", said.append)
-    for text in (state([]), state([], creating(VM, "a"))):
+    for text in (state([]), state([], creating(MACHINE, "a"))):
         notes.tell(cast("notes.Asked", _Answer(text)))
     notes.tell(None)
     (warning,) = said

@@ -12,7 +12,6 @@ import pytest
 from clients.waiting import Stop
 from components import resource_failures
 from components.resource_failures import (
-    ITEM,
     ResourceError,
     explained,
     of_factory,
@@ -20,13 +19,12 @@ from components.resource_failures import (
     of_talos,
     of_vsphere,
 )
-from components.resource_types import MACHINE
 from config import parse
 from config.charts import ChartPlan
+from config.resource_types import IMAGE, MACHINE
 from tests.unit.recorder import Platform, event_loop, install_talosctl, production, run_production
 
 SETTINGS = parse(production())
-FOLDER = "vsphere:index/folder:Folder"
 
 
 def failure(
@@ -140,7 +138,7 @@ def test_an_unknown_schematic_is_told_at_its_key() -> None:
 
 def test_an_images_failed_download_is_the_factorys_and_not_vcenters() -> None:
     words = 'Get "https://factory.talos.dev/image/a/v1/b.ova": connect: connection refused'
-    found = of_vsphere(SETTINGS.site, SETTINGS.talos, failure(words, ITEM, "talos"), words)
+    found = of_vsphere(SETTINGS.site, SETTINGS.talos, failure(words, IMAGE, "talos"), words)
     assert found.key == "platform:site.imageFactory"
 
 

@@ -301,7 +301,10 @@ func absolutePaths(args []string) ([]string, error) {
 	out := slices.Clone(args)
 	for i, a := range out {
 		name, value, inline := strings.Cut(a, "=")
-		if !slices.Contains(pathFlags, name) {
+		if len(name) > 2 && isShortPathFlag(args, name[:2]) { // as in `-ofile`
+			name, value, inline = name[:2], a[2:], true
+		}
+		if !slices.Contains(pathFlags, name) && !isShortPathFlag(args, name) {
 			continue
 		}
 		at := i
@@ -321,4 +324,9 @@ func absolutePaths(args []string) ([]string, error) {
 		out[at] = absolute
 	}
 	return out, nil
+}
+
+// isShortPathFlag says whether it names a file with this command: `-f` of `pulumi up` does not.
+func isShortPathFlag(args []string, flag string) bool {
+	return len(args) > 0 && args[0] == "import" && (flag == "-f" || flag == "-o")
 }

@@ -110,3 +110,22 @@ func TestOptionsThatNameFilesHoldWhereverTheEngineIsStarted(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+func TestTheShortOptionsOfAnImportNameFilesAndThoseOfOtherCommandsDoNot(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, code := filepath.Join(here, "list.json"), filepath.Join(here, "code.py")
+	for _, c := range []struct{ typed, wanted []string }{
+		{[]string{"import", "-f", "list.json", "-o", "code.py"}, []string{"import", "-f", list, "-o", code}},
+		{[]string{"import", "-f=list.json", "-ocode.py"}, []string{"import", "-f=" + list, "-o=" + code}},
+		{[]string{"up", "-f", "list.json"}, []string{"up", "-f", "list.json"}},
+		{[]string{"import", "--from", "x"}, []string{"import", "--from", "x"}},
+	} {
+		got, err := absolutePaths(c.typed)
+		if err != nil || !slices.Equal(got, c.wanted) {
+			t.Errorf("%v became %v, %v", c.typed, got, err)
+		}
+	}
+}
