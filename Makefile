@@ -15,7 +15,8 @@ OUT ?= .lab/out
 
 .PHONY: help setup build lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
-	unlock repair destroy kills campaigns summary comment drift-report drift-issue
+	unlock repair destroy kills campaigns summary comment drift-report drift-issue \
+	update-merge update-due update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
@@ -24,7 +25,7 @@ The platform: reach review preview explain apply-plan drift render render-diff c
 Recovery: unlock repair destroy
 Rehearsals: drill kills campaigns bench
 Checks: test lint go-lint workflows-lint types unit go-test lab-test format
-Workflows: summary comment drift-report drift-issue
+Workflows: summary comment drift-report drift-issue update-merge update-due update-note
 endef
 export HELP_GROUPS
 
@@ -176,8 +177,10 @@ explain: setup ## review that preview: what would happen, to whom
 	# 0 and the tens are verdicts; they are for people to judge.
 	case $$code in 0 | [1-9]0) ;; *) exit $$code ;; esac
 
-apply-plan: setup ## carry out exactly the plan in $(OUT); a stale one is refused
-	@exec $(PYTHON) -m ops apply --out $(OUT)
+LOG ?=
+
+apply-plan: setup ## carry out exactly the plan in $(OUT); a stale one is refused (LOG=FILE: kept there too)
+	@$(if $(LOG),,exec) $(PYTHON) -m ops apply --out $(OUT) $(if $(LOG),2>&1 | tee $(LOG))
 
 unlock: setup ## free the stack's lock, if the `make apply-plan` of this folder was lost and left it
 	@$(PYTHON) -m ops unlock --out $(OUT)
@@ -206,6 +209,22 @@ drift-report: setup ## look for drift, and keep report and exit code in $(OUT)
 
 drift-issue: setup ## open, update or close the one issue about drift
 	@$(PYTHON) -m ops report drift --report $(OUT)/drift.md --code $(OUT)/drift.code
+
+update-merge: setup ## merge the new versions that need no person, as platform:updates says
+	@$(PYTHON) -m ops update merge
+
+REVIEW ?=
+
+update-due: setup ## whether what is merged is to be deployed now, without a person (REVIEW=FILE: by its plan's review)
+	@mkdir -p $(OUT)
+	code=0
+	$(PYTHON) -m ops update due --out $(OUT)/due.json $(if $(REVIEW),--review $(REVIEW)) || code=$$?
+	# That nothing is due is no failure.
+	case $$code in 0 | 3) ;; *) exit $$code ;; esac
+
+update-note: setup ## say on GitHub what came of that deployment, whose result is in RESULT; one that failed stops the updates
+	@$(PYTHON) -m ops update note --due $(OUT)/due.json --result "$$RESULT" \
+		--log $(OUT)/up.log --drift $(OUT)/drift.md
 
 namespaces: ## let everybody make namespaces, which the lab needs and Ubuntu forbids (asks for root)
 	@key=kernel.apparmor_restrict_unprivileged_userns

@@ -7,6 +7,7 @@ the program looks into the repositories first, as Helm does (helm/pkg/repo, inde
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import re
 import urllib.request
@@ -47,7 +48,7 @@ def check(plans: Sequence[ChartPlan]) -> None:
 def find_problem(plan: ChartPlan) -> Problem | None:
     """Say what keeps a chart from being had; None when nothing does."""
     try:
-        index = _fetch(f"{plan.repository.rstrip('/')}/index.yaml")
+        index = index_of(plan.repository)
     except (OSError, HTTPException, EOFError, UnicodeDecodeError) as error:
         return _unreachable(plan, str(error))
     offered = versions(index, plan.chart)
@@ -72,12 +73,27 @@ def versions(index: str, chart: str) -> list[str]:
 
 def package_of(index: str, chart: str, version: str) -> str | None:
     """Give the address of a chart's package, as a repository's index has it: it may be relative."""
+    urls = _entry(index, chart, version).get("urls")
+    return str(urls[0]) if urls else None
+
+
+def created(index: str, chart: str, version: str) -> dt.datetime | None:
+    """Say when a chart's version came out; `None` when the index does not tell."""
+    try:
+        when = dt.datetime.fromisoformat(str(_entry(index, chart, version).get("created")))
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
+
+
+def _entry(index: str, chart: str, version: str) -> dict[str, Any]:
+    """Give what an index says of a chart's version; empty when it has none."""
     number = version.removeprefix("v")
     for offered, entry in _entries(index, chart):
         if offered.removeprefix("v") == number:
-            urls = plain_yaml.read(entry)[0].get("urls")
-            return str(urls[0]) if urls else None
-    return None
+            found: dict[str, Any] = plain_yaml.read(entry)[0]
+            return found
+    return {}
 
 
 def _entries(index: str, chart: str) -> Iterator[tuple[str, str]]:
@@ -102,7 +118,9 @@ def _entries(index: str, chart: str) -> Iterator[tuple[str, str]]:
         return
 
 
-def _fetch(url: str) -> str:
+def index_of(repository: str) -> str:
+    """Read a repository's index.yaml; raises `OSError` and others when it cannot be had."""
+    url = f"{repository.rstrip('/')}/index.yaml"
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})  # noqa: S310 a pin
     with urllib.request.urlopen(request, timeout=SECONDS) as response:  # noqa: S310
         body: bytes = response.read()

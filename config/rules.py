@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Site,
         Talos,
         Traefik,
+        Updates,
     )
     from config.values import AddressRange
 
@@ -58,6 +59,7 @@ class Draft:
     talos: Talos | None = None
     kubernetes: Kubernetes | None = None
     services: Services | None = None
+    updates: Updates | None = None
 
 
 Rule = Callable[[Draft], Iterator[Problem]]

@@ -22,6 +22,7 @@ from config.values import (
     Bucket,
     Certificates,
     ClientId,
+    Clock,
     Contract,
     Cron,
     Date,
@@ -61,6 +62,7 @@ from config.values import (
     Text,
     TreePath,
     Version,
+    Zone,
     parse_address,
     parse_network,
     refuse,
@@ -760,6 +762,55 @@ class Services(Model):
     backup: Backup | None = Field(default=None, description="etcd backups")
 
 
+# --- Updates -----------------------------------------------------------------------------------
+
+Step = Literal["off", "patch", "minor"]
+"""The largest step of a version that is made without a person."""
+Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+
+class Window(Model):
+    """`platform:updates.window`: when updates are deployed without a person."""
+
+    days: tuple[Day, ...] = Field(min_length=1, description="the days on which it opens")
+    opens: Clock = Field(description='the time of day, in quotes, as in "22:00"')
+    closes: Clock = Field(
+        description="until when a deployment may begin; the next day when not after `opens`"
+    )
+    zone: Zone = Field(default="UTC", description="the time zone, as in Europe/Berlin")
+
+
+class Updates(Model):
+    """`platform:updates`: which new versions are merged and deployed without a person."""
+
+    window: Window | None = Field(default=None, description="when they are deployed")
+    minimum_age_days: int = Field(
+        default=5, ge=1, le=90, description="how old a release must be, in days"
+    )
+    talos: Step = Field(default="off", description="the machines' Talos")
+    kubernetes: Step = Field(default="off", description="Kubernetes")
+    cilium: Step = Field(default="off", description="Cilium, and Gateway API's definitions")
+    metallb: Step = Field(default="off", description="MetalLB")
+    cert_manager: Step = Field(default="off", description="cert-manager")
+    traefik: Step = Field(default="off", description="Traefik, and its definitions")
+    metrics_server: Step = Field(default="off", description="metrics-server, and its approver")
+    argocd: Step = Field(default="off", description="Argo CD, and what Git says of it")
+    backup: Step = Field(default="off", description="the backup job")
+
+    @model_validator(mode="after")
+    def _window_for_what_is_on(self) -> Updates:
+        if self.steps and self.window is None:
+            on = _keys(sorted(self.steps))
+            refuse(f"{on} on, without a `window`", "give the window, or set them to off")
+        return self
+
+    @property
+    def steps(self) -> dict[str, Step]:
+        """The layers that are updated without a person, by their keys here, and how far."""
+        every = self.model_dump(by_alias=True, exclude={"window", "minimum_age_days"})
+        return {layer: step for layer, step in every.items() if step != "off"}
+
+
 # --- Everything --------------------------------------------------------------------------------
 
 
@@ -773,6 +824,9 @@ class Settings(Model):
     talos: Talos = Field(description="Talos' version and image")
     kubernetes: Kubernetes = Field(default_factory=Kubernetes, description="the Kubernetes version")
     services: Services = Field(default_factory=Services, description="what the platform runs")
+    updates: Updates = Field(
+        default_factory=Updates, description="which new versions need no person"
+    )
 
     @property
     def control_planes(self) -> tuple[Machine, ...]:

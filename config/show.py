@@ -121,6 +121,7 @@ def _summary(settings: Settings) -> list[Sequence[str]]:
         ("image", settings.ova_url),
         ("installer", settings.installer_image),
         ("let in", _let_in(settings)),
+        ("updates", _updates(settings)),
     ]
 
 
@@ -132,6 +133,17 @@ def _let_in(settings: Settings) -> str:
     operators = ", ".join(map(str, firewall.operators))
     others = ", ".join(map(str, firewall.kubernetes))
     return f"operators from {operators}" + (f"; to Kubernetes alone {others}" if others else "")
+
+
+def _updates(settings: Settings) -> str:
+    """Say which new versions need no person, and when."""
+    updates = settings.updates
+    if updates.window is None:
+        return "wait for a person (no platform:updates)"
+    steps = ", ".join(f"{layer} {step}" for layer, step in updates.steps.items())
+    window = updates.window
+    when = f"{', '.join(window.days)} {window.opens} to {window.closes} {window.zone}"
+    return f"without a person: {steps or 'none'}; {when}"
 
 
 def _block(title: str, rows: Iterable[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator
@@ -488,6 +489,15 @@ def _cron_number(text: str, first: int, names: tuple[str, ...]) -> int:
     return names.index(text) + first if text in names else -1
 
 
+def _is_zone(text: str) -> bool:
+    """Say whether the time zone database of this machine has it (zoneinfo)."""
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        return False
+    return True
+
+
 def parse_version(value: object) -> str:
     """Read a version; without its patch, `1.34`, YAML takes it for a number."""
     if not isinstance(value, str) or not _VERSION.fullmatch(value):
@@ -814,3 +824,19 @@ Email = Annotated[
     ),
 ]
 Cron = Annotated[str, AfterValidator(parse_cron)]
+Clock = Annotated[
+    str,
+    _checked(
+        lambda text: re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text, re.ASCII) is not None,
+        "not a time of day",
+        'write hours and minutes in quotes, as in "22:30"',
+    ),
+]
+Zone = Annotated[
+    str,
+    _checked(
+        _is_zone,
+        "not a time zone that this machine knows",
+        "write it as the IANA database does, as in Europe/Berlin, or UTC",
+    ),
+]

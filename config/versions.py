@@ -8,7 +8,6 @@ settings against them.
 # ruff: noqa: E501 - a marker for Renovate is one line
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
 # --- Operating system and Kubernetes -----------------------------------------------------------
@@ -61,16 +60,6 @@ TALOS_KUBERNETES: dict[str, Span] = {
     "1.12": ("1.30", "1.35"),
     "1.13": ("1.31", "1.36"),
     "1.14": ("1.32", "1.37"),
-}
-
-# Kubernetes minor -> the last day of its support; from https://kubernetes.io/releases.
-KUBERNETES_ENDS: dict[str, dt.date] = {
-    "1.30": dt.date(2025, 6, 28),
-    "1.31": dt.date(2025, 10, 28),
-    "1.32": dt.date(2026, 2, 28),
-    "1.33": dt.date(2026, 6, 28),
-    "1.34": dt.date(2026, 10, 27),
-    "1.35": dt.date(2027, 2, 28),
 }
 
 # Contracts whose generated configuration the stack's documents fit. From 1.14 on the generator writes

@@ -17,6 +17,7 @@ from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.progress import told
 from clients.pulumi_cli import EngineError, pulumi
 from clients.talosctl import TalosctlError, connect
+from config.support import ending
 from ops.drift import backups, cluster, hosts, machines, nodes, state
 from ops.drift.finding import DriftError, Finding
 from ops.drift.report import Report, markdown, short
@@ -76,6 +77,7 @@ def look(now: dt.datetime) -> Report:
         ),
         watch=(
             *expiry(preview, now.date()),
+            *ending(preview.settings, now.date()),
             *backup,
             *unprotected([*preview.unchanged, *preview.changes]),
         ),

@@ -1,4 +1,4 @@
-"""Layer Report: GitHub's REST API, as far as reports need it, with the standard library only.
+"""Layer Report: GitHub's REST API, as far as the project needs it, with the standard library only.
 
 A self-hosted runner need not have GitHub's own command line.
 """
@@ -30,7 +30,22 @@ VARIABLES = {
 PERMISSIONS = {
     "comments": "the job needs `permissions: pull-requests: write`, and a fork never has it",
     "issues": "the job needs `permissions: issues: write`",
+    "merge": "the job needs `permissions: contents: write`, and the ruleset must allow the merge",
+    "reviews": "the repository's setting `Allow GitHub Actions to create and approve pull "
+    "requests` must be on, and the job needs `permissions: pull-requests: write`",
+    "check-runs": "the job needs `permissions: checks: read`",
+    "deployments": "the job needs `permissions: deployments: read`",
+    "actions": "the job needs `permissions: actions: read`",
 }
+
+
+class RefusedError(ReportError):
+    """GitHub refuses a request."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+        """HTTP's status."""
 
 
 def variable(name: str) -> str:
@@ -46,6 +61,7 @@ class GitHub:
 
     def __init__(self, url: str, repository: str, token: str) -> None:
         """Take the API's address, OWNER/NAME and a token."""
+        self.repository = repository
         self._base = f"{url.rstrip('/')}/repos/{repository}"
         self._host = url.rstrip("/")
         self._token = token
@@ -59,17 +75,35 @@ class GitHub:
             raise ReportError(f"GITHUB_API_URL is {url}: the token goes over https only")
         return cls(url, repository, token)
 
-    def pages(self, path: str) -> Iterator[dict[str, Any]]:
-        """Give all items of a list, over all of its pages."""
+    def pages(self, path: str, key: str = "") -> Iterator[dict[str, Any]]:
+        """Give all items of a list, over all of its pages; some lists stand under a key."""
         joint = "&" if "?" in path else "?"
         url: str | None = f"{self._base}/{path}{joint}per_page={PAGE}"
         while url:
             items, link = self._request("GET", url)
-            yield from items
+            yield from items[key] if key else items
             found = NEXT.search(link)
             url = found[1] if found else None
             if url and not url.startswith(self._host + "/"):
                 raise ReportError(f"the list's next page is at another host, {url}: not followed")
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Give one thing of the repository."""
+        answer, _ = self._request("GET", f"{self._base}/{path}")
+        result: dict[str, Any] = answer
+        return result
+
+    def release(self, repository: str, tag: str) -> dict[str, Any]:
+        """Give a release of any repository, OWNER/NAME."""
+        answer, _ = self._request("GET", f"{self._host}/repos/{repository}/releases/tags/{tag}")
+        result: dict[str, Any] = answer
+        return result
+
+    def archive(self, path: str) -> bytes:
+        """Give the archive that GitHub redirects to; the token does not go there."""
+        with self._open("GET", f"{self._base}/{path}") as answer:
+            body: bytes = answer.read()
+            return body
 
     def send(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create or change something, and give it as it is then."""
@@ -80,6 +114,13 @@ class GitHub:
     def _request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None
     ) -> tuple[Any, str]:
+        try:
+            with self._open(method, url, body) as answer:
+                return json.load(answer), answer.headers.get("Link") or ""
+        except (OSError, ValueError) as error:
+            raise ReportError(f"{method} {url}: no usable answer from GitHub: {error}") from None
+
+    def _open(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Any:  # noqa: ANN401 urllib has no type for an answer
         data = None if body is None else json.dumps(body).encode()
         headers = {
             "Accept": "application/vnd.github+json",
@@ -91,11 +132,10 @@ class GitHub:
         # Not to where a redirection leads.
         request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
-                return json.load(answer), answer.headers.get("Link") or ""
+            return urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310 checked above
         except urllib.error.HTTPError as error:
-            raise ReportError(_refused(method, url, error)) from None
-        except (OSError, ValueError) as error:
+            raise RefusedError(_refused(method, url, error), error.code) from None
+        except OSError as error:
             raise ReportError(f"{method} {url}: no usable answer from GitHub: {error}") from None
 
 
@@ -106,7 +146,7 @@ def _refused(method: str, url: str, error: urllib.error.HTTPError) -> str:
     except (ValueError, AttributeError):
         said = ""
     message = f"{method} {url}: {error.code} {error.reason}: {said[:300]}"
-    if error.code in (403, 404):
+    if error.code in (403, 404, 405, 422):
         lacks = next((fix for part, fix in PERMISSIONS.items() if f"/{part}" in url), None)
         message += f"\n{lacks}" if lacks else ""
     return message

@@ -60,7 +60,7 @@ def _append_to_summary(text: str) -> None:
     # A character has up to four bytes.
     limit = SUMMARY_LIMIT // 4
     with Path(variable("GITHUB_STEP_SUMMARY")).open("a", encoding="utf-8") as stream:
-        stream.write(fit(text, _run_url(), limit) + "\n")
+        stream.write(fit(text, run_url(), limit) + "\n")
 
 
 def pull_request(lab: Path, prod: Path) -> None:
@@ -78,7 +78,7 @@ def pull_request(lab: Path, prod: Path) -> None:
         )
         text = read(lab, REVIEW)
         note = f"Reviewed: what would happen to the lab's copy of prod. No preview of prod: {why}."
-    text = f"{text}\n\n<sub>{note} [Run]({_run_url()})</sub>"
+    text = f"{text}\n\n<sub>{note} [Run]({run_url()})</sub>"
     _append_to_summary(text)
     if fork:
         print("a fork's token may not comment: the report is in the job's summary only")
@@ -87,7 +87,7 @@ def pull_request(lab: Path, prod: Path) -> None:
     if not number.isdecimal():
         raise ReportError(f"PULL_REQUEST is {number!r}, not the number of a pull request")
     github = GitHub.from_environment()
-    print(reports.comment(github, int(number), REVIEW, text, _run_url()))
+    print(reports.comment(github, int(number), REVIEW, text, run_url()))
 
 
 def drift(report: Path, code_file: Path) -> None:
@@ -100,14 +100,14 @@ def drift(report: Path, code_file: Path) -> None:
         )
     github = GitHub.from_environment()
     if code == NO_DRIFT:
-        reason = f"No drift any more: {_run_url()}."
+        reason = f"No drift any more: {run_url()}."
         closed = reports.close_issues(github, DRIFT_ISSUE, reason)
         print("\n".join(closed) or "no drift, and no issue to close")
         return
     text = read(report, DRIFT)
-    note = f"Each run updates this issue, and closes it when there is no drift. Run: {_run_url()}"
+    note = f"Each run updates this issue, and closes it when there is no drift. Run: {run_url()}"
     text = f"{text}\n\n<sub>{note}</sub>"
-    print(reports.open_issue(github, DRIFT_ISSUE, text, _run_url()))
+    print(reports.open_issue(github, DRIFT_ISSUE, text, run_url()))
 
 
 def _exit_code(path: Path) -> int:
@@ -119,7 +119,7 @@ def _exit_code(path: Path) -> int:
         raise ReportError(f"{path}: not an exit code; run `make drift-report` again") from None
 
 
-def _run_url() -> str:
+def run_url() -> str:
     """Give the address of the workflow's run, or say that there is none."""
     parts = [
         os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")

@@ -46,7 +46,7 @@ class Issue:
 def open_issue(github: GitHub, issue: Issue, text: str, full: str) -> str:
     """Open the issue, or update the one that is open; gives its address."""
     body = fit(text, full)
-    found = _open_issues(github, issue)
+    found = open_issues(github, issue)
     if found:
         change = {"title": issue.title, "body": body}
         return str(github.send("PATCH", f"issues/{found[0]['number']}", change)["html_url"])
@@ -57,15 +57,18 @@ def open_issue(github: GitHub, issue: Issue, text: str, full: str) -> str:
 def close_issues(github: GitHub, issue: Issue, reason: str) -> list[str]:
     """Say in each open issue of ours why it ends, close it, and give their addresses."""
     closed = []
-    for one in _open_issues(github, issue):
+    for one in open_issues(github, issue):
         github.send("POST", f"issues/{one['number']}/comments", {"body": reason})
         change = {"state": "closed", "state_reason": "completed"}
         closed.append(str(github.send("PATCH", f"issues/{one['number']}", change)["html_url"]))
     return closed
 
 
-def _open_issues(github: GitHub, issue: Issue) -> list[dict[str, Any]]:
-    """Give ours, the oldest first; pull requests are in GitHub's list of issues too."""
+def open_issues(github: GitHub, issue: Issue) -> list[dict[str, Any]]:
+    """Give those of ours that are open, the oldest first.
+
+    Pull requests are in GitHub's list of issues too.
+    """
     query = f"state=open&labels={quote(issue.label)}&sort=created&direction=asc"
     listed = github.pages(f"issues?{query}")
     return [one for one in listed if "pull_request" not in one and _is_ours(one, issue.marker)]

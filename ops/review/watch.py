@@ -8,6 +8,7 @@ from typing import Any
 
 from config.resource_types import MACHINE, MACHINE_SECRETS
 from config.secret_keys import SECRET_NAMES
+from config.support import ending
 from ops.engine.preview import Change, Preview
 
 EXPIRY_DAYS = 60
@@ -22,6 +23,7 @@ FIXES = {
 def watch(preview: Preview, today: dt.date) -> Iterator[str]:
     """Give what to watch, the most urgent first."""
     yield from expiry(preview, today)
+    yield from ending(preview.settings, today)
     resources = [*preview.unchanged, *preview.changes]
     yield from _backups(resources, today)
     yield from unprotected(resources)

@@ -17,7 +17,6 @@ from clients.progress import told
 from clients.talosctl import TalosctlError
 from components.talos.patch_files import PatchError, check_patch_files
 from components.talos.patch_validation import find_talosctl, validate
-from config import versions
 from config.placeholders import in_lab, placeholders
 from config.problems import SettingsError, key_of
 from config.reading import Raw, missing_secrets, resolve
@@ -26,6 +25,7 @@ from config.settings import Settings
 from config.show import as_json, as_text
 from config.shown import line_text
 from config.stack_file import read
+from config.support import ending
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,14 +101,8 @@ def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
         yield f"note: for the lab alone: `pulumi up` refuses {count}:"
         for each in found:
             yield f"  {each.key}" + ("" if each.value is None else f" = {each.value}")
-    version = settings.kubernetes.version
-    line = versions.minor(version)
-    ends = versions.KUBERNETES_ENDS.get(line)
-    if ends is not None and ends < dt.datetime.now(dt.UTC).date():
-        yield (
-            f"warning: platform:kubernetes.version = {version}: no fixes for {line} since "
-            f"{ends}; plan the upgrade (https://kubernetes.io/releases)"
-        )
+    today = dt.datetime.now(dt.UTC).date()
+    yield from (f"warning: {each}" for each in ending(settings.model_dump(by_alias=True), today))
     if settings.network.firewall is None:
         yield (
             "warning: platform:network.firewall: missing, so the machines' ports are open to "

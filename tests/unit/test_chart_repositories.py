@@ -140,7 +140,7 @@ def test_every_chart_has_its_key_in_the_settings() -> None:
 
 
 def test_nothing_is_asked_without_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chart_repositories, "_fetch", None)
+    monkeypatch.setattr(chart_repositories, "index_of", None)
     check([])
     check([plan("oci://registry.example.com/charts")])
 

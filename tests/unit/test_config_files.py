@@ -84,7 +84,7 @@ def give_to_engine(path: Path, secrets: dict[str, str]) -> None:
         for key, value in ((key, decrypted(value)) for key, value in stack.items())
     }
     values.setdefault("pulumi:disable-default-providers", '["*"]')
-    for section in ("cluster", "site", "network", "talos", "kubernetes", "services"):
+    for section in ("cluster", "site", "network", "talos", "kubernetes", "services", "updates"):
         values.setdefault(f"platform:{section}", "{}")
     values.setdefault("platform:machines", "[]")
     missing = {key: value for key, value in secrets.items() if key not in values}
@@ -433,7 +433,10 @@ def test_check_says_when_kubernetes_gets_no_fixes_any_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["check", str(PROD)]) == 0
-    assert "warning: platform:kubernetes.version = 1.34.1: no fixes" in capsys.readouterr().out
+    assert (
+        "warning: platform:kubernetes.version = 1.34.1: Kubernetes 1.34 gets no fixes"
+        in capsys.readouterr().out
+    )
 
 
 def test_any_patch_of_the_line_is_taken_and_warned_of_alike(
@@ -444,7 +447,10 @@ def test_any_patch_of_the_line_is_taken_and_warned_of_alike(
     assert text.count("version: 1.34.1") == 1
     path.write_text(text.replace("version: 1.34.1", "version: 1.34.4"))
     assert main(["check", str(path)]) == 0
-    assert "warning: platform:kubernetes.version = 1.34.4: no fixes" in capsys.readouterr().out
+    assert (
+        "warning: platform:kubernetes.version = 1.34.4: Kubernetes 1.34 gets no fixes"
+        in capsys.readouterr().out
+    )
 
 
 def test_show_refuses_what_check_refuses(capsys: pytest.CaptureFixture[str]) -> None:

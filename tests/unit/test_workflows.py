@@ -18,15 +18,35 @@ PINNED = re.compile(r"^\s*(?:- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+
 STACK_GROUP = "stack-prod"
 CREDENTIALS = "PULUMI_CONFIG_PASSPHRASE"
 # Make expands what is given to it on its command line; nobody may choose that.
-ARGUMENT = re.compile(r"(BASE|FILES)=[\w./-]+")
-# What a token may write, and where.
-MAY_WRITE = {("pull-request", "comment"): "pull-requests", ("drift", "issue"): "issues"}
+ARGUMENT = re.compile(r"(BASE|FILES|LOG|REVIEW)=[\w./-]+")
+# What a token may do beside reading the repository, and where.
+PERMISSIONS = {
+    ("pull-request", "comment"): {"pull-requests": "write"},
+    ("drift", "issue"): {"issues": "write"},
+    ("updates", "merge"): {
+        "actions": "read",
+        "checks": "read",
+        "contents": "write",
+        "deployments": "read",
+        "issues": "read",
+        "pull-requests": "write",
+    },
+    ("updates", "decide"): {
+        "actions": "read",
+        "deployments": "read",
+        "issues": "read",
+        "pull-requests": "read",
+    },
+    ("updates", "note"): {"issues": "write", "pull-requests": "write"},
+}
 # Targets that read a stack with its credentials, by the environment that guards them.
 ENVIRONMENTS = {
     ("pull-request", "preview"): "prod-preview",
     ("deploy", "plan"): "prod-plan",
     ("deploy", "up"): "prod",
     ("drift", "drift"): "prod-plan",
+    ("updates", "plan"): "prod-plan",
+    ("updates", "up"): "prod-updates",
 }
 
 
@@ -63,8 +83,8 @@ def not_a_make_target(command: str) -> str | None:
     return None
 
 
-def test_there_are_the_four_workflows() -> None:
-    assert set(WORKFLOWS) == {"pull-request", "deploy", "drift", "drill"}
+def test_there_are_the_five_workflows() -> None:
+    assert set(WORKFLOWS) == {"pull-request", "deploy", "drift", "drill", "updates"}
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
@@ -125,10 +145,14 @@ def test_a_step_that_is_no_make_target_is_found(command: str) -> None:
 def test_nothing_is_allowed_unless_a_job_says_so() -> None:
     assert [name for name in WORKFLOWS if load(name)["permissions"] != {}] == []
     for workflow, name, job in jobs():
-        permissions = dict(job["permissions"])
-        assert permissions.pop("contents") == "read", (workflow, name)
-        writes = MAY_WRITE.get((workflow, name))
-        assert permissions == ({writes: "write"} if writes else {}), (workflow, name)
+        allowed = {"contents": "read"} | PERMISSIONS.get((workflow, name), {})
+        assert job["permissions"] == allowed, (workflow, name)
+
+
+def test_what_reads_production_writes_nothing_on_github() -> None:
+    for workflow, name, job in jobs():
+        if (workflow, name) in ENVIRONMENTS:
+            assert job["permissions"] == {"contents": "read"}, (workflow, name)
 
 
 def test_every_job_ends_and_names_the_status_that_it_reports() -> None:
@@ -141,19 +165,28 @@ def test_what_changes_the_stack_runs_alone_and_is_never_cut_off() -> None:
     groups = {name: load(name)["concurrency"] for name in WORKFLOWS}
     for name in ("deploy", "drift"):
         assert groups[name] == {"group": STACK_GROUP, "cancel-in-progress": False}
-    # A job's own group could let two through.
-    assert [name for _, name, job in jobs() if "concurrency" in job] == []
-    deploying = {workflow for workflow, _, one in steps() if "apply-plan" in one.get("run", "")}
-    assert deploying == {"deploy"}
+    # A job's own group could let two through: but for the update's, which alone needs the lock.
+    own = {
+        (workflow, name): job["concurrency"]
+        for workflow, name, job in jobs()
+        if "concurrency" in job
+    }
+    assert own == {("updates", "up"): groups["deploy"]}
+    deploying = {
+        (workflow, name) for workflow, name, one in steps() if "apply-plan" in one.get("run", "")
+    }
+    assert deploying == {("deploy", "up"), ("updates", "up")}
     cut_off = {name for name, group in groups.items() if group["cancel-in-progress"] is not False}
     assert cut_off == {"pull-request"}
 
 
-def test_a_deployment_that_is_cut_off_leaves_no_lock() -> None:
-    up = load("deploy")["jobs"]["up"]["steps"]
+@pytest.mark.parametrize("workflow", ["deploy", "updates"])
+def test_a_deployment_that_is_cut_off_leaves_no_lock(workflow: str) -> None:
+    up = load(workflow)["jobs"]["up"]["steps"]
     runs = [(one.get("run"), one.get("if"), one.get("env")) for one in up if "run" in one]
-    (applied, _, credentials), (last, condition, environment) = runs[-2:]
-    assert (applied, last, condition) == ("make apply-plan", "make unlock", "${{ always() }}")
+    (applied, _, credentials), (last, condition, environment) = runs[:2]
+    assert str(applied).startswith("make apply-plan")
+    assert (last, condition) == ("make unlock", "${{ always() }}")
     assert environment == credentials, "it looks for the lock where the deployment took it"
 
 
@@ -179,14 +212,31 @@ def test_a_fork_gets_no_credentials() -> None:
 
 
 def test_what_deploys_is_on_main_only() -> None:
-    for workflow, first in (("deploy", "plan"), ("drift", "drift")):
+    for workflow, first in (("deploy", "plan"), ("drift", "drift"), ("updates", "merge")):
         assert "github.ref == 'refs/heads/main'" in load(workflow)["jobs"][first]["if"]
     assert load("deploy")["jobs"]["up"]["needs"] == "plan"
     assert load("deploy")[True]["push"] == {"branches": ["main"]}
 
 
-def test_the_plan_that_is_carried_out_is_the_one_that_was_reviewed() -> None:
-    plan, up = (load("deploy")["jobs"][name]["steps"] for name in ("plan", "up"))
+def test_an_update_is_deployed_only_after_its_plan_was_decided_on() -> None:
+    updates = load("updates")["jobs"]
+    needs = {name: job.get("needs") for name, job in updates.items()}
+    assert needs == {
+        "merge": None,
+        "plan": "merge",
+        "decide": "plan",
+        "up": "decide",
+        "note": ["decide", "up"],
+    }
+    assert updates["plan"]["if"] == "needs.merge.outputs.due == 'true'"
+    assert updates["up"]["if"] == "needs.decide.outputs.due == 'true'"
+    (decided,) = (one["run"] for one in updates["decide"]["steps"] if "run" in one)
+    assert decided == "make update-due REVIEW=.lab/out/preview-review.json"
+
+
+@pytest.mark.parametrize("workflow", ["deploy", "updates"])
+def test_the_plan_that_is_carried_out_is_the_one_that_was_reviewed(workflow: str) -> None:
+    plan, up = (load(workflow)["jobs"][name]["steps"] for name in ("plan", "up"))
     kept = [one["with"] for one in plan if "upload-artifact" in one.get("uses", "")]
     got = [one["with"] for one in up if "download-artifact" in one.get("uses", "")]
     assert [one["name"] for one in kept] == [one["name"] for one in got] == ["plan"]
@@ -195,9 +245,10 @@ def test_the_plan_that_is_carried_out_is_the_one_that_was_reviewed() -> None:
     assert got[0]["path"] == ".lab/out"
     # What is hidden is not uploaded unless it is asked for.
     uploads = [one["with"] for *_, one in steps() if "upload-artifact" in one.get("uses", "")]
-    assert all(
-        one["include-hidden-files"] and one["if-no-files-found"] == "error" for one in uploads
-    )
+    assert all(one["include-hidden-files"] for one in uploads)
+    missing = {one["name"]: one["if-no-files-found"] for one in uploads}
+    # A deployment whose runner died leaves neither log nor report, and is told of all the same.
+    assert {name for name, what in missing.items() if what != "error"} == {"up"}
 
 
 def test_a_merge_waits_for_all_that_a_pull_request_reports() -> None:
