@@ -7,7 +7,7 @@ the network card before that. Why each rule is as it is: docs/decisions/0021-mac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,10 +126,15 @@ def rules(inputs: TalosInputs, machine: Machine) -> Iterator[Rule]:
 
 def of(configuration: str) -> list[dict[str, Any]]:
     """Read the firewall's documents in a machine's whole configuration, in a fixed order."""
+    return of_kinds(configuration, KINDS)
+
+
+def of_kinds(configuration: str, kinds: Collection[str]) -> list[dict[str, Any]]:
+    """Read the documents of some kinds in a machine's whole configuration, in a fixed order."""
     parts = [
         dict(document)
         for document in plain_yaml.read_all(configuration)
-        if isinstance(document, Mapping) and document.get("kind") in KINDS
+        if isinstance(document, Mapping) and document.get("kind") in kinds
     ]
     return sorted(parts, key=lambda one: (str(one["kind"]), str(one.get("name"))))
 
@@ -170,27 +175,3 @@ def _names(rule: Mapping[str, Any], address: IPv4Address) -> bool:
 def _within(address: IPv4Address, networks: Iterable[str]) -> bool:
     """Say whether one of these networks, as Talos takes them, has the address."""
     return any(address in ip_network(str(one), strict=False) for one in networks)
-
-
-def with_firewall_of(wanted: str, running: str) -> str:
-    """Give the running configuration with the wanted one's firewall, and nothing else changed."""
-    parts = [one for one in _texts(running) if not _is_firewall(one)]
-    parts += [one for one in _texts(wanted) if _is_firewall(one)]
-    return "---\n".join(part for part in parts if part.strip())
-
-
-def _texts(configuration: str) -> Iterator[str]:
-    """Take a configuration apart into its documents, each as it is written."""
-    part: list[str] = []
-    for line in configuration.splitlines(keepends=True):
-        if line.rstrip() == "---":
-            yield "".join(part)
-            part = []
-        else:
-            part.append(line if line.endswith("\n") else line + "\n")
-    yield "".join(part)
-
-
-def _is_firewall(document: str) -> bool:
-    lines = {line.rstrip() for line in document.splitlines()}
-    return any(f"kind: {kind}" in lines for kind in KINDS)

@@ -62,6 +62,16 @@ class Observer(Etcd):
             return {NO_ANSWER: str(error)}
         return lacks
 
+    def newly_missing(self, member: Member) -> Callable[[], str]:
+        """Make a check that names what the machine lacks and does not lack now."""
+        before = self.missing(member)
+
+        def look() -> str:
+            lacks = self.missing(member)
+            return listed({name: why for name, why in lacks.items() if name not in before})
+
+        return look
+
     def _missing_in_control_plane(self, member: Member) -> dict[str, str]:
         lacks = {}
         try:
@@ -150,7 +160,14 @@ class Observer(Etcd):
             raise HealthError(message)
         # Last of all: whatever is asked of the machine's configuration afterwards ends the try.
         if seen[0] is not None and (
-            fault := lockout.tried(self.talos, self.clock, member.address, running, configuration)
+            fault := lockout.tried(
+                self.talos,
+                self.clock,
+                member.address,
+                running,
+                configuration,
+                self.newly_missing(member),
+            )
         ):
             message = f"{member}: {fault}"
             raise HealthError(message)

@@ -317,7 +317,7 @@ def test_who_reaches_the_talos_api_is_read_as_talos_reads_it(
 def test_only_the_firewall_of_a_new_configuration_is_tried() -> None:
     running = "machine: {sysctls: {a: '1'}}\n---\n" + rule_text("old", 1)
     wanted = "machine: {sysctls: {a: '2'}}\n---\n" + rule_text("new", 2)
-    mixed = list(yaml.safe_load_all(firewall.with_firewall_of(wanted, running)))
+    mixed = list(yaml.safe_load_all(lockout.with_parts_of(wanted, running, sorted(firewall.KINDS))))
     assert mixed == [
         {"machine": {"sysctls": {"a": "1"}}},
         yaml.safe_load(rule_text("new", 2)),
@@ -382,6 +382,55 @@ def test_a_firewall_that_keeps_this_computer_out_is_taken_back_and_the_message_s
     assert "platform:network.firewall.operators" in told
     assert fake.now >= lockout.TRY_SECONDS
     fake.dial("172.16.20.51")
+
+
+LINK = (
+    "---\napiVersion: v1alpha1\nkind: LinkConfig\nname: eth0\nroutes: [{gateway: 172.16.20.%s}]\n"
+)
+
+
+def test_a_new_network_is_tried_and_taken_when_the_machine_still_works() -> None:
+    fake = fake_with()
+    fake.machines[0].configuration = RUNNING + LINK % 1
+    with observer(fake) as cluster:
+        cluster.before_configuration(cluster.members[0], RUNNING + LINK % 254)
+    ((name, tried),) = fake.tries
+    assert name == "node01"
+    assert list(yaml.safe_load_all(tried)) == list(yaml.safe_load_all(RUNNING + LINK % 254))
+
+
+def test_a_network_that_cuts_the_machine_off_is_taken_back_and_the_message_says_so() -> None:
+    fake = fake_with(shuts=True)
+    fake.machines[0].configuration = RUNNING + LINK % 1
+    with observer(fake) as cluster, pytest.raises(HealthError) as caught:
+        cluster.before_configuration(cluster.members[0], RUNNING + LINK % 254)
+    told = str(caught.value)
+    assert "not changed. It tried its new network, and no longer let this computer in" in told
+    assert "It has its old one again, by itself. Correct platform:network" in told
+    assert "firewall.operators" not in told
+    fake.dial("172.16.20.51")
+
+
+def test_a_network_with_which_the_machine_leaves_the_others_is_taken_back() -> None:
+    fake = fake_with()
+    first = fake.machines[0]
+    first.configuration = RUNNING + LINK % 1
+
+    def tick() -> None:
+        first.etcd = fake.now > first.tried[0] or not fake.tries
+
+    fake.tick = tick
+    with observer(fake) as cluster, pytest.raises(HealthError) as caught:
+        cluster.before_configuration(cluster.members[0], RUNNING + LINK % 254)
+    told = str(caught.value)
+    assert "no longer worked with the other machines (etcd: " in told
+
+
+def test_what_the_machine_lacked_before_a_new_network_does_not_keep_it_from_it() -> None:
+    fake = fake_with(unmet={"nodeReady": "no CNI yet"})
+    fake.machines[0].configuration = RUNNING + LINK % 1
+    with observer(fake) as cluster:
+        assert cluster.before_configuration(cluster.members[0], RUNNING + LINK % 254) is not None
 
 
 def test_a_first_configuration_that_would_keep_this_computer_out_is_refused(
