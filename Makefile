@@ -22,8 +22,8 @@ OUT ?= .lab/out
 define HELP_GROUPS
 First minutes: help namespaces setup build lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
-Recovery: unlock repair destroy
-Rehearsals: drill kills campaigns bench
+Recovery: unlock keep-state repair destroy
+Rehearsals: drill drill-backup kills campaigns bench
 Checks: test lint go-lint workflows-lint types unit go-test lab-test format
 Workflows: summary comment drift-report drift-issue update-merge update-due update-note
 endef
@@ -70,6 +70,9 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
+
+drill-backup: build ## try a backup in the lab: restore it, count what came back; PRODUCTION=1: the newest of the real stack
+	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
@@ -186,6 +189,9 @@ unlock: setup ## free the stack's lock, if the `make apply-plan` of this folder 
 	@$(PYTHON) -m ops unlock --out $(OUT)
 
 YES ?=
+
+keep-state: setup ## store a copy of the stack's state, encrypted, beside the backups of etcd
+	@$(PYTHON) -m ops restore keep
 
 repair: setup ## after a killed run: what it left in vCenter and in the state is told, and removed (YES=1: without asking)
 	@$(PYTHON) -m ops repair $(if $(YES),--yes)

@@ -1,12 +1,13 @@
 """The storage of the backups, as S3 speaks: what is there, one of them, how it is kept.
 
 Amazon's own library, as in the backup job. Credentials are those of the environment
-(`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, ...), else the stack's. A private authority is one that the
-system trusts, or that `AWS_CA_BUNDLE` names.
+(`AWS_ACCESS_KEY_ID`, `AWS_PROFILE`, ...), else the stack's. A private authority is one of
+`site.trustedRoots`, one that the system trusts, or that `AWS_CA_BUNDLE` names.
 """
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import os
 import re
@@ -15,11 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import get_cert_path
 
 if TYPE_CHECKING:
     from config.settings import Backup as BackupSettings
@@ -67,6 +70,8 @@ class Storage:
     cluster: str
     access_key: str = field(repr=False, default="")
     secret_key: str = field(repr=False, default="")
+    trusted_roots: str | None = None
+    """Authorities that are trusted beside the system's, in PEM."""
 
     def snapshots(self) -> list[Stored]:
         """List the cluster's snapshots, oldest first. Raises StorageError."""
@@ -152,7 +157,7 @@ class Storage:
             "s3",
             region_name=self.backup.region,
             endpoint_url=self.backup.endpoint,
-            verify=os.environ.get("AWS_CA_BUNDLE") or ssl.get_default_verify_paths().cafile,
+            verify=self._authorities(),
             config=Config(
                 s3={"addressing_style": "path" if self.backup.path_style else "virtual"},
                 connect_timeout=SECONDS,
@@ -162,6 +167,18 @@ class Storage:
             aws_access_key_id=access,
             aws_secret_access_key=secret,
         )
+
+    def _authorities(self) -> str | None:
+        """Give the file with the authorities to trust; None: those of the library."""
+        system = os.environ.get("AWS_CA_BUNDLE") or ssl.get_default_verify_paths().cafile
+        if self.trusted_roots is None:
+            return system
+        folder = TemporaryDirectory(prefix="authorities-")
+        atexit.register(folder.cleanup)  # the library reads the file with each new connection
+        file = Path(folder.name, "roots.pem")
+        public = Path(system or str(get_cert_path(verify=True))).read_text(encoding="utf-8")
+        file.write_text(f"{public}\n{self.trusted_roots}", encoding="utf-8")
+        return str(file)
 
     def _keys(self) -> tuple[str, str] | tuple[None, None]:
         """Give the stack's keys; none where the library finds some in the environment."""

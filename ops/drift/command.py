@@ -67,7 +67,7 @@ def look(now: dt.datetime) -> Report:
         preview = Preview.of(_pulumi("refresh", "--preview-only", "--json", "--show-sames"))
         if preview.errors:
             raise DriftError("\n".join(preview.errors))
-        in_cluster, backup = _cluster(api, on_machines.machines, resources, now)
+        in_cluster = _cluster(api, on_machines.machines, resources, now)
     return Report(
         findings=(
             *state.findings(preview),
@@ -78,7 +78,6 @@ def look(now: dt.datetime) -> Report:
         watch=(
             *expiry(preview, now.date()),
             *ending(preview.settings, now.date()),
-            *backup,
             *unprotected([*preview.unchanged, *preview.changes]),
         ),
     )
@@ -109,16 +108,16 @@ def _cluster(
     known: Sequence[machines.Machine],
     resources: machines.Resources,
     now: dt.datetime,
-) -> tuple[list[Finding], list[str]]:
-    """Give what differs, and what to watch."""
+) -> list[Finding]:
+    """Give what differs."""
     try:
-        found = [
+        return [
             *nodes.findings(api, known),
             *cluster.findings(api, helm_records.manifests(api)),
             *cluster.added(api, resources),
             *cluster.applications(api),
+            *backups.findings(api, now),
         ]
-        return found, list(backups.watch(api, now))
     except ApiError as error:
         raise DriftError(
             f"{api.server}: {error}; see whether it is well: `kubectl get --raw /readyz?verbose`"

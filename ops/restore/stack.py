@@ -51,6 +51,7 @@ class Stack:
             settings.cluster.name,
             secrets.get(f"{PROJECT}:backupAccessKey", ""),
             secrets.get(f"{PROJECT}:backupSecretKey", ""),
+            settings.site.trusted_roots,
         )
         return cls(settings, backup, storage)
 

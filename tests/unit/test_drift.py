@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from clients.backup_storage import Kept, StorageError
 from clients.kubernetes_api import InvalidError
 from clients.talosctl import Talosctl, TalosctlError
 from clients.waiting import Result
@@ -27,6 +28,7 @@ from ops.drift.report import MARKER, Report, markdown
 from ops.drift.undeclared import ADDED, LAST_APPLIED, removal, undeclared
 from ops.engine.preview import Preview
 from ops.engine.values import SECRET, SIGNATURE, revealed
+from ops.restore.stack import Stack
 
 VM = "vsphere:index/virtualMachine:VirtualMachine"
 APPLY = "talos:machine/configurationApply:ConfigurationApply"
@@ -774,29 +776,111 @@ def test_an_application_that_argo_cd_has_not_looked_at_yet_is_no_drift() -> None
 NOW = dt.datetime(2026, 1, 2, 12, tzinfo=dt.UTC)
 
 
-def backup(newest: str | None, created: str = "2026-01-01T00:00:00Z") -> list[str]:
-    status = {"lastSuccessfulTime": newest} if newest else {}
-    job = {"metadata": {"creationTimestamp": created}, "status": status}
-    return list(backups.watch(Api({backups.CRONJOB: job}, {}), NOW))  # type: ignore[arg-type]
+class Stored:
+    """A storage with backups that were taken at these hours, kept like this."""
+
+    def __init__(self, *hours: int, **kept: Any) -> None:
+        day = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+        self._found = [
+            SimpleNamespace(key=f"at-{one}", taken=day + dt.timedelta(hours=one)) for one in hours
+        ]
+        self._kept = Kept(**{"versioned": True, "locked_days": 30, "expires_days": 90} | kept)
+
+    def snapshots(self) -> list[SimpleNamespace]:
+        return self._found
+
+    def kept(self) -> Kept:
+        return self._kept
 
 
-def test_a_backup_of_the_last_two_hours_is_well() -> None:
-    assert backup("2026-01-02T10:00:00Z") == []
+def of_backups(
+    monkeypatch: pytest.MonkeyPatch, stored: Any, created: str = "2026-01-01T00:00:00Z"
+) -> list[str]:
+    settings = SimpleNamespace(schedule="0 * * * *")
+    stack = SimpleNamespace(storage=stored, backup=settings)
+    monkeypatch.setattr(Stack, "read", lambda: stack)
+    job = {"metadata": {"creationTimestamp": created}}
+    found = backups.findings(Api({backups.CRONJOB: job}, {}), NOW)  # type: ignore[arg-type]
+    return [f"{one.place}: {one.what}; {one.fix}" for one in found]
 
 
-def test_an_older_backup_is_told_with_its_age() -> None:
-    (line,) = backup("2026-01-02T08:59:00Z")
-    assert "the newest backup is 3 hours old (2026-01-02T08:59:00Z)" in line
+def test_a_backup_of_the_last_two_intervals_that_is_kept_well_is_no_drift(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert of_backups(monkeypatch, Stored(9, 10)) == []
 
 
-def test_a_job_that_never_made_a_backup_is_told_once_it_should_have() -> None:
-    assert backup(None, created="2026-01-02T11:00:00Z") == []
-    (line,) = backup(None)
-    assert "no backup has succeeded in the 36 hours" in line
+def test_a_newest_backup_that_is_older_is_drift_with_its_age(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (line,) = of_backups(monkeypatch, Stored(8, 9))
+    assert "storage: the newest backup was taken 3 hours ago (at-9)" in line
+
+
+def test_a_job_that_never_made_a_backup_is_drift_once_it_should_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert of_backups(monkeypatch, Stored(), created="2026-01-02T11:00:00Z") == []
+    (line,) = of_backups(monkeypatch, Stored())
+    assert "no backup was taken since the job was made 36 hours ago" in line
+
+
+def test_a_cluster_that_was_just_built_again_has_time_for_its_first_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert of_backups(monkeypatch, Stored(1), created="2026-01-02T11:00:00Z") == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        ({"versioned": False, "locked_days": 0}, "neither versions nor an object lock"),
+        ({"expires_days": 0}, "grows for ever"),
+        ({"expires_days": 2}, "deletes backups after 2 days"),
+    ],
+)
+def test_a_bucket_that_does_not_keep_backups_well_is_drift(
+    monkeypatch: pytest.MonkeyPatch, kept: dict[str, Any], says: str
+) -> None:
+    (line,) = of_backups(monkeypatch, Stored(11, **kept))
+    assert says in line
+    assert "docs/site-requirements.md#storage-for-backups" in line
+
+
+@pytest.mark.parametrize("kept", [{"versioned": False}, {"locked_days": 0}])
+def test_versions_alone_or_a_lock_alone_are_enough(
+    monkeypatch: pytest.MonkeyPatch, kept: dict[str, Any]
+) -> None:
+    assert of_backups(monkeypatch, Stored(11, **kept)) == []
+
+
+def test_a_key_that_may_not_read_how_the_bucket_keeps_is_told_with_the_rights_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused() -> Kept:
+        raise StorageError("Access Denied")
+
+    stored = Stored(11)
+    stored.kept = refused  # type: ignore[method-assign]
+    (line,) = of_backups(monkeypatch, stored)
+    assert "could not be read (Access Denied)" in line
+    assert "s3:GetLifecycleConfiguration" in line
+
+
+def test_a_storage_that_does_not_answer_is_never_taken_for_no_drift(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def silent() -> list[SimpleNamespace]:
+        raise StorageError("connection timed out")
+
+    stored = Stored(11)
+    stored.snapshots = silent  # type: ignore[method-assign]
+    with pytest.raises(DriftError, match="connection timed out"):
+        of_backups(monkeypatch, stored)
 
 
 def test_without_backups_there_is_nothing_to_tell_of_them() -> None:
-    assert list(backups.watch(Api({}, {}), NOW)) == []  # type: ignore[arg-type]
+    assert list(backups.findings(Api({}, {}), NOW)) == []  # type: ignore[arg-type]
 
 
 # The command.

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyrage  # type: ignore[import-untyped]
 import pytest
+from botocore.exceptions import ClientError
 
 from clients import age_file, backup_storage, etcd_snapshot, restore_note
 from clients.backup_storage import Storage, StorageError, Stored
@@ -22,6 +23,7 @@ from components.talos.etcd import Member
 from components.talos.health import Observer
 from config.schedule import longest_interval
 from ops.deploy import repair
+from ops.rehearsal import backup
 from ops.restore import checks, command, running, state
 from ops.restore.checks import RefusedError
 from ops.restore.running import RestoreError
@@ -254,6 +256,71 @@ def test_without_keys_of_the_storage_none_is_guessed(monkeypatch: pytest.MonkeyP
     without = Storage(storage({}).backup, "prod")
     with pytest.raises(StorageError, match=r"platform:backupAccessKey.*AWS_ACCESS_KEY_ID"):
         without.snapshots()
+
+
+RULE = {"Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 90}}
+LOCK = {"Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}}
+
+
+def kept(**answers: Any) -> backup_storage.Kept:
+    """Read how a bucket keeps its objects; what is not answered is not set."""
+
+    def answer(name: str, missing: str) -> Any:
+        def call(**_: Any) -> Any:
+            if name not in answers:
+                raise ClientError({"Error": {"Code": missing}}, name)
+            return answers[name]
+
+        return call
+
+    made = storage({})
+    made.__dict__["_client"] = SimpleNamespace(
+        get_bucket_versioning=lambda **_: answers.get("versioning", {}),
+        get_bucket_lifecycle_configuration=answer("rules", "NoSuchLifecycleConfiguration"),
+        get_object_lock_configuration=answer("lock", "ObjectLockConfigurationNotFoundError"),
+    )
+    return made.kept()
+
+
+def test_a_bucket_says_how_it_keeps_its_objects() -> None:
+    found = kept(
+        versioning={"Status": "Enabled"},
+        rules={"Rules": [RULE]},
+        lock={"ObjectLockConfiguration": LOCK},
+    )
+    assert found == backup_storage.Kept(versioned=True, locked_days=30, expires_days=90)
+
+
+def test_a_bucket_without_any_rule_says_so() -> None:
+    assert kept() == backup_storage.Kept(versioned=False, locked_days=0, expires_days=0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "days"),
+    [
+        ({"Status": "Disabled"}, 0),
+        ({"Filter": {"Prefix": "other/"}}, 0),
+        ({"Filter": {"Prefix": "pr"}}, 90),
+        ({"Filter": {"Prefix": "prod/"}}, 90),
+        ({"Filter": {"And": {"Prefix": "prod/"}}}, 90),
+        ({"Expiration": {"ExpiredObjectDeleteMarker": True}}, 0),
+    ],
+)
+def test_only_rules_about_this_clusters_backups_count(rule: dict[str, Any], days: int) -> None:
+    assert kept(rules={"Rules": [RULE | rule]}).expires_days == days
+
+
+def test_a_private_authority_is_trusted_beside_the_systems(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("of the system")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    settings = storage({}).backup
+    client = Storage(settings, "prod", "id", "of-the-test", "of the site")._client  # noqa: SLF001
+    trusted = Path(client._endpoint.http_session._verify).read_text()  # noqa: SLF001
+    assert trusted.split("\n") == ["of the system", "of the site"]
+    client.close()
 
 
 # The key, and what is decrypted with it.
@@ -596,3 +663,21 @@ def test_a_stack_whose_etcd_has_begun_is_not_built_again(
     monkeypatch.setattr(Stack, "read", lambda: stack({}, [gate]))
     assert command.main(["rebuild", "--yes"]) == 1
     assert "etcd has begun already" in capsys.readouterr().err
+
+
+# The rehearsal.
+
+
+def test_fewer_objects_than_in_the_backup_are_found_and_those_that_come_and_go_are_not() -> None:
+    wanted = {"configmaps": 3, "pods": 5, "secrets": 2, "specs": 1}
+    found = {"configmaps": 2, "pods": 1, "secrets": None, "specs": 2}
+    assert backup.missing(wanted, found) == ["configmaps (2 of 3)"]
+
+
+def test_what_the_lab_cannot_read_says_so() -> None:
+    assert "secrets       2  not readable here" in backup.table({"secrets": 2}, {"secrets": None})
+
+
+def test_a_backup_says_how_old_its_newest_object_is(tmp_path: Path) -> None:
+    content = read(tmp_path, of_a_cluster(int(dt.datetime.now(tz=dt.UTC).timestamp()) - 7300))
+    assert "the newest object was created 2 hours ago" in backup.youngest(content)

@@ -190,6 +190,12 @@ def test_a_deployment_that_is_cut_off_leaves_no_lock(workflow: str) -> None:
     assert environment == credentials, "it looks for the lock where the deployment took it"
 
 
+def test_a_deployment_ends_with_a_copy_of_the_state_also_when_it_failed() -> None:
+    up = load("deploy")["jobs"]["up"]["steps"]
+    runs = [(one.get("run"), one.get("if"), one.get("env")) for one in up if "run" in one]
+    assert runs[-1] == ("make keep-state", "${{ always() }}", runs[0][2])
+
+
 def test_credentials_are_behind_the_environment_that_guards_them() -> None:
     found = {
         (workflow, name): job.get("environment")

@@ -50,6 +50,7 @@ type Options struct {
 type Server struct {
 	options Options
 	objects http.Handler
+	keeping *keeping
 }
 
 const (
@@ -69,7 +70,12 @@ func New(options Options) (*Server, error) {
 		return nil, fmt.Errorf("bucket %s: %w", options.Bucket, err)
 	}
 
-	return &Server{options: options, objects: gofakes3.New(backend).Server()}, nil
+	versions := gofakes3.VersioningConfiguration{Status: gofakes3.VersioningEnabled}
+	if err := backend.SetVersioningConfiguration(options.Bucket, versions); err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", options.Bucket, err)
+	}
+
+	return &Server{options: options, objects: gofakes3.New(backend).Server(), keeping: asAsked()}, nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -106,6 +112,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	if s.options.HostStyle {
 		inside.URL.Path, inside.URL.RawPath = "/"+s.options.Bucket+r.URL.Path, ""
+	}
+
+	if s.keeping.serve(w, inside, body) {
+		return
 	}
 
 	answer := &recorder{ResponseWriter: w, status: http.StatusOK}

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"filippo.io/age"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 const (
@@ -195,5 +198,58 @@ func TestABodyThatIsNotWhatItsChecksumSaysIsRefused(t *testing.T) {
 		if _, code, says := readBody(request); code != wanted {
 			t.Errorf("%q: %s %s", body, code, says)
 		}
+	}
+}
+
+func TestABucketBeginsAsASiteIsAskedToKeepItAndSaysWhatWasChanged(t *testing.T) {
+	s := newSite(t)
+	if _, err := s.run(); err != nil {
+		t.Fatal(err)
+	}
+
+	client, ctx, own := s.job.client(), t.Context(), aws.String(bucket)
+
+	versions, err := client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: own})
+	if err != nil || versions.Status != types.BucketVersioningStatusEnabled {
+		t.Errorf("%v, %v", versions, err)
+	}
+
+	lock, err := client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: own})
+	if err != nil || *lock.ObjectLockConfiguration.Rule.DefaultRetention.Days != 30 {
+		t.Errorf("%v, %v", lock, err)
+	}
+
+	rules, err := client.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: own})
+	if err != nil || *rules.Rules[0].Expiration.Days != 90 {
+		t.Errorf("%v, %v", rules, err)
+	}
+
+	if _, err := client.DeleteBucketLifecycle(ctx, &s3.DeleteBucketLifecycleInput{Bucket: own}); err != nil {
+		t.Error(err)
+	}
+
+	if _, err := client.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: own}); err == nil || !strings.Contains(err.Error(), "NoSuchLifecycleConfiguration") {
+		t.Error(err)
+	}
+}
+
+func TestALockedVersionCannotBeDeleted(t *testing.T) {
+	s := newSite(t)
+
+	key, err := s.run()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	client, ctx := s.job.client(), t.Context()
+
+	versions, err := client.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: aws.String(bucket)})
+	if err != nil || len(versions.Versions) != 1 {
+		t.Fatalf("%v, %v", versions, err)
+	}
+
+	_, err = client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: aws.String(bucket), Key: &key, VersionId: versions.Versions[0].VersionId})
+	if err == nil || !strings.Contains(err.Error(), "AccessDenied") {
+		t.Error(err)
 	}
 }
