@@ -82,11 +82,6 @@ def of_vcenter(site: Site, words: str) -> Problem | None:
     return of_connection(("site", "vcenter"), site.vcenter, words)
 
 
-def of_site(site: Site, key: str, kind: str, words: str) -> Problem:
-    """Explain why vCenter cannot find what `platform:site.KEY` names."""
-    return of_object(site, ("site", key), str(getattr(site, key)), kind, words)
-
-
 def of_object(
     site: Site, path: tuple[str | int, ...], value: str, kind: str, words: str
 ) -> Problem:

@@ -42,7 +42,7 @@ REFUSALS = (
      "see in vCenter what became of it"),
     (r"no (compatible )?hosts? |insufficient ?(resources|memory|cpu)|failover level",
      "cluster", "none of its hosts can take {what}",
-     "see in vCenter which hosts are connected, not in maintenance, and have memory left"),
+     "see which are connected, not in maintenance, and have memory (docs/operations.md has more)"),
 )  # fmt: skip
 """What vCenter's words are, the key of `platform:site` they are about, the fault and the fix."""
 

@@ -1,9 +1,11 @@
 """Configuration: the address plan, and the rules that keep its entries apart.
 
 Every address or range that the settings name is one entry. Entries of ours (machines, VIP, pools)
-must lie in the machines' network and touch nothing else. Hosts that exist without us (gateway, name
-servers, time servers, vCenter, BGP routers) may be one and the same host, since routers often serve
-DNS and time too, but never twice in one list. The cluster's inner networks overlap nothing.
+must lie in the machines' network and touch nothing else. A machine's further network cards are in
+networks of their own, which overlap neither that one nor each other. Hosts that exist without us
+(gateway, name servers, time servers, vCenter, BGP routers) may be one and the same host, since
+routers often serve DNS and time too, but never twice in one list. The cluster's inner networks
+overlap nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +39,16 @@ LISTS = frozenset({"name server", "time server", "resolver", "BGP router"})
 """Uses of hosts that are a list, in which none is named twice."""
 
 
+OUTER = frozenset({"machine network", "further network"})
+"""Uses of networks that machines' cards are in."""
+
+
 class Kind(Enum):
     """Who owns an entry's addresses."""
 
     OURS = "ours"
+    CARD = "card"
+    """Of a machine's further network card, in a network beside the machines' own."""
     HOST = "host"
     NETWORK = "network"
 
@@ -92,6 +100,19 @@ def _of_network(network: NetworkSettings) -> Iterator[Entry]:
     for index, pool in enumerate(network.pools):
         path = ("network", "pools", index, "addresses")
         yield _entry("pool", pool.name, pool.addresses, path, Kind.OURS)
+
+
+def _of_cards(machines: dict[int, Machine]) -> Iterator[Entry]:
+    """Give the further cards' addresses, and each network that they are in once."""
+    seen: set[tuple[str, IPv4Network]] = set()
+    for index, machine in machines.items():
+        for number, card in enumerate(machine.networks):
+            path = ("machines", index, "networks", number, "address")
+            where = card.address
+            if (card.network, where.network) not in seen:
+                seen.add((card.network, where.network))
+                yield _entry("further network", card.network, where.network, path, Kind.NETWORK)
+            yield _entry("network card", f"of {machine.name}", where.ip, path, Kind.CARD)
 
 
 def _host_in(where: str) -> IPv4Address | None:
@@ -172,6 +193,7 @@ def entries(
         _entry("machine", machine.name, machine.address, ("machines", index, "address"), Kind.OURS)
         for index, machine in machines.items()
     ]
+    found += _of_cards(machines)
     if network is not None:
         found += _of_network(network)
     for use, where, path in _of_hosts(machines, network, talos, site, services):
@@ -181,7 +203,7 @@ def entries(
         for index, peer in enumerate(services.cilium.bgp.peers):
             path = ("services", "cilium", "bgp", "peers", index, "address")
             found.append(_entry("BGP router", "", peer.address, path, Kind.HOST))
-    order = {Kind.NETWORK: 0, Kind.HOST: 1, Kind.OURS: 2}
+    order = {Kind.NETWORK: 0, Kind.HOST: 1, Kind.CARD: 2, Kind.OURS: 3}
     return tuple(sorted(found, key=lambda each: (order[each.kind], each.addresses.first)))
 
 
@@ -249,6 +271,8 @@ def _blame(entry: Entry) -> tuple[int, tuple[str, ...]]:
         "other host",
         "machine",
         "VIP",
+        "network card",
+        "further network",
         "pool",
         "pod network",
         "service network",
@@ -261,8 +285,10 @@ def _may_share(one: Entry, other: Entry) -> bool:
     kinds = {one.kind, other.kind}
     if kinds == {Kind.HOST}:
         return one.use != other.use or one.use not in LISTS
-    # Machines' own network holds hosts and ours; the cluster's inner networks hold nothing of them.
-    return kinds != {Kind.NETWORK} and "machine network" in (one.use, other.use)
+    # Machines' networks hold hosts and ours; the cluster's inner networks hold nothing of them.
+    if kinds == {Kind.NETWORK, Kind.CARD}:
+        return True  # what overlaps is the card's network
+    return kinds != {Kind.NETWORK} and bool({one.use, other.use} & OUTER)
 
 
 def _outside(entry: Entry, network: IPv4Network) -> Iterator[Problem]:

@@ -22,15 +22,44 @@ class Missing(NamedTuple):
 ANYWHERE = frozenset[str]()
 MISSING = (
     Missing(
-        f"a machine has one network card; for a VLAN on it {PATCHES}",
+        f"a further network card is an entry of the machine's `networks`; for a VLAN on a card "
+        f"{PATCHES}",
         frozenset({"machines"}),
-        "bond bonds interfaces networkInterfaces networks nics vlan vlans",
+        "interfaces networkInterfaces nics vlan vlans",
     ),
     Missing(
-        "not built: all machines are in one place: site.resourcePool or the cluster's root, and "
-        "site.datastore",
+        "a virtual machine needs none: the switch below it has several uplinks, which vSphere's "
+        "teaming of the port group uses",
+        frozenset({"machines"}),
+        "bond bonds",
+    ),
+    Missing(
+        "a card's only route is to its own network; for another one docs/patches.md has the patch "
+        "of Talos",
+        frozenset({"networks"}),
+        "gateway gateway4 route routes",
+    ),
+    Missing(
+        "the provider makes no machine of a library's image in one, and Storage DRS would move "
+        "etcd's disks: name one of its datastores, and exclude the machines from Storage DRS "
+        "(docs/site-requirements.md)",
         frozenset({"machines", "site"}),
-        "datastore datastoreCluster resourcePool storagePolicy",
+        "datastoreCluster datastoreClusterId storagePod",
+    ),
+    Missing(
+        "all machines are in one: site.resourcePool, or the cluster's root",
+        frozenset({"machines"}),
+        "resourcePool",
+    ),
+    Missing(
+        "all machines have one: site.storagePolicy",
+        frozenset({"machines", "dataDisks"}),
+        "storagePolicy storagePolicyId",
+    ),
+    Missing(
+        "a machine's disks are in one datastore: the machine's `datastore`, or site.datastore",
+        frozenset({"dataDisks"}),
+        "datastore",
     ),
     Missing(
         "the proxy is `network.proxy`: for machines and the pods that go outside",

@@ -6,6 +6,7 @@ it finds. Rules on addresses are in `config.addresses`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -580,6 +581,56 @@ def _firewall(draft: Draft) -> Iterator[Problem]:
         wider.append((key, index, source))
 
 
+def _cards(draft: Draft) -> Iterator[Problem]:
+    """Find cards of one machine in one network, and an announcing card that no machine has."""
+    site = None if draft.site is None else draft.site.network
+    for index, machine in draft.machines.items():
+        seen = set() if site is None else {site}
+        for number, card in enumerate(machine.networks):
+            if card.network in seen:
+                yield problem(
+                    ("machines", index, "networks", number, "network"),
+                    card.network,
+                    f"a port group that another card of {machine.name} is in: answers may leave by "
+                    "the wrong one",
+                    "give each card a port group of its own, or remove this one",
+                )
+            seen.add(card.network)
+    metallb = None if draft.services is None else draft.services.metallb
+    if metallb is None or not draft.all_machines:
+        return
+    path: Path = ("services", "metallb", "interface")
+    cards = [f"eth{n}" for n in range(1 + max(len(m.networks) for m in draft.machines.values()))]
+    name = metallb.interface.partition(".")[0]
+    # Bonds and the like, which patches make, may have any name.
+    if name not in cards and re.fullmatch(r"eth\d+|en[opsx]\w+", name):
+        yield problem(
+            path,
+            metallb.interface,
+            "a network card that no machine has: nothing would be announced",
+            f"use {' or '.join(cards)}: Talos' image for VMware names network cards so",
+        )
+
+
+def _place(draft: Draft) -> Iterator[Problem]:
+    """Find what names something existing that the stack would make, or the other way round."""
+    if draft.site is None:
+        return
+    site = draft.site
+    yield from _repeated(
+        ((("site", "existing", i), one) for i, one in enumerate(site.existing)),
+        "entry",
+        "keep one of the two",
+    )
+    if "tagCategory" in site.existing and site.tag_category is None:
+        yield problem(
+            ("site", "tagCategory"),
+            None,
+            "missing, with `tagCategory` among site.existing",
+            "name the category, which has the tags `controlplane` and `worker`",
+        )
+
+
 def _git(draft: Draft) -> Iterator[Problem]:
     if draft.services is not None and draft.services.argocd is not None:
         yield from git.problems(draft.services.argocd)
@@ -623,6 +674,8 @@ RULES: tuple[Rule, ...] = (
     _service_dependencies,
     _pools,
     _firewall,
+    _cards,
+    _place,
     _git,
     _drill,
 )

@@ -43,6 +43,7 @@ from config.values import (
     HostPort,
     HttpsUrl,
     Interface,
+    InterfaceAddress,
     KeyName,
     KubernetesKey,
     KubernetesValue,
@@ -78,6 +79,7 @@ MOST_MEMORY_MIB = 24 * 1024 * 1024
 LARGEST_DISK_GIB = 62 * 1024
 MOST_DATA_DISKS = 14
 """A SCSI controller has 15 places, the system disk takes one."""
+MOST_CARDS = 10
 MOST_REPLICAS = 100
 MOST_ENTRIES = 100
 """Entries of a list that nobody makes longer: name servers, pools, teams, taints."""
@@ -127,10 +129,25 @@ class Site(Model):
         description="the resource pool in that cluster for the machines; missing: its root",
     )
     datastore: Text = Field(description="the datastore for the machines' disks and the image")
+    storage_policy: Text | None = Field(
+        default=None,
+        description="the storage policy of the machines and their disks, which fits the datastore; "
+        "missing: the datastore's default",
+    )
     network: PortGroup = Field(description="the port group that the machines are joined to")
     folder: Folder = Field(description="the folder for the machines, made by the stack")
     content_library: Text = Field(
         description="the content library for the image, made by the stack"
+    )
+    tag_category: Text | None = Field(
+        default=None,
+        description="the category of the tags `controlplane` and `worker`, made by the stack with "
+        "them; missing: CLUSTER-role",
+    )
+    existing: tuple[Literal["folder", "contentLibrary", "tagCategory"], ...] = Field(
+        default=(),
+        description="which of the three exist without the stack: it uses them, and neither makes "
+        "nor removes them; decided before the first installation",
     )
     anti_affinity: Literal["mandatory", "preferred", "none"] = Field(
         default="mandatory",
@@ -190,6 +207,19 @@ class Taint(Model):
     )
 
 
+class Card(Model):
+    """An entry of a machine's `networks`: a further network card, eth1 for the first of them."""
+
+    network: PortGroup = Field(description="the port group that the card is joined to")
+    address: InterfaceAddress = Field(
+        description="its static address with the network's size, as in 192.168.20.51/24; no route "
+        "goes through it but to that network"
+    )
+    mtu: int | None = Field(
+        default=None, ge=1280, le=9000, description="the largest packet; missing: 1500"
+    )
+
+
 class Machine(Model):
     """An entry of `platform:machines`: a virtual machine, which becomes a node."""
 
@@ -207,6 +237,14 @@ class Machine(Model):
         default=(), max_length=MOST_DATA_DISKS, description="disks beside the system disk"
     )
     host: Host | None = Field(default=None, description="the ESXi host to place the machine on")
+    datastore: Text | None = Field(
+        default=None, description="the datastore for the machine's disks; missing: site.datastore"
+    )
+    networks: tuple[Card, ...] = Field(
+        default=(),
+        max_length=MOST_CARDS - 1,
+        description="network cards beside the one in the machines' network",
+    )
     labels: dict[KubernetesKey, KubernetesValue] = Field(
         default_factory=dict, description="labels of the machine's node"
     )

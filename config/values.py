@@ -10,7 +10,7 @@ import base64
 import datetime as dt
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -93,6 +93,21 @@ def parse_address(value: object) -> IPv4Address:
     return address
 
 
+def parse_interface(value: object) -> IPv4Interface:
+    """Read the address of a network card, with the size of its network."""
+    text = _text(value)
+    fix = "write it with the network's size, as in 192.168.20.51/24"
+    try:
+        found = IPv4Interface(text)
+    except ValueError:
+        refuse("not the IPv4 address of a network card", fix)
+    if str(found) != text:
+        refuse("not the IPv4 address of a network card", fix)
+    if not _is_usable(found.ip) or found.ip in (found.network[0], found.network[-1]):
+        refuse(_NO_HOST, "give a unicast address that is not the network's first or last")
+    return found
+
+
 def parse_network(value: object) -> IPv4Network:
     """Read an IPv4 network in CIDR notation, without host bits."""
     text = _text(value)
@@ -169,6 +184,9 @@ def parse_date(value: object) -> dt.date:
 
 Address = Annotated[
     IPv4Address, PlainValidator(parse_address), PlainSerializer(str, return_type=str)
+]
+InterfaceAddress = Annotated[
+    IPv4Interface, PlainValidator(parse_interface), PlainSerializer(str, return_type=str)
 ]
 Network = Annotated[
     IPv4Network, PlainValidator(parse_network), PlainSerializer(str, return_type=str)

@@ -57,9 +57,14 @@ class VCenter:
             trusted_roots=site.trusted_roots,
         )
 
+    @property
+    def folder_path(self) -> str:
+        """The inventory path of the machines' folder."""
+        return f"/{self.datacenter}/vm/{self.folder}"
+
     def path(self, name: str) -> str:
         """Give the inventory path of a machine, as `pulumi import` takes it."""
-        return f"/{self.datacenter}/vm/{self.folder}/{name}"
+        return f"{self.folder_path}/{name}"
 
     def tls(self) -> ssl.SSLContext:
         """Make the TLS settings for a connection to it."""

@@ -16,9 +16,9 @@ import yaml
 
 from components.talos import firewall
 from components.talos.inputs import TalosInputs
-from components.vsphere.hardware import LINK
+from components.vsphere.hardware import LINK, further_cards
 from config import plain_yaml
-from config.settings import Machine
+from config.settings import Card, Machine
 
 KUBEPRISM_PORT = 7445
 """Where the API is on every machine's localhost."""
@@ -164,6 +164,7 @@ def _network(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
             addresses=[{"address": f"{machine.address}/{network.cidr.prefixlen}"}],
             routes=[{"gateway": str(network.gateway)}],
         ),
+        *(_further_link(link, card) for link, card in further_cards(machine)),
         _document(
             "ResolverConfig",
             nameservers=[{"address": str(address)} for address in network.name_servers],
@@ -173,6 +174,12 @@ def _network(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
     if machine.is_control_plane and network.vip is not None:
         found.append(_document("Layer2VIPConfig", name=str(network.vip), link=LINK))
     return found
+
+
+def _further_link(link: str, card: Card) -> dict[str, Any]:
+    """Configure a further card: an address, and no route but to its own network."""
+    size = {} if card.mtu is None else {"mtu": card.mtu}
+    return _document("LinkConfig", name=link, **size, addresses=[{"address": str(card.address)}])
 
 
 def _kernel_log(inputs: TalosInputs) -> list[dict[str, Any]]:

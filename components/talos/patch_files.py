@@ -34,7 +34,7 @@ SETTINGS = {
     "cluster.network.serviceSubnets": "platform:network.services",
     "cluster.etcd.advertisedSubnets": "the machine's `address` in platform:machines",
     "HostnameConfig": "the machine's `name` in platform:machines",
-    "LinkConfig": "the machine's `address` in platform:machines, and platform:network",
+    "LinkConfig": "platform:network, and the machine's `address` or `networks`",
     "ResolverConfig": "platform:network.nameServers",
     "TimeSyncConfig": "platform:network.timeServers",
     "NetworkDefaultActionConfig": "platform:network.firewall",

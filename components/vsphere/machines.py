@@ -12,25 +12,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_vsphere as vsphere
 
-from clients import explanation
 from clients.vcenter import evidence, leftovers
 from clients.vcenter.connection import VCenter
 from components import resource_failures
-from components.failures import Questions
 from components.gate import Gate
 from components.vsphere import apart, disks
-from components.vsphere.hardware import LINK, LINUX_START_MIB
+from components.vsphere.hardware import LINK, LINUX_START_MIB, further_cards
 from components.vsphere.leftovers import cleared, no_leftover_item
+from components.vsphere.site import Look, roles
 
 if TYPE_CHECKING:
-    from config.problems import Problem
     from config.settings import Machine, NetworkSettings, Settings, Site, Talos
 
 # As the Talos OVA describes its machine (pkg/imager/ova); a clone must keep them.
@@ -118,66 +116,10 @@ class Machines(pulumi.ComponentResource):
             "vCenter's answer",
             lambda args, words: resource_failures.of_vsphere(site, inputs.talos, args, words),
         )
-        self._look_up()
+        asked_by = pulumi.InvokeOutputOptions(parent=self, provider=self.provider)
+        self._found = Look(site, inputs.machines, asked_by).up()
         self._make_image(image)
         self._make_place()
-
-    def _look_up(self) -> None:
-        """Find what the site has: names from the settings to vCenter's ids."""
-        site = self._inputs.site
-        opts = pulumi.InvokeOutputOptions(parent=self, provider=self.provider)
-
-        def named(key: str, kind: str) -> Callable[[str], Problem]:
-            return lambda words: explanation.of_site(site, key, kind, words)
-
-        # The first answer also tells whether vCenter can be used at all.
-        home = (
-            Questions()
-            .ask(
-                lambda: vsphere.get_datacenter_output(name=site.datacenter, opts=opts),
-                named("datacenter", "datacenter"),
-            )
-            .id
-        )
-        questions = Questions()
-        cluster = questions.ask(
-            lambda: vsphere.get_compute_cluster_output(
-                name=site.cluster, datacenter_id=home, opts=opts
-            ),
-            named("cluster", "cluster"),
-        )
-        self._datacenter, self._cluster, self._pool = home, cluster.id, cluster.resource_pool_id
-        if site.resource_pool is not None:
-            pool = site.resource_pool
-            # Its name alone would be looked for in all clusters.
-            path = f"{site.cluster}/Resources/{pool}"
-            self._pool = questions.ask(
-                lambda: vsphere.get_resource_pool_output(name=path, datacenter_id=home, opts=opts),
-                lambda words: explanation.of_object(
-                    site, ("site", "resourcePool"), pool, f"resource pool in {site.cluster}", words
-                ),
-            ).id
-        self._datastore = questions.ask(
-            lambda: vsphere.get_datastore_output(
-                name=site.datastore, datacenter_id=home, opts=opts
-            ),
-            named("datastore", "datastore"),
-        ).id
-        self._network = questions.ask(
-            lambda: vsphere.get_network_output(name=site.network, datacenter_id=home, opts=opts),
-            named("network", "network"),
-        ).id
-
-        def of_host(host: str, number: int) -> pulumi.Output[str]:
-            path = ("machines", number, "host")
-            return questions.ask(
-                lambda: vsphere.get_host_output(name=host, datacenter_id=home, opts=opts),
-                lambda words: explanation.of_object(site, path, host, "host", words),
-            ).id
-
-        machines = enumerate(self._inputs.machines)
-        hosts = {machine.host: number for number, machine in machines if machine.host}
-        self._hosts = {host: of_host(host, number) for host, number in sorted(hosts.items())}
 
     def _make_image(self, image: pulumi.Resource | None) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
@@ -186,20 +128,13 @@ class Machines(pulumi.ComponentResource):
         # which the hook would take for a leftover.
         origin = hashlib.sha256(inputs.ova_url.encode()).hexdigest()[:12]
         name = f"talos-{inputs.talos.version}-{origin}"
-        self._library = vsphere.ContentLibrary(
-            "images",
-            name=inputs.site.content_library,
-            storage_backings=[self._datastore],
-            # Unset, the provider reads it back as false and wants to replace the library.
-            publication=vsphere.ContentLibraryPublicationArgs(published=False),
-            opts=self._made_anew("images", leftovers.clear_library, inputs.site.content_library),
-        )
-        leftover = no_leftover_item(self.vcenter, self.password, self._library.id, name)
+        library = self._found.existing.library or self._make_library()
+        leftover = no_leftover_item(self.vcenter, self.password, library, name)
         self._item = vsphere.ContentLibraryItem(
             "talos",
             name=name,
             description=inputs.ova_url,
-            library_id=self._library.id,
+            library_id=library,
             type="ovf",
             file_url=inputs.ova_url,
             opts=pulumi.ResourceOptions.merge(
@@ -212,27 +147,51 @@ class Machines(pulumi.ComponentResource):
             ),
         )
 
+    def _make_library(self) -> pulumi.Output[str]:
+        site = self._inputs.site
+        return vsphere.ContentLibrary(
+            "images",
+            name=site.content_library,
+            storage_backings=[self._found.datastores[site.datastore]],
+            # Unset, the provider reads it back as false and wants to replace the library.
+            publication=vsphere.ContentLibraryPublicationArgs(published=False),
+            opts=self._made_anew("images", leftovers.clear_library, site.content_library),
+        ).id
+
     def _make_place(self) -> None:
-        """Make the machines' folder and tags."""
-        inputs = self._inputs
-        self._folder = vsphere.Folder(
-            "machines",
-            path=inputs.site.folder,
-            type="vm",
-            datacenter_id=self._datacenter,
-            opts=self._made_anew("folder", leftovers.clear_folder, inputs.site.folder),
+        """Make the machines' folder and tags, but those that exist without the stack."""
+        site, existing = self._inputs.site, self._found.existing
+        self._folder = (
+            self._make_folder()
+            if existing.folder is None
+            # Known from the start, but of use only after it has been found.
+            else existing.folder.apply(lambda _: site.folder)
         )
-        name = f"{inputs.cluster}-role"
+        self._tags = existing.tags or self._make_tags()
+
+    def _make_folder(self) -> pulumi.Output[str]:
+        path = self._inputs.site.folder
+        return vsphere.Folder(
+            "machines",
+            path=path,
+            type="vm",
+            datacenter_id=self._found.datacenter,
+            opts=self._made_anew("folder", leftovers.clear_folder, path),
+        ).path
+
+    def _make_tags(self) -> Mapping[str, pulumi.Output[str]]:
+        inputs = self._inputs
+        name = inputs.site.tag_category or f"{inputs.cluster}-role"
         category = vsphere.TagCategory(
             "role",
             # Known from the start, but needed after vCenter has been found to answer.
-            name=self._datacenter.apply(lambda _: name),
+            name=self._found.datacenter.apply(lambda _: name),
             cardinality="SINGLE",
             associable_types=["VirtualMachine"],
             description=f"Roles of the machines of cluster {inputs.cluster}",
             opts=self._made_anew("role", leftovers.clear_category, name),
         )
-        self._tags = {
+        return {
             role: vsphere.Tag(
                 role,
                 name=role,
@@ -242,8 +201,8 @@ class Machines(pulumi.ComponentResource):
                     leftovers.clear_tag,
                     pulumi.Output.concat(category.id, " ", role),
                 ),
-            )
-            for role in sorted({machine.role for machine in inputs.machines})
+            ).id
+            for role in roles(inputs.machines)
         }
 
     def virtual_machine(
@@ -253,15 +212,17 @@ class Machines(pulumi.ComponentResource):
         hooks: pulumi.ResourceHookBinding,
     ) -> vsphere.VirtualMachine:
         """Make a machine, after `after`."""
+        found, site = self._found, self._inputs.site
         return vsphere.VirtualMachine(
             machine.name,
             name=machine.name,
             # With the name from the first moment on: what a killed run leaves is known by it.
             annotation=evidence.mark(self.vcenter.path(machine.name)),
-            folder=self._folder.path,
-            datastore_id=self._datastore,
-            resource_pool_id=self._pool,
-            host_system_id=self._hosts[machine.host] if machine.host else None,
+            folder=self._folder,
+            datastore_id=found.datastores[machine.datastore or site.datastore],
+            storage_policy_id=found.policy,
+            resource_pool_id=found.pool,
+            host_system_id=found.hosts[machine.host] if machine.host else None,
             guest_id=GUEST_ID,
             num_cpus=machine.cpus,
             memory=machine.memory_mib,
@@ -274,7 +235,11 @@ class Machines(pulumi.ComponentResource):
             enable_disk_uuid=True,
             disks=[
                 vsphere.VirtualMachineDiskArgs(
-                    label=label, size=size, unit_number=unit, thin_provisioned=True
+                    label=label,
+                    size=size,
+                    unit_number=unit,
+                    thin_provisioned=True,
+                    storage_policy_id=found.policy,
                 )
                 for label, size, unit in [
                     (disks.SYSTEM, machine.disk_gib, 0),
@@ -283,12 +248,21 @@ class Machines(pulumi.ComponentResource):
             ],
             network_interfaces=[
                 vsphere.VirtualMachineNetworkInterfaceArgs(
-                    network_id=self._network, adapter_type=NIC, ovf_mapping=OVA_NETWORK
-                )
+                    network_id=found.networks[site.network],
+                    adapter_type=NIC,
+                    ovf_mapping=OVA_NETWORK,
+                ),
+                # In this order they are the guest's eth1, eth2, ...
+                *(
+                    vsphere.VirtualMachineNetworkInterfaceArgs(
+                        network_id=found.networks[card.network], adapter_type=NIC
+                    )
+                    for card in machine.networks
+                ),
             ],
             clone=vsphere.VirtualMachineCloneArgs(template_uuid=self._item.id),
             extra_config=guestinfo(self._inputs.network, machine),
-            tags=[self._tags[machine.role].id],
+            tags=[self._tags[machine.role]],
             # Talos tells its address only with an agent; its API is asked instead.
             wait_for_guest_net_timeout=0,
             opts=pulumi.ResourceOptions.merge(
@@ -331,13 +305,13 @@ class Machines(pulumi.ComponentResource):
         return vsphere.ComputeClusterVmAntiAffinityRule(
             f"{role}s-apart",
             name=name,
-            compute_cluster_id=self._cluster,
+            compute_cluster_id=self._found.cluster,
             virtual_machine_ids=list(uuids.values()),
             mandatory=mandatory,
             opts=self._made_anew(
                 f"{role}s-apart",
                 leftovers.clear_rule,
-                pulumi.Output.concat(self._cluster, ":", name),
+                pulumi.Output.concat(self._found.cluster, ":", name),
             ),
         )
 
@@ -393,7 +367,12 @@ def guestinfo(network: NetworkSettings, machine: Machine) -> dict[str, str]:
                     "addresses": [f"{machine.address}/{network.cidr.prefixlen}"],
                     "gateway4": str(network.gateway),
                     "nameservers": {"addresses": [str(server) for server in network.name_servers]},
-                }
+                },
+                # Else Talos would ask for an address by DHCP there, and take a default route.
+                **{
+                    link: {"match": {"name": link}, "addresses": [str(card.address)]}
+                    for link, card in further_cards(machine)
+                },
             },
         },
     }

@@ -33,6 +33,7 @@ LIVE = frozenset(
         "name",
         "resourcePoolId",
         "shutdownWaitTimeout",
+        "storagePolicyId",
         "syncTimeWithHost",
         "syncTimeWithHostPeriodically",
         "tags",
@@ -146,6 +147,9 @@ def _field(key: str, change: Change) -> Effect:
             return _disks(old or [], new or [])
         case "networkInterfaces":
             return _interfaces(old or [], new or [])
+        case "datastoreId":
+            why = "moves to another datastore, live; its disks are slower meanwhile, etcd's too"
+            return Effect(Verdict.SAFE, why, source=f"{SOURCE}: Storage vMotion")
     return _setting(key, change)
 
 
@@ -283,10 +287,18 @@ def sizes(disks: Any) -> dict[str, Any]:  # noqa: ANN401 JSON
     return {str(one.get("label")): one.get("size") for one in disks or []}
 
 
-def _shared(what: str, *, replaced: str | None = None) -> Callable[[Change], Effect]:
-    """Make a rule for what the machines share: running machines do not notice its changes."""
+def _shared(
+    what: str, *, replaced: str | None = None, takes: str | None = None
+) -> Callable[[Change], Effect]:
+    """Make a rule for what the machines share: running machines do not notice its changes.
+
+    `takes` is what goes with it when it is removed.
+    """
 
     def rule(change: Change) -> Effect:
+        if takes is not None and change.operation == "delete":
+            stay = "`pulumi state delete` first where it is to stay (site.existing)"
+            return Effect(Verdict.LOSES, f"{what} is removed with {takes}; {stay}", takes)
         told = f"{what} {WORDS[change.operation]}; machines run on"
         return Effect(Verdict.SAFE, (change.operation == "replace" and replaced) or told)
 
@@ -295,7 +307,7 @@ def _shared(what: str, *, replaced: str | None = None) -> Callable[[Change], Eff
 
 RULES: Mapping[str, Callable[[Change], Effect]] = {
     MACHINE: machine,
-    f"{PREFIX}contentLibrary:ContentLibrary": _shared("the library of images"),
+    f"{PREFIX}contentLibrary:ContentLibrary": _shared("the library of images", takes="its images"),
     f"{PREFIX}contentLibraryItem:ContentLibraryItem": _shared(
         "the image", replaced="the image is imported again; machines keep the one they have"
     ),

@@ -272,3 +272,58 @@ def test_a_key_management_server_is_in_the_plan() -> None:
     values["talos"]["diskEncryption"] = {"key": "kms", "endpoint": "https://10.244.0.9:4050"}
     with pytest.raises(config.SettingsError, match=r"pods = .*overlaps the key management server"):
         config.parse(values)
+
+
+def with_cards(*cards: tuple[int, str, str]) -> list[str]:
+    """Give the problems of production with further network cards: machine, port group, address."""
+    values = copy.deepcopy(production())
+    for number, network, address in cards:
+        machine = values["machines"][number]
+        machine.setdefault("networks", []).append({"network": network, "address": address})
+    try:
+        config.parse(values)
+    except config.SettingsError as error:
+        return [str(one) for one in error.problems]
+    return []
+
+
+def test_machines_share_further_networks() -> None:
+    cards = [(n, "storage", f"192.168.20.5{n}/24") for n in range(3)]
+    assert not with_cards(*cards, (0, "backup", "192.168.21.50/24"))
+
+
+@pytest.mark.parametrize(
+    ("address", "with_what"),
+    [
+        ("172.16.20.60/24", "machine network 172.16.20.0/24"),
+        ("172.16.0.9/16", "machine network 172.16.20.0/24"),
+        ("10.244.3.4/24", "pod network 10.244.0.0/16"),
+        ("10.100.3.4/24", "service network 10.96.0.0/12"),
+    ],
+)
+def test_a_further_network_overlaps_none_of_the_platforms(address: str, with_what: str) -> None:
+    (problem,) = with_cards((1, "storage", address))
+    assert f"overlaps the {with_what}" in problem or "overlaps the further network" in problem
+    assert "platform:machines[1].networks[0].address" in problem
+
+
+def test_two_port_groups_are_two_networks() -> None:
+    (problem,) = with_cards((0, "storage", "192.168.20.50/24"), (1, "nfs", "192.168.20.51/25"))
+    assert "overlaps the further network" in problem
+
+
+def test_an_address_of_a_further_card_is_one_machines() -> None:
+    twice = (0, "storage", "192.168.20.50/24"), (2, "storage", "192.168.20.50/24")
+    (problem,) = with_cards(*twice)
+    assert problem.startswith("platform:machines[2].networks[0].address")
+    assert "overlaps the network card of node01 192.168.20.50" in problem
+
+
+def test_a_server_in_a_further_network_is_no_machine() -> None:
+    values = copy.deepcopy(production())
+    values["services"]["backup"]["endpoint"] = "https://192.168.20.9:9000"
+    values["machines"][0]["networks"] = [{"network": "storage", "address": "192.168.20.50/24"}]
+    config.parse(values)
+    values["machines"][0]["networks"][0]["address"] = "192.168.20.9/24"
+    with pytest.raises(config.SettingsError, match="overlaps the backup storage"):
+        config.parse(values)

@@ -46,6 +46,41 @@ def test_a_machine_has_its_own_address_name_and_route_and_no_other() -> None:
     assert found["TimeSyncConfig"]["ntp"] == {"servers": ["time.cloudflare.com"]}
 
 
+def test_a_further_card_has_an_address_and_no_default_route() -> None:
+    card = {"network": "storage", "address": "192.168.20.51/24", "mtu": 9000}
+    model = settings(machines=[machine("node01", "172.16.20.51", networks=[card])])
+    links = [
+        one
+        for one in documents(TalosInputs.of(model), model.machines[0])
+        if one.get("kind") == "LinkConfig"
+    ]
+    assert [one["name"] for one in links] == ["eth0", "eth1"]
+    assert links[1] == {
+        "apiVersion": "v1alpha1",
+        "kind": "LinkConfig",
+        "name": "eth1",
+        "mtu": 9000,
+        "addresses": [{"address": "192.168.20.51/24"}],
+    }
+    main = by_kind(model, "node01")["main"]
+    assert main["machine"]["kubelet"]["nodeIP"]["validSubnets"] == ["172.16.20.51/32"]
+    assert main["cluster"]["etcd"]["advertisedSubnets"] == ["172.16.20.51/32"]
+
+
+def test_a_patch_may_give_a_further_card_a_route(tmp_path: Path) -> None:
+    card = {"network": "storage", "address": "192.168.20.51/24"}
+    model = settings(machines=[machine("node01", "172.16.20.51", networks=[card])])
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    link = "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth1\n"
+    route = "routes: [{destination: 10.9.0.0/16, gateway: 192.168.20.1}]"
+    (folder / "node01.yaml").write_text(link + route)
+    check_patch_files(model, tmp_path)
+    (folder / "node01.yaml").write_text(link + "addresses: [{address: 192.168.20.99/24}]")
+    with pytest.raises(PatchError, match="`address` or `networks`"):
+        check_patch_files(model, tmp_path)
+
+
 def test_the_vip_is_announced_by_control_planes_only() -> None:
     model = settings(
         machines=[*production()["machines"], machine("worker01", "172.16.20.61", "worker")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clients.explanation import of_object, of_site
+from clients.explanation import of_object
 from config import parse
 from tests.unit.recorder import production
 
@@ -71,7 +71,7 @@ SITE = parse(production()).site
 def test_a_failure_names_key_value_and_mend_and_keeps_the_vendors_words(
     words: str, key: str, fault: str, fix: str
 ) -> None:
-    text = str(of_site(SITE, "datastore", "datastore", words))
+    text = str(of_object(SITE, ("site", "datastore"), SITE.datastore, "datastore", words))
     assert text.startswith(key)
     assert fault in text
     assert fix in text

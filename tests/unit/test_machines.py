@@ -20,6 +20,10 @@ from tests.unit.recorder import (
 
 GATE = "platform:index:Gate"
 VM = "vsphere:index/virtualMachine:VirtualMachine"
+LIBRARY = "vsphere:index/contentLibrary:ContentLibrary"
+FOLDER = "vsphere:index/folder:Folder"
+CATEGORY = "vsphere:index/tagCategory:TagCategory"
+TAG = "vsphere:index/tag:Tag"
 RULE = "vsphere:index/computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule"
 
 pytestmark = pytest.mark.usefixtures("talosctl")
@@ -216,3 +220,76 @@ def test_each_machine_carries_the_tag_of_its_role() -> None:
     platform = run(settings(machines=production()["machines"] + workers))
     assert platform.one(VM, "node01").inputs["tags"] == ["controlplane-id"]
     assert platform.one(VM, "worker01").inputs["tags"] == ["worker-id"]
+
+
+def with_site(**changes: object) -> dict[str, Any]:
+    return settings(site=production()["site"] | changes)
+
+
+def test_a_machine_may_be_in_a_datastore_of_its_own() -> None:
+    local = [machine("node01", "172.16.20.51", datastore="esx01-local")]
+    platform = run(settings(machines=local))
+    assert platform.one(VM, "node01").inputs["datastoreId"] == "id-of-esx01-local"
+    (library,) = platform.all(LIBRARY)
+    assert library.inputs["storageBackings"] == ["id-of-datastore01"]
+
+
+def test_machine_and_disks_have_the_storage_policy_of_the_settings() -> None:
+    node = run(with_site(storagePolicy="vSAN Encrypted")).one(VM, "node01").inputs
+    assert node["storagePolicyId"] == "id-of-vSAN Encrypted"
+    assert [one["storagePolicyId"] for one in node["disks"]] == ["id-of-vSAN Encrypted"]
+    plain = run_machines().one(VM, "node01").inputs
+    assert "storagePolicyId" not in plain
+    assert "storagePolicyId" not in plain["disks"][0]
+
+
+def test_what_exists_without_the_stack_is_used_and_never_made() -> None:
+    existing = ["folder", "contentLibrary", "tagCategory"]
+    platform = run(with_site(existing=existing, tagCategory="roles", contentLibrary="images"))
+    made = {one.type for one in platform.resources}
+    assert not made & {FOLDER, LIBRARY, CATEGORY, TAG}
+    node = platform.one(VM, "node01").inputs
+    assert node["folder"] == "platform-prod"
+    assert node["tags"] == ["id-of-controlplane"]
+    (item,) = platform.all("vsphere:index/contentLibraryItem:ContentLibraryItem")
+    assert item.inputs["libraryId"] == "id-of-images"
+    calls = dict(platform.calls)
+    assert calls["vsphere:index/getFolder:getFolder"]["path"] == "/dc01/vm/platform-prod"
+    assert calls["vsphere:index/getTag:getTag"]["categoryId"] == "id-of-roles"
+
+
+def test_the_category_of_the_roles_has_the_name_that_the_settings_give() -> None:
+    (category,) = run(with_site(tagCategory="roles")).all(CATEGORY)
+    assert category.inputs["name"] == "roles"
+
+
+def with_cards() -> dict[str, Any]:
+    cards = [
+        {"network": "storage", "address": "192.168.20.51/24", "mtu": 9000},
+        {"network": "backup", "address": "192.168.21.51/25"},
+    ]
+    return settings(machines=[machine("node01", "172.16.20.51", networks=cards)])
+
+
+def test_further_network_cards_follow_the_first() -> None:
+    node = run(with_cards()).one(VM, "node01").inputs
+    assert [one["networkId"] for one in node["networkInterfaces"]] == [
+        "id-of-platform",
+        "id-of-storage",
+        "id-of-backup",
+    ]
+    # The image knows one network: the others are added to the machine that is made of it.
+    assert [one.get("ovfMapping") for one in node["networkInterfaces"]] == [
+        "VM Network",
+        None,
+        None,
+    ]
+
+
+def test_no_card_asks_for_an_address_before_the_machine_has_a_configuration() -> None:
+    """Talos asks by DHCP on a card that it knows nothing of, and takes the route that it gets."""
+    node = run(with_cards()).one(VM, "node01").inputs
+    told: Any = decoded_guestinfo(node["extraConfig"])
+    ethernets = told["network"]["ethernets"]
+    assert ethernets["eth1"] == {"match": {"name": "eth1"}, "addresses": ["192.168.20.51/24"]}
+    assert ethernets["eth2"] == {"match": {"name": "eth2"}, "addresses": ["192.168.21.51/25"]}

@@ -27,10 +27,11 @@ def refused(*path: str | int) -> str:
 @pytest.mark.parametrize(
     ("path", "way"),
     [
-        (("machines", 0, "networks"), "one network card; for a VLAN on it docs/patches.md"),
-        (("machines", 0, "datastore"), "not built: all machines are in one place"),
-        (("machines", 0, "resource_pool"), "not built: all machines are in one place"),
-        (("site", "datastoreCluster"), "not built: all machines are in one place"),
+        (("machines", 0, "vlan"), "`networks`; for a VLAN on a card docs/patches.md"),
+        (("machines", 0, "bond"), "a virtual machine needs none"),
+        (("machines", 0, "resource_pool"), "all machines are in one: site.resourcePool"),
+        (("machines", 0, "storagePolicy"), "all machines have one: site.storagePolicy"),
+        (("site", "datastoreCluster"), "Storage DRS would move etcd's disks"),
         (("talos", "registryMirrors"), "`talos.mirrors`, with `talos.registryLogin`"),
         (("network", "httpProxy"), "the proxy is `network.proxy`"),
         (("network", "caBundle"), "are `site.trustedRoots`"),
@@ -58,7 +59,7 @@ def test_a_key_that_is_only_misspelt_is_still_told_as_that(
 
 def test_every_way_by_a_patch_is_on_the_page() -> None:
     page = (ROOT / "docs" / "patches.md").read_text()
-    kinds = ("VLANConfig",)
+    kinds = ("VLANConfig", "LinkConfig")
     assert sum("docs/patches.md" in one.way for one in MISSING) == len(kinds)
     for kind in kinds:
         assert f"kind: {kind}" in page
