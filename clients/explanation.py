@@ -92,5 +92,7 @@ def of_object(
     where = "" if kind == "datacenter" else f" in the datacenter {site.datacenter}"
     if MISSING.search(words):
         fault = f"{site.vcenter} has no such {kind}{where}, or {site.user} may not see it"
-        return problem(path, value, fault, f"name one that it has, or give the rights ({words})")
+        slash = "; a `/` in a name is %2f" if "/" in value else ""
+        fix = f"name one that it has{slash}, or give the rights ({words})"
+        return problem(path, value, fault, fix)
     return problem(path, value, f"{site.vcenter} cannot give this {kind}", f"it says: {words}")

@@ -162,9 +162,8 @@ RESERVED_NAMES = {
     "controlplane": "also the file of patches for control planes",
     "worker": "also the file of patches for workers",
     "gitops": "also the folder beside the patches that Argo CD reads",
-    "image": "also the name of the image's own check before it is made",
 }
-"""What a machine must not be called, and why (components/talos/configuration.py, machines.py)."""
+"""What a machine must not be called, and why (components/talos/configuration.py)."""
 SYSTEM_DISK = "system"
 
 

@@ -44,6 +44,7 @@ from config.values import (
     HttpsUrl,
     Interface,
     InterfaceAddress,
+    Inventory,
     KeyName,
     KubernetesKey,
     KubernetesValue,
@@ -122,13 +123,13 @@ class Site(Model):
 
     vcenter: Host = Field(description="vCenter's host name")
     user: Text = Field(description="the vCenter user, as in pulumi@vsphere.local")
-    datacenter: Text = Field(description="the vSphere datacenter's name")
-    cluster: Text = Field(description="the vSphere cluster's name")
-    resource_pool: Text | None = Field(
+    datacenter: Inventory = Field(description="the vSphere datacenter's name")
+    cluster: Inventory = Field(description="the vSphere cluster's name")
+    resource_pool: Inventory | None = Field(
         default=None,
         description="the resource pool in that cluster for the machines; missing: its root",
     )
-    datastore: Text = Field(description="the datastore for the machines' disks and the image")
+    datastore: Inventory = Field(description="the datastore for the machines' disks and the image")
     storage_policy: Text | None = Field(
         default=None,
         description="the storage policy of the machines and their disks, which fits the datastore; "
@@ -237,7 +238,7 @@ class Machine(Model):
         default=(), max_length=MOST_DATA_DISKS, description="disks beside the system disk"
     )
     host: Host | None = Field(default=None, description="the ESXi host to place the machine on")
-    datastore: Text | None = Field(
+    datastore: Inventory | None = Field(
         default=None, description="the datastore for the machine's disks; missing: site.datastore"
     )
     networks: tuple[Card, ...] = Field(

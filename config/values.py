@@ -655,6 +655,15 @@ Folder = Annotated[
         "write it without leading or doubled `/` or `..`, of letters, digits, blanks and . _ - ( )",
     ),
 ]
+Inventory = Annotated[
+    Text,
+    _checked(
+        lambda text: "\\" not in text and "//" not in text and text == text.strip("/"),
+        "not a name as vCenter has it",
+        "write a `/` in a name as %2f and a `\\` as %5c, as vCenter itself does; a plain `/` "
+        "stands after a folder",
+    ),
+]
 PortGroup = Annotated[
     Text,
     _checked(

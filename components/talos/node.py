@@ -184,7 +184,7 @@ class Node:
                 # A machine rebuilt on the same address has no configuration.
                 replacement_trigger=self.virtual.id,
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[pulumi.ResourceHook(f"{name}-first", first)],
+                    before_create=[pulumi.ResourceHook(f"{name}-unconfigured", first)],
                     before_update=[pulumi.ResourceHook(f"{name}-configuration", hook)],
                     on_error=[shared.on_error],
                 ),

@@ -141,7 +141,7 @@ class Machines(pulumi.ComponentResource):
                 self._child(*([image] if image else [])),
                 pulumi.ResourceOptions(
                     hooks=pulumi.ResourceHookBinding(
-                        before_create=[pulumi.ResourceHook("image-leftover", leftover)]
+                        before_create=[pulumi.ResourceHook("image-cleared", leftover)]
                     ),
                 ),
             ),
@@ -336,7 +336,7 @@ class Machines(pulumi.ComponentResource):
             self._child(),
             pulumi.ResourceOptions(
                 hooks=pulumi.ResourceHookBinding(
-                    before_create=[pulumi.ResourceHook(f"{name}-leftover", hook)]
+                    before_create=[pulumi.ResourceHook(f"{name}-cleared", hook)]
                 )
             ),
         )

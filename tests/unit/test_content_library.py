@@ -170,7 +170,7 @@ def test_an_image_of_another_origin_has_another_name_and_a_place_that_was_cleare
     settings = without_services(production())
     elsewhere = settings | {"site": settings["site"] | {"imageFactory": "images.example"}}
     images = [run(one).one(ITEM, "talos") for one in (settings, elsewhere)]
-    assert all(image.hooks("before_create") == ["image-leftover"] for image in images)
+    assert all(image.hooks("before_create") == ["image-cleared"] for image in images)
     assert [image.inputs["description"] for image in images] == [
         image.inputs["fileUrl"] for image in images
     ]

@@ -81,3 +81,9 @@ def test_a_failure_names_key_value_and_mend_and_keeps_the_vendors_words(
 def test_a_missing_host_is_told_at_its_machine() -> None:
     found = of_object(SITE, ("machines", 1, "host"), "esx09", "host", "host 'esx09' not found")
     assert str(found).startswith('platform:machines[1].host = "esx09": ')
+
+
+def test_a_name_with_a_slash_is_told_as_vcenter_writes_it() -> None:
+    words = "datastore 'nfs/prod' not found"
+    found = of_object(SITE, ("site", "datastore"), "nfs/prod", "datastore", words)
+    assert "a `/` in a name is %2f" in str(found)

@@ -177,4 +177,4 @@ def test_everything_in_vcenter_clears_its_place_before_it_is_made() -> None:
 def test_a_machine_is_switched_on_before_it_is_configured() -> None:
     platform = run_production()
     for one in platform.all("talos:machine/configurationApply:ConfigurationApply"):
-        assert one.hooks("before_create") == [f"{one.name}-first"]
+        assert one.hooks("before_create") == [f"{one.name}-unconfigured"]

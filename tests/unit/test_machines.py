@@ -293,3 +293,15 @@ def test_no_card_asks_for_an_address_before_the_machine_has_a_configuration() ->
     ethernets = told["network"]["ethernets"]
     assert ethernets["eth1"] == {"match": {"name": "eth1"}, "addresses": ["192.168.20.51/24"]}
     assert ethernets["eth2"] == {"match": {"name": "eth2"}, "addresses": ["192.168.21.51/25"]}
+
+
+def test_a_machine_may_be_called_as_anything_else_of_the_program() -> None:
+    """The engine takes each hook's name only once: those of machines end like no other ones."""
+    shared = ["image", "images", "folder", "role", "role-worker", "controlplanes-apart", "etcd"]
+    gates = ["etcd-members", "controlplanes-apart-seen", "kubernetes-api"]
+    machines = [
+        machine(name, f"172.16.20.{60 + number}", "worker")
+        for number, name in enumerate([*shared, *gates, "node", "node-first", "node-healthy"])
+    ]
+    platform = run(settings(machines=production()["machines"] + machines))
+    assert len(platform.all(VM)) == len(machines) + 3
