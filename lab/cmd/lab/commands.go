@@ -18,10 +18,10 @@ import (
 
 // options are the flags that several commands share.
 type options struct {
-	project, state, stackFile string
-	charts, plugins, out      string
-	join, quiet               bool
-	simulation                world.Options
+	project, state, stackFile  string
+	charts, plugins, out, site string
+	join, quiet                bool
+	simulation                 world.Options
 }
 
 // firstWorld is where a world lies when nobody says where; the next ones lie beside it.
@@ -159,6 +159,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.InstallDelay, "install-delay", 0, "a machine's time to install after its first configuration; the OVA is installed already")
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
+	f.StringVar(&o.site, "site", os.Getenv("LAB_SITE"), "folder with what a site has: its authority (authority.pem, with the key) and its Git host's key (ssh-host-key)")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
 }
 
@@ -176,6 +177,9 @@ func (o *options) prepare() (world.Layout, error) {
 		return l, err
 	}
 	if o.simulation.PublishedPlugins, err = world.PublishedPlugins(o.plugins); err != nil {
+		return l, err
+	}
+	if o.simulation.Site, err = world.ReadSite(o.site); err != nil {
 		return l, err
 	}
 	project, err := filepath.Abs(o.project)

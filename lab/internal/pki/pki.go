@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"time"
@@ -43,6 +44,19 @@ func New() (*Authority, error) {
 		return nil, err
 	}
 	return &Authority{certificate: certificate, key: key}, nil
+}
+
+// Load reads an authority of somebody's own: its certificate and its key, in PEM.
+func Load(text []byte) (*Authority, error) {
+	pair, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return nil, err
+	}
+	key, is := pair.PrivateKey.(*ecdsa.PrivateKey)
+	if !is || !pair.Leaf.IsCA {
+		return nil, errors.New("not an authority's certificate with its ECDSA key")
+	}
+	return &Authority{certificate: pair.Leaf, key: key}, nil
 }
 
 // Intermediate makes an authority of its own name that this one vouches for, valid as long.

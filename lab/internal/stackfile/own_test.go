@@ -23,7 +23,7 @@ type desk struct {
 func newDesk(t *testing.T, text string) *desk {
 	t.Helper()
 	folder := t.TempDir()
-	secrets, err := NewSecrets([]string{"vspherePassword", "dnsToken"})
+	secrets, err := NewSecrets([]string{"vspherePassword", "dnsToken"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

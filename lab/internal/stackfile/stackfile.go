@@ -25,8 +25,8 @@ type Secrets struct {
 	Encrypted  map[string]string `json:"encrypted"`
 }
 
-// NewSecrets makes a passphrase and a random value for every key.
-func NewSecrets(keys []string) (*Secrets, error) {
+// NewSecrets makes a passphrase and a random value for every key that `made` has none for.
+func NewSecrets(keys []string, made map[string]string) (*Secrets, error) {
 	passphrase, err := random()
 	if err != nil {
 		return nil, err
@@ -37,9 +37,13 @@ func NewSecrets(keys []string) (*Secrets, error) {
 	}
 	s := &Secrets{Passphrase: passphrase, Salt: salt, Values: map[string]string{}, Encrypted: map[string]string{}}
 	for _, key := range keys {
-		if s.Values[key], err = random(); err != nil {
-			return nil, err
+		value, given := made[key]
+		if !given {
+			if value, err = random(); err != nil {
+				return nil, err
+			}
 		}
+		s.Values[key] = value
 		if s.Encrypted[key], err = crypter.EncryptValue(context.Background(), s.Values[key]); err != nil {
 			return nil, err
 		}

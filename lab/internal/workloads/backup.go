@@ -1,6 +1,7 @@
 package workloads
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -9,14 +10,18 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	talosclient "github.com/siderolabs/talos/pkg/machinery/client"
 	clientconfig "github.com/siderolabs/talos/pkg/machinery/client/config"
+	"golang.org/x/net/http/httpproxy"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -178,8 +183,18 @@ func (c *cluster) upload(ctx context.Context, pod *corev1.Pod) (string, error) {
 		return "", err
 	}
 
+	trusted, err := c.trusted(ctx, pod, environment[authoritiesVariable])
+	if err != nil {
+		return "", err
+	}
+
+	way := wayOut(environment)
+	if by, err := way(talosAPI); err != nil || by != nil {
+		return "", fmt.Errorf("failed to take etcd snapshot: rpc error: code = Unavailable desc = %s is asked for by the proxy %v, which does not know it", talosAPI.Host, by)
+	}
+
 	job := storage.Job{
-		Environment: environment, HTTP: c.outside(), Now: time.Now,
+		Environment: environment, HTTP: c.outside(trusted, way), Now: time.Now,
 		Snapshot: func(ctx context.Context) (io.ReadCloser, error) { return c.snapshot(ctx, pod) },
 	}
 
@@ -218,12 +233,53 @@ func (c *cluster) environment(ctx context.Context, pod *corev1.Pod) (map[string]
 	return environment, nil
 }
 
-// outside reaches what the site's name servers know, and trusts what the world does.
-func (c *cluster) outside() *http.Client {
-	trusted := x509.NewCertPool()
-	trusted.AppendCertsFromPEM(c.options.Authority.PEM())
+// authoritiesVariable names folders of authorities that Go reads beside the image's own (crypto/x509, root_unix.go).
+const authoritiesVariable = "SSL_CERT_DIR"
 
+// talosAPI is where the credentials that Talos makes say that its API is.
+var talosAPI = &url.URL{Scheme: "https", Host: "talos.default:50000"}
+
+// wayOut says by which proxy a Go program with this environment reaches a URL.
+func wayOut(environment map[string]string) func(*url.URL) (*url.URL, error) {
+	either := func(name string) string { return cmp.Or(environment[strings.ToUpper(name)], environment[name]) }
+
+	return (&httpproxy.Config{HTTPProxy: either("http_proxy"), HTTPSProxy: either("https_proxy"), NoProxy: either("no_proxy")}).ProxyFunc()
+}
+
+// trusted are the authorities of a pod's first container: public ones, which the world's stands for, and those of the
+// ConfigMaps that are mounted at the folders given.
+func (c *cluster) trusted(ctx context.Context, pod *corev1.Pod, folders string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(c.options.Authority.PEM())
+
+	for _, mount := range pod.Spec.Containers[0].VolumeMounts {
+		if !slices.Contains(filepath.SplitList(folders), mount.MountPath) {
+			continue
+		}
+
+		for _, volume := range pod.Spec.Volumes {
+			if volume.Name != mount.Name || volume.ConfigMap == nil {
+				continue
+			}
+
+			found, err := c.client.CoreV1().ConfigMaps(pod.Namespace).Get(ctx, volume.ConfigMap.Name, metav1.GetOptions{})
+			if err != nil {
+				return nil, err
+			}
+
+			for _, text := range found.Data {
+				pool.AppendCertsFromPEM([]byte(text))
+			}
+		}
+	}
+
+	return pool, nil
+}
+
+// outside reaches what the site's name servers know.
+func (c *cluster) outside(trusted *x509.CertPool, way func(*url.URL) (*url.URL, error)) *http.Client {
 	return &http.Client{Transport: &http.Transport{
+		Proxy:           func(r *http.Request) (*url.URL, error) { return way(r.URL) },
 		TLSClientConfig: &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12},
 		DialContext: func(ctx context.Context, kind, address string) (net.Conn, error) {
 			name, port, err := net.SplitHostPort(address)

@@ -3,9 +3,13 @@ package world
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
 
 	"platform.lab/lab/internal/gitserver"
 	"platform.lab/lab/internal/pki"
@@ -16,7 +20,13 @@ func (s Settings) gitURL() *url.URL {
 	if s.Services.ArgoCD == nil {
 		return nil
 	}
-	return parsed(s.Services.ArgoCD.RepositoryURL)
+	text := s.Services.ArgoCD.RepositoryURL
+	// Git's short form of a URL of SSH: USER@HOST:PATH.
+	if !strings.Contains(text, "://") {
+		host, path, _ := strings.Cut(text, ":")
+		text = "ssh://" + host + "/" + path
+	}
+	return parsed(text)
 }
 
 func (s Settings) gitHost() string {
@@ -48,11 +58,43 @@ func serveGit(l Layout, authority *pki.Authority, spec *Spec, addresses map[stri
 		return fmt.Errorf("Git server: %w", err)
 	}
 	host := location.Hostname()
+	if location.Scheme == "ssh" {
+		return serveGitSSH(l, spec, handler, location, addresses[host], say)
+	}
+	if spec.Settings.Services.ArgoCD.RepositoryAuthority == "company" {
+		if authority, err = spec.Options.Site.authority(authority); err != nil {
+			return err
+		}
+	}
 	listener, err := listenAt(location, host, "services.argocd.repositoryUrl", authority, addresses[host])
 	if err != nil {
 		return fmt.Errorf("Git server: %w", err)
 	}
 	answer(listener, handler, "Git server")
 	say("Git repository at %s (simulated): this project's folders, commit %.12s", location, handler.Commit)
+	return nil
+}
+
+// serveGitSSH serves the repository to the deploy key that the world's stack has now: whoever sets a new one has given
+// its public half to the Git host before.
+func serveGitSSH(l Layout, spec *Spec, repository *gitserver.Server, location *url.URL, address netip.Addr, say func(string, ...any)) error {
+	key, err := spec.Options.Site.hostKey()
+	if err != nil {
+		return err
+	}
+	listener, err := listenAt(location, location.Hostname(), "services.argocd.repositoryUrl", nil, address)
+	if err != nil {
+		return fmt.Errorf("Git server: %w", err)
+	}
+	server := &gitserver.SSH{
+		Repository: repository, Dir: l.Repository(), HostKey: key, Log: os.Stderr,
+		DeployKey: func() ssh.PublicKey { return l.deployKey(spec) },
+	}
+	go func() {
+		if err := server.Serve(listener); err != nil {
+			slog.Error("Git server ended", "error", err)
+		}
+	}()
+	say("Git repository at %s (simulated): this project's folders, commit %.12s, host key %s", location, repository.Commit, ssh.FingerprintSHA256(key.PublicKey()))
 	return nil
 }

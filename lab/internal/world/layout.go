@@ -83,6 +83,7 @@ type Options struct {
 	CloneDelay       time.Duration   `json:"cloneDelay"`       // of each clone in vCenter
 	PublishedPlugins map[string]bool `json:"publishedPlugins"` // by package; if not, the lab stands in for it
 	Faults           []string        `json:"faults"`           // see Faults
+	Site             Site            `json:"site"`             // what the site has and no settings hold
 }
 
 // Settings are the parts of `python -m ops show --json` that a world is built from.
@@ -99,8 +100,11 @@ type Settings struct {
 	} `json:"site"`
 	Machines []Machine `json:"machines"`
 	Network  struct {
-		CIDR     netip.Prefix `json:"cidr"`
-		Gateway  netip.Addr   `json:"gateway"`
+		CIDR    netip.Prefix `json:"cidr"`
+		Gateway netip.Addr   `json:"gateway"`
+		Proxy   *struct {
+			URL string `json:"url"`
+		} `json:"proxy"`
 		Firewall *struct {
 			Operators []netip.Prefix `json:"operators"`
 		} `json:"firewall"`
@@ -114,9 +118,13 @@ type Settings struct {
 	} `json:"kubernetes"`
 	Services struct {
 		ArgoCD *struct {
-			Domain        string `json:"domain"`
-			RepositoryURL string `json:"repositoryUrl"`
-			Revision      string `json:"revision"`
+			Domain              string `json:"domain"`
+			RepositoryURL       string `json:"repositoryUrl"`
+			Revision            string `json:"revision"`
+			RepositoryAuthority string `json:"repositoryAuthority"`
+			RepositoryAccess    *struct {
+				Kind string `json:"kind"`
+			} `json:"repositoryAccess"`
 		} `json:"argocd"`
 		Backup *struct {
 			Endpoint  string `json:"endpoint"`

@@ -26,6 +26,9 @@ func names(s Settings) map[string]netip.Addr {
 	if storage := s.storageHost(); storage != "" {
 		all = append(all, storage)
 	}
+	if proxy := s.proxyHost(); proxy != "" {
+		all = append(all, proxy)
+	}
 	for _, name := range all {
 		next = next.Next()
 		out[name] = next

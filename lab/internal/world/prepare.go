@@ -47,7 +47,11 @@ func Prepare(l Layout, r Request, warn func(string, ...any)) (*Spec, error) {
 	if err := checkRoom(l, *settings, warn); err != nil {
 		return nil, err
 	}
-	secrets, err := stackfile.NewSecrets(settings.secretKeys())
+	made, err := settings.madeSecrets()
+	if err != nil {
+		return nil, err
+	}
+	secrets, err := stackfile.NewSecrets(settings.secretKeys(), made)
 	if err != nil {
 		return nil, err
 	}

@@ -121,6 +121,9 @@ func Serve(l Layout, progress *os.File) error {
 	if err := serveStorage(l, authority, spec, addresses, say); err != nil {
 		return err
 	}
+	if err := serveProxy(l, spec, addresses, say); err != nil {
+		return err
+	}
 	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
 		return err
 	}
@@ -149,18 +152,22 @@ func listenAt(location *url.URL, name, key string, authority *pki.Authority, add
 	if err := network.AddLoopback(address); err != nil {
 		return nil, err
 	}
-	port := uint64(443)
+	port := map[string]uint64{"https": 443, "http": 80, "ssh": 22}[location.Scheme]
 	if given := location.Port(); given != "" {
 		var err error
 		if port, err = strconv.ParseUint(given, 10, 16); err != nil {
 			return nil, fmt.Errorf("platform:%s: port %s: %w", key, given, err)
 		}
 	}
+	at := netip.AddrPortFrom(address, uint16(port))
+	if location.Scheme != "https" {
+		return listen(at, nil)
+	}
 	certificate, err := authority.Server(name, time.Now().Add(validity))
 	if err != nil {
 		return nil, err
 	}
-	return listen(netip.AddrPortFrom(address, uint16(port)), &certificate)
+	return listen(at, &certificate)
 }
 
 // parsed reads a URL of the settings; nil for what is none, which the program's own check refuses.

@@ -46,12 +46,15 @@ func serveStorage(l Layout, authority *pki.Authority, spec *Spec, addresses map[
 	if err != nil {
 		return err
 	}
+	if authority, err = spec.Options.Site.authority(authority); err != nil {
+		return err
+	}
 	listener, err := listenAt(location, name, "services.backup.endpoint", authority, addresses[name])
 	if err != nil {
 		return fmt.Errorf("storage for backups: %w", err)
 	}
 	answer(listener, handler, "the storage for backups")
-	say("storage for backups at https://%s, bucket %s (simulated)", name, backup.Bucket)
+	say("storage for backups at %s://%s, bucket %s (simulated)", location.Scheme, name, backup.Bucket)
 	return nil
 }
 
