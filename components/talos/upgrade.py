@@ -91,21 +91,22 @@ class Upgrade:
             return
         before = self._check(runs)
         node = self._node()
-        if self._was_installing(node, before):
-            self._reboot(before)
-            self.run()
-            return
+        interrupted = self._was_installing(node, before)
         self._snapshot()
         try:
             self._drain(node)
-            if before.reboots:
-                self._stage()
-            self._retried(partial(node.note, INSTALLING, self._installation(before)))
-            self._install()
+            if interrupted:
+                self._reboot()
+            else:
+                self._take_on(node, before)
         except Exception:
             self._give_back(node)
             raise
         self.cluster.wait_rebooted(self.member, before)
+        if interrupted and not self._release().is_that_of(self.target.release):
+            self.cluster.wait_healthy(self.member, before, settle=False)
+            self.run()  # it was not installed to its end: now there is nothing to overwrite
+            return
         self._see_release(runs, before)
         self.cluster.wait_healthy(self.member, before, settle=False)
         self._see_release(runs, before)
@@ -193,10 +194,11 @@ class Upgrade:
     # --- The machine goes, and comes back -------------------------------------------------------
 
     def _drain(self, node: Node) -> None:
+        why = f"upgrade to {self.target.release.version}"
         try:
-            if node.cordon(f"upgrade to {self.target.release.version}"):
+            if self._retried(partial(node.cordon, why)):
                 node.drain(self.cluster.clock, self.target.drain_seconds)
-        except (ApiError, DrainError) as error:
+        except DrainError as error:
             message = (
                 f"{self.member}: not upgraded, and its node takes pods again. {error}. Then run "
                 f"`pulumi up` again ({PAGE})"
@@ -215,12 +217,20 @@ class Upgrade:
         noted = self._retried(partial(node.noted, INSTALLING))
         return noted == self._installation(before)
 
-    def _reboot(self, before: Before) -> None:
+    def _reboot(self) -> None:
         """Let the machine start what it has installed; that is the old Talos if it was not done."""
         self.cluster.clock.tell(f"{self.member}: reboots, to see what a killed run installed")
-        self.cluster.talos.reboot(self.member.address)
-        self.cluster.wait_rebooted(self.member, before)
-        self.cluster.wait_healthy(self.member, before, settle=False)
+        try:
+            self.cluster.talos.reboot(self.member.address)
+        except TalosctlError as error:
+            raise HealthError(f"{self.member}: does not reboot: {error}") from None
+
+    def _take_on(self, node: Node, before: Before) -> None:
+        """Let the machine install its target, and its new configuration for the same boot."""
+        if before.reboots:
+            self._stage()
+        self._retried(partial(node.note, INSTALLING, self._installation(before)))
+        self._install()
 
     def _stage(self) -> None:
         """Let the machine take its new configuration on at the same boot.
@@ -258,6 +268,12 @@ class Upgrade:
 
     def _see_release(self, old: Release, before: Before) -> None:
         """See the machine run its target; one that came back with another stops the chain."""
+        now = self._release()
+        if not now.is_that_of(self.target.release):
+            raise HealthError(self._rolled_back(now, old, before))
+
+    def _release(self) -> Release:
+        """Ask the machine what it runs; it is on its way back."""
         talos, address = self.cluster.talos, self.member.address
         seen: list[Release] = []
 
@@ -270,8 +286,7 @@ class Upgrade:
 
         what = f"{self.member} to say which Talos it runs now"
         self._wait(what, lacking, REBOOT_SECONDS, "Look at its console")
-        if not seen[-1].is_that_of(self.target.release):
-            raise HealthError(self._rolled_back(seen[-1], old, before))
+        return seen[-1]
 
     def _rolled_back(self, runs: Release, old: Release, before: Before) -> str:
         """Say what became of a failed upgrade, with the machine's own words."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from clients.talosctl import Talosctl, TalosctlError
 from components.talos import redaction
+from components.talos.upgrade import Release
 from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE_SECRETS
 from ops.drift.finding import PULUMI, DriftError, Field, Finding
 from ops.engine.urn import name_of
@@ -21,8 +22,8 @@ from ops.review.difference import leaves
 
 Resources = Sequence[Mapping[str, Any]]
 
-IMAGE_VERSION = re.compile(r":(v\d+\.\d+\.\d+[^@]*)(@.*)?$")
-"""The version in the name of an installer image; one by digest alone has none."""
+INSTALLER = re.compile(r"(?:/(?P<schematic>[0-9a-f]{64}))?:(?P<version>v\d+\.\d+\.\d+[^@]*)(@.*)?$")
+"""Version and schematic in the name of an installer; one by digest alone has no version."""
 MOVES = (
     "The API's address moves within two minutes when the machine that held it is lost: look again"
 )
@@ -33,7 +34,7 @@ QUORUM_LOST = (
 )
 UPGRADE = (
     "`pulumi up` upgrades a machine when the settings change. One that was left out or taken back "
-    "by hand: docs/procedures/upgrade-talos.md"
+    "by hand: docs/procedures/upgrade-talos.md#a-machine-that-differs"
 )
 
 
@@ -141,7 +142,7 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     image = _image(wanted)
     try:
         text = talos.configuration(address)
-        runs = talos.version(address) if image else ""
+        runs = image and Release(talos.version(address), talos.schematic(address))
     except TalosctlError as error:
         yield finding(f"does not answer: {error}", "see docs/procedures/replace-machine.md")
         return
@@ -156,14 +157,19 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     ]
     if fields:
         yield finding("changed", _apply_again(urn), fields)
-    if image and runs != image:
-        yield finding("another Talos", UPGRADE, [Field(where="Talos", wanted=image, found=runs)])
+    if image and runs and not runs.is_that_of(image):
+        pairs = {
+            "Talos": (image.version, runs.version),
+            "schematic": (image.schematic or runs.schematic, runs.schematic),
+        }
+        fields = [Field(where=k, wanted=a, found=b) for k, (a, b) in pairs.items() if a != b]
+        yield finding("another Talos", UPGRADE, fields)
 
 
-def _image(wanted: Any) -> str | None:  # noqa: ANN401 JSON
-    """Give the version of Talos in an applied configuration; None when its image names none."""
-    found = IMAGE_VERSION.search(str((_section(wanted).get("install") or {}).get("image", "")))
-    return found[1] if found else None
+def _image(wanted: Any) -> Release | None:  # noqa: ANN401 JSON
+    """Give the release in an applied configuration; None when its installer names no version."""
+    found = INSTALLER.search(str((_section(wanted).get("install") or {}).get("image", "")))
+    return Release(found["version"], found["schematic"] or "") if found else None
 
 
 def _section(wanted: Any) -> Mapping[str, Any]:  # noqa: ANN401 JSON

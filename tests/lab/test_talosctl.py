@@ -186,8 +186,24 @@ def members(world: World) -> list[str]:
     return sorted(row.split()[2] for row in rows)
 
 
+def installer(world: World, version: str) -> str:
+    """Name the installer of the machines' schematic in another version."""
+    shown = world.run("python", "-m", "ops", "show", "Pulumi.prod.yaml", "--json").stdout
+    image: str = json.loads(shown)["derived"]["installerImage"]
+    return f"{image.rpartition(':')[0]}:{version}"
+
+
+def test_an_installer_that_the_factory_does_not_make_is_refused(world: World) -> None:
+    unknown = f"factory.talos.dev/vmware-installer/{'0' * 64}:v1.13.9"
+    for image in (unknown, installer(world, "v1.13.99")):
+        refused = talosctl(world, NODE03, "image", "pull", image, "--namespace=system", code=1)
+        assert f'failed to pull image "{image}"' in refused.stderr
+        assert "not found" in refused.stderr
+        assert talosctl(world, NODE03, "upgrade", "--image", image, code=1).returncode == 1
+
+
 def test_an_upgrade_changes_the_version_after_a_reboot(world: World) -> None:
-    image = "factory.talos.dev/vmware-installer/" + "0" * 64 + ":v1.13.8"
+    image = installer(world, "v1.13.8")
     # It waits for a ready node, which none is before a CNI runs.
     talosctl(
         world, NODE03, "upgrade", "--image", image, "--drain=false", "--timeout=15s", code=None
@@ -195,6 +211,16 @@ def test_an_upgrade_changes_the_version_after_a_reboot(world: World) -> None:
     wait_until(
         "node03 runs the other version",
         lambda: "v1.13.8" in talosctl(world, NODE03, "version", code=None).stdout,
+        90,
+    )
+    wait_until("node03 is back", lambda: running(world, NODE03), 90)
+
+
+def test_a_rollback_starts_what_ran_before(world: World) -> None:
+    talosctl(world, NODE03, "rollback")
+    wait_until(
+        "node03 runs the old version",
+        lambda: "v1.13.9" in talosctl(world, NODE03, "version", code=None).stdout,
         90,
     )
     wait_until("node03 is back", lambda: running(world, NODE03), 90)

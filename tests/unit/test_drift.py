@@ -142,9 +142,18 @@ class Machine:
     """A machine that answers as it is told to."""
 
     def __init__(
-        self, text: str | None, *, maintenance: bool = False, runs: str = "v1.13.9"
+        self,
+        text: str | None,
+        *,
+        maintenance: bool = False,
+        runs: str = "v1.13.9",
+        schematic: str = "",
     ) -> None:
         self.text, self.maintenance, self.runs = text, maintenance, runs
+        self.of = schematic
+
+    def schematic(self, _: str) -> str:
+        return self.of
 
     def version(self, _: str) -> str:
         return self.runs
@@ -221,6 +230,15 @@ def test_a_machine_that_runs_another_talos_than_it_was_configured_for_is_told() 
 
 def test_a_machine_that_runs_the_talos_it_was_configured_for_has_no_drift() -> None:
     assert asked(Machine(INSTALLED), applied=INSTALLED) == []
+
+
+def test_a_machine_of_another_schematic_is_told() -> None:
+    one, other = "a" * 64, "b" * 64
+    applied = INSTALLED.replace("abc", one)
+    (found,) = asked(Machine(applied, schematic=other), applied=applied)
+    assert found.fields == (Field(where="schematic", wanted=one, found=other),)
+    assert asked(Machine(applied, schematic=one), applied=applied) == []
+    assert asked(Machine(applied, schematic=""), applied=applied) == []
 
 
 @pytest.mark.parametrize(

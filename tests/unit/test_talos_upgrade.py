@@ -405,6 +405,8 @@ def test_what_a_killed_run_installed_is_started_and_not_installed_again(scene: S
     scene.run()
     assert machine.version == "v1.13.10"
     assert scene.did("upgrade") == []
+    assert scene.kubernetes.evicted == ["shop/web-1", "shop/web-2"]
+    assert scene.kubernetes.cordoned() == []
     assert scene.did("reboot") == ["reboot --mode powercycle --wait=false @172.16.20.51"]
 
 

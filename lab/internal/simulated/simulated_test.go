@@ -43,6 +43,22 @@ func TestCommandsThatNeedAMachineOfTheirOwnSaySo(t *testing.T) {
 	}
 }
 
+func TestATalosctlOfAnotherLineIsNamedSo(t *testing.T) {
+	if got, _ := run(t, "version", "--client", "--short"); got != "version\n--client\n--short\n" {
+		t.Errorf("%q", got)
+	}
+
+	t.Setenv("LAB_TALOSCTL_SAYS", "v1.14.1")
+
+	if got, failed := run(t, "version", "--client", "--short"); failed || got != "Talos v1.14.1 (simulated: the lab's talosctl says so)\n" {
+		t.Errorf("%v %q", failed, got)
+	}
+
+	if got, _ := run(t, "version", "--nodes", "1.2.3.4"); got != "version\n--nodes\n1.2.3.4\n" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestASupportBundleGoesIntoTheWorldUnlessAPlaceIsGiven(t *testing.T) {
 	if got, _ := run(t, "-n", "1.2.3.4", "support"); !strings.Contains(got, "support\n--output\n/the/world/support-") {
 		t.Errorf("%q", got)

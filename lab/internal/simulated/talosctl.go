@@ -31,6 +31,11 @@ for word; do
     esac
 done
 case $command in
+version)
+    # A talosctl of another line, for the rehearsal of an upgrade to it: only its name is simulated.
+    case "$LAB_TALOSCTL_SAYS $*" in
+        v*" "*--client*) echo "Talos $LAB_TALOSCTL_SAYS (simulated: the lab's talosctl says so)"; exit ;;
+    esac ;;
 %ssupport)
     given=
     for word; do
