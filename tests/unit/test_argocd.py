@@ -86,6 +86,17 @@ def test_nothing_is_touched_while_git_has_other_settings_than_the_stack() -> Non
     assert [one.type for one in platform.resources] in ([], ["pulumi:pulumi:Stack"])
 
 
+@pytest.mark.parametrize("part", ["server", "repoServer"])
+def test_an_autoscaler_follows_the_load_and_never_the_memory_that_a_process_keeps(
+    part: str,
+) -> None:
+    scaling = values()[part]["autoscaling"]
+    assert scaling["enabled"]
+    assert scaling["targetCPUUtilizationPercentage"] > 0
+    # The chart's own target is half of what is requested: all replicas would run at all times.
+    assert scaling["targetMemoryUtilizationPercentage"] == 0
+
+
 def test_values_are_laid_over_others_key_by_key_and_lists_as_a_whole() -> None:
     below = {"a": {"b": 1, "c": [1, 2]}, "d": {"e": 1}}
     assert merged(below, {"a": {"c": [3]}, "d": 2, "f": 4}) == {
