@@ -116,9 +116,7 @@ class Result(NamedTuple):
     stderr: str
 
 
-def follow_program(
-    argv: Sequence[str], seconds: float, line: Callable[[str], None], stop: Stop = STOP
-) -> Result:
+def follow_program(argv: Sequence[str], seconds: float, line: Callable[[str], None]) -> Result:
     """Run a program as `run_program` does, and give each line of its output as it comes."""
     lines: list[str] = []
 
@@ -138,14 +136,14 @@ def follow_program(
         reader.start()
         end = time.monotonic() + seconds
         while process.poll() is None:
-            if stop.requested() or time.monotonic() >= end:
+            if STOP.requested() or time.monotonic() >= end:
                 process.kill()
                 break
             time.sleep(STOP_POLL_SECONDS)
         reader.join()
         returncode = process.wait()
-        if stop.requested():
-            raise stop.error()
+        if STOP.requested():
+            raise STOP.error()
         errors.seek(0)
         text = errors.read()
     if returncode < 0 and time.monotonic() >= end:

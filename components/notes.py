@@ -14,9 +14,9 @@ import pulumi
 
 SECONDS = 20.0
 ADVICE = (
-    "interrupted, when an earlier run was killed: {count} of its steps. No `pulumi refresh`, "
-    "whatever the engine advises: it may take a change for made that was not. This run takes up or "
-    "clears what was half made; after it, `make repair` clears the notes of it "
+    "an earlier run was killed during {count} of its steps. Do not run `pulumi refresh`, whatever "
+    "the engine advises: it may record a change that was never made. This run finishes or removes "
+    "what was half made; after it, `make repair` clears the engine's notes of the killed run "
     "(docs/procedures/failed-up.md)"
 )
 

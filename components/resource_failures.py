@@ -135,7 +135,7 @@ def of_factory(site: Site, talos: Talos, words: str) -> Problem:
         fix = f"set a version that https://{factory} lists ({words})"
         return problem(("talos", "version"), talos.version, fault, fix)
     fault = "it does not give the machines' image"
-    fix = f"see whether https://{factory} is well, {AGAIN} ({words})"
+    fix = f"see whether https://{factory} answers in a browser, {AGAIN} ({words})"
     return problem(("site", "imageFactory"), factory, fault, fix)
 
 
@@ -155,7 +155,7 @@ def of_talos(machines: Sequence[Machine], patches: str, name: str, words: str) -
         return problem(("machines", numbers[name], "address"), address, f"{name}: {fault}", look)
     return Problem(
         f"platform:machines, {name}",
-        "Talos does not take what it is told",
+        "Talos refused the request",
         f"correct the machine's settings, or its patches in {patches}; its own log: "
         f"`talosctl -n {address} dmesg` ({words})",
     )
@@ -165,7 +165,7 @@ def of_release(plan: ChartPlan, words: str) -> Problem:
     """Explain why Helm does not install or upgrade a chart."""
     return Problem(
         f"platform:services.{plan.service}",
-        f"Helm could not bring the chart {plan.chart} {plan.version} to its end",
+        f"Helm could not finish the chart {plan.chart} {plan.version}",
         f"see what is not ready: `kubectl --namespace {plan.namespace} get pods,events`, fix it, "
         f"{AGAIN} ({words})",
     )

@@ -153,8 +153,8 @@ def _login(argocd: ArgoCD) -> Iterator[Problem]:
         yield problem(
             (*ARGOCD, name),
             None,
-            f"a second login beside `{given[0]}`: groups of the one name would be taken for the "
-            "other's",
+            f"a second login beside `{given[0]}`: both may have a group of the same name, with "
+            "different people in it",
             "keep one of the two",
         )
     github = argocd.github

@@ -106,7 +106,7 @@ def _control_planes(draft: Draft) -> Iterator[Problem]:
             ("machines",),
             None,
             f"{len(draft.machines)} machines",
-            f"give at most {MOST_MACHINES}; more are a second cluster",
+            f"give at most {MOST_MACHINES}; build a second cluster for more",
         )
     if count > 1 and draft.network is not None and draft.network.vip is None:
         yield problem(
@@ -290,7 +290,7 @@ def _taints(draft: Draft) -> Iterator[Problem]:
                 yield problem(
                     path,
                     taint.key,
-                    "a taint that the machine has already: Talos keeps one a key",
+                    "a taint that the machine has already: Talos keeps one for each key",
                     "keep one of the two",
                 )
             seen.add(taint.key)
@@ -306,7 +306,7 @@ def _taints(draft: Draft) -> Iterator[Problem]:
             ("machines",),
             None,
             "all are control planes with taints that keep pods away: the platform's own services "
-            "find no place",
+            "find no machine to run on",
             "remove the taints, or add a worker without one",
         )
 

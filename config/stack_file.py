@@ -119,7 +119,7 @@ def _by_one_form(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Proble
                     (form,),
                     None,
                     f"given twice, as `{key_text(written[form])}` and as `{key_text(key)}`: "
-                    "the engine would take any of the two",
+                    "the engine would take either of the two",
                     "keep one of the two",
                 )
             )

@@ -42,7 +42,7 @@ def unprintable(value: object, path: Path) -> Iterator[Problem]:
         if (fault := _fault(value)) is not None:
             yield problem(path, value, *fault)
         elif path[-1] not in DATES and _TIME.fullmatch(value):
-            yield problem(path, value, "a time to the engine", "write the text in quotes")
+            yield problem(path, value, "the engine reads it as a time", "write the text in quotes")
 
 
 def _fault(text: str) -> tuple[str, str] | None:

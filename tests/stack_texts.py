@@ -124,7 +124,6 @@ scalars = st.one_of(
     st.integers().map(str),
     st.floats().map(repr),
 )
-one_line = scalars.filter(lambda text: "\n" not in text)
 in_flow = st.one_of(
     st.sampled_from([one for one in TRICKY if not set(one) & set("\n#,")]),
     st.text("0123456789+-._eExXobn", min_size=1, max_size=6),

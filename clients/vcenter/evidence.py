@@ -81,7 +81,9 @@ def _against_origin(events: Sequence[Any], user: str) -> str:
     if found:
         return f"it was registered from files that were there before, {_told(found[0])}"
     if not made:
-        return "vCenter's events do not go back to its making: nobody can tell whether it ever ran"
+        return (
+            "vCenter no longer has the event of its creation: nobody can tell whether it ever ran"
+        )
     if strangers := _not_by(made, user):
         return f"it was made {_told(strangers[0])}, not by this stack's user {user}"
     if strangers := _not_by((one for one in events if isinstance(one, CHANGED)), user):

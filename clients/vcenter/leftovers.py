@@ -161,8 +161,8 @@ def _remove_tag(rest: Session, vcenter: VCenter, tag: str, name: str) -> None:
     path = f"{TAGGING}/tag-association/id:{tag}?~action=list-attached-objects"
     if rest.call("POST", path, {}):
         raise VCenterError(
-            f"{vcenter.server} has a tag of {name} that this stack does not know, and it is on "
-            "something; take it off or rename it, then run `pulumi up` again"
+            f"{vcenter.server} has a tag of {name} that this stack does not know, and it is "
+            "attached to objects; detach or rename it, then run `pulumi up` again"
         )
     rest.call("DELETE", f"{TAGGING}/tag/id:{tag}")
 

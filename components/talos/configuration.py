@@ -30,8 +30,6 @@ EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
 TRUSTED_ROOTS = "company"
 """The name of the document with the company's authorities."""
 COMMON = "common"
-GITOPS = "gitops"
-"""A folder beside the patches: what Argo CD reads of this cluster (components/gitops)."""
 
 
 def patches(inputs: TalosInputs, machine: Machine, root: Path) -> list[str]:

@@ -86,4 +86,4 @@ def of_node(talos: Talosctl, control_planes: list[str], name: str) -> Size | str
             return Size.of_node(api.get(f"/api/v1/nodes/{name}"))
         except (TalosctlError, ApiError) as error:
             reason = str(error)
-    return f"the Kubernetes API does not tell: {reason}"
+    return f"the Kubernetes API does not say how large the node is: {reason}"

@@ -57,8 +57,9 @@ class Identity(pulumi.ComponentResource):
             ),
             lambda words: Problem(
                 "platform:machines",
-                "Talos' provider makes no access to them",
-                f"check their addresses, and whether its plugin is whole ({words})",
+                "Talos' provider could not make the talosconfig",
+                "check their addresses; if they are right, install the plugin again: "
+                f"`pulumi install` ({words})",
             ),
         )
         self.talosconfig = pulumi.Output.secret(credentials.talos_config)

@@ -106,7 +106,7 @@ class Node:
     def _refused(self, words: str) -> Problem:
         return Problem(
             f"platform:machines, {self._machine.name}",
-            "Talos takes no configuration that is made like this",
+            "Talos refuses the configuration that is made for it",
             "correct its settings, or its patches in "
             f"{self._shared.inputs.talos.patches} ({words})",
         )

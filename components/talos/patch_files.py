@@ -106,7 +106,7 @@ def _strays(settings: Settings, folder: Path) -> Iterator[str]:
     )
     if strays:
         yield (
-            f"{_some(strays)} would be given to no machine; name it after one of "
+            f"{_some(strays)} is used for no machine; name it after one of "
             f"{_some(sorted(names))}, as NAME.yaml"
         )
 

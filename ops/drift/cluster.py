@@ -161,7 +161,10 @@ def _mend(release: str) -> str:
 
 def _anew(thing: Thing, release: str) -> str:
     if thing.kind not in WORKLOADS:
-        return "only recreated it is as it was, and what it holds is lost: find out who changed it"
+        return (
+            "only deleting and recreating it would restore it, and what it holds would be lost: "
+            "find out who changed it"
+        )
     delete = f"kubectl -n {thing.namespace} delete {thing.kind.lower()}/{thing.name}"
     return f"`{delete} && {_mend(release)[1:]}; its pods are away until then"
 

@@ -120,7 +120,7 @@ def _cluster(
         ]
     except ApiError as error:
         raise DriftError(
-            f"{api.server}: {error}; see whether it is well: `kubectl get --raw /readyz?verbose`"
+            f"{api.server}: {error}; see what it says: `kubectl get --raw /readyz?verbose`"
         ) from None
 
 
@@ -134,7 +134,7 @@ def _state() -> list[dict[str, Any]]:
 def _output(outputs: Mapping[str, str], name: str) -> str:
     if name not in outputs:
         raise DriftError(
-            f"the stack has no output {name}: an `up` has not ended well; run `pulumi up` first"
+            f"the stack has no output {name}: no `pulumi up` has succeeded yet; run it first"
         )
     return outputs[name]
 

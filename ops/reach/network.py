@@ -76,7 +76,7 @@ def proxy_of(url: str, environment: Mapping[str, str]) -> Proxy | None:
         return None
     given = urlsplit(text if "://" in text else f"http://{text}")
     if given.scheme != "http" or not given.hostname:
-        message = f"{name.upper()} is no http:// proxy, and only through those this check goes"
+        message = f"{name.upper()} is no http:// proxy; this check supports only those"
         raise NotTriedError(message)
     header = ""
     if given.username is not None:

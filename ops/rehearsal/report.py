@@ -49,7 +49,7 @@ def what_next() -> str:
     """Say what to try after a rehearsal."""
     return (
         "next: `make lab-shell` opens a world of your own, to try commands by hand; `make drill` "
-        "burns the platform down\nand rebuilds it; `make review BASE=origin/main` says what a "
+        "destroys the platform\nand rebuilds it; `make review BASE=origin/main` says what a "
         "change does before it lands"
     )
 

@@ -76,7 +76,7 @@ def _one(planned: tuple[ChartPlan, ...], chart: str) -> ChartPlan:
         if plan.chart == chart:
             return plan
     raise UsageError(
-        f"chart {chart} is none of this platform's: {', '.join(one.chart for one in planned)}"
+        f"chart {chart} is not one of this platform's: {', '.join(one.chart for one in planned)}"
     )
 
 

@@ -122,7 +122,7 @@ def route(change: Change) -> Effect:
         return Effect(Verdict.RESTARTS, f"{kind} goes", "what it leads to, for good")
     if change.operation == "replace":
         return Effect(Verdict.RESTARTS, f"{kind} is recreated", "what it leads to, seconds")
-    return Effect(Verdict.SAFE, f"{kind} changes: requests are led by the new rules at once")
+    return Effect(Verdict.SAFE, f"{kind} changes: requests follow the new rules at once")
 
 
 def _namespace(change: Change) -> Effect:
@@ -174,10 +174,12 @@ def _versions(state: Any) -> Iterator[str]:  # noqa: ANN401 State or None
 
 def _secret(change: Change) -> Effect:
     if change.operation == "delete":
-        return Effect(Verdict.RESTARTS, "the Secret goes", "who reads it fails at its next start")
+        return Effect(
+            Verdict.RESTARTS, "the Secret goes", "pods that read it fail at their next start"
+        )
     return Effect(
         Verdict.SAFE,
-        "the Secret changes; who reads it only at its start has the old one until then",
+        "the Secret changes; pods that read it only at their start keep the old one until then",
     )
 
 
@@ -263,7 +265,8 @@ def _job(change: Change) -> Effect:
 def _application(change: Change) -> Effect:
     if change.operation == "delete":
         return Effect(
-            Verdict.SAFE, "Argo CD forgets it; without a finalizer its objects run on, unwatched"
+            Verdict.SAFE,
+            "Argo CD forgets it; without a finalizer its objects run on, and nothing updates them",
         )
     return Effect(
         Verdict.UNKNOWN, "Argo CD follows another source or other rules; see what it would sync"

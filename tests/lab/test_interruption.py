@@ -151,7 +151,7 @@ def test_the_engines_advice_after_a_kill_is_contradicted_and_goes_away(
         world.run("pulumi", "cancel", "--yes", "--non-interactive", code=None)
         again = world.up().stdout
         assert "pending operations from previous deployment" in again
-        assert "No `pulumi refresh`, whatever the engine advises" in again
+        assert "Do not run `pulumi refresh`, whatever the engine advises" in again
         assert "interrupted: VirtualMachine node01, while creating" in put_in_order(world)
         world.expect_no_changes()
         assert "pending operations" not in world.up().stdout

@@ -439,7 +439,7 @@ def test_a_file_that_may_be_meant_as_a_patch_is_refused(tmp_path: Path, name: st
     folder = tmp_path / model.talos.patches
     folder.mkdir(parents=True)
     (folder / name).write_text("machine: {}")
-    with pytest.raises(PatchError, match=f"{name} would be given to no machine"):
+    with pytest.raises(PatchError, match=f"{name} is used for no machine"):
         check_patch_files(model, tmp_path)
 
 

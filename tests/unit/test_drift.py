@@ -699,7 +699,7 @@ class Fixed(Api):
             "kubectl apply --server-side --force-conflicts --field-manager=platform-drift -f -` "
             "makes it as it was; its pods are"
         )),
-        ("Secret", "secrets", cluster.FIXED, "what it holds is lost"),
+        ("Secret", "secrets", cluster.FIXED, "what it holds would be lost"),
     ],
 )  # fmt: skip
 def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_mended_first(
@@ -932,7 +932,7 @@ STATE = json.dumps(
         ({}, "`pulumi stack export --show-secrets` failed: error: no such stack"),
         ({"stack-export": '{"deployment": {}}'}, "is it the right one?"),
         ({"stack-export": STATE, "stack-output": "{}"},
-         "the stack has no output kubeconfig: an `up` has not ended well; run `pulumi up` first"),
+         "the stack has no output kubeconfig: no `pulumi up` has succeeded yet; run it first"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_looked_at_is_named_with_its_mend_and_is_never_no_drift(

@@ -189,8 +189,8 @@ def test_a_removal_that_was_itself_killed_is_ended_by_the_next_run(
     [
         (OFF, None, ["VmCreatedEvent"], "does not carry the mark"),
         (OFF, "Made by hand", ["VmCreatedEvent"], "does not carry the mark"),
-        (OFF, MARK, [], "events do not go back to its making"),
-        (OFF, MARK, ["VmReconfiguredEvent"], "events do not go back to its making"),
+        (OFF, MARK, [], "no longer has the event of its creation"),
+        (OFF, MARK, ["VmReconfiguredEvent"], "no longer has the event of its creation"),
         (
             OFF,
             MARK,

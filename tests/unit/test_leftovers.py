@@ -87,8 +87,8 @@ def test_an_empty_library_goes(rest: FakeRest) -> None:
 @pytest.mark.parametrize(
     ("clear", "place", "message"),
     [
-        (leftovers.clear_category, "prod-role", "it is on something"),
-        (leftovers.clear_tag, "c1 controlplane", "it is on something"),
+        (leftovers.clear_category, "prod-role", "it is attached to objects"),
+        (leftovers.clear_tag, "c1 controlplane", "it is attached to objects"),
         (leftovers.clear_library, "talos", "the content library talos .*`pulumi import .* l1`"),
     ],
 )

@@ -246,7 +246,7 @@ def test_a_patch_file_that_no_machine_would_get_is_refused(tmp_path: Path) -> No
     folder = tmp_path / model.talos.patches
     folder.mkdir(parents=True)
     (folder / "contolplane.yaml").write_text("machine: {}")
-    with pytest.raises(PatchError, match=r"contolplane\.yaml would be given to no machine"):
+    with pytest.raises(PatchError, match=r"contolplane\.yaml is used for no machine"):
         check_patch_files(model, tmp_path)
 
 

@@ -202,7 +202,7 @@ def test_diff_prints_what_an_upgrade_would_change(capsys: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["diff", "tiny", "9.9.9"], "tiny-9.9.9.tgz"),
-        (["show", "nginx"], "chart nginx is none of this platform's: tiny"),
+        (["show", "nginx"], "chart nginx is not one of this platform's: tiny"),
         (["--stack-file", "missing.yaml", "show"], "missing.yaml"),
         (["check"], "what chart tiny 1.0.0 accepts is not kept"),
     ],

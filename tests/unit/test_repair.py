@@ -287,8 +287,8 @@ def test_the_program_contradicts_the_engines_advice_once_and_only_when_there_are
         notes.tell(cast("notes.Asked", _Answer(text)))
     notes.tell(None)
     (warning,) = said
-    assert "an earlier run was killed: 1 of its steps" in warning
-    assert "No `pulumi refresh`, whatever the engine advises" in warning
+    assert "an earlier run was killed during 1 of its steps" in warning
+    assert "Do not run `pulumi refresh`, whatever the engine advises" in warning
     assert "`make repair`" in warning
 
 
