@@ -94,7 +94,7 @@ SIMULATED = (
     ("image factory", "serves an image without an operating system"),
     ("Talos machines", "machine API over Talos' own machinery; no kernel, no boot, no install"),
     ("Git server", "serves this project's folders under the repository's URL"),
-    ("kubelets", "registered by the machines; pods are played by KWOK"),
+    ("kubelets", "registered by the machines; pods are simulated by KWOK"),
     ("Python language host", "the lab's own, over Pulumi's SDK"),
 )
 
