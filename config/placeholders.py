@@ -42,7 +42,7 @@ _KEYS_OF_EVERYBODY = frozenset(
         "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
     }
 )
-_MEND = {
+_FIX = {
     "agePublicKey": "make a key with `age-keygen -o private/backup-key.txt`, keep that file apart "
     "from the backups, and write its public key here",
 }
@@ -76,7 +76,7 @@ def _below(value: object, path: Key) -> Iterator[Problem]:
         for index, item in enumerate(value):
             yield from _below(item, (*path, index))
     elif isinstance(value, str) and "labels" not in path and _stands_in(value):
-        fix = _MEND.get(str(path[-1]), "write your site's own")
+        fix = _FIX.get(str(path[-1]), "write your site's own")
         yield problem(path, value, "a placeholder", fix)
 
 

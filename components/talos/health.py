@@ -97,9 +97,9 @@ class Observer(Etcd):
         With its quorum lost etcd lists nobody: then nothing is touched either, since what the
         last machines hold may be all that is left. Before the bootstrap nothing is to be guarded.
         """
-        self._refuse_while_ill(member, lambda: self.others(member), self.quorum_watch())
+        self._refuse_while_unhealthy(member, lambda: self.others(member), self.quorum_watch())
 
-    def _refuse_while_ill(
+    def _refuse_while_unhealthy(
         self,
         member: Member,
         others: Callable[[], Sequence[Member]],
@@ -224,7 +224,7 @@ class Observer(Etcd):
         now = self.boot_id(member)
         booted = boot is not None and now is not None and now != boot
         if old.boots_for(new) and not booted:
-            self._refuse_while_ill(member, lambda: self.others(member), self.quorum_watch())
+            self._refuse_while_unhealthy(member, lambda: self.others(member), self.quorum_watch())
             self.talos.reboot(member.address)
             before = Before(now or "", reboots=True, node_ready=True)
             self.wait_rebooted(member, before)
@@ -260,7 +260,7 @@ class Observer(Etcd):
             if name not in present:
                 continue
             leaving = Member(name, address, control_plane=True)
-            self._refuse_while_ill(leaving, lambda: self.control_planes, self.quorum_watch())
+            self._refuse_while_unhealthy(leaving, lambda: self.control_planes, self.quorum_watch())
             self.remove(leaving, present[name])
 
 

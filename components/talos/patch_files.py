@@ -283,7 +283,7 @@ def _against(given: Mapping[str, Any], own: Mapping[str, Any], *path: str) -> It
         elif isinstance(ours, list) and isinstance(value, list) and key in ADDED:
             continue
         elif isinstance(ours, list) or value != ours:
-            yield f"{_at(at)} = {_short(value)}: the platform sets {_short(ours)}; {_mend(at)}"
+            yield f"{_at(at)} = {_short(value)}: the platform sets {_short(ours)}; {_fix(at)}"
 
 
 def _deletions(given: Mapping[str, Any], own: Mapping[str, Any], *path: str) -> Iterator[str]:
@@ -334,7 +334,7 @@ def _nowhere_to_run(settings: Settings, read: list[Any]) -> Iterator[str]:
             )
 
 
-def _mend(path: tuple[str, ...]) -> str:
+def _fix(path: tuple[str, ...]) -> str:
     written = _at(path)
     for start, key in SETTINGS.items():
         if written.startswith(start):

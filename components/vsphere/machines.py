@@ -155,7 +155,7 @@ class Machines(pulumi.ComponentResource):
             storage_backings=[self._found.datastores[site.datastore]],
             # Unset, the provider reads it back as false and wants to replace the library.
             publication=vsphere.ContentLibraryPublicationArgs(published=False),
-            opts=self._made_anew("images", leftovers.clear_library, site.content_library),
+            opts=self._cleared_before("images", leftovers.clear_library, site.content_library),
         ).id
 
     def _make_place(self) -> None:
@@ -176,7 +176,7 @@ class Machines(pulumi.ComponentResource):
             path=path,
             type="vm",
             datacenter_id=self._found.datacenter,
-            opts=self._made_anew("folder", leftovers.clear_folder, path),
+            opts=self._cleared_before("folder", leftovers.clear_folder, path),
         ).path
 
     def _make_tags(self) -> Mapping[str, pulumi.Output[str]]:
@@ -189,14 +189,14 @@ class Machines(pulumi.ComponentResource):
             cardinality="SINGLE",
             associable_types=["VirtualMachine"],
             description=f"Roles of the machines of cluster {inputs.cluster}",
-            opts=self._made_anew("role", leftovers.clear_category, name),
+            opts=self._cleared_before("role", leftovers.clear_category, name),
         )
         return {
             role: vsphere.Tag(
                 role,
                 name=role,
                 category_id=category.id,
-                opts=self._made_anew(
+                opts=self._cleared_before(
                     f"role-{role}",
                     leftovers.clear_tag,
                     pulumi.Output.concat(category.id, " ", role),
@@ -308,7 +308,7 @@ class Machines(pulumi.ComponentResource):
             compute_cluster_id=self._found.cluster,
             virtual_machine_ids=list(uuids.values()),
             mandatory=mandatory,
-            opts=self._made_anew(
+            opts=self._cleared_before(
                 f"{role}s-apart",
                 leftovers.clear_rule,
                 pulumi.Output.concat(self._found.cluster, ":", name),
@@ -327,7 +327,7 @@ class Machines(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _made_anew(
+    def _cleared_before(
         self, name: str, clear: leftovers.Clear, place: pulumi.Input[str]
     ) -> pulumi.ResourceOptions:
         """Give a child's options, with the hook that clears its place before it is made."""

@@ -66,7 +66,7 @@ def findings(api: KubernetesApi, manifests: Mapping[tuple[str, str], str]) -> It
                 owner=owner,
                 what=f"{what} (release {release})",
                 fields=fields,
-                fix=_anew(thing, release) if what.startswith(FIXED) else _mend(release),
+                fix=_recreate(thing, release) if what.startswith(FIXED) else _fix(release),
             )
 
 
@@ -151,7 +151,7 @@ def _resource(one: Object) -> str:
     return f"{one.get('kind')} {one.get('namespace', '-')}/{one.get('name')}"
 
 
-def _mend(release: str) -> str:
+def _fix(release: str) -> str:
     return (
         f"`python -m ops render objects {release} | "
         f"kubectl apply --server-side --force-conflicts --field-manager={MANAGER} -f -` makes it "
@@ -159,14 +159,14 @@ def _mend(release: str) -> str:
     )
 
 
-def _anew(thing: Thing, release: str) -> str:
+def _recreate(thing: Thing, release: str) -> str:
     if thing.kind not in WORKLOADS:
         return (
             "only deleting and recreating it would restore it, and what it holds would be lost: "
             "find out who changed it"
         )
     delete = f"kubectl -n {thing.namespace} delete {thing.kind.lower()}/{thing.name}"
-    return f"`{delete} && {_mend(release)[1:]}; its pods are away until then"
+    return f"`{delete} && {_fix(release)[1:]}; its pods are away until then"
 
 
 class Kinds:

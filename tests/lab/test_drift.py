@@ -147,7 +147,7 @@ def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: 
     assert text.count("<!-- platform-drift -->") == 1
 
 
-def test_the_mends_that_the_report_names_put_everything_back(world: World) -> None:
+def test_the_fixes_that_the_report_names_put_everything_back(world: World) -> None:
     found, _ = drift(world, 3)
     for name, host in zip(("node01", "node02", "node03"), hosts(world), strict=False):
         world.run("govc", "vm.migrate", "-host", host, name)

@@ -103,7 +103,7 @@ def memory_of(world: World, name: str) -> int:
     return memory
 
 
-def test_a_change_behind_the_programs_back_shows_in_a_refresh_and_is_mended(world: World) -> None:
+def test_a_change_behind_the_programs_back_shows_in_a_refresh_and_is_fixed(world: World) -> None:
     world.run("govc", "vm.change", "-vm", "node03", "-c", "8")
     shown = world.run("pulumi", "refresh", "--preview-only", "--non-interactive", "--diff").stdout
     assert re.search(r"numCpus\s*: 4 => 8", shown), shown

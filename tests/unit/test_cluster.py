@@ -109,7 +109,9 @@ def test_the_guard_lets_a_machine_be_touched_while_all_others_are_healthy() -> N
     assert fake.now == 0
 
 
-def test_the_guard_refuses_while_another_control_plane_is_ill_and_names_it_and_the_mend() -> None:
+def test_the_guard_refuses_while_another_control_plane_is_unhealthy_and_names_it_and_the_fix() -> (
+    None
+):
     fake = FakeTalos(nodes())
     fake.machines[2].up = False
     with observer(fake) as cluster, pytest.raises(HealthError) as caught:
@@ -222,7 +224,7 @@ def test_an_election_is_no_lost_quorum() -> None:
     assert fake.now < etcd.QUORUM_SECONDS
 
 
-def test_a_quorum_that_comes_and_goes_is_counted_anew() -> None:
+def test_a_quorum_that_comes_and_goes_is_counted_again() -> None:
     fake = FakeTalos(nodes(alone=True, pods=False))
     first = fake.machines[0]
 
@@ -517,7 +519,7 @@ def test_a_removed_control_plane_that_does_not_answer_is_removed_by_another() ->
     assert not fake.machines[2].etcd
 
 
-def test_no_control_plane_leaves_etcd_while_one_that_stays_is_ill() -> None:
+def test_no_control_plane_leaves_etcd_while_one_that_stays_is_unhealthy() -> None:
     fake = FakeTalos(nodes(3))
     fake.machines[0].pods = False
     settings = [member(fake.machines[0])]

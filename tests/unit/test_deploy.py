@@ -214,7 +214,7 @@ def test_a_preview_that_fails_leaves_its_reason_and_no_plan(
     assert not (tmp_path / "plan-origin.json").exists()
 
 
-def test_a_missing_engine_is_said_with_its_mend(
+def test_a_missing_engine_is_said_with_its_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

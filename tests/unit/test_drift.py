@@ -191,7 +191,7 @@ def test_a_machine_as_it_was_configured_has_no_drift() -> None:
     assert asked(Machine(APPLIED)) == []
 
 
-def test_a_label_set_by_hand_is_told_with_the_command_that_mends_it() -> None:
+def test_a_label_set_by_hand_is_told_with_the_command_that_fixes_it() -> None:
     (found,) = asked(Machine(APPLIED.replace("a: b", "a: c")))
     assert [(one.wanted, one.found) for one in found.fields] == [("b", "c")]
     assert f"pulumi up --target-replace '{URN}'" in found.fix
@@ -454,7 +454,7 @@ def test_a_kubelet_that_a_stopped_upgrade_left_behind_is_drift(runs: str, drifts
         ),
     ],
 )  # fmt: skip
-def test_what_somebody_put_on_a_node_or_took_away_is_told_with_its_mend(
+def test_what_somebody_put_on_a_node_or_took_away_is_told_with_its_fix(
     live: Mapping[str, Any], field: Field, fix: str
 ) -> None:
     (found,) = on_nodes(live)
@@ -678,7 +678,7 @@ def test_an_object_as_its_release_made_it_has_no_drift() -> None:
     assert released({PATH: same[0]}, {PATH: same[1]}) == []
 
 
-def test_a_changed_object_of_a_release_is_told_with_the_command_that_mends_it() -> None:
+def test_a_changed_object_of_a_release_is_told_with_the_command_that_fixes_it() -> None:
     (found,) = released({PATH: deployment(77)}, {PATH: deployment(0)})
     assert found.fields == (Field(where="spec.minReadySeconds", wanted="0", found="77"),)
     assert "python -m ops render objects traefik | kubectl apply --server-side" in found.fix
@@ -702,7 +702,7 @@ class Fixed(Api):
         ("Secret", "secrets", cluster.FIXED, "what it holds would be lost"),
     ],
 )  # fmt: skip
-def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_mended_first(
+def test_a_field_that_cannot_be_put_back_hides_no_other_finding_and_is_to_be_fixed_first(
     kind: str, plural: str, what: str, fix: str
 ) -> None:
     served = {"resources": [{"kind": kind, "name": plural, "namespaced": True}]}
@@ -935,7 +935,7 @@ STATE = json.dumps(
          "the stack has no output kubeconfig: no `pulumi up` has succeeded yet; run it first"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_looked_at_is_named_with_its_mend_and_is_never_no_drift(
+def test_what_cannot_be_looked_at_is_named_with_its_fix_and_is_never_no_drift(
     answers: Mapping[str, str],
     says: str,
     tmp_path: Path,

@@ -68,7 +68,7 @@ SITE = parse(production()).site
         ),
     ],
 )
-def test_a_failure_names_key_value_and_mend_and_keeps_the_vendors_words(
+def test_a_failure_names_key_value_and_fix_and_keeps_the_vendors_words(
     words: str, key: str, fault: str, fix: str
 ) -> None:
     text = str(of_object(SITE, ("site", "datastore"), SITE.datastore, "datastore", words))

@@ -212,7 +212,7 @@ def test_a_drift_run_that_could_not_look_leaves_the_issue_and_fails(
 @pytest.mark.parametrize(
     "name", ["GITHUB_TOKEN", "GITHUB_REPOSITORY", "GITHUB_API_URL", "PULL_REQUEST"]
 )
-def test_a_missing_variable_is_named_with_its_mend(
+def test_a_missing_variable_is_named_with_its_fix(
     github: State,
     lab: Path,
     monkeypatch: pytest.MonkeyPatch,

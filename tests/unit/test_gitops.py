@@ -108,7 +108,7 @@ def test_what_is_committed_is_what_the_settings_say() -> None:
         ),
     ],
 )
-def test_a_setting_that_the_commit_does_not_have_is_named_with_its_value_and_the_mend(
+def test_a_setting_that_the_commit_does_not_have_is_named_with_its_value_and_the_fix(
     repository: Path, change: Callable[[dict[str, Any]], None], key: str, where: str
 ) -> None:
     settings = changed(change)

@@ -160,7 +160,7 @@ def test_many_calls_share_a_connection_while_they_are_looked_after() -> None:
         assert len(set(callers)) == 3
 
 
-def test_a_kept_connection_that_the_server_has_closed_is_made_anew() -> None:
+def test_a_kept_connection_that_the_server_has_closed_is_made_again() -> None:
     with keeping_server(2) as (address, callers), KubernetesApi(kubeconfig(address)) as api:
         for _ in range(5):
             assert api.get("/api") == {}

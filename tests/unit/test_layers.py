@@ -81,7 +81,7 @@ def test_production_installs_every_chart_at_its_pinned_version() -> None:
         assert one.inputs["name"] == plan.chart == one.inputs["chart"]
 
 
-def test_a_release_that_fails_is_rolled_back_and_one_that_was_killed_is_mended_first() -> None:
+def test_a_release_that_fails_is_rolled_back_and_one_that_was_killed_is_fixed_first() -> None:
     for one in run_production().all(RELEASE):
         assert one.inputs["atomic"] is True
         assert one.inputs["cleanupOnFail"] is True

@@ -393,7 +393,7 @@ def test_a_machine_that_runs_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("fake", [FakeVCenter(None), FakeVCenter(OFF, removing=True)])
-def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_mend(
+def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, fake: FakeVCenter
 ) -> None:
     with pytest.raises(VCenterError) as caught:

@@ -100,7 +100,7 @@ def test_what_is_read_only_once_never_changes_a_machine_again() -> None:
     assert ignored <= set(request.ignoreChanges)
 
 
-def test_what_an_import_cannot_know_does_not_make_a_machine_anew() -> None:
+def test_what_an_import_cannot_know_does_not_make_a_machine_again() -> None:
     ignored = set(run_machines().one(VM, "node01").request.ignoreChanges)
     assert {"disks[0].label", "networkInterfaces[0].ovfMapping"} <= ignored
     # A data disk's place in the list may change: its label is what it is known by.

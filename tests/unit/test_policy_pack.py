@@ -365,7 +365,7 @@ def test_a_rule_lets_pass_what_is_right(name: str, resources: list[Resource]) ->
 
 
 @pytest.mark.parametrize(("name", "says", "resources"), BAD)
-def test_a_rule_finds_its_breach_and_says_the_mend(
+def test_a_rule_finds_its_breach_and_says_the_fix(
     name: str, says: str, resources: list[Resource]
 ) -> None:
     found = judged(named(name), resources)

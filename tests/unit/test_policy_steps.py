@@ -99,7 +99,7 @@ def test_a_plan_that_is_right_passes(name: str, steps: list[Step]) -> None:
 
 
 @pytest.mark.parametrize(("name", "says", "steps"), BAD)
-def test_a_plan_that_takes_away_too_much_is_found_once_with_the_mend(
+def test_a_plan_that_takes_away_too_much_is_found_once_with_the_fix(
     name: str, says: str, steps: list[Step]
 ) -> None:
     (found,) = [one for one in violations({"steps": steps}) if one.rule == name]

@@ -94,7 +94,7 @@ def test_the_renderers_own_message_is_passed_on() -> None:
         rendering.text(plan, "1.34.1")
 
 
-def test_without_the_lab_the_mend_is_told(lab: Path) -> None:
+def test_without_the_lab_the_fix_is_told(lab: Path) -> None:
     lab.unlink()
     with pytest.raises(rendering.RenderError, match="make build"):
         rendering.text(PLAN, "1.34.1")

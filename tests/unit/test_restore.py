@@ -512,7 +512,7 @@ def test_a_restore_that_was_killed_at_any_call_ends_with_the_backups_data(
     assert restore_note.read(cluster.note) is None
 
 
-def test_another_backup_than_the_one_that_was_begun_begins_anew(tmp_path: Path) -> None:
+def test_another_backup_than_the_one_that_was_begun_begins_again(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     restore_note.write(Begun(named(9), Step.RECOVERING), cluster.note)
     cluster.restore(KEY)

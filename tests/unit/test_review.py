@@ -742,7 +742,7 @@ def test_a_table_survives_what_the_cluster_is_full_of() -> None:
 # Policies.
 
 
-def test_two_control_planes_made_anew_at_once_are_refused_by_the_policies() -> None:
+def test_two_control_planes_made_again_at_once_are_refused_by_the_policies() -> None:
     steps = [
         step("replace", VM, name, {"disks": DISKS}, {"disks": DISKS})
         for name in ("node01", "node02")

@@ -298,7 +298,7 @@ def test_a_path_that_talos_does_not_support_is_refused_before_anything_is_touche
     assert scene.kubernetes.cordoned() == []
 
 
-def test_no_machine_is_touched_while_another_member_of_etcd_is_ill(scene: Scene) -> None:
+def test_no_machine_is_touched_while_another_member_of_etcd_is_unhealthy(scene: Scene) -> None:
     scene.machine("node02").stage = "booting"
     said = scene.refused()
     assert "node02 (172.16.20.52) lacks stage: booting" in said

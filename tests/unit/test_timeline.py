@@ -298,7 +298,7 @@ def test_the_recorder_stamps_each_line_when_it_appears(tmp_path: Path) -> None:
     assert abs(lines[-1]["time"] - time.time()) < 5
 
 
-def test_the_recorder_starts_anew_when_the_engine_does(tmp_path: Path) -> None:
+def test_the_recorder_starts_again_when_the_engine_does(tmp_path: Path) -> None:
     log = tmp_path / "events"
     with Recorder(log):
         log.write_text('{"timestamp":1,"of":"preview"}\n' * 5)
