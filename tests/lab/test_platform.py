@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import yaml
 
@@ -206,6 +207,70 @@ def test_a_change_that_needs_a_reboot_runs_in_order_and_the_quorum_holds(
     assert probe.order_of_reboots() == ["node01", "node02", "node03"]
     assert probe.fewest_members() >= 2, probe.summary()
     world.expect_no_changes()
+
+
+def test_a_machine_whose_new_talos_does_not_start_stops_the_chain_at_itself(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    before = world.boot_ids(ADDRESSES)
+    edit("version: 1.13.9", "version: 1.13.10")
+    dead = does_not_start(world, "v1.13.10")
+    result = world.up(code=None)
+    dead.unlink()
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    assert "node01 (172.16.20.51): came back with Talos v1.13.9" in said, said
+    assert "No other machine is touched" in said
+    after = world.boot_ids(ADDRESSES)
+    assert after["node01"] != before["node01"]
+    assert {name: after[name] for name in ("node02", "node03")} == {
+        name: before[name] for name in ("node02", "node03")
+    }
+    assert versions(world) == dict.fromkeys(ADDRESSES, "v1.13.9")
+    assert cordoned(world) == []
+
+
+def test_another_talos_reaches_every_machine_in_order_with_one_reboot_each(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    """The last one failed at its first machine; with it comes a change that needs a reboot."""
+    patches = world.state / "patches-of-the-upgrade"
+    shutil.copytree(PROJECT / "clusters" / "prod", patches)
+    common = yaml.safe_load((patches / "common.yaml").read_text())
+    common["machine"]["udev"] = {"rules": ['SUBSYSTEM=="drm", MODE="0600"']}
+    (patches / "common.yaml").write_text(yaml.safe_dump(common))
+    edit("patches: clusters/prod", f"patches: {patches.relative_to(PROJECT)}")
+    edit("version: 1.13.9", "version: 1.13.10")
+    with Probe(world) as probe:
+        world.up()
+    print(probe.summary())
+    assert probe.order_of_reboots() == ["node01", "node02", "node03"], probe.summary()
+    assert probe.fewest_members() >= 2, probe.summary()
+    assert versions(world) == dict.fromkeys(ADDRESSES, "v1.13.10")
+    assert cordoned(world) == []
+    nodes = json.loads(world.run("kubectl", "get", "nodes", "--output", "json").stdout)["items"]
+    assert {one["status"]["nodeInfo"]["osImage"] for one in nodes} == {"Talos (v1.13.10)"}
+    snapshot = "etcd-before-talos-v1.13.10.snapshot"
+    kept = world.run("sh", "-c", 'stat -c "%a %n" "$PULUMI_HOME"/platform-snapshots/*').stdout
+    assert kept.startswith("600 ")
+    assert kept.strip().endswith(snapshot)
+    world.expect_no_changes()
+
+
+def does_not_start(world: World, image: str) -> Path:
+    """Let no machine start an image, by its version; gives the file that says so."""
+    file = world.state / "machines" / "does-not-start" / image
+    file.touch()
+    return file
+
+
+def versions(world: World) -> dict[str, str]:
+    return {machine["name"]: machine["talosVersion"] for machine in world.machines()}
+
+
+def cordoned(world: World) -> list[str]:
+    nodes = json.loads(world.run("kubectl", "get", "nodes", "--output", "json").stdout)["items"]
+    return [one["metadata"]["name"] for one in nodes if one["spec"].get("unschedulable")]
 
 
 def test_destroy_and_up_give_the_same_cluster_authority(world: World) -> None:
