@@ -15,7 +15,7 @@ OUT ?= .lab/out
 
 .PHONY: help setup build lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
-	unlock repair destroy kills campaigns summary comment drift-report drift-issue \
+	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
@@ -153,9 +153,11 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
+SLOW_PAGES = expand-pool rebuild-from-backup recover-application restore-backup undo-change
+
 campaigns: build ## what `make test` leaves to the weekly drill: `up` killed at more moments and in every layer
-	@$(lab_pytest) tests/lab/test_interruption.py tests/lab/test_layer_interruption.py \
-		"tests/lab/test_procedures.py::test_the_procedure_works_as_its_page_says[expand-pool]"
+	@$(lab_pytest) tests/lab/test_interruption.py tests/lab/test_layer_interruption.py $(foreach page,$(SLOW_PAGES),\
+		"tests/lab/test_procedures.py::test_the_procedure_works_as_its_page_says[$(page)]")
 
 render: build ## what CHART renders with our values; without CHART, all of them
 	@$(PYTHON) -m ops render --stack-file $(STACK_FILE) show $(CHART)

@@ -2,10 +2,11 @@
 
 Helm keeps each revision of a release in a Secret. A run that is killed with its plugin leaves a
 `pending-...` revision, at which every later operation stops with "another operation is in
-progress", with `atomic` as well; a killed installation leaves a release that the state does not
-know, and the next one stops with "cannot re-use a name that is still in use". Both are fixed right
-before the engine touches the release. Objects stay as they are: Helm adopts those that carry the
-release's own annotations (helm/pkg/action/validate.go, existingResourceConflict).
+progress", with `atomic` as well; a killed installation, or an etcd that was restored, leaves a
+release that the state does not know, and the next one stops with "cannot re-use a name that is
+still in use". Both are fixed right before the engine touches the release. Objects stay as they
+are: Helm adopts those that carry the release's own annotations (helm/pkg/action/validate.go,
+existingResourceConflict).
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def forget_unknown(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[st
             f"{plan.namespace} {plan.release}`"
         )
         raise RecordError(message)
-    return [_forget(api, plan, one, "a killed run installed it") for one in found]
+    return [
+        _forget(api, plan, one, "the state does not know it, as after a killed run or a restore")
+        for one in found
+    ]
 
 
 def forget_pending(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[str]:

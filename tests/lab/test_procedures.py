@@ -184,8 +184,11 @@ def _machines_last(name: str) -> bool:
 
 
 ORDER: list[str] = sorted(RUN, key=_machines_last)
-WEEKLY = {"expand-pool"}
-"""Six minutes, for what other pages do too but for the pool itself: the weekly drill runs it."""
+WEEKLY = {
+    *("expand-pool", "rebuild-from-backup", "recover-application", "restore-backup"),
+    "undo-change",
+}
+"""Minutes each, for what other pages do too but for its own point: the weekly drill runs them."""
 
 
 @pytest.mark.parametrize(
