@@ -153,11 +153,8 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
-SLOW_PAGES = expand-pool rebuild-from-backup recover-application restore-backup undo-change
-
 campaigns: build ## what `make test` leaves to the weekly drill: `up` killed at more moments and in every layer
-	@$(lab_pytest) tests/lab/test_interruption.py tests/lab/test_layer_interruption.py $(foreach page,$(SLOW_PAGES),\
-		"tests/lab/test_procedures.py::test_the_procedure_works_as_its_page_says[$(page)]")
+	@$(lab_pytest) tests/lab -m campaign
 
 render: build ## what CHART renders with our values; without CHART, all of them
 	@$(PYTHON) -m ops render --stack-file $(STACK_FILE) show $(CHART)

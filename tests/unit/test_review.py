@@ -806,3 +806,17 @@ def test_a_talos_that_no_machine_may_go_to_is_refused(version: str) -> None:
 def test_a_stack_from_before_upgrades_learns_what_its_machines_run() -> None:
     found = talos_gate("create", None, release("v1.13.9"))
     assert (found.verdict, found.order) == ("safe", ())
+
+
+def test_a_machine_moves_to_another_datastore_while_it_runs() -> None:
+    found = reviewed(vm_update(datastoreId=("ds-1", "ds-2")))
+    assert found.verdict == "safe"
+    assert "moves to another datastore, live" in found.sentence
+    assert reviewed(vm_update(storagePolicyId=("gold", "silver"))).verdict == "safe"
+
+
+def test_a_library_that_goes_takes_its_images_along() -> None:
+    library = "vsphere:index/contentLibrary:ContentLibrary"
+    found = reviewed(step("delete", library, "images", {"name": "platform-prod"}, None))
+    assert found.verdict == "loses data"
+    assert "`pulumi state delete` first where it is to stay (site.existing)" in found.sentence

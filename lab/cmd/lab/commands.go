@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,6 +108,12 @@ func envOr(name, otherwise string) string {
 	return otherwise
 }
 
+// envNumber is the number in a variable; 0 without one.
+func envNumber(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
 func buildCommand(o *options) *cobra.Command {
 	only := false
 	c := &cobra.Command{
@@ -158,6 +165,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.BootDelay, "boot-delay", time.Second, "a machine's time from power on to its API")
 	f.DurationVar(&o.simulation.InstallDelay, "install-delay", 0, "a machine's time to install after its first configuration; the OVA is installed already")
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
+	f.IntVar(&o.simulation.Hosts, "hosts", envNumber("LAB_HOSTS"), "ESXi hosts of the cluster, those that the settings name among them; 0: as many as machines")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
 	f.StringVar(&o.site, "site", os.Getenv("LAB_SITE"), "folder with what a site has: its authority (authority.pem, with the key) and its Git host's key (ssh-host-key)")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
@@ -226,7 +234,7 @@ func joinFlags(c *cobra.Command, o *options) {
 // toJoin is the world to enter. Options that it was started without cannot hold in it.
 func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	var refused []string
-	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "fault", "out"} {
+	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out"} {
 		if c.Flags().Changed(name) {
 			refused = append(refused, "--"+name)
 		}

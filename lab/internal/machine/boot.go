@@ -88,7 +88,7 @@ func newBoot(m *machine) (*boot, error) {
 		return nil, err
 	}
 
-	if b.network, err = guestnetwork.New(b.Lifetime, b.Active, b.hardware, b.options().Bridge); err != nil {
+	if b.network, err = guestnetwork.New(b.Lifetime, b.Active, b.hardware, b.options().Bridge, b.options().Switches); err != nil {
 		b.Cut()
 
 		return nil, err

@@ -34,8 +34,10 @@ import (
 
 // Options say how a fleet's machines are built.
 type Options struct {
-	// Bridge is the port group that all machines are plugged into.
+	// Bridge is the port group that all machines' first cards are plugged into.
 	Bridge *network.Bridge
+	// Switches are the port groups of further cards, by name.
+	Switches map[string]*network.Bridge
 	// Dir holds a folder per machine (its disk) and the faults.
 	Dir string
 	// Bin is the folder of etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kwok.
@@ -112,9 +114,16 @@ func (f *Fleet) PowerOff(id string) {
 	}
 }
 
-// Reconfigure changes a machine's hardware; the guest sees it after its next start.
+// Reconfigure changes a machine's hardware; the guest sees it after its next start, but a further network card at once.
 func (f *Fleet) Reconfigure(hardware Hardware) {
-	f.machine(hardware)
+	m := f.machine(hardware)
+	if m == nil {
+		return
+	}
+
+	if b := m.current(); b != nil {
+		b.network.PlugCards(hardware.Networks)
+	}
 }
 
 // Destroy cuts the machine's power and throws its disk away, and returns when both are gone.

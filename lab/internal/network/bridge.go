@@ -25,13 +25,30 @@ var gatewayHardware = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x01}
 
 // NewBridge makes a bridge with the given address in the current network namespace and brings it up.
 func NewBridge(name string, address netip.Prefix) (*Bridge, error) {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: gatewayHardware}}
-	if err := netlink.LinkAdd(bridge); err != nil {
-		return nil, fmt.Errorf("bridge %s: %w (the lab needs its own network namespace)", name, err)
+	bridge, err := plainBridge(name, netlink.LinkAttrs{Name: name, HardwareAddr: gatewayHardware})
+	if err != nil {
+		return nil, err
 	}
 
-	if err := netlink.AddrReplace(bridge, &netlink.Addr{IPNet: ipNet(address)}); err != nil {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(address)})
+	}
+
+	if err != nil {
 		return nil, fmt.Errorf("bridge %s: address %s: %w", name, address, err)
+	}
+
+	return bridge, nil
+}
+
+// NewSwitch makes the switch of a further port group: nobody has an address in it but the machines that are plugged in.
+func NewSwitch(name string) (*Bridge, error) { return plainBridge(name, netlink.LinkAttrs{Name: name}) }
+
+func plainBridge(name string, attributes netlink.LinkAttrs) (*Bridge, error) {
+	bridge := &netlink.Bridge{LinkAttrs: attributes}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return nil, fmt.Errorf("bridge %s: %w (the lab needs its own network namespace)", name, err)
 	}
 
 	if err := netlink.LinkSetUp(bridge); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -25,10 +26,11 @@ const maxLinkName = 15
 // portPatience is how long the bridge may take to see a new link; the kernel needs up to a second.
 const portPatience = 10 * time.Second
 
-// Namespace is the network of one machine: lo and eth0, which is a veth pair's end.
+// Namespace is the network of one machine: lo and its cards, eth0 and further ones, which are ends of veth pairs.
 type Namespace struct {
 	name   string
 	handle *os.File
+	ports  []string // the bridges' ends of further cards
 }
 
 // NewNamespace makes a network namespace whose eth0 is plugged into the bridge as the link `name`.
@@ -45,11 +47,11 @@ func (b *Bridge) NewNamespace(name string) (*Namespace, error) {
 
 	n := &Namespace{name: name, handle: handle}
 
-	if err := b.plug(n); err != nil {
+	if err := b.plug(n, name, interfaceName); err != nil {
 		return nil, errors.Join(fmt.Errorf("namespace %s: %w", name, err), handle.Close())
 	}
 
-	if err := n.Do(bringUp); err != nil {
+	if err := n.Do(func() error { return bringUp("lo", interfaceName) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("namespace %s: %w", name, err), n.Close())
 	}
 
@@ -114,23 +116,45 @@ func threadNamespace() string {
 	return fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
 }
 
-// plug joins the namespace to the bridge with a veth pair.
-func (b *Bridge) plug(n *Namespace) error {
+// AddCard gives the machine a further network card, which is plugged into the bridge; the first one is its eth1.
+func (n *Namespace) AddCard(b *Bridge) error {
+	number := strconv.Itoa(len(n.ports) + 1)
+	port, card := n.name+number, "eth"+number
+
+	err := b.plug(n, port, card)
+	if err == nil {
+		n.ports = append(n.ports, port)
+		err = n.Do(func() error { return bringUp(card) })
+	}
+
+	if err == nil {
+		err = waitForPort(port)
+	}
+
+	if err != nil {
+		return fmt.Errorf("namespace %s: card %s: %w", n.name, card, err)
+	}
+
+	return nil
+}
+
+// plug joins the namespace to the bridge with a veth pair: `port` at the bridge, `card` in the namespace.
+func (b *Bridge) plug(n *Namespace, port, card string) error {
 	bridge, err := netlink.LinkByName(b.name)
 	if err != nil {
 		return fmt.Errorf("bridge %s: %w", b.name, err)
 	}
 
 	pair := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: n.name, MasterIndex: bridge.Attrs().Index},
-		PeerName:      interfaceName,
+		LinkAttrs:     netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
+		PeerName:      card,
 		PeerNamespace: netlink.NsFd(int(n.handle.Fd())),
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("veth pair: %w", err)
 	}
 
-	link, err := netlink.LinkByName(n.name)
+	link, err := netlink.LinkByName(port)
 	if err != nil {
 		return fmt.Errorf("veth pair: %w", err)
 	}
@@ -138,8 +162,8 @@ func (b *Bridge) plug(n *Namespace) error {
 	return netlink.LinkSetUp(link)
 }
 
-func bringUp() error {
-	for _, name := range []string{"lo", interfaceName} {
+func bringUp(names ...string) error {
+	for _, name := range names {
 		link, err := netlink.LinkByName(name)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -272,14 +296,24 @@ func waitForExit(pid int) {
 
 // AddAddress gives eth0 a further address.
 func (n *Namespace) AddAddress(address netip.Prefix) error {
-	return n.onInterface("add "+address.String(), func(link netlink.Link) error {
+	return n.AddAddressTo(interfaceName, address)
+}
+
+// AddAddressTo gives a card a further address.
+func (n *Namespace) AddAddressTo(card string, address netip.Prefix) error {
+	return n.onCard(card, "add "+address.String(), func(link netlink.Link) error {
 		return netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(address)})
 	})
 }
 
 // RemoveAddress takes an address from eth0; it is no error when eth0 has not got it.
 func (n *Namespace) RemoveAddress(address netip.Prefix) error {
-	return n.onInterface("remove "+address.String(), func(link netlink.Link) error {
+	return n.RemoveAddressFrom(interfaceName, address)
+}
+
+// RemoveAddressFrom takes an address from a card; it is no error when the card has not got it.
+func (n *Namespace) RemoveAddressFrom(card string, address netip.Prefix) error {
+	return n.onCard(card, "remove "+address.String(), func(link netlink.Link) error {
 		err := netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(address)})
 		if errors.Is(err, unix.EADDRNOTAVAIL) {
 			return nil
@@ -348,8 +382,10 @@ func (n *Namespace) SetLink(up bool) error {
 func (n *Namespace) Close() error {
 	var problems []error
 
-	if link, err := netlink.LinkByName(n.name); err == nil {
-		problems = append(problems, netlink.LinkDel(link))
+	for _, port := range append([]string{n.name}, n.ports...) {
+		if link, err := netlink.LinkByName(port); err == nil {
+			problems = append(problems, netlink.LinkDel(link))
+		}
 	}
 
 	problems = append(problems, n.handle.Close())
@@ -359,14 +395,18 @@ func (n *Namespace) Close() error {
 
 // onInterface runs f with eth0 inside the namespace.
 func (n *Namespace) onInterface(what string, f func(netlink.Link) error) error {
+	return n.onCard(interfaceName, what, f)
+}
+
+func (n *Namespace) onCard(card, what string, f func(netlink.Link) error) error {
 	return n.Do(func() error {
-		link, err := netlink.LinkByName(interfaceName)
+		link, err := netlink.LinkByName(card)
 		if err == nil {
 			err = f(link)
 		}
 
 		if err != nil {
-			return fmt.Errorf("namespace %s: %s: %s: %w", n.name, interfaceName, what, err)
+			return fmt.Errorf("namespace %s: %s: %s: %w", n.name, card, what, err)
 		}
 
 		return nil

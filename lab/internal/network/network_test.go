@@ -144,6 +144,43 @@ func TestNamespacesReachEachOtherAndTheBridge(t *testing.T) {
 	}
 }
 
+func TestAFurtherCardIsInANetworkOfItsOwn(t *testing.T) {
+	bridge := newBridge(t)
+	one, two := newNamespace(t, bridge, "one", first), newNamespace(t, bridge, "two", second)
+
+	storage, err := NewSwitch("lab1")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { _ = storage.Close() })
+
+	far := netip.MustParsePrefix("198.51.100.12/24")
+	for namespace, address := range map[*Namespace]netip.Prefix{one: netip.MustParsePrefix("198.51.100.11/24"), two: far} {
+		if err := namespace.AddCard(storage); err != nil {
+			t.Fatal(err)
+		}
+
+		if err := namespace.AddAddressTo("eth1", address); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	serve(t, two)
+
+	if got := answerOf(t, one.DialContext, far); got != "two" {
+		t.Errorf("by the further card: %q", got)
+	}
+
+	if err := two.RemoveAddressFrom("eth1", far); err != nil {
+		t.Error(err)
+	}
+
+	if got := answerOf(t, one.DialContext, far); got == "two" {
+		t.Error("the address is still there")
+	}
+}
+
 func TestTheGatewayKeepsItsHardwareAddressWhenMachinesComeAndGo(t *testing.T) {
 	bridge := newBridge(t)
 

@@ -5,6 +5,8 @@
 package vcenter
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -40,10 +42,47 @@ func (v *VCenter) check(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		v.completeClone(ctx, request)
 	case *types.ReconfigVM_Task:
 		return nil, v.checkReconfigure(ctx, request)
+	case *types.PowerOnVM_Task:
+		return nil, v.placePowerOn(ctx, request.This)
+	case *types.RelocateVM_Task:
+		return nil, v.moveFiles(ctx, request)
 	case *types.RebootGuest:
 		v.rebootGuest(request.This)
 	}
 	return nil, nil
+}
+
+// moveFiles does what vcsim leaves out when a VM moves to another datastore: its files, and their names, move along.
+func (v *VCenter) moveFiles(ctx *simulator.Context, request *types.RelocateVM_Task) types.BaseMethodFault {
+	vm, ok := v.registry().Get(request.This).(*simulator.VirtualMachine)
+	if !ok || request.Spec.Datastore == nil || len(vm.Datastore) == 0 || vm.Datastore[0] == *request.Spec.Datastore {
+		return nil
+	}
+	from, isOne := v.registry().Get(vm.Datastore[0]).(*simulator.Datastore)
+	to, isAnother := v.registry().Get(*request.Spec.Datastore).(*simulator.Datastore)
+	if !isOne || !isAnother {
+		return nil
+	}
+	renamed := func(path string) string { return strings.Replace(path, "["+from.Name+"]", "["+to.Name+"]", 1) }
+	ctx.WithLock(vm, func() {
+		files := &vm.Config.Files
+		var folder object.DatastorePath
+		if folder.FromString(files.LogDirectory) {
+			_ = os.Rename(filepath.Join(from.Info.GetDatastoreInfo().Url, folder.Path), filepath.Join(to.Info.GetDatastoreInfo().Url, folder.Path))
+		}
+		for _, path := range []*string{
+			&files.VmPathName, &files.LogDirectory, &files.SnapshotDirectory, &files.SuspendDirectory, &vm.Summary.Config.VmPathName,
+		} {
+			*path = renamed(*path)
+		}
+		for _, device := range vm.Config.Hardware.Device {
+			if backing, ok := device.GetVirtualDevice().Backing.(types.BaseVirtualDeviceFileBackingInfo); ok {
+				info := backing.GetVirtualDeviceFileBackingInfo()
+				info.FileName, info.Datastore = renamed(info.FileName), &to.Self
+			}
+		}
+	})
+	return nil
 }
 
 // checkSession lets nobody read properties without a login, but for the two objects that clients
@@ -174,7 +213,7 @@ func (v *VCenter) checkPaths(spec *types.VirtualMachineConfigSpec) types.BaseMet
 	}
 	for _, path := range paths {
 		var parsed object.DatastorePath
-		if path == "" || parsed.FromString(path) && parsed.Datastore == v.options.Inventory.Datastore {
+		if path == "" || parsed.FromString(path) && slices.Contains(v.options.Inventory.datastores(), parsed.Datastore) {
 			continue
 		}
 		return &types.InvalidDatastorePath{
@@ -197,15 +236,8 @@ func identify(spec *types.VirtualMachineConfigSpec) {
 
 // place chooses the host with the fewest VMs, as DRS would among idle hosts; vcsim throws dice.
 func (v *VCenter) place(ctx *simulator.Context) *types.ManagedObjectReference {
-	var hosts []*simulator.HostSystem
-	for _, entity := range v.registry().All("HostSystem") {
-		if host, ok := entity.(*simulator.HostSystem); ok {
-			hosts = append(hosts, host)
-		}
-	}
-	slices.SortFunc(hosts, func(a, b *simulator.HostSystem) int { return strings.Compare(a.Name, b.Name) })
 	best, fewest := types.ManagedObjectReference{}, -1
-	for _, host := range hosts {
+	for _, host := range v.hosts() {
 		ctx.WithLock(host, func() {
 			if fewest < 0 || len(host.Vm) < fewest {
 				best, fewest = host.Self, len(host.Vm)
@@ -246,6 +278,9 @@ func (v *VCenter) checkReconfigure(ctx *simulator.Context, request *types.Reconf
 			fault = hotPlugFault(vm.Config, &request.Spec)
 		}
 	})
+	if fault == nil {
+		v.carry(vm.Self.Value, &request.Spec)
+	}
 	return fault
 }
 
@@ -257,7 +292,6 @@ const (
 )
 
 func hotPlugFault(config *types.VirtualMachineConfigInfo, spec *types.VirtualMachineConfigSpec) types.BaseMethodFault {
-	isTrue := func(b *bool) bool { return b != nil && *b }
 	changed := func(want, have *bool) bool { return want != nil && *want != isTrue(have) }
 
 	memory, current := spec.MemoryMB, int64(config.Hardware.MemoryMB)

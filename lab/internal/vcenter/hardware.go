@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -27,6 +28,7 @@ type Hardware struct {
 	CPUs      int
 	MemoryMiB int
 	DisksGiB  []int             // in the order of controller and unit; the first boots
+	Networks  []string          // the port groups of the network cards
 	GuestInfo map[string]string // extra configuration under guestinfo., full keys
 	Image     Image
 }
@@ -83,6 +85,29 @@ func disks(devices object.VirtualDeviceList) []int {
 	return sizes
 }
 
+// networks gives the port groups of the network cards by name, in their order.
+func (v *VCenter) networks(devices object.VirtualDeviceList) []string {
+	var names []string
+	for _, device := range devices.SelectByType((*types.VirtualEthernetCard)(nil)) {
+		card, ok := device.(types.BaseVirtualEthernetCard)
+		if !ok {
+			continue
+		}
+		name := ""
+		switch backing := card.GetVirtualEthernetCard().Backing.(type) {
+		case *types.VirtualEthernetCardNetworkBackingInfo:
+			name = backing.DeviceName
+		case *types.VirtualEthernetCardDistributedVirtualPortBackingInfo:
+			reference := types.ManagedObjectReference{Type: "DistributedVirtualPortgroup", Value: backing.Port.PortgroupKey}
+			if group, ok := v.registry().Get(reference).(*simulator.DistributedVirtualPortgroup); ok {
+				name = group.Name
+			}
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
 func position(device types.BaseVirtualDevice) int {
 	const unitsPerController = 64
 	base := device.GetVirtualDevice()
@@ -95,7 +120,7 @@ func position(device types.BaseVirtualDevice) int {
 
 func (h Hardware) equal(other Hardware) bool {
 	return h.ID == other.ID && h.Name == other.Name && h.CPUs == other.CPUs && h.MemoryMiB == other.MemoryMiB &&
-		slices.Equal(h.DisksGiB, other.DisksGiB) && maps.Equal(h.GuestInfo, other.GuestInfo) && h.Image == other.Image
+		slices.Equal(h.DisksGiB, other.DisksGiB) && slices.Equal(h.Networks, other.Networks) && maps.Equal(h.GuestInfo, other.GuestInfo) && h.Image == other.Image
 }
 
 // queue runs functions one after the other. It has no bound: who adds to it holds a VM's lock and

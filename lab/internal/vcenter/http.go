@@ -34,7 +34,9 @@ type frontend struct {
 	cloneDelay time.Duration
 	// annotations are those of the deployments that run, by the name of the VM; vcsim leaves them out.
 	annotations *sync.Map
-	log         *slog.Logger
+	// carry is told of a deployment's answer and its storage policy, which vcsim leaves out too.
+	carry func(answer []byte, policy string)
+	log   *slog.Logger
 }
 
 // ServeHTTP implements http.Handler.
@@ -80,14 +82,17 @@ func (f *frontend) serveBuffered(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(request))
 	answer := &recorder{header: http.Header{}, status: http.StatusOK}
+	var deploy ovf.Deploy
 	if strings.HasPrefix(r.URL.Path, deployPath) {
-		var deploy ovf.Deploy
 		if json.Unmarshal(request, &deploy) == nil && deploy.Annotation != "" {
 			f.annotations.Store(deploy.Name, deploy.Annotation)
 			defer f.annotations.Delete(deploy.Name)
 		}
 	}
 	f.vcsim.ServeHTTP(answer, r)
+	if policy := deploy.DeploymentSpec.StorageProfileID; policy != "" {
+		f.carry(answer.body.Bytes(), policy)
+	}
 	if strings.HasPrefix(r.URL.Path, deployPath) && r.URL.Query().Get("~action") == "deploy" {
 		time.Sleep(f.cloneDelay) // the VM is in the inventory, and stays there if the client goes away
 	}
@@ -139,6 +144,7 @@ var texts = map[string]string{
 	"InvalidState":              "The operation is not allowed in the current state.",
 	"ManagedObjectNotFound":     "The object '<obj>' has already been deleted or has not been completely created",
 	"MemoryHotPlugNotSupported": "Memory hot plug is not supported for this virtual machine.",
+	"NoCompatibleHost":          "No host is compatible with the virtual machine.",
 	"NotAuthenticated":          "The session is not authenticated.",
 	"NotSupported":              "The operation is not supported on the object.",
 	"ToolsUnavailable":          "Cannot complete operation because VMware Tools is not running in this virtual machine.",

@@ -6,10 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/simulator"
+	"github.com/vmware/govmomi/vapi/library"
+	"github.com/vmware/govmomi/vapi/rest"
+	"github.com/vmware/govmomi/vapi/tags"
 	"github.com/vmware/govmomi/vim25"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -19,16 +28,28 @@ const standardNetwork = "VM Network"
 // distributedSwitch carries the site's port group unless that is the standard one.
 const distributedSwitch = "DSwitch"
 
-// Inventory names what the site has: one of each, and at least as many hosts as machines.
+// Inventory names what the site has. All fields from Pool on may be empty: the site has none, or no further ones.
 type Inventory struct {
 	Datacenter string
 	Cluster    string
 	Datastore  string
 	Network    string
-	// Pool is a resource pool of the cluster; empty: none beside its root.
-	Pool  string
-	Hosts []string
+	Hosts      []string // of the cluster; all of them have every datastore and every network
+	// Pool is a resource pool of the cluster.
+	Pool string
+	// Datastores and Networks are further ones.
+	Datastores []string
+	Networks   []string
+	// Policy is a storage policy that fits every datastore.
+	Policy string
+	// Folder (its path), Library and Category (of the tags Tags) exist before any client comes.
+	Folder   string
+	Library  string
+	Category string
+	Tags     []string
 }
+
+func (i Inventory) datastores() []string { return append([]string{i.Datastore}, i.Datastores...) }
 
 func (i Inventory) validate() error {
 	var problems []error
@@ -86,12 +107,80 @@ func (i Inventory) build(ctx context.Context, service *simulator.Service, dir st
 			return err
 		}
 	}
-	if i.Network != standardNetwork {
-		if err := i.addPortGroup(ctx, client, folders.NetworkFolder, hosts); err != nil {
+	var groups []string
+	for _, name := range append([]string{i.Network}, i.Networks...) {
+		if name != standardNetwork {
+			groups = append(groups, name)
+		}
+	}
+	if len(groups) > 0 {
+		if err := addPortGroups(ctx, client, folders.NetworkFolder, hosts, groups); err != nil {
 			return err
 		}
 	}
-	return i.mountDatastore(ctx, hosts, dir)
+	if err := makeFolders(ctx, folders.VmFolder, i.Folder); err != nil {
+		return err
+	}
+	for number, name := range i.datastores() {
+		if err := mountDatastore(ctx, hosts, name, filepath.Join(dir, strconv.Itoa(number))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFolders makes the folders of a path, one in the other.
+func makeFolders(ctx context.Context, parent *object.Folder, path string) error {
+	for _, name := range strings.FieldsFunc(path, func(r rune) bool { return r == '/' }) {
+		made, err := parent.CreateFolder(ctx, name)
+		if err != nil {
+			return err
+		}
+		parent = made
+	}
+	return nil
+}
+
+// furnish makes what exists beside the inventory, through the API: the storage policy, library, category and tags.
+func (v *VCenter) furnish(ctx context.Context) error {
+	i := v.options.Inventory
+	if err := v.addPolicy(i.Policy); err != nil {
+		return err
+	}
+	if i.Library == "" && i.Category == "" {
+		return nil
+	}
+	client, err := vim25.NewClient(ctx, soap.NewClient(v.inner.URL, true))
+	if err != nil {
+		return err
+	}
+	session := rest.NewClient(client)
+	if err := session.Login(ctx, url.UserPassword(v.options.User, v.options.Password)); err != nil {
+		return err
+	}
+	defer func() { _ = session.Logout(ctx) }()
+	if i.Library != "" {
+		datastore := v.registry().Any("Datastore").Reference().Value
+		_, err := library.NewManager(session).CreateLibrary(ctx, library.Library{
+			Name: i.Library, Type: "LOCAL", Storage: []library.StorageBacking{{DatastoreID: datastore, Type: "DATASTORE"}},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if i.Category == "" {
+		return nil
+	}
+	manager := tags.NewManager(session)
+	category, err := manager.CreateCategory(ctx, &tags.Category{
+		Name: i.Category, Cardinality: "SINGLE", AssociableTypes: []string{"VirtualMachine"},
+	})
+	for _, name := range i.Tags {
+		if err == nil {
+			_, err = manager.CreateTag(ctx, &tags.Tag{Name: name, CategoryID: category})
+		}
+	}
+	return err
 }
 
 func (i Inventory) addHosts(
@@ -116,9 +205,9 @@ func (i Inventory) addHosts(
 	return hosts, nil
 }
 
-// addPortGroup makes a distributed port group on a switch that all hosts are members of.
-func (i Inventory) addPortGroup(
-	ctx context.Context, client *vim25.Client, folder *object.Folder, hosts []*object.HostSystem,
+// addPortGroups makes distributed port groups on a switch that all hosts are members of.
+func addPortGroups(
+	ctx context.Context, client *vim25.Client, folder *object.Folder, hosts []*object.HostSystem, names []string,
 ) error {
 	spec := &types.VMwareDVSConfigSpec{DVSConfigSpec: types.DVSConfigSpec{Name: distributedSwitch}}
 	task, err := folder.CreateDVS(ctx, types.DVSCreateSpec{ConfigSpec: spec})
@@ -148,10 +237,13 @@ func (i Inventory) addPortGroup(
 			return err
 		}
 	}
-	task, err = dvs.AddPortgroup(ctx, []types.DVPortgroupConfigSpec{{
-		Name: i.Network, NumPorts: 128,
-		Type: string(types.DistributedVirtualPortgroupPortgroupTypeEarlyBinding),
-	}})
+	specs := make([]types.DVPortgroupConfigSpec, 0, len(names))
+	for _, name := range names {
+		specs = append(specs, types.DVPortgroupConfigSpec{
+			Name: name, NumPorts: 128, Type: string(types.DistributedVirtualPortgroupPortgroupTypeEarlyBinding),
+		})
+	}
+	task, err = dvs.AddPortgroup(ctx, specs)
 	if err != nil {
 		return err
 	}
@@ -159,13 +251,16 @@ func (i Inventory) addPortGroup(
 }
 
 // mountDatastore mounts one datastore on every host, so that it is shared.
-func (i Inventory) mountDatastore(ctx context.Context, hosts []*object.HostSystem, dir string) error {
+func mountDatastore(ctx context.Context, hosts []*object.HostSystem, name, dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
 	for _, host := range hosts {
 		system, err := host.ConfigManager().DatastoreSystem(ctx)
 		if err != nil {
 			return err
 		}
-		if _, err := system.CreateLocalDatastore(ctx, i.Datastore, dir); err != nil {
+		if _, err := system.CreateLocalDatastore(ctx, name, dir); err != nil {
 			return err
 		}
 	}

@@ -120,6 +120,9 @@ const followed = 30 * time.Second
 // client that asks for it waits; its VM is not.
 func (v *VCenter) follow(task *mo.Task) {
 	ended := task.Info.State == types.TaskInfoStateSuccess || task.Info.State == types.TaskInfoStateError
+	if task.Info.State == types.TaskInfoStateSuccess && task.Info.Name == "ReconfigureComputeResource_Task" {
+		go v.balance()
+	}
 	if !ended || task.Info.Entity == nil || task.Info.Entity.Type != "VirtualMachine" {
 		return
 	}
@@ -146,7 +149,7 @@ func setDefaults(vm *mo.VirtualMachine) {
 // completes tells the last update of an operation on a VM; those before show it half done.
 func completes(change types.PropertyChange) bool {
 	switch change.Name {
-	case "name", "config.changeVersion", "runtime.powerState", "guest.net":
+	case "name", "config.changeVersion", "runtime.powerState", "runtime.host", "guest.net":
 		return true
 	default:
 		return false
@@ -173,9 +176,10 @@ func (v *VCenter) observe(vm *mo.VirtualMachine) {
 	}
 	on := vm.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn
 	hardware := hardwareOf(vm)
+	hardware.Networks = v.networks(vm.Config.Hardware.Device)
 	if vm.Runtime.Host != nil {
 		if host, ok := v.registry().Get(*vm.Runtime.Host).(*simulator.HostSystem); ok {
-			known.Host = host.Name
+			known.Host, known.HostID = host.Name, host.Self
 		}
 	}
 	machines, log := v.options.Machines, v.options.Log.With("vm", hardware.Name)

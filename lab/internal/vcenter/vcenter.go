@@ -66,6 +66,7 @@ type VCenter struct {
 	dir     string // the datastore's files
 
 	annotations sync.Map // of the VMs that are being deployed, by name
+	policies    sync.Map // the ids of storage policies, by what carries them
 
 	mu  sync.Mutex
 	vms map[types.ManagedObjectReference]*VM
@@ -75,6 +76,7 @@ type VCenter struct {
 type VM struct {
 	Hardware
 	Host      string
+	HostID    types.ManagedObjectReference
 	PoweredOn bool
 	Address   netip.Prefix // as the guest's tools reported it; invalid without a report
 }
@@ -96,6 +98,10 @@ func Start(ctx context.Context, options Options) (*VCenter, error) {
 		return nil, fmt.Errorf("vcenter: inventory: %w", err)
 	}
 	v.serve()
+	if err := v.furnish(ctx); err != nil {
+		v.Close()
+		return nil, fmt.Errorf("vcenter: inventory: %w", err)
+	}
 	context.AfterFunc(ctx, v.Close)
 	options.Log.Info("vCenter is up", "address", options.Listener.Addr().String(), "version", version)
 	return v, nil
@@ -152,7 +158,7 @@ func (v *VCenter) serve() {
 
 	front := &frontend{
 		vcsim: service.ServeMux, innerURL: fmt.Sprintf("%s://%s", v.inner.URL.Scheme, v.inner.URL.Host),
-		cloneDelay: v.options.CloneDelay, annotations: &v.annotations, log: v.options.Log,
+		cloneDelay: v.options.CloneDelay, annotations: &v.annotations, carry: v.carryAll, log: v.options.Log,
 	}
 	v.inner.Config.Handler = front // before its first request
 	v.server = &http.Server{

@@ -24,6 +24,7 @@ const (
 	FaultPool        = "resource-pool-missing"
 	FaultDatastore   = "datastore-missing"
 	FaultNetwork     = "network-missing"
+	FaultPolicy      = "storage-policy-missing"
 	FaultFactory     = "factory-down"
 	FaultCharts      = "charts-down"
 	FaultImage       = "image-missing"
@@ -36,7 +37,7 @@ const (
 
 var faults = []string{
 	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultPool, FaultDatastore,
-	FaultNetwork, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull,
+	FaultNetwork, FaultPolicy, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull,
 }
 
 // CheckFaults refuses a fault that the lab does not know.

@@ -82,6 +82,7 @@ type Options struct {
 	InstallDelay     time.Duration   `json:"installDelay"`     // from the first configuration to the reboot
 	CloneDelay       time.Duration   `json:"cloneDelay"`       // of each clone in vCenter
 	PublishedPlugins map[string]bool `json:"publishedPlugins"` // by package; if not, the lab stands in for it
+	Hosts            int             `json:"hosts"`            // of the cluster; 0: as many as machines
 	Faults           []string        `json:"faults"`           // see Faults
 	Site             Site            `json:"site"`             // what the site has and no settings hold
 }
@@ -97,6 +98,12 @@ type Settings struct {
 		Datastore    string `json:"datastore"`
 		Network      string `json:"network"`
 		ImageFactory string `json:"imageFactory"`
+
+		StoragePolicy  string   `json:"storagePolicy"`
+		Folder         string   `json:"folder"`
+		ContentLibrary string   `json:"contentLibrary"`
+		TagCategory    string   `json:"tagCategory"`
+		Existing       []string `json:"existing"`
 	} `json:"site"`
 	Machines []Machine `json:"machines"`
 	Network  struct {
@@ -151,6 +158,11 @@ type Machine struct {
 	Address string `json:"address"`
 	Role    string `json:"role"`
 	Host    string `json:"host"`
+
+	Datastore string `json:"datastore"`
+	Networks  []struct {
+		Network string `json:"network"`
+	} `json:"networks"`
 }
 
 // secretKeys are the keys that the program requires, without their namespace.

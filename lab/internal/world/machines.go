@@ -21,7 +21,7 @@ func asGuest(h vcenter.Hardware) machine.Hardware {
 		image.TalosVersion = "v" + image.TalosVersion // a machine names its version as a tag
 	}
 	return machine.Hardware{
-		ID: h.ID, Name: h.Name, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DisksGiB: h.DisksGiB, GuestInfo: h.GuestInfo,
+		ID: h.ID, Name: h.Name, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DisksGiB: h.DisksGiB, Networks: h.Networks, GuestInfo: h.GuestInfo,
 		Image: image,
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,6 +65,14 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	say("network %s with gateway %s (simulated)", s.Network.CIDR, s.Network.Gateway)
 
+	switches := map[string]*network.Bridge{}
+	for number, name := range s.furtherNetworks() {
+		if switches[name], err = network.NewSwitch(fmt.Sprintf("lab%d", number+1)); err != nil {
+			return err
+		}
+		say("network %s for further network cards (simulated)", name)
+	}
+
 	if err := moveOperator(s, bridge, say); err != nil {
 		return err
 	}
@@ -83,7 +92,7 @@ func Serve(l Layout, progress *os.File) error {
 		PodLog: func(cluster string, pod *corev1.Pod, container string) string {
 			return workloads.LogOf(l.path("workloads"), cluster, pod, container)
 		},
-		Bridge: bridge, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
+		Bridge: bridge, Switches: switches, Dir: l.Machines(), Bin: spec.Bin, KWOKStages: filepath.Join(spec.Bin, "kwok-stages", "pod", "fast"),
 		BootDelay: spec.Options.BootDelay, InstallDelay: spec.Options.InstallDelay, Log: log,
 		Fetch: func(_ context.Context, name string) (machine.Image, error) {
 			return fetchInstaller(images, s.Site.ImageFactory, name)
@@ -303,25 +312,67 @@ func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.
 			Datastore:  options.named(FaultDatastore, s.Site.Datastore),
 			Network:    options.named(FaultNetwork, s.Site.Network),
 			Pool:       options.named(FaultPool, s.Site.ResourcePool),
-			Hosts:      hosts(s),
+			Hosts:      hosts(s, options.Hosts),
+			Datastores: s.furtherDatastores(),
+			Networks:   s.furtherNetworks(),
+			Policy:     options.named(FaultPolicy, s.Site.StoragePolicy),
+			Folder:     s.existing("folder", s.Site.Folder),
+			Library:    s.existing("contentLibrary", s.Site.ContentLibrary),
+			Category:   s.existing("tagCategory", s.Site.TagCategory),
+			Tags:       []string{"controlplane", "worker"},
 		},
 		Machines: machinesOf(fleet), Dir: l.Root, CloneDelay: options.CloneDelay, Log: log,
 	})
 }
 
-// hosts are those that the machines' hints name, and enough others for anti-affinity.
-func hosts(s Settings) []string {
+// hosts are those that the machines' hints name, and others up to `wanted`; 0: as many as machines.
+func hosts(s Settings, wanted int) []string {
 	var out []string
-	seen := map[string]bool{}
-	for i, m := range s.Machines {
-		name := m.Host
-		if name == "" {
-			name = fmt.Sprintf("esxi%02d.%s", i+1, s.Site.Cluster)
-		}
-		if !seen[name] {
-			seen[name] = true
-			out = append(out, name)
+	for _, m := range s.Machines {
+		if m.Host != "" && !slices.Contains(out, m.Host) {
+			out = append(out, m.Host)
 		}
 	}
+	if wanted == 0 {
+		wanted = len(s.Machines)
+	}
+	for i := 1; len(out) < wanted; i++ {
+		out = append(out, fmt.Sprintf("esxi%02d.%s", i, s.Site.Cluster))
+	}
 	return out
+}
+
+// furtherDatastores and furtherNetworks are those that machines name beside the site's.
+func (s Settings) furtherDatastores() []string {
+	return further(s.Site.Datastore, func(m Machine) []string { return []string{m.Datastore} }, s.Machines)
+}
+
+func (s Settings) furtherNetworks() []string {
+	return further(s.Site.Network, func(m Machine) []string {
+		var names []string
+		for _, card := range m.Networks {
+			names = append(names, card.Network)
+		}
+		return names
+	}, s.Machines)
+}
+
+func further(first string, of func(Machine) []string, machines []Machine) []string {
+	var found []string
+	for _, m := range machines {
+		for _, name := range of(m) {
+			if name != "" && name != first && !slices.Contains(found, name) {
+				found = append(found, name)
+			}
+		}
+	}
+	return found
+}
+
+// existing is the name of what the settings say exists without the stack; "" of what the stack makes.
+func (s Settings) existing(kind, name string) string {
+	if slices.Contains(s.Site.Existing, kind) {
+		return name
+	}
+	return ""
 }

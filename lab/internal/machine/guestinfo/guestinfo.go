@@ -20,8 +20,10 @@ type Network struct {
 	Hostname   string
 	InstanceID string
 	Addresses  []netip.Prefix
-	Gateway    netip.Addr
-	Resolvers  []netip.Addr
+	// Cards are the addresses of further network cards, by name.
+	Cards     map[string][]netip.Prefix
+	Gateway   netip.Addr
+	Resolvers []netip.Addr
 }
 
 // metadata is guestinfo.metadata: the part of cloud-init's network configuration version 2 that Talos reads.
@@ -100,15 +102,21 @@ func ReadNetwork(guestInfo map[string]string) (*Network, error) {
 		return nil, fmt.Errorf("GuestInfo version=%d is not supported. GuestInfo: %s", metadata.Network.Version, data)
 	}
 
-	platform := &Network{Hostname: metadata.LocalHostname, InstanceID: metadata.InstanceID}
+	platform := &Network{Hostname: metadata.LocalHostname, InstanceID: metadata.InstanceID, Cards: map[string][]netip.Prefix{}}
 
 	for name, ethernet := range metadata.Network.Ethernets {
 		if ethernet.SetName != "" {
 			name = ethernet.SetName
 		}
 
-		// The machine has one network card, eth0; Talos leaves other names alone.
 		if name != "eth0" {
+			addresses, err := prefixes(ethernet.Addresses)
+			if err != nil {
+				return nil, fmt.Errorf("failed to apply metadata '%s'. Error '%w'", data, err)
+			}
+
+			platform.Cards[name] = addresses
+
 			continue
 		}
 
@@ -120,15 +128,28 @@ func ReadNetwork(guestInfo map[string]string) (*Network, error) {
 	return platform, nil
 }
 
-func (p *Network) add(ethernet ethernet) error {
-	for _, text := range ethernet.Addresses {
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	var found []netip.Prefix
+
+	for _, text := range texts {
 		address, err := netip.ParsePrefix(text)
 		if err != nil {
-			return err
+			return nil, err
 		}
 
-		p.Addresses = append(p.Addresses, address)
+		found = append(found, address)
 	}
+
+	return found, nil
+}
+
+func (p *Network) add(ethernet ethernet) error {
+	addresses, err := prefixes(ethernet.Addresses)
+	if err != nil {
+		return err
+	}
+
+	p.Addresses = append(p.Addresses, addresses...)
 
 	for _, text := range []string{ethernet.Gateway6, ethernet.Gateway4} {
 		if text == "" {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ const answerTimeout = time.Second
 // Loopback is every machine's own address.
 var Loopback = netip.MustParseAddr("127.0.0.1")
 
-// Network is a machine's network card eth0, inside the machine's network namespace.
+// Network is a machine's network cards inside its network namespace: eth0, and further ones.
 type Network struct {
 	*network.Namespace
 
@@ -43,21 +44,52 @@ type Network struct {
 	machineID string
 	// problem says why there is no usable metadata.
 	problem error
+	// switches are the port groups of further cards, by name.
+	switches map[string]*network.Bridge
 
 	mu        sync.Mutex
 	addresses []netip.Prefix
+	// cards are the addresses of further cards, eth1 first.
+	cards [][]netip.Prefix
 }
 
 // New plugs a machine into a port group.
-func New(life *lifetime.Lifetime, active *configuration.Active, vm hardware.VM, bridge *network.Bridge) (*Network, error) {
+func New(life *lifetime.Lifetime, active *configuration.Active, vm hardware.VM, bridge *network.Bridge, switches map[string]*network.Bridge) (*Network, error) {
 	n := WithoutCard(life, active, vm)
+	n.switches = switches
 
 	var err error
 	if n.Namespace, err = bridge.NewNamespace(linkName(vm.ID)); err != nil {
 		return nil, err
 	}
 
+	n.plug(vm.Networks)
+
 	return n, nil
+}
+
+// PlugCards gives the machine those of its cards that it has not yet; networks are the port groups of all its cards. One
+// that is gone stays until the machine's next start: nobody takes a card out of a running machine.
+func (n *Network) PlugCards(networks []string) {
+	n.plug(networks)
+	n.Apply(n.active.Provider())
+}
+
+func (n *Network) plug(networks []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	for _, name := range networks[min(len(networks), 1+len(n.cards)):] {
+		bridge, known := n.switches[name]
+		if !known {
+			n.life.Log.Error("a network card is in a port group that the lab does not have", "network", name)
+
+			break
+		}
+
+		n.life.LogError("network card not plugged", n.AddCard(bridge))
+		n.cards = append(n.cards, nil)
+	}
 }
 
 // WithoutCard is a network that no machine is plugged into: it has a name, for tests.
@@ -109,7 +141,57 @@ func (n *Network) Apply(provider config.Provider) {
 	if gateway.IsValid() {
 		n.life.LogError("default route not set", n.SetDefaultRoute(gateway))
 	}
+
+	n.applyCards(provider)
 }
+
+// applyCards gives the further cards the addresses that platform and configuration say; nothing of them has a route but
+// to its own network.
+func (n *Network) applyCards(provider config.Provider) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	for index, old := range n.cards {
+		card := fmt.Sprintf("eth%d", index+1)
+		wanted := wantedOfCard(n.Platform, provider, card)
+
+		for _, address := range old {
+			if !slices.Contains(wanted, address) {
+				n.life.LogError("address not removed", n.RemoveAddressFrom(card, address))
+			}
+		}
+
+		for _, address := range wanted {
+			n.life.LogError("address not added", n.AddAddressTo(card, address))
+		}
+
+		n.cards[index] = wanted
+	}
+}
+
+func wantedOfCard(platform *guestinfo.Network, provider config.Provider, card string) []netip.Prefix {
+	var wanted []netip.Prefix
+	if platform != nil {
+		wanted = slices.Clone(platform.Cards[card])
+	}
+
+	if provider == nil {
+		return wanted
+	}
+
+	for _, link := range provider.NetworkCommonLinkConfigs() {
+		for _, address := range link.Addresses() {
+			if link.Name() == card && !slices.Contains(wanted, address.Address()) {
+				wanted = append(wanted, address.Address())
+			}
+		}
+	}
+
+	return wanted
+}
+
+// furtherCard matches the names of network cards beside eth0. A VLAN's addresses are eth0's: the lab has no VLANs.
+var furtherCard = regexp.MustCompile(`^eth[1-9]\d*$`)
 
 // wantedNetwork merges the platform's network with that of the machine configuration's link documents
 // (LinkConfig, and the older machine.network.interfaces).
@@ -123,6 +205,10 @@ func wantedNetwork(platform *guestinfo.Network, provider config.Provider) (addre
 	}
 
 	for _, link := range provider.NetworkCommonLinkConfigs() {
+		if furtherCard.MatchString(link.Name()) {
+			continue
+		}
+
 		for _, address := range link.Addresses() {
 			if !slices.Contains(addresses, address.Address()) {
 				addresses = append(addresses, address.Address())
@@ -249,11 +335,24 @@ func (n *Network) NodeAddresses() []netip.Addr {
 	defer n.mu.Unlock()
 
 	var list []netip.Addr
-	for _, address := range n.addresses {
+	for _, address := range slices.Concat(append([][]netip.Prefix{n.addresses}, n.cards...)...) {
 		list = append(list, address.Addr())
 	}
 
 	return list
+}
+
+// FurtherAddresses are those of the cards beside eth0, by the cards' names.
+func (n *Network) FurtherAddresses() map[string][]netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	found := map[string][]netip.Prefix{}
+	for index, addresses := range n.cards {
+		found[fmt.Sprintf("eth%d", index+1)] = slices.Clone(addresses)
+	}
+
+	return found
 }
 
 // HasAddress says whether the machine has an address now, the VIP among them.

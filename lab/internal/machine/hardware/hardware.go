@@ -9,6 +9,8 @@ type VM struct {
 	CPUs      int
 	MemoryMiB int
 	DisksGiB  []int
+	// Networks are the port groups of the network cards, the first one's among them.
+	Networks []string
 	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
 	GuestInfo map[string]string
 	Image     Image

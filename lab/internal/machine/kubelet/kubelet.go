@@ -175,7 +175,7 @@ func (n *Kubelet) sync(rotate bool) error {
 		return errors.Join(refused, err)
 	}
 
-	return errors.Join(refused, readyAgain(ctx, client, pods.Items), playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
+	return errors.Join(refused, startedAgain(ctx, client, pods.Items, n.Begun), readyAgain(ctx, client, pods.Items), playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
 }
 
 // Restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up

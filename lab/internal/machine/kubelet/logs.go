@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,7 +80,57 @@ func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
 	return source
 }
 
-// streamLog sends a log file as the kubelet's options want it: tailLines, limitBytes, follow.
+// klogStamp and otherStamp are how the real programs write the time of a line: with no year as Kubernetes' do, or as
+// RFC 3339 somewhere in the line.
+var (
+	klogStamp  = regexp.MustCompile(`^[IWEF](\d{4} \d{2}:\d{2}:\d{2}\.\d+)`)
+	otherStamp = regexp.MustCompile(`\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})`)
+)
+
+// timeOf is when a program wrote a line; not ok of a line that does not say so, such as a further line of a stack.
+func timeOf(line []byte, now time.Time) (time.Time, bool) {
+	if found := klogStamp.FindSubmatch(line); found != nil {
+		at, err := time.ParseInLocation("2006 0102 15:04:05.999999", now.Format("2006 ")+string(found[1]), now.Location())
+		if err == nil && at.After(now.Add(time.Hour)) {
+			at = at.AddDate(-1, 0, 0) // of last year
+		}
+
+		return at, err == nil
+	}
+
+	at, err := time.Parse(time.RFC3339Nano, string(otherStamp.Find(line)))
+
+	return at, err == nil
+}
+
+// since leaves out what was written before the time that the kubelet's options name (sinceSeconds or sinceTime). A
+// runtime notes the time of each line; here it is what the line itself says, and one that says none goes with that before.
+func since(data []byte, options url.Values, now time.Time) []byte {
+	begin := time.Time{}
+	if seconds, err := strconv.ParseInt(options.Get("sinceSeconds"), 10, 64); err == nil {
+		begin = now.Add(-time.Duration(seconds) * time.Second)
+	} else if at, err := time.Parse(time.RFC3339, options.Get("sinceTime")); err == nil {
+		begin = at
+	}
+
+	if begin.IsZero() {
+		return data
+	}
+
+	rest := data
+	for len(rest) > 0 {
+		line, _, _ := bytes.Cut(rest, []byte("\n"))
+		if at, ok := timeOf(line, now); ok && !at.Before(begin) {
+			return rest
+		}
+
+		rest = rest[min(len(rest), len(line)+1):]
+	}
+
+	return rest
+}
+
+// streamLog sends a log file as the kubelet's options want it: sinceSeconds, sinceTime, tailLines, limitBytes, follow.
 func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
 	options := r.URL.Query()
 
@@ -91,6 +144,8 @@ func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source strin
 	if err != nil {
 		return err
 	}
+
+	data = since(data, options, time.Now())
 
 	if wanted, err := strconv.Atoi(options.Get("tailLines")); err == nil && wanted >= 0 {
 		lines := bytes.SplitAfter(data, []byte("\n"))

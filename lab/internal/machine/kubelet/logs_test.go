@@ -3,9 +3,11 @@ package kubelet
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,4 +93,26 @@ func logged(t *testing.T, n *Kubelet, source, query string) string {
 	}
 
 	return recorder.Body.String()
+}
+
+func TestALogIsReadFromATimeOn(t *testing.T) {
+	now := time.Date(2026, 11, 29, 10, 0, 0, 0, time.UTC)
+	log := "I1129 09:00:00.000001       1 server.go:1] old\n\tof a stack\n" +
+		`{"level":"info","ts":"2026-11-29T09:59:30.5Z","msg":"new"}` + "\n\tof its stack\n"
+
+	for query, want := range map[string]string{
+		"sinceSeconds=60":                `{"level":"info","ts":"2026-11-29T09:59:30.5Z","msg":"new"}` + "\n\tof its stack\n",
+		"sinceTime=2026-11-29T08:00:00Z": log,
+		"sinceSeconds=10":                "",
+		"":                               log,
+	} {
+		options, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		if got := string(since([]byte(log), options, now)); got != want {
+			t.Errorf("%s: %q", query, got)
+		}
+	}
 }

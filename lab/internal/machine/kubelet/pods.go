@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -39,6 +40,70 @@ func readyAgain(ctx context.Context, client kubernetes.Interface, pods []corev1.
 	}
 
 	return errors.Join(problems...)
+}
+
+// startedAgain says of the pods that ran before the machine's boot that their containers are new ones: a reboot ends them,
+// and the kubelet starts those again that their pod lets it. KWOK, which plays them, does not notice.
+func startedAgain(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod, boot time.Time) error {
+	var problems []error
+
+	for i := range pods {
+		_, mirror := pods[i].Annotations[corev1.MirrorPodAnnotationKey] // its status is from its process
+		if mirror || pods[i].Status.Phase != corev1.PodRunning || !slices.ContainsFunc(pods[i].Status.ContainerStatuses, func(one corev1.ContainerStatus) bool {
+			return ranBefore(one, boot)
+		}) {
+			continue
+		}
+
+		updated := pods[i].DeepCopy()
+		restarts := updated.Spec.RestartPolicy != corev1.RestartPolicyNever
+
+		for at := range updated.Status.ContainerStatuses {
+			if one := &updated.Status.ContainerStatuses[at]; ranBefore(*one, boot) {
+				restart(one, restarts)
+			}
+		}
+
+		if !restarts {
+			updated.Status.Phase = corev1.PodFailed
+		}
+
+		_, err := client.CoreV1().Pods(updated.Namespace).UpdateStatus(ctx, updated, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			continue // the next turn sees it as it is
+		}
+
+		problems = append(problems, err)
+	}
+
+	return errors.Join(problems...)
+}
+
+func ranBefore(container corev1.ContainerStatus, boot time.Time) bool {
+	running := container.State.Running
+
+	// The API keeps whole seconds.
+	return running != nil && running.StartedAt.Time.Before(boot.Truncate(time.Second))
+}
+
+// lostExitCode is what the kubelet says of a container that it finds gone.
+const lostExitCode = 255
+
+func restart(container *corev1.ContainerStatus, again bool) {
+	now := metav1.Now()
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		ExitCode: lostExitCode, Reason: "Unknown", StartedAt: container.State.Running.StartedAt, FinishedAt: now, ContainerID: container.ContainerID,
+	}}
+
+	if !again {
+		container.State, container.Ready = ended, false
+
+		return
+	}
+
+	container.LastTerminationState = ended
+	container.State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}
+	container.RestartCount++
 }
 
 // runsWhole tells whether all containers of a pod are ready, and nothing else is to be waited for.

@@ -71,3 +71,49 @@ func TestADebugContainerRunsAsPlayedAsTheOthers(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 }
+
+func TestARebootStartsTheContainersOfPodsAgain(t *testing.T) {
+	boot := time.Now()
+
+	for name, one := range map[string]struct {
+		started  time.Time
+		policy   corev1.RestartPolicy
+		restarts int32
+		phase    corev1.PodPhase
+	}{
+		"ran before the boot":            {boot.Add(-time.Hour), corev1.RestartPolicyAlways, 1, corev1.PodRunning},
+		"ran before, and only once":      {boot.Add(-time.Hour), corev1.RestartPolicyNever, 0, corev1.PodFailed},
+		"began in the boot's own second": {boot, corev1.RestartPolicyAlways, 0, corev1.PodRunning},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := played(one.started, nil)
+			pod.Status.Phase, pod.Spec.RestartPolicy = corev1.PodRunning, one.policy
+			client := fake.NewClientset(&pod)
+
+			for range 2 { // once is enough
+				list, err := client.CoreV1().Pods(pod.Namespace).List(t.Context(), metav1.ListOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+
+				if err := startedAgain(t.Context(), client, list.Items, boot); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			got, err := client.CoreV1().Pods(pod.Namespace).Get(t.Context(), pod.Name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			container := got.Status.ContainerStatuses[0]
+			if container.RestartCount != one.restarts || got.Status.Phase != one.phase {
+				t.Errorf("%d restarts, %s", container.RestartCount, got.Status.Phase)
+			}
+
+			if one.restarts > 0 && (container.State.Running.StartedAt.Time.Before(boot.Truncate(time.Second)) || container.LastTerminationState.Terminated == nil) {
+				t.Errorf("%+v", container)
+			}
+		})
+	}
+}

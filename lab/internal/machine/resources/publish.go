@@ -2,6 +2,7 @@ package resources
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -190,15 +191,23 @@ func (p *Publisher) publishNetwork() {
 	}
 
 	wanted := map[resource.ID]bool{}
+	cards := p.Network.FurtherAddresses()
+	cards["eth0"] = addresses
 
-	for _, address := range addresses {
-		id := networkresource.AddressID("eth0", address)
-		wanted[id] = true
+	for _, card := range slices.Sorted(maps.Keys(cards)) {
+		for _, address := range cards[card] {
+			id := networkresource.AddressID(card, address)
+			wanted[id] = true
 
-		put(p, networkresource.NewAddressStatus(networkresource.NamespaceName, id), func(r *networkresource.AddressStatus) {
-			r.TypedSpec().Address, r.TypedSpec().LinkName = address, "eth0"
-			r.TypedSpec().Family, r.TypedSpec().Scope = nethelpers.FamilyInet4, nethelpers.ScopeGlobal
-		})
+			put(p, networkresource.NewAddressStatus(networkresource.NamespaceName, id), func(r *networkresource.AddressStatus) {
+				r.TypedSpec().Address, r.TypedSpec().LinkName = address, card
+				r.TypedSpec().Family, r.TypedSpec().Scope = nethelpers.FamilyInet4, nethelpers.ScopeGlobal
+			})
+
+			if card != "eth0" {
+				addresses = append(addresses, address)
+			}
+		}
 	}
 
 	keepOnly[*networkresource.AddressStatus](p, networkresource.NewAddressStatus(networkresource.NamespaceName, "").Metadata(), wanted)

@@ -8,8 +8,11 @@ import (
 	"strconv"
 
 	p "github.com/pulumi/pulumi-go-provider"
+	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/pbm"
 	"github.com/vmware/govmomi/vapi/library"
+	"github.com/vmware/govmomi/vapi/tags"
 	"github.com/vmware/govmomi/view"
 	"github.com/vmware/govmomi/vim25/mo"
 
@@ -36,6 +39,12 @@ func functions() map[string]function {
 			{name: "vpcId", kind: text, unserved: true}, {name: "vpcProjectId", kind: text, unserved: true}}, getNetwork},
 		"getResourcePool": {[]field{optional, datacenter, {name: "parentResourcePoolId", kind: text, unserved: true}},
 			getResourcePool},
+		"getPolicy": {[]field{name}, getPolicy},
+		"getFolder": {[]field{{name: "path", kind: text, required: true}}, getFolder},
+		"getTagCategory": {[]field{name, {name: "description", kind: text, output: true},
+			{name: "cardinality", kind: text, output: true}, {name: "associableTypes", kind: texts, output: true}}, getTagCategory},
+		"getTag": {[]field{name, {name: "categoryId", kind: text, required: true},
+			{name: "description", kind: text, output: true}}, getTag},
 		"getHost": {[]field{optional, {name: "datacenterId", kind: text, required: true},
 			{name: "resourcePoolId", kind: text, output: true}}, getHost},
 		"getContentLibrary": {[]field{name}, getContentLibrary},
@@ -192,6 +201,53 @@ func getHost(ctx context.Context, vc *vcenter, a attributes) error {
 	}
 	a["id"], a["resourcePoolId"] = host.Reference().Value, pool.Reference().Value
 	return nil
+}
+
+func getPolicy(ctx context.Context, vc *vcenter, a attributes) error {
+	client, err := pbm.NewClient(ctx, vc.Client.Client)
+	if err != nil {
+		return err
+	}
+	a["id"], err = client.ProfileIDByName(ctx, a.text("name"))
+	return err
+}
+
+func getFolder(ctx context.Context, vc *vcenter, a attributes) error {
+	found, err := find.NewFinder(vc.Client.Client).Folder(ctx, a.text("path"))
+	if err != nil {
+		return fmt.Errorf("cannot locate folder: %w", err)
+	}
+	a["id"] = found.Reference().Value
+	return nil
+}
+
+func getTagCategory(ctx context.Context, vc *vcenter, a attributes) error {
+	categories, err := tags.NewManager(vc.rest).GetCategories(ctx)
+	if err != nil {
+		return fmt.Errorf("could not get category for name %q: %w", a.text("name"), err)
+	}
+	for _, one := range categories {
+		if one.Name == a.text("name") {
+			a["id"], a["description"], a["cardinality"] = one.ID, one.Description, one.Cardinality
+			a["associableTypes"] = listOf(one.AssociableTypes)
+			return nil
+		}
+	}
+	return fmt.Errorf("category name %q not found", a.text("name"))
+}
+
+func getTag(ctx context.Context, vc *vcenter, a attributes) error {
+	all, err := tags.NewManager(vc.rest).GetTagsForCategory(ctx, a.text("categoryId"))
+	if err != nil {
+		return fmt.Errorf("could not get tags for category ID %q: %w", a.text("categoryId"), err)
+	}
+	for _, one := range all {
+		if one.Name == a.text("name") {
+			a["id"], a["description"] = one.ID, one.Description
+			return nil
+		}
+	}
+	return fmt.Errorf("tag name %q not found in category ID %q", a.text("name"), a.text("categoryId"))
 }
 
 func getContentLibrary(ctx context.Context, vc *vcenter, a attributes) error {

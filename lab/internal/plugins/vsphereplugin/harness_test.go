@@ -82,7 +82,9 @@ func startSite(t *testing.T) *site {
 	m := &machines{}
 	vc, err := vcentersim.Start(t.Context(), vcentersim.Options{Listener: listener, Certificate: certificate,
 		User: login, Password: password, Machines: m, Inventory: vcentersim.Inventory{Datacenter: "dc", Cluster: "cluster",
-			Datastore: "datastore", Network: "VM Network", Hosts: []string{"esx1", "esx2", "esx3"}}})
+			Datastore: "datastore", Network: "VM Network", Hosts: []string{"esx1", "esx2", "esx3"},
+			Datastores: []string{"local"}, Networks: []string{"storage"}, Policy: "gold",
+			Folder: "it", Library: "theirs", Category: "roles", Tags: []string{"worker"}}})
 	must(t, err)
 	t.Cleanup(vc.Close)
 	images, err := factory.New(factory.Options{Versions: []string{"1.13.9"}, Registered: []string{schematic}})

@@ -39,7 +39,7 @@ func diskFields() []field {
 		{name: "ioShareCount", kind: integer, computed: true, least: atLeast(0)}, // means something for custom shares only
 		{name: "attach", kind: boolean, fallback: false, unserved: true},
 		{name: "controllerType", kind: text, fallback: "scsi", unserved: true},
-		{name: "storagePolicyId", kind: text, unserved: true},
+		{name: "storagePolicyId", kind: text, computed: true},
 		{name: "uuid", kind: text, output: true},
 		{name: "key", kind: integer, output: true},
 		{name: "deviceAddress", kind: text, output: true},
@@ -175,6 +175,8 @@ func diskChanges(ctx context.Context, vc *vcenter, list devices, a attributes, o
 		if err != nil {
 			return nil, fmt.Errorf("disk.%d: %w", i, err)
 		}
+		policy := wanted.text("storagePolicyId")
+		changed = changed || policy != "" && policy != policyBefore(old, wanted)
 		if !changed && operation == types.VirtualDeviceConfigSpecOperationEdit {
 			continue
 		}
@@ -182,6 +184,7 @@ func diskChanges(ctx context.Context, vc *vcenter, list devices, a attributes, o
 		if err != nil {
 			return nil, err
 		}
+		change[0].GetVirtualDeviceConfigSpec().Profile = profile(policy)
 		spec = append(spec, change...)
 	}
 	for _, gone := range old {
@@ -199,6 +202,24 @@ func diskChanges(ctx context.Context, vc *vcenter, list devices, a attributes, o
 		spec = append(spec, change...)
 	}
 	return spec, nil
+}
+
+// policyBefore is the storage policy that a disk had; "" for a new one.
+func policyBefore(old []attributes, wanted attributes) string {
+	for _, disk := range old {
+		if disk.text("label") == wanted.text("label") {
+			return disk.text("storagePolicyId")
+		}
+	}
+	return ""
+}
+
+// profile names a storage policy by its id; nothing for none.
+func profile(id string) []types.BaseVirtualMachineProfileSpec {
+	if id == "" {
+		return nil
+	}
+	return []types.BaseVirtualMachineProfileSpec{&types.VirtualMachineDefinedProfileSpec{ProfileId: id}}
 }
 
 func findDisk(list devices, wanted attributes) (*types.VirtualDisk, error) {

@@ -210,6 +210,7 @@ func machineSpec(a attributes) configSpec {
 	for _, s := range machineSettings() {
 		s.write(&spec, a)
 	}
+	spec.VmProfile = profile(a.text("storagePolicyId"))
 	return spec
 }
 

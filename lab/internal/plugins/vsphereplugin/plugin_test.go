@@ -492,6 +492,64 @@ func TestWhatExistsIsFound(t *testing.T) {
 	wantError(t, err, "unrecognized data function (vsphere:index/getZone:getZone)")
 }
 
+func TestWhatTheSiteMadeIsFoundByItsName(t *testing.T) {
+	s := startSite(t)
+	category := s.id("getTagCategory", values{"name": "roles"})
+	for name, id := range map[string]string{
+		"policy": s.id("getPolicy", values{"name": "gold"}), "folder": s.id("getFolder", values{"path": "/dc/vm/it"}),
+		"library": s.id("getContentLibrary", values{"name": "theirs"}), "category": category,
+		"tag": s.id("getTag", values{"name": "worker", "categoryId": category}),
+	} {
+		if id == "" {
+			t.Errorf("%s: no id", name)
+		}
+	}
+	for call, args := range map[string]values{
+		"getPolicy": {"name": "silver"}, "getFolder": {"path": "/dc/vm/other"}, "getTagCategory": {"name": "other"},
+		"getTag": {"name": "other", "categoryId": category},
+	} {
+		if _, err := s.call(call, args); err == nil || !strings.Contains(err.Error(), "not found") && !strings.Contains(err.Error(), "no pbm profile found") {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+}
+
+func TestAMachineHasItsStoragePolicyItsDatastoreAndASecondCard(t *testing.T) {
+	pf := startPlatform(t)
+	gold := pf.id("getPolicy", values{"name": "gold"})
+	args := func(datastore, policy string) values {
+		a := pf.machineArgs("node01")
+		a["datastoreId"], a["storagePolicyId"] = datastore, policy
+		a["disks"] = []any{values{"label": "disk0", "size": 32, "storagePolicyId": policy},
+			values{"label": "data", "size": 10, "unitNumber": 1, "storagePolicyId": policy}}
+		a["networkInterfaces"] = []any{values{"networkId": pf.network, "ovfMapping": "VM Network"},
+			values{"networkId": pf.id("getNetwork", values{"name": "storage", "datacenterId": pf.datacenter})}}
+		return a
+	}
+	node := pf.create("vsphere:index/virtualMachine:VirtualMachine", "node01", args(pf.datastore, gold))
+	same := func(wanted values) {
+		t.Helper()
+		if !node.refresh() {
+			t.Fatal("the machine is gone")
+		}
+		if c := node.changes(wanted); len(c) > 0 {
+			t.Errorf("the preview after the refresh shows %v", c)
+		}
+	}
+	same(args(pf.datastore, gold))
+	if vm := pf.vcenter.VMs()[0]; !slices.Equal(vm.Networks, []string{"VM Network", "storage"}) {
+		t.Errorf("its cards are in %v", vm.Networks)
+	}
+	local := pf.id("getDatastore", values{"name": "local", "datacenterId": pf.datacenter})
+	before := pf.machines.count()
+	node.update(args(local, gold))
+	same(args(local, gold))
+	if events := pf.machines.since(before); slices.Contains(events, "off") {
+		t.Errorf("it was switched off: %v", events)
+	}
+	node.delete()
+}
+
 func TestWrongCredentialsAreRefusedAndNeverShown(t *testing.T) {
 	s := startSite(t)
 	err := s.configure(startPlugin(t), "Wrong-Battery-43")

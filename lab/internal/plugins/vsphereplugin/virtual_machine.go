@@ -18,6 +18,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/pbm"
+	pbmtypes "github.com/vmware/govmomi/pbm/types"
 	govproperty "github.com/vmware/govmomi/property"
 	"github.com/vmware/govmomi/vapi/library"
 	ovf "github.com/vmware/govmomi/vapi/vcenter"
@@ -29,6 +31,7 @@ func virtualMachine() resource {
 	fields := []field{
 		{name: "resourcePoolId", kind: text, required: true},
 		{name: "datastoreId", kind: text, computed: true},
+		{name: "storagePolicyId", kind: text, computed: true},
 		{name: "folder", kind: text, same: normalPath},
 		{name: "hostSystemId", kind: text, computed: true},
 		{name: "hardwareVersion", kind: integer, computed: true},
@@ -77,7 +80,7 @@ func virtualMachine() resource {
 		{name: "vmxPath", kind: text, output: true},
 	}
 	for _, name := range []string{"cdroms", "datacenterId", "datastoreClusterId", "datastorePath", "evcMode",
-		"numCoresPerNumaNode", "ovfDeploy", "pciDeviceIds", "storagePolicyId", "vapp", "videoCard", "vtpm"} {
+		"numCoresPerNumaNode", "ovfDeploy", "pciDeviceIds", "vapp", "videoCard", "vtpm"} {
 		fields = append(fields, field{name: name, kind: text, unserved: true})
 	}
 	for _, s := range machineSettings() {
@@ -163,7 +166,7 @@ func deployItem(ctx context.Context, vc *vcenter, item *library.Item, folder *ob
 	}
 	deploy := ovf.Deploy{
 		DeploymentSpec: ovf.DeploymentSpec{Name: a.text("name"), Annotation: a.text("annotation"), AcceptAllEULA: true,
-			DefaultDatastoreID: a.text("datastoreId"), StorageProvisioning: provisioning},
+			DefaultDatastoreID: a.text("datastoreId"), StorageProvisioning: provisioning, StorageProfileID: a.text("storagePolicyId")},
 		Target: ovf.Target{ResourcePoolID: a.text("resourcePoolId"), HostID: a.text("hostSystemId"),
 			FolderID: folder.Reference().Value},
 	}
@@ -358,7 +361,8 @@ func reconfigureMachine(ctx context.Context, vc *vcenter, vm *object.VirtualMach
 	spec.ExtraConfig = extraConfigChanges(old.block("extraConfig"), wanted.block("extraConfig"))
 	spec.DeviceChange = slices.Concat(bus, disks, cards)
 	upgrade := wanted.number("hardwareVersion") > old.number("hardwareVersion")
-	if len(changedSettings(old, wanted))+len(spec.ExtraConfig)+len(spec.DeviceChange) == 0 && !upgrade {
+	policy := wanted.text("storagePolicyId") != old.text("storagePolicyId")
+	if len(changedSettings(old, wanted))+len(spec.ExtraConfig)+len(spec.DeviceChange) == 0 && !upgrade && !policy {
 		return nil
 	}
 	tools := old.text("vmwareToolsStatus") == string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)
@@ -487,12 +491,40 @@ func readMachine(ctx context.Context, vc *vcenter, id string, prior attributes) 
 	if out["disks"], err = readDisks(list, prior.blocks("disks")); err != nil {
 		return nil, err
 	}
+	if err := readPolicies(ctx, vc, vm.Reference().Value, out); err != nil {
+		return nil, err
+	}
 	out["networkInterfaces"] = readInterfaces(list, prior.blocks("networkInterfaces"))
 	if out["tags"], err = vc.tags(ctx, vm); err != nil {
 		return nil, err
 	}
 	readGuest(props.Guest, out)
 	return out, nil
+}
+
+// readPolicies asks which storage policies the machine's folder and its disks carry.
+func readPolicies(ctx context.Context, vc *vcenter, vm string, out attributes) error {
+	client, err := pbm.NewClient(ctx, vc.Client.Client)
+	if err != nil {
+		return err
+	}
+	policy := func(kind pbmtypes.PbmObjectType, key string) (string, error) {
+		ids, err := client.QueryAssociatedProfile(ctx, pbmtypes.PbmServerObjectRef{ObjectType: string(kind), Key: key})
+		if err != nil || len(ids) == 0 {
+			return "", err
+		}
+		return ids[0].UniqueId, nil
+	}
+	if out["storagePolicyId"], err = policy(pbmtypes.PbmObjectTypeVirtualMachine, vm); err != nil {
+		return err
+	}
+	for _, disk := range out.blocks("disks") {
+		key := fmt.Sprintf("%s:%d", vm, disk.number("key"))
+		if disk["storagePolicyId"], err = policy(pbmtypes.PbmObjectTypeVirtualDiskId, key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readPlace fills in where the machine is: pool, host, folder, datastore.
