@@ -95,7 +95,7 @@ func newBoot(m *machine) (*boot, error) {
 	}
 
 	b.events = events.New(b.Log)
-	b.services = services.New(b.Log, b.IsControlPlane)
+	b.services = services.New(b.Lifetime, b.IsControlPlane)
 	programs := process.Programs{
 		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
 	}
@@ -221,6 +221,7 @@ func (b *boot) initialConfig() (config.Provider, error) {
 // Activate makes a configuration the active one.
 func (b *boot) Activate(provider config.Provider) {
 	b.Set(provider)
+	b.Changed()
 	b.network.Apply(provider)
 	b.network.ApplyFirewall(provider)
 
@@ -242,6 +243,7 @@ func (b *boot) setStage(stage runtime.MachineStage) {
 	b.mu.Unlock()
 
 	b.Log.Info("stage " + stage.String())
+	b.Changed()
 }
 
 func (b *boot) currentStage() runtime.MachineStage {

@@ -91,7 +91,8 @@ func NewFleet(options Options) *Fleet {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 
-	f := &Fleet{options: options, discovery: discovery.New(), machines: map[string]*machine{}}
+	f := &Fleet{options: options, machines: map[string]*machine{}}
+	f.discovery = discovery.New(f.changed)
 	f.kwok = kwok.NewRunner(kwok.Settings{
 		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,
 		Configurations: f.configurations, OnCluster: options.OnCluster, Log: options.Log,
@@ -209,6 +210,13 @@ func (f *Fleet) boots() []*boot {
 	slices.SortFunc(running, func(a, b *boot) int { return strings.Compare(a.machine.name(), b.machine.name()) })
 
 	return running
+}
+
+// changed tells all machines that are on that another one is there, or is no more.
+func (f *Fleet) changed() {
+	for _, b := range f.boots() {
+		b.Changed()
+	}
 }
 
 // configurations are those of all machines that are on; nil for one in maintenance mode.

@@ -195,6 +195,7 @@ func (p *Plane) ensure(c Component) error {
 		Component: c, Hash: hash, Since: time.Now(), Problem: errors.New("starting"),
 		Process: p.Programs.Start(c.Name, c.Arguments.Lines(), c.environment),
 	}
+	p.Changed()
 
 	return nil
 }
@@ -211,6 +212,7 @@ func (p *Plane) remove(name string) {
 	defer p.mu.Unlock()
 
 	delete(p.pods, name)
+	p.Changed()
 }
 
 // Snapshot are copies of the static pods in the order of their names.
@@ -239,6 +241,7 @@ func (p *Plane) Stop(grace time.Duration) {
 	defer p.mu.Unlock()
 
 	clear(p.pods)
+	p.Changed()
 }
 
 // Kill ends them at once.
@@ -261,13 +264,26 @@ func (p *Plane) probe() {
 			err := p.probeOnce(client, pod)
 			problems = errors.Join(problems, err)
 
-			p.mu.Lock()
-			if current := p.pods[pod.Name]; current != nil && current.Process == pod.Process {
-				current.Problem = err
-			}
-			p.mu.Unlock()
+			p.judge(pod, err)
 		}
 	}
+}
+
+// judge keeps what the probe of a static pod said, unless another one has taken its place.
+func (p *Plane) judge(pod StaticPod, problem error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	current := p.pods[pod.Name]
+	if current == nil || current.Process != pod.Process {
+		return
+	}
+
+	if (current.Problem == nil) != (problem == nil) {
+		p.Changed()
+	}
+
+	current.Problem = problem
 }
 
 func (p *Plane) probeOnce(client *http.Client, pod StaticPod) error {

@@ -4,6 +4,7 @@ package discovery
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -22,40 +23,63 @@ type Member struct {
 	Addresses       []netip.Addr
 	MachineType     machinetype.Type
 	OperatingSystem string
+}
+
+// affiliate is a member as the service keeps it.
+type affiliate struct {
+	Member
 
 	expires time.Time
 }
 
 // Service stands in for Talos' discovery service: per cluster, who is there.
 type Service struct {
+	// changed is told when a cluster's machines are others.
+	changed func()
+
 	mu       sync.Mutex
-	clusters map[string]map[string]Member
+	clusters map[string]map[string]affiliate
 }
 
 // New knows no machine yet.
-func New() *Service {
-	return &Service{clusters: map[string]map[string]Member{}}
+func New(changed func()) *Service {
+	return &Service{changed: changed, clusters: map[string]map[string]affiliate{}}
 }
 
 // Announce says that a machine of a cluster is there.
 func (d *Service) Announce(cluster string, member Member) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-
-	if d.clusters[cluster] == nil {
-		d.clusters[cluster] = map[string]Member{}
-	}
-
-	member.expires = time.Now().Add(affiliateLifetime)
-	d.clusters[cluster][member.NodeID] = member
+	d.change(cluster, func(known map[string]affiliate) {
+		known[member.NodeID] = affiliate{member, time.Now().Add(affiliateLifetime)}
+	})
 }
 
 // Forget drops a machine that has left its cluster.
 func (d *Service) Forget(cluster, nodeID string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.change(cluster, func(known map[string]affiliate) { delete(known, nodeID) })
+}
 
-	delete(d.clusters[cluster], nodeID)
+// change changes a cluster's machines, forgets those that have gone silent, and tells of it.
+func (d *Service) change(cluster string, how func(known map[string]affiliate)) {
+	d.mu.Lock()
+
+	known := d.clusters[cluster]
+	if known == nil {
+		known = map[string]affiliate{}
+		d.clusters[cluster] = known
+	}
+
+	before := maps.Clone(known)
+
+	how(known)
+	maps.DeleteFunc(known, func(_ string, one affiliate) bool { return time.Now().After(one.expires) })
+
+	same := maps.EqualFunc(before, known, func(a, b affiliate) bool { return reflect.DeepEqual(a.Member, b.Member) })
+
+	d.mu.Unlock()
+
+	if !same {
+		d.changed()
+	}
 }
 
 // Members are a cluster's known machines in the order of their names.
@@ -63,9 +87,14 @@ func (d *Service) Members(cluster string) []Member {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 
-	maps.DeleteFunc(d.clusters[cluster], func(_ string, member Member) bool { return time.Now().After(member.expires) })
+	var members []Member
+	for _, one := range d.clusters[cluster] {
+		members = append(members, one.Member)
+	}
 
-	return slices.SortedFunc(maps.Values(d.clusters[cluster]), func(a, b Member) int { return strings.Compare(a.Hostname, b.Hostname) })
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Hostname, b.Hostname) })
+
+	return members
 }
 
 // ControlPlanes are the addresses of a cluster's control planes.

@@ -193,6 +193,20 @@ func wantedOfCard(platform *guestinfo.Network, provider config.Provider, card st
 // furtherCard matches the names of network cards beside eth0. A VLAN's addresses are eth0's: the lab has no VLANs.
 var furtherCard = regexp.MustCompile(`^eth[1-9]\d*$`)
 
+// AddAddress gives eth0 a further address.
+func (n *Network) AddAddress(address netip.Prefix) error {
+	defer n.life.Changed()
+
+	return n.Namespace.AddAddress(address)
+}
+
+// RemoveAddress takes an address from eth0; it is no error when eth0 has not got it.
+func (n *Network) RemoveAddress(address netip.Prefix) error {
+	defer n.life.Changed()
+
+	return n.Namespace.RemoveAddress(address)
+}
+
 // wantedNetwork merges the platform's network with that of the machine configuration's link documents
 // (LinkConfig, and the older machine.network.interfaces).
 func wantedNetwork(platform *guestinfo.Network, provider config.Provider) (addresses []netip.Prefix, gateway netip.Addr) {

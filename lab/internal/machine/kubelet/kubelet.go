@@ -226,6 +226,10 @@ func (n *Kubelet) remember(object *corev1.Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 
+	if n.current == nil || n.current.ResourceVersion != object.ResourceVersion {
+		n.Changed()
+	}
+
 	n.current = object
 }
 

@@ -21,6 +21,9 @@ type Lifetime struct {
 	cancel context.CancelFunc
 	wait   sync.WaitGroup
 
+	// changed has room for one token.
+	changed chan struct{}
+
 	mu       sync.Mutex
 	stopping chan struct{}
 }
@@ -29,7 +32,7 @@ type Lifetime struct {
 func New(ctx context.Context, log *slog.Logger) *Lifetime {
 	ctx, cancel := context.WithCancel(ctx)
 
-	return &Lifetime{Log: log, ctx: ctx, cancel: cancel, stopping: make(chan struct{})}
+	return &Lifetime{Log: log, ctx: ctx, cancel: cancel, changed: make(chan struct{}, 1), stopping: make(chan struct{})}
 }
 
 // Context ends when the power goes.
@@ -71,6 +74,17 @@ func (l *Lifetime) IsStopping() bool {
 		return l.IsOver()
 	}
 }
+
+// Changed says that something of the machine is not as it was. Every part that its resources show calls it.
+func (l *Lifetime) Changed() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changes gives one token, however often Changed was called since the last one was taken.
+func (l *Lifetime) Changes() <-chan struct{} { return l.changed }
 
 // Sleep waits; false when the power goes first.
 func (l *Lifetime) Sleep(duration time.Duration) bool {

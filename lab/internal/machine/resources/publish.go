@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cosi-project/runtime/pkg/resource"
 	"github.com/cosi-project/runtime/pkg/state"
@@ -66,7 +67,7 @@ type Publisher struct {
 	State state.State
 }
 
-// Run keeps the machine's COSI resources true: it looks at what is, four times a second.
+// Run keeps the machine's COSI resources true: whenever something of the machine changes, it looks at what is.
 func (p *Publisher) Run() {
 	p.publishHardware()
 
@@ -75,7 +76,7 @@ func (p *Publisher) Run() {
 		reported  machineapi.MachineStatusEvent
 	)
 
-	for ; !p.IsOver(); p.Sleep(lifetime.Tick) {
+	for ; !p.IsOver(); p.Await(p.Changes()) {
 		provider := p.Provider()
 		if provider != nil && provider != published {
 			p.publishConfig(provider)
@@ -289,9 +290,14 @@ func (p *Publisher) publishEtcdMember() {
 			p.LogError("etcd member", p.State.Destroy(p.Context(), member.Metadata()))
 		}
 	case err != nil:
-		if id, err := p.Etcd.MemberID(p.Context()); err == nil {
-			put(p, member, func(r *etcdresource.Member) { r.TypedSpec().MemberID = etcdresource.FormatMemberID(id) })
+		id, err := p.Etcd.MemberID(p.Context())
+		if err != nil { // etcd is up and does not answer yet: ask again
+			time.AfterFunc(lifetime.Tick, p.Changed)
+
+			return
 		}
+
+		put(p, member, func(r *etcdresource.Member) { r.TypedSpec().MemberID = etcdresource.FormatMemberID(id) })
 	}
 }
 

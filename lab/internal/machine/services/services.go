@@ -4,7 +4,6 @@ package services
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -41,7 +40,7 @@ func (s *Service) up() bool { return s.State == StateRunning && (!s.Checked || s
 
 // Services are a running system's services.
 type Services struct {
-	log            *slog.Logger
+	life           *lifetime.Lifetime
 	isControlPlane func() bool
 
 	mu  sync.Mutex
@@ -49,8 +48,8 @@ type Services struct {
 }
 
 // New makes the services of a machine that has just begun to boot.
-func New(log *slog.Logger, isControlPlane func() bool) *Services {
-	return &Services{log: log, isControlPlane: isControlPlane, all: map[string]*Service{}}
+func New(life *lifetime.Lifetime, isControlPlane func() bool) *Services {
+	return &Services{life: life, isControlPlane: isControlPlane, all: map[string]*Service{}}
 }
 
 func (s *Services) get(id string) *Service {
@@ -92,11 +91,18 @@ func (s *Services) Set(id, state, message string) {
 		entry.Checked, entry.Healthy = false, false
 	}
 
-	entry.State, entry.message, entry.changed = state, message, time.Now()
-	entry.Events = append(entry.Events, &machineapi.ServiceEvent{State: state, Msg: message, Ts: timestamppb.Now()})
+	entry.State, entry.message = state, message
+	s.changed(entry, message)
+}
+
+// changed keeps and logs what has become of a service, and when.
+func (s *Services) changed(entry *Service, message string) {
+	entry.changed = time.Now()
+	entry.Events = append(entry.Events, &machineapi.ServiceEvent{State: entry.State, Msg: message, Ts: timestamppb.New(entry.changed)})
 	entry.Events = entry.Events[max(0, len(entry.Events)-maxEvents):]
 
-	s.log.Info(fmt.Sprintf("service[%s](%s): %s", id, state, message))
+	s.life.Log.Info(fmt.Sprintf("service[%s](%s): %s", entry.ID, entry.State, message))
+	s.life.Changed()
 }
 
 // Health records the result of a service's health check.
@@ -116,11 +122,8 @@ func (s *Services) Health(id string, err error) {
 		message = "Health check failed: " + err.Error()
 	}
 
-	entry.Checked, entry.Healthy, entry.changed = true, healthy, time.Now()
-	entry.Events = append(entry.Events, &machineapi.ServiceEvent{State: entry.State, Msg: message, Ts: timestamppb.Now()})
-	entry.Events = entry.Events[max(0, len(entry.Events)-maxEvents):]
-
-	s.log.Info(fmt.Sprintf("service[%s](%s): %s", id, entry.State, message))
+	entry.Checked, entry.Healthy = true, healthy
+	s.changed(entry, message)
 }
 
 // State is a service's state; "" of one that has not begun.

@@ -34,7 +34,7 @@ func testMachine(t *testing.T, hostname string) *Machine {
 
 	return &Machine{
 		Lifetime: life, Active: active, Hardware: vm, Now: func() hardware.VM { return vm }, Begun: time.Now(), Disk: on, Network: network,
-		Services: services.New(log, active.IsControlPlane), System: simple{},
+		Services: services.New(life, active.IsControlPlane), System: simple{},
 		Resources: &resources.Publisher{Machine: resources.Machine{Lifetime: life, Active: active}},
 		Kubelet: kubelet.New(kubelet.Machine{
 			Lifetime: life, Active: active, Now: func() hardware.VM { return vm }, Begun: time.Now(), Disk: on, Network: network, LabLog: log,
