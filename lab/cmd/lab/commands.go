@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -86,7 +87,7 @@ func (o *options) say(format string, args ...any) {
 }
 
 // lab runs a command of the lab itself; the answer is the exit code.
-func lab(args []string) (int, error) {
+func lab(ctx context.Context, args []string) (int, error) {
 	o, code := &options{}, 0
 	root := &cobra.Command{
 		Use: "lab", Short: "A datacenter in a box: run the unchanged stack file without a datacenter",
@@ -97,7 +98,7 @@ func lab(args []string) (int, error) {
 	root.AddCommand(buildCommand(o), runCommand(o, &code), shellCommand(o, &code), upCommand(o, &code), statusCommand(o), chartsCommand(o), renderCommand(o))
 	root.AddCommand(hiddenCommands(&code)...)
 	root.SetArgs(args)
-	err := root.Execute()
+	err := root.ExecuteContext(ctx)
 	return code, err
 }
 
@@ -119,7 +120,7 @@ func buildCommand(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			project, err := filepath.Abs(o.project)
 			if err != nil {
 				return err
@@ -132,10 +133,13 @@ func buildCommand(o *options) *cobra.Command {
 				Lab: filepath.Join(project, "lab"), Bin: bin, Go: envOr("GO", "go"), Display: progress.New(os.Stderr),
 			}
 			packager := &charts.Builder{
-				Lab: builder.Lab, Bin: bin, Cache: o.charts, Module: builder.Module, Display: builder.Display,
+				Lab: builder.Lab, Bin: bin, Cache: o.charts, Display: builder.Display,
+				Module: func(folder, module string) (dir, version string, err error) {
+					return builder.Module(c.Context(), folder, module)
+				},
 			}
 			if !only {
-				if err := builder.Build(programs.All()); err != nil {
+				if err := builder.Build(c.Context(), programs.All()); err != nil {
 					return err
 				}
 			}
@@ -172,7 +176,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 }
 
 // prepare lays out a world of its own, which ends with this process.
-func (o *options) prepare() (world.Layout, error) {
+func (o *options) prepare(ctx context.Context) (world.Layout, error) {
 	var l world.Layout
 	if world.InWorld() {
 		return l, errors.New("this is a world already: run the command as it is, or leave the world first")
@@ -205,7 +209,7 @@ func (o *options) prepare() (world.Layout, error) {
 	if o.out, err = claimOut(o.out); err != nil {
 		return l, err
 	}
-	_, err = world.Prepare(l, world.Request{
+	_, err = world.Prepare(ctx, l, world.Request{
 		Project: project, StackFile: stackFile, Bin: filepath.Dir(self), Out: o.out, Options: o.simulation,
 	}, o.say)
 	return l, err
@@ -290,7 +294,7 @@ func (o *options) run(c *cobra.Command, code *int, own, joined []string) error {
 		}
 		return world.Join(l, joined)
 	}
-	l, err := o.prepare()
+	l, err := o.prepare(c.Context())
 	if err != nil {
 		return err
 	}
@@ -301,8 +305,8 @@ func (o *options) run(c *cobra.Command, code *int, own, joined []string) error {
 func upCommand(o *options, code *int) *cobra.Command {
 	c := &cobra.Command{
 		Use: "up", Short: "Start a world and keep it until Ctrl-C", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			l, err := o.prepare()
+		RunE: func(c *cobra.Command, _ []string) error {
+			l, err := o.prepare(c.Context())
 			if err != nil {
 				return err
 			}
@@ -344,8 +348,8 @@ func hiddenCommands(code *int) []*cobra.Command {
 		},
 		{
 			Use: "serve-world", Hidden: true, DisableFlagParsing: true,
-			RunE: func(_ *cobra.Command, args []string) error {
-				return world.Serve(world.Layout{Root: args[0]}, os.NewFile(3, "progress"))
+			RunE: func(c *cobra.Command, args []string) error {
+				return world.Serve(c.Context(), world.Layout{Root: args[0]}, os.NewFile(3, "progress"))
 			},
 		},
 		{

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +21,7 @@ import (
 
 func main() {
 	name, args := filepath.Base(os.Args[0]), os.Args[1:]
-	code, err := dispatch(name, args)
+	code, err := dispatch(context.Background(), name, args)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		code = max(code, 1)
@@ -29,25 +30,25 @@ func main() {
 }
 
 // dispatch calls what the binary's name stands for; the answer is the exit code.
-func dispatch(name string, args []string) (int, error) {
+func dispatch(ctx context.Context, name string, args []string) (int, error) {
 	switch name {
 	case "pulumi-language-python":
-		return 0, languagehost.Main(pulumiVersion(), args)
+		return 0, languagehost.Main(ctx, pulumiVersion(), args)
 	case "pulumi-resource-vsphere":
-		return 0, vsphereplugin.Main()
+		return 0, vsphereplugin.Main(ctx)
 	case "pulumi-resource-talos":
-		return 0, talosplugin.Main()
+		return 0, talosplugin.Main(ctx)
 	case "pulumi-resource-kubernetes":
-		return 0, kubernetesplugin.Main()
+		return 0, kubernetesplugin.Main(ctx)
 	case "govc":
 		return govc.Main(args), nil
 	case "pulumi":
-		return 0, world.Pulumi(args)
+		return 0, world.Pulumi(ctx, args)
 	default:
 		if sentence, ok := simulated.Tool(name); ok {
 			return 1, errors.New(sentence)
 		}
-		return lab(args)
+		return lab(ctx, args)
 	}
 }
 

@@ -24,6 +24,8 @@ import (
 	"github.com/pulumi/pulumi/sdk/v3/python/toolchain"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"platform.lab/lab/internal/plugins"
 )
 
 // execScript is the SDK's Python entry point; the lab puts it beside the host.
@@ -35,24 +37,21 @@ const exitAlreadyShown = 32
 // host answers the engine for one run of the CLI.
 type host struct {
 	pulumirpc.UnimplementedLanguageRuntimeServer
-	version   string
-	engine    string          // address of the engine's gRPC server
-	cancelled context.Context // ends with the engine's call of Cancel
-	cancel    context.CancelFunc
+	version      string
+	engine       string // address of the engine's gRPC server
+	cancellation *plugins.Cancellation
 }
 
 func newHost(version, engine string) *host {
-	h := &host{version: version, engine: engine}
-	h.cancelled, h.cancel = context.WithCancel(context.Background())
-	return h
+	return &host{version: version, engine: engine, cancellation: plugins.NewCancellation()}
 }
 
 // graceOfPrograms is what a program gets between the interrupt and the kill, as Pulumi's own host has it.
 const graceOfPrograms = 5 * time.Second
 
 // Main serves the host until the engine goes away; the port is the first line on stdout.
-func Main(version string, args []string) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+func Main(ctx context.Context, version string, args []string) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	engine := lastBareArgument(args)
 	if engine != "" {
@@ -179,9 +178,8 @@ func (h *host) Run(ctx context.Context, r *pulumirpc.RunRequest) (*pulumirpc.Run
 		return nil, err
 	}
 	// A Ctrl-C reaches the command line only, which tells its plugins: they are process groups of their own.
-	running, stop := context.WithCancel(h.cancelled)
+	running, stop := h.cancellation.Bind(ctx)
 	defer stop()
-	defer context.AfterFunc(ctx, stop)()
 	cmd, err := tc.Command(running, argv...)
 	if err != nil {
 		return nil, err
@@ -354,7 +352,6 @@ func (h *host) RuntimeOptionsPrompts(context.Context, *pulumirpc.RuntimeOptionsR
 }
 
 // Cancel interrupts the program that runs; the engine calls it at the first Ctrl-C.
-func (h *host) Cancel(context.Context, *emptypb.Empty) (*emptypb.Empty, error) {
-	h.cancel()
-	return &emptypb.Empty{}, nil
+func (h *host) Cancel(ctx context.Context, _ *emptypb.Empty) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, h.cancellation.Cancel(ctx)
 }

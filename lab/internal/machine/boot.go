@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,7 +70,7 @@ func newBoot(m *machine) (*boot, error) {
 	}
 
 	b := &boot{
-		Lifetime:   lifetime.New(context.Background(), logs.OfService(m.log, m.disk, "machined")),
+		Lifetime:   lifetime.New(m.fleet.ctx, logs.OfService(m.log, m.disk, "machined")),
 		Active:     &configuration.Active{},
 		machine:    m,
 		hardware:   m.vm(),
@@ -106,7 +105,7 @@ func newBoot(m *machine) (*boot, error) {
 	})
 	b.plane = controlplane.New(controlplane.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: programs, Services: b.services,
-		Secrets: secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(b.hardware.ID, provider) },
+		Secrets: secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(m.fleet.ctx, b.hardware.ID, provider) },
 	})
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,

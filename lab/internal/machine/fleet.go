@@ -76,6 +76,7 @@ type Cluster = kwok.Cluster
 
 // Fleet is all machines of a datacenter.
 type Fleet struct {
+	ctx       context.Context //nolint:containedctx // machines live as long as their fleet, whoever switches them on
 	options   Options
 	discovery *discovery.Service
 	kwok      *kwok.Runner
@@ -85,13 +86,14 @@ type Fleet struct {
 	closed   bool
 }
 
-// NewFleet makes an empty fleet; nothing runs before a machine is powered on.
-func NewFleet(options Options) *Fleet {
+// NewFleet makes an empty fleet; nothing runs before a machine is powered on. With the context all machines lose their
+// power; Close has to be called all the same.
+func NewFleet(ctx context.Context, options Options) *Fleet {
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 
-	f := &Fleet{options: options, machines: map[string]*machine{}}
+	f := &Fleet{ctx: ctx, options: options, machines: map[string]*machine{}}
 	f.discovery = discovery.New(f.changed)
 	f.kwok = kwok.NewRunner(kwok.Settings{
 		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,

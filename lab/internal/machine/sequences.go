@@ -84,7 +84,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 	b.rebooting = true
 	b.mu.Unlock()
 
-	go func() {
+	b.Go(func() {
 		if !b.Sleep(talosapi.ReplyTime) {
 			return
 		}
@@ -95,7 +95,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 		first()
 		b.stopServices()
 		end()
-	}()
+	})
 }
 
 // stopServices stops the kubelet, the static pods and etcd in this order; the VIP is given up first.

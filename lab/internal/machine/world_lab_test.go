@@ -118,7 +118,7 @@ func newWorld(t *testing.T) *world {
 		level = slog.LevelDebug
 	}
 
-	w.fleet = NewFleet(Options{
+	w.fleet = NewFleet(t.Context(), Options{
 		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: *binFolder, KWOKStages: *stageFolder,
 		BootDelay: 300 * time.Millisecond,
 		OnCluster: func(ctx context.Context, cluster kwok.Cluster) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 
 	p "github.com/pulumi/pulumi-go-provider"
 	"github.com/pulumi/pulumi/sdk/v3/go/property"
@@ -15,26 +16,22 @@ var EngineKeys = []string{"version", "pluginDownloadURL", "pluginChecksums"}
 
 // Serve answers the engine until it goes away; the port is the first line on stdout. The engine passes its address in the
 // process' arguments, which the provider framework reads itself.
-func Serve(name, version string, provider p.Provider) error {
-	return p.RunProvider(context.Background(), name, version, provider)
+func Serve(ctx context.Context, name, version string, provider p.Provider) error {
+	return p.RunProvider(ctx, name, version, provider)
 }
 
 // Cancellation is the engine's Cancel, which ends every call in flight.
 type Cancellation struct {
-	cancelled context.Context //nolint:containedctx // its end is the cancellation
-	cancel    context.CancelFunc
+	once sync.Once
+	done chan struct{}
 }
 
 // NewCancellation has not been cancelled yet.
-func NewCancellation() *Cancellation {
-	ctx, cancel := context.WithCancel(context.Background())
-
-	return &Cancellation{cancelled: ctx, cancel: cancel}
-}
+func NewCancellation() *Cancellation { return &Cancellation{done: make(chan struct{})} }
 
 // Cancel is the plugin's answer to the engine.
 func (c *Cancellation) Cancel(context.Context) error {
-	c.cancel()
+	c.once.Do(func() { close(c.done) })
 
 	return nil
 }
@@ -42,12 +39,16 @@ func (c *Cancellation) Cancel(context.Context) error {
 // Bind is a call's context that ends with the engine's Cancel too.
 func (c *Cancellation) Bind(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(c.cancelled, cancel)
 
-	return ctx, func() {
-		stop()
-		cancel()
-	}
+	go func() {
+		select {
+		case <-c.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+
+	return ctx, cancel
 }
 
 // Replacing is a change that needs a new resource.

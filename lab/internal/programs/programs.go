@@ -78,7 +78,7 @@ type Builder struct {
 
 // Build makes what is missing or out of date. A program is up to date when the stamp beside it
 // equals the hash of all that it is made from.
-func (b *Builder) Build(wanted []Program) error {
+func (b *Builder) Build(ctx context.Context, wanted []Program) error {
 	if err := os.MkdirAll(b.Bin, 0o755); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (b *Builder) Build(wanted []Program) error {
 	}
 	var missing []task
 	for _, p := range wanted {
-		recipe, err := b.recipe(p)
+		recipe, err := b.recipe(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -97,13 +97,13 @@ func (b *Builder) Build(wanted []Program) error {
 		}
 	}
 	if len(missing) > 0 {
-		if err := b.checkDisk(); err != nil {
+		if err := b.checkDisk(ctx); err != nil {
 			return err
 		}
 	}
 	// What the later ones are made from comes while the first ones are compiled.
 	var ahead sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer ahead.Wait()
 	defer cancel()
 	ahead.Go(func() {
@@ -112,11 +112,11 @@ func (b *Builder) Build(wanted []Program) error {
 		}
 	})
 	for _, t := range missing {
-		if err := b.Display.Step("build "+t.Name+" "+t.recipe.version, func() error { return b.build(t.Program, t.recipe) }); err != nil {
+		if err := b.Display.Step("build "+t.Name+" "+t.recipe.version, func() error { return b.build(ctx, t.Program, t.recipe) }); err != nil {
 			return err
 		}
 	}
-	return b.dataFiles()
+	return b.dataFiles(ctx)
 }
 
 // prefetch downloads the modules of a program. What goes wrong is not told: the build finds it again.
@@ -125,8 +125,8 @@ func (b *Builder) prefetch(ctx context.Context, p Program) {
 }
 
 // dataFiles takes what programs read at run time out of the modules' own folders.
-func (b *Builder) dataFiles() error {
-	sdk, err := b.moduleFolder(".", "github.com/pulumi/pulumi/sdk/v3")
+func (b *Builder) dataFiles(ctx context.Context) error {
+	sdk, err := b.moduleFolder(ctx, ".", "github.com/pulumi/pulumi/sdk/v3")
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (b *Builder) dataFiles() error {
 	if err := copyFile(filepath.Join(sdk, "python", "cmd", script), filepath.Join(b.Bin, script), 0o755); err != nil {
 		return err
 	}
-	kwok, err := b.moduleFolder(".", "sigs.k8s.io/kwok")
+	kwok, err := b.moduleFolder(ctx, ".", "sigs.k8s.io/kwok")
 	if err != nil {
 		return err
 	}
@@ -151,9 +151,9 @@ type recipe struct {
 	hash    string
 }
 
-func (b *Builder) recipe(p Program) (recipe, error) {
+func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 	folder := filepath.Join(b.Lab, p.Folder)
-	version, err := b.goCommand(folder, "list", "-m", "-f", "{{.Version}}", p.Module)
+	version, err := b.goCommand(ctx, folder, "list", "-m", "-f", "{{.Version}}", p.Module)
 	if err != nil {
 		return recipe{}, err
 	}
@@ -166,7 +166,7 @@ func (b *Builder) recipe(p Program) (recipe, error) {
 	if p.Tags != "" {
 		argv = append(argv, "-tags", p.Tags)
 	}
-	toolchain, err := b.goCommand(folder, "env", "GOVERSION")
+	toolchain, err := b.goCommand(ctx, folder, "env", "GOVERSION")
 	if err != nil {
 		return recipe{}, err
 	}
@@ -195,11 +195,11 @@ func stamp(variable, version string) string {
 	return name + "=" + version
 }
 
-func (b *Builder) build(p Program, r recipe) error {
+func (b *Builder) build(ctx context.Context, p Program, r recipe) error {
 	target := filepath.Join(b.Bin, p.Name)
 	argv := append(slices.Clone(r.argv), "-o", target, p.Package)
-	if _, err := b.goCommand(filepath.Join(b.Lab, p.Folder), argv...); err != nil {
-		return errors.Join(err, b.checkDisk())
+	if _, err := b.goCommand(ctx, filepath.Join(b.Lab, p.Folder), argv...); err != nil {
+		return errors.Join(err, b.checkDisk(ctx))
 	}
 	if err := os.WriteFile(target+".version", []byte(r.version), 0o644); err != nil {
 		return err
@@ -224,14 +224,14 @@ func (b *Builder) upToDate(name, hash string) bool {
 	return err == nil && string(old) == hash
 }
 
-func (b *Builder) moduleFolder(folder, module string) (string, error) {
-	return b.goCommand(filepath.Join(b.Lab, folder), "list", "-m", "-f", "{{.Dir}}", module)
+func (b *Builder) moduleFolder(ctx context.Context, folder, module string) (string, error) {
+	return b.goCommand(ctx, filepath.Join(b.Lab, folder), "list", "-m", "-f", "{{.Dir}}", module)
 }
 
 // Module downloads a module that the go.mod in a folder below Lab requires, checks it against go.sum,
 // and gives its folder and its version (with its v). Nothing of it is built.
-func (b *Builder) Module(folder, module string) (dir, version string, err error) {
-	out, err := b.goCommand(filepath.Join(b.Lab, folder), "mod", "download", "-json", module)
+func (b *Builder) Module(ctx context.Context, folder, module string) (dir, version string, err error) {
+	out, err := b.goCommand(ctx, filepath.Join(b.Lab, folder), "mod", "download", "-json", module)
 	if err != nil {
 		return "", "", fmt.Errorf("module %s: %w", module, err)
 	}
@@ -250,8 +250,8 @@ func (b *Builder) command(ctx context.Context, folder string, argv ...string) *e
 }
 
 // goCommand runs the toolchain and answers with its output; a failure carries what it said.
-func (b *Builder) goCommand(folder string, argv ...string) (string, error) {
-	out, err := b.command(context.Background(), folder, argv...).Output()
+func (b *Builder) goCommand(ctx context.Context, folder string, argv ...string) (string, error) {
+	out, err := b.command(ctx, folder, argv...).Output()
 	var failed *exec.ExitError
 	if errors.As(err, &failed) {
 		return "", fmt.Errorf("go %s in %s: %w\n%s", argv[0], folder, err, failed.Stderr)

@@ -1,6 +1,7 @@
 package programs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -33,10 +34,10 @@ const (
 )
 
 // checkDisk refuses a build that would fill a disk, and warns of one that may.
-func (b *Builder) checkDisk() error {
+func (b *Builder) checkDisk(ctx context.Context) error {
 	folders := map[string]string{"programs": b.Bin}
 	for name, variable := range map[string]string{"Go's compiled packages": "GOCACHE", "Go's modules": "GOMODCACHE"} {
-		folder, err := b.goCommand(b.Lab, "env", variable)
+		folder, err := b.goCommand(ctx, b.Lab, "env", variable)
 		if err != nil {
 			return err
 		}

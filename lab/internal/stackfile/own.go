@@ -59,7 +59,7 @@ func (o *Own) apply(settings *yaml.Node) error {
 
 // Learn takes over what a command of the engine wrote into a world's copy; before is the copy as it
 // was made, after as it is now.
-func (o *Own) Learn(before, after, namespace string, secrets *Secrets) error {
+func (o *Own) Learn(ctx context.Context, before, after, namespace string, secrets *Secrets) error {
 	was, err := read(before)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (o *Own) Learn(before, after, namespace string, secrets *Secrets) error {
 	if err != nil {
 		return err
 	}
-	if err := secrets.adopt(is, namespace); err != nil {
+	if err := secrets.adopt(ctx, is, namespace); err != nil {
 		return fmt.Errorf("stack file %s: %w", after, err)
 	}
 	if o.Set == nil {
@@ -125,7 +125,7 @@ func read(path string) (*file, error) {
 var errPassphrase = errors.New("its secrets are not encrypted by the world's passphrase ($PULUMI_CONFIG_PASSPHRASE), which is the only one that a world has")
 
 // adopt takes over the secrets of a copy, and the salt by which they are encrypted.
-func (s *Secrets) adopt(f *file, namespace string) error {
+func (s *Secrets) adopt(ctx context.Context, f *file, namespace string) error {
 	parts := strings.SplitN(f.Salt, ":", 3)
 	if len(parts) != 3 || f.Provider != "" && f.Provider != "passphrase" {
 		return errPassphrase
@@ -135,7 +135,7 @@ func (s *Secrets) adopt(f *file, namespace string) error {
 		return errPassphrase
 	}
 	crypter := config.NewSymmetricCrypterFromPassphrase(s.Passphrase, salt)
-	if _, err := crypter.DecryptValue(context.Background(), parts[2]); err != nil {
+	if _, err := crypter.DecryptValue(ctx, parts[2]); err != nil {
 		return errPassphrase
 	}
 	s.Salt = f.Salt
@@ -144,7 +144,7 @@ func (s *Secrets) adopt(f *file, namespace string) error {
 		if !ours || !isEncrypted(&value) || s.Encrypted[name] == value.Content[1].Value {
 			continue
 		}
-		plain, err := crypter.DecryptValue(context.Background(), value.Content[1].Value)
+		plain, err := crypter.DecryptValue(ctx, value.Content[1].Value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}

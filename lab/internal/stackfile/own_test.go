@@ -23,7 +23,7 @@ type desk struct {
 func newDesk(t *testing.T, text string) *desk {
 	t.Helper()
 	folder := t.TempDir()
-	secrets, err := NewSecrets([]string{"vspherePassword", "dnsToken"}, nil)
+	secrets, err := NewSecrets(t.Context(), []string{"vspherePassword", "dnsToken"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func (d *desk) copy() string {
 // engine writes the copy as a command of the engine would.
 func (d *desk) engine(settings string) error {
 	d.write(d.to, "encryptionsalt: "+d.secrets.Salt+"\nconfig:\n"+settings)
-	return d.own.Learn(d.made, d.to, "platform", d.secrets)
+	return d.own.Learn(d.t.Context(), d.made, d.to, "platform", d.secrets)
 }
 
 func (d *desk) encrypted(plain string) string {
@@ -156,7 +156,7 @@ func TestASettingThatBecameASecretIsOneInEveryLaterCopy(t *testing.T) {
 func TestANewSaltIsTakenOverWithTheSecretsThatItEncrypts(t *testing.T) {
 	d := newDesk(t, "config: {}\n")
 	before := d.secrets.Salt
-	salt, crypter, err := newSalt(d.secrets.Passphrase)
+	salt, crypter, err := newSalt(t.Context(), d.secrets.Passphrase)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestANewSaltIsTakenOverWithTheSecretsThatItEncrypts(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.write(d.to, "encryptionsalt: "+salt+"\nconfig:\n  platform:dnsToken:\n    secure: "+again+"\n")
-	if err := d.own.Learn(d.made, d.to, "platform", d.secrets); err != nil {
+	if err := d.own.Learn(t.Context(), d.made, d.to, "platform", d.secrets); err != nil {
 		t.Fatal(err)
 	}
 	if text := d.copy(); strings.Contains(text, before) || !strings.Contains(text, salt) || !strings.Contains(text, again) {
@@ -175,12 +175,12 @@ func TestANewSaltIsTakenOverWithTheSecretsThatItEncrypts(t *testing.T) {
 
 func TestASaltOfAnotherPassphraseIsRefused(t *testing.T) {
 	d := newDesk(t, "config: {}\n")
-	salt, _, err := newSalt("another one")
+	salt, _, err := newSalt(t.Context(), "another one")
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.write(d.to, "encryptionsalt: "+salt+"\nconfig: {}\n")
-	if err := d.own.Learn(d.made, d.to, "platform", d.secrets); err == nil || !strings.Contains(err.Error(), "PULUMI_CONFIG_PASSPHRASE") {
+	if err := d.own.Learn(t.Context(), d.made, d.to, "platform", d.secrets); err == nil || !strings.Contains(err.Error(), "PULUMI_CONFIG_PASSPHRASE") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -26,12 +26,12 @@ type Secrets struct {
 }
 
 // NewSecrets makes a passphrase and a random value for every key that `made` has none for.
-func NewSecrets(keys []string, made map[string]string) (*Secrets, error) {
+func NewSecrets(ctx context.Context, keys []string, made map[string]string) (*Secrets, error) {
 	passphrase, err := random()
 	if err != nil {
 		return nil, err
 	}
-	salt, crypter, err := newSalt(passphrase)
+	salt, crypter, err := newSalt(ctx, passphrase)
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func NewSecrets(keys []string, made map[string]string) (*Secrets, error) {
 			}
 		}
 		s.Values[key] = value
-		if s.Encrypted[key], err = crypter.EncryptValue(context.Background(), s.Values[key]); err != nil {
+		if s.Encrypted[key], err = crypter.EncryptValue(ctx, s.Values[key]); err != nil {
 			return nil, err
 		}
 	}
@@ -52,14 +52,14 @@ func NewSecrets(keys []string, made map[string]string) (*Secrets, error) {
 }
 
 // newSalt makes a salt for a passphrase, as a stack file has it, and the crypter that both make.
-func newSalt(passphrase string) (string, config.Crypter, error) {
+func newSalt(ctx context.Context, passphrase string) (string, config.Crypter, error) {
 	salt := make([]byte, 8)
 	if _, err := rand.Read(salt); err != nil {
 		return "", nil, err
 	}
 	crypter := config.NewSymmetricCrypterFromPassphrase(passphrase, salt)
 	// The engine knows a wrong passphrase by this word (pulumi/pkg/secrets/passphrase).
-	check, err := crypter.EncryptValue(context.Background(), "pulumi")
+	check, err := crypter.EncryptValue(ctx, "pulumi")
 	return "v1:" + base64.StdEncoding.EncodeToString(salt) + ":" + check, crypter, err
 }
 

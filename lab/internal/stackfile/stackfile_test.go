@@ -29,7 +29,7 @@ func copied(t *testing.T, text string) (string, *Secrets) {
 	if err := os.WriteFile(from, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	secrets, err := NewSecrets([]string{"vspherePassword"}, nil)
+	secrets, err := NewSecrets(t.Context(), []string{"vspherePassword"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,8 +46,6 @@ func (v *VCenter) check(ctx *simulator.Context, method *simulator.Method) (mo.Re
 		return nil, v.placePowerOn(ctx, request.This)
 	case *types.RelocateVM_Task:
 		return nil, v.moveFiles(ctx, request)
-	case *types.RebootGuest:
-		v.rebootGuest(request.This)
 	}
 	return nil, nil
 }

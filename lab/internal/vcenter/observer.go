@@ -6,7 +6,6 @@ package vcenter
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -189,19 +188,16 @@ func (v *VCenter) observe(vm *mo.VirtualMachine) {
 		v.events.add(func() { machines.PowerOn(hardware) })
 	case !on && known.PoweredOn:
 		log.Info("VM powered off")
-		known.Address = netip.Prefix{}
 		v.events.add(func() { machines.PowerOff(hardware.ID) })
 	case on && !hardware.equal(known.Hardware):
 		log.Info("VM reconfigured while powered on")
 		v.events.add(func() { machines.Reconfigure(hardware) })
 	}
 	known.Hardware, known.PoweredOn = hardware, on
-	if !known.Address.IsValid() {
-		silence(vm)
-	}
+	silence(vm)
 }
 
-// silence removes what vcsim says of the guest and a guest without running tools would not say.
+// silence removes what vcsim says of the guest: no guest runs VMware's tools, which would say it.
 func silence(vm *mo.VirtualMachine) {
 	if vm.Guest == nil {
 		return
@@ -259,39 +255,6 @@ func removeVM(config *types.ClusterConfigInfoEx, vm types.ManagedObjectReference
 	config.DrsVmConfig = slices.DeleteFunc(config.DrsVmConfig, func(c types.ClusterDrsVmConfigInfo) bool { return c.Key == vm })
 }
 
-// rebootGuest restarts the machine of a VM whose tools run; without them vcsim refuses.
-func (v *VCenter) rebootGuest(reference types.ManagedObjectReference) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	known, exists := v.vms[reference]
-	if !exists || !known.PoweredOn || !known.Address.IsValid() {
-		return
-	}
-	hardware, machines := known.Hardware, v.options.Machines
-	v.events.add(func() { machines.PowerOff(hardware.ID); machines.PowerOn(hardware) })
-}
-
-// ReportAddress is what the guest's VMware tools do: from here to the next power-off the VM has
-// running tools, this address on its first card, and a default route.
-func (v *VCenter) ReportAddress(id string, address netip.Prefix, gateway netip.Addr) error {
-	vm, err := v.find(id)
-	if err != nil {
-		return err
-	}
-	ctx := &simulator.Context{Context: context.Background(), Map: v.registry()}
-	ctx.WithLock(vm, func() {
-		if vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
-			err = fmt.Errorf("vcenter: VM %s is not powered on and cannot report %s", vm.Name, address)
-			return
-		}
-		v.mu.Lock()
-		v.vms[vm.Self].Address = address
-		v.mu.Unlock()
-		ctx.Update(vm, guestChanges(vm, address, gateway))
-	})
-	return err
-}
-
 func (v *VCenter) find(id string) (*simulator.VirtualMachine, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -306,50 +269,17 @@ func (v *VCenter) find(id string) (*simulator.VirtualMachine, error) {
 }
 
 // GuestPoweredOff is what the hypervisor sees when a guest switches itself off.
-func (v *VCenter) GuestPoweredOff(id string) error {
+func (v *VCenter) GuestPoweredOff(ctx context.Context, id string) error {
 	vm, err := v.find(id)
 	if err != nil {
 		return err
 	}
-	ctx := &simulator.Context{Context: context.Background(), Map: v.registry()}
-	ctx.WithLock(vm, func() {
-		ctx.Update(vm, []types.PropertyChange{
+	within := &simulator.Context{Context: ctx, Map: v.registry()}
+	within.WithLock(vm, func() {
+		within.Update(vm, []types.PropertyChange{
 			{Name: "runtime.powerState", Val: types.VirtualMachinePowerStatePoweredOff},
 			{Name: "summary.runtime.powerState", Val: types.VirtualMachinePowerStatePoweredOff},
 		})
 	})
 	return nil
-}
-
-// guestChanges puts ipStack before net: clients that wait for both look at them in that order.
-func guestChanges(vm *simulator.VirtualMachine, address netip.Prefix, gateway netip.Addr) []types.PropertyChange {
-	nic := types.GuestNicInfo{
-		Connected: true, IpAddress: []string{address.Addr().String()},
-		IpConfig: &types.NetIpConfigInfo{IpAddress: []types.NetIpConfigInfoIpAddress{{
-			IpAddress: address.Addr().String(), PrefixLength: int32(address.Bits()), State: "preferred",
-		}}},
-	}
-	for _, device := range vm.Config.Hardware.Device {
-		if card, ok := device.(types.BaseVirtualEthernetCard); ok {
-			nic.DeviceConfigId = card.GetVirtualEthernetCard().Key
-			nic.MacAddress = card.GetVirtualEthernetCard().MacAddress
-			break
-		}
-	}
-	network := "0.0.0.0"
-	if gateway.Is6() {
-		network = "::"
-	}
-	route := types.NetIpRouteConfigInfoIpRoute{
-		Network: network, Gateway: types.NetIpRouteConfigInfoGateway{IpAddress: gateway.String(), Device: "0"},
-	}
-	stack := types.GuestStackInfo{IpRouteConfig: &types.NetIpRouteConfigInfo{IpRoute: []types.NetIpRouteConfigInfoIpRoute{route}}}
-	return []types.PropertyChange{
-		{Name: "guest.toolsStatus", Val: types.VirtualMachineToolsStatusToolsOk},
-		{Name: "guest.toolsRunningStatus", Val: string(types.VirtualMachineToolsRunningStatusGuestToolsRunning)},
-		{Name: "guest.hostName", Val: vm.Name},
-		{Name: "guest.ipAddress", Val: address.Addr().String()},
-		{Name: "guest.ipStack", Val: []types.GuestStackInfo{stack}},
-		{Name: "guest.net", Val: []types.GuestNicInfo{nic}},
-	}
 }

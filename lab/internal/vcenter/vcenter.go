@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -28,6 +27,8 @@ import (
 	_ "github.com/vmware/govmomi/vapi/cluster/simulator" // REST: cluster modules
 	_ "github.com/vmware/govmomi/vapi/simulator"         // REST: sessions, tags, content library
 	_ "github.com/vmware/govmomi/vsan/simulator"         // read with every cluster
+
+	"platform.lab/lab/internal/httpserver"
 )
 
 // The version that the server says it has.
@@ -58,8 +59,8 @@ type Options struct {
 type VCenter struct {
 	options Options
 	model   *simulator.Model
-	inner   *simulator.Server // loopback, for vcsim's calls to itself
-	server  *http.Server
+	inner   *simulator.Server  // loopback, for vcsim's calls to itself
+	end     context.CancelFunc // of the outer server
 	events  *queue
 	serving sync.WaitGroup
 	closing sync.Once
@@ -78,7 +79,6 @@ type VM struct {
 	Host      string
 	HostID    types.ManagedObjectReference
 	PoweredOn bool
-	Address   netip.Prefix // as the guest's tools reported it; invalid without a report
 }
 
 // Start serves a vCenter on the listener until ctx is done or Close is called.
@@ -97,7 +97,7 @@ func Start(ctx context.Context, options Options) (*VCenter, error) {
 		v.Close()
 		return nil, fmt.Errorf("vcenter: inventory: %w", err)
 	}
-	v.serve()
+	v.serve(ctx)
 	if err := v.furnish(ctx); err != nil {
 		v.Close()
 		return nil, fmt.Errorf("vcenter: inventory: %w", err)
@@ -148,7 +148,7 @@ func (v *VCenter) delayTasks() {
 
 // serve starts the inner server, which vcsim's REST part uses to call its SOAP part, and the outer
 // one, which clients see.
-func (v *VCenter) serve() {
+func (v *VCenter) serve(ctx context.Context) {
 	service := v.model.Service
 	service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(v.options.User, v.options.Password)}
 	service.RegisterEndpoints = true
@@ -161,14 +161,10 @@ func (v *VCenter) serve() {
 		cloneDelay: v.options.CloneDelay, annotations: &v.annotations, carry: v.carryAll, log: v.options.Log,
 	}
 	v.inner.Config.Handler = front // before its first request
-	v.server = &http.Server{
-		Handler:           front,
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(v.options.Log.Handler(), slog.LevelDebug),
-	}
+	ctx, v.end = context.WithCancel(ctx)
 	v.serving.Go(func() {
-		err := v.server.Serve(tls.NewListener(v.options.Listener, config))
-		if !errors.Is(err, http.ErrServerClosed) {
+		listener := tls.NewListener(v.options.Listener, config)
+		if err := httpserver.Serve(ctx, listener, &http.Server{Handler: front}, v.options.Log); err != nil {
 			v.options.Log.Error("vCenter stopped", "error", err)
 		}
 	})
@@ -178,13 +174,14 @@ func (v *VCenter) serve() {
 func (v *VCenter) Close() { v.closing.Do(v.close) }
 
 func (v *VCenter) close() {
-	if v.server != nil {
-		_ = v.server.Close()
+	if v.end != nil {
+		v.end()
 	}
 	v.serving.Wait()
 	v.events.close()
 	if v.inner != nil {
 		v.inner.CloseClientConnections()
+		v.inner.Close()
 	}
 	if v.model != nil && v.model.Service != nil {
 		v.model.Remove()
@@ -227,8 +224,5 @@ func (v *VCenter) AddFault(fault Fault) {
 		SkipCount: fault.Skip, MaxCount: fault.Count, Delay: int(fault.Delay.Milliseconds()), Enabled: true,
 	})
 }
-
-// ClearFaults removes all rules.
-func (v *VCenter) ClearFaults() { v.model.Service.ClearFaultRules() }
 
 func (v *VCenter) registry() *simulator.Registry { return v.model.Map() }

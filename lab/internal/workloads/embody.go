@@ -5,17 +5,17 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+
+	"platform.lab/lab/internal/httpserver"
 )
 
 // embody runs a server for every pod that is selected and ready, from then to the pod's end: the pod's address is
@@ -171,7 +171,7 @@ func (c *cluster) serve(ctx context.Context, pod *corev1.Pod, endpoints ...endpo
 		go func() {
 			defer func() { done <- struct{}{} }()
 
-			cancel(serveHTTP(ctx, listener, e, c.log))
+			cancel(httpserver.Serve(ctx, listener, &http.Server{Handler: e.handler, TLSConfig: e.tls}, c.log))
 		}()
 	}
 
@@ -184,27 +184,4 @@ func (c *cluster) serve(ctx context.Context, pod *corev1.Pod, endpoints ...endpo
 	}
 
 	return nil
-}
-
-func serveHTTP(ctx context.Context, listener net.Listener, e endpoint, log *slog.Logger) error {
-	server := &http.Server{
-		Handler: e.handler, TLSConfig: e.tls, ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-
-	stop := context.AfterFunc(ctx, func() { server.Close() })
-	defer stop()
-
-	var err error
-	if e.tls == nil {
-		err = server.Serve(listener)
-	} else {
-		err = server.ServeTLS(listener, "", "")
-	}
-
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-
-	return err
 }

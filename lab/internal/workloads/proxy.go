@@ -206,10 +206,10 @@ func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.Ad
 
 	opened := &frontend{listener: listener}
 	opened.backends.Store(&backends)
-	opened.ctx, opened.cancel = context.WithCancel(ctx)
+	ctx, opened.cancel = context.WithCancel(ctx)
 	p.frontends[at] = opened
 
-	opened.wait.Go(opened.accept)
+	opened.wait.Go(func() { opened.accept(ctx) })
 
 	return nil
 }
@@ -231,7 +231,6 @@ type frontend struct {
 	listener net.Listener
 	backends atomic.Pointer[[]netip.AddrPort]
 	turn     atomic.Uint64
-	ctx      context.Context //nolint:containedctx // the listener's life
 	cancel   context.CancelFunc
 	wait     sync.WaitGroup
 }
@@ -242,20 +241,20 @@ func (f *frontend) close() {
 	f.wait.Wait()
 }
 
-func (f *frontend) accept() {
+func (f *frontend) accept(ctx context.Context) {
 	for {
 		conn, err := f.listener.Accept()
 		if err != nil {
 			return
 		}
 
-		f.wait.Go(func() { f.forward(conn.(*net.TCPConn)) }) //nolint:forcetypeassert // a TCP listener's
+		f.wait.Go(func() { f.forward(ctx, conn.(*net.TCPConn)) }) //nolint:forcetypeassert // a TCP listener's
 	}
 }
 
 // forward gives a connection to the next endpoint that accepts; with none the client sees a reset.
-func (f *frontend) forward(client *net.TCPConn) {
-	server := f.dial()
+func (f *frontend) forward(ctx context.Context, client *net.TCPConn) {
+	server := f.dial(ctx)
 	if server == nil {
 		_ = client.SetLinger(0)
 		client.Close()
@@ -263,7 +262,7 @@ func (f *frontend) forward(client *net.TCPConn) {
 		return
 	}
 
-	stop := context.AfterFunc(f.ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		client.Close()
 		server.Close()
 	})
@@ -289,7 +288,7 @@ func (f *frontend) forward(client *net.TCPConn) {
 // dialTime is what an endpoint has to accept a connection.
 const dialTime = 3 * time.Second
 
-func (f *frontend) dial() *net.TCPConn {
+func (f *frontend) dial(ctx context.Context) *net.TCPConn {
 	backends := *f.backends.Load()
 	dialer := net.Dialer{Timeout: dialTime}
 	turn := f.turn.Add(1)
@@ -297,7 +296,7 @@ func (f *frontend) dial() *net.TCPConn {
 	for i := range backends {
 		at := backends[(turn+uint64(i))%uint64(len(backends))] //nolint:gosec // an index
 
-		if conn, err := dialer.DialContext(f.ctx, "tcp", at.String()); err == nil {
+		if conn, err := dialer.DialContext(ctx, "tcp", at.String()); err == nil {
 			return conn.(*net.TCPConn) //nolint:forcetypeassert // a TCP connection
 		}
 	}

@@ -191,9 +191,9 @@ func TestAConnectionToADeadEndpointIsReset(t *testing.T) {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &frontend{listener: listener, ctx: ctx, cancel: cancel}
+	f := &frontend{listener: listener, cancel: cancel}
 	f.backends.Store(&[]netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))})
-	f.wait.Go(f.accept)
+	f.wait.Go(func() { f.accept(ctx) })
 
 	defer f.close()
 

@@ -12,7 +12,7 @@ import (
 )
 
 // serveControl answers `lab status` on a socket in the world's folder.
-func serveControl(l Layout, fleet *machine.Fleet) error {
+func serveControl(answer answerer, l Layout, fleet *machine.Fleet) error {
 	listener, err := net.Listen("unix", l.Control())
 	if err != nil {
 		return err

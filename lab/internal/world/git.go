@@ -45,12 +45,12 @@ func checkGit(s Settings) error {
 }
 
 // serveGit serves the project's GitOps folders under the URL of services.argocd.repositoryUrl.
-func serveGit(l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
 	location := spec.Settings.gitURL()
 	if location == nil {
 		return nil
 	}
-	handler, err := gitserver.New(context.Background(), gitserver.Options{
+	handler, err := gitserver.New(ctx, gitserver.Options{
 		Project: spec.Project, Dir: l.Repository(), URL: location.String(),
 		Revision: spec.Settings.Services.ArgoCD.Revision, Log: os.Stderr,
 	})

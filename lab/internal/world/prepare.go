@@ -2,6 +2,7 @@ package world
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type Request struct {
 //
 // The folder is claimed (Claim). What an earlier world left in it is removed: its vCenter is gone, so
 // its state is of no use.
-func Prepare(l Layout, r Request, warn func(string, ...any)) (*Spec, error) {
+func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)) (*Spec, error) {
 	stack, err := stackfile.StackName(r.StackFile)
 	if err != nil {
 		return nil, err
@@ -51,7 +52,7 @@ func Prepare(l Layout, r Request, warn func(string, ...any)) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	secrets, err := stackfile.NewSecrets(settings.secretKeys(), made)
+	secrets, err := stackfile.NewSecrets(ctx, settings.secretKeys(), made)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func (s Settings) proxyHost() string {
 }
 
 // serveProxy serves network.proxy: it reaches what has a name in the world, and logs each place that was asked for.
-func serveProxy(l Layout, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+func serveProxy(answer answerer, l Layout, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
 	location := spec.Settings.proxyURL()
 	if location == nil {
 		return nil

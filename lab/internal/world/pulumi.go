@@ -1,6 +1,7 @@
 package world
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -34,7 +35,7 @@ var stackCommands = []string{"stack", "state", "logs", "cancel", "console", "abo
 
 // Pulumi replaces the process by the real engine, on the world's own project file and settings. These
 // are recreated from the operator's file for each command, so that an edit of it counts at once.
-func Pulumi(args []string) error {
+func Pulumi(ctx context.Context, args []string) error {
 	root := os.Getenv("LAB_WORLD")
 	if root == "" {
 		return errors.New("LAB_WORLD is not set: this `pulumi` runs inside a world only (`lab run -- pulumi ...`)")
@@ -82,15 +83,15 @@ func Pulumi(args []string) error {
 		return fmt.Errorf("keeping the engine from the operator's files: %w", err)
 	}
 	if changes {
-		return changeSettings(l, spec, real, args)
+		return changeSettings(ctx, l, spec, real, args)
 	}
 	return syscall.Exec(real, append([]string{"pulumi"}, args...), os.Environ())
 }
 
 // changeSettings runs a command that writes the stack's settings, and keeps what it wrote for this
 // world's later commands.
-func changeSettings(l Layout, spec *Spec, real string, args []string) error {
-	cmd := exec.Command(real, args...)
+func changeSettings(ctx context.Context, l Layout, spec *Spec, real string, args []string) error {
+	cmd := exec.CommandContext(ctx, real, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		var failed *exec.ExitError
@@ -99,7 +100,7 @@ func changeSettings(l Layout, spec *Spec, real string, args []string) error {
 		}
 		return err
 	}
-	spec, err := l.learnSettings()
+	spec, err := l.learnSettings(ctx)
 	if err != nil {
 		return err
 	}
@@ -127,12 +128,12 @@ func (l Layout) makeSettings() (*Spec, error) {
 }
 
 // learnSettings keeps what a command wrote into the world's settings.
-func (l Layout) learnSettings() (*Spec, error) {
+func (l Layout) learnSettings(ctx context.Context) (*Spec, error) {
 	return l.updateSpec(func(s *Spec) error {
 		if _, err := os.Stat(l.settings(s.Stack)); errors.Is(err, os.ErrNotExist) {
 			return nil // the command was about another stack, and this one's was never made
 		}
-		if err := s.Own.Learn(l.madeSettings(), l.settings(s.Stack), Namespace, s.Secrets); err != nil {
+		if err := s.Own.Learn(ctx, l.madeSettings(), l.settings(s.Stack), Namespace, s.Secrets); err != nil {
 			return err
 		}
 		// What says the same as the operator's file is no change.

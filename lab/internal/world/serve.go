@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/factory"
+	"platform.lab/lab/internal/httpserver"
 	"platform.lab/lab/internal/machine"
 	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
@@ -39,7 +41,18 @@ const bridgeName = "lab0"
 
 // Serve runs the lab's servers until SIGTERM: machines, vCenter, the image factory and the chart
 // repositories.
-func Serve(l Layout, progress *os.File) error {
+func Serve(ctx context.Context, l Layout, progress *os.File) error {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+	answer := func(listener net.Listener, handler http.Handler, what string) {
+		serving.Go(func() {
+			if err := httpserver.Serve(ctx, listener, &http.Server{Handler: handler}, slog.Default()); err != nil {
+				slog.Error(what+" ended", "error", err)
+			}
+		})
+	}
 	spec, err := l.readSpec()
 	if err != nil {
 		return err
@@ -82,9 +95,9 @@ func Serve(l Layout, progress *os.File) error {
 	}
 	var center *vcenter.VCenter // made below: it needs the fleet
 	var images *factory.Factory // nil when the factory is down
-	fleet := machine.NewFleet(machine.Options{
+	fleet := machine.NewFleet(ctx, machine.Options{
 		GuestPoweredOff: func(id string) {
-			if err := center.GuestPoweredOff(id); err != nil {
+			if err := center.GuestPoweredOff(ctx, id); err != nil {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
@@ -103,7 +116,7 @@ func Serve(l Layout, progress *os.File) error {
 	if spec.Options.has(FaultFactory) {
 		say("no image factory: --fault %s", FaultFactory)
 	} else {
-		if images, err = serveFactory(authority, spec, addresses[s.Site.ImageFactory]); err != nil {
+		if images, err = serveFactory(answer, authority, spec, addresses[s.Site.ImageFactory]); err != nil {
 			return err
 		}
 		say("image factory at https://%s (simulated)", s.Site.ImageFactory)
@@ -111,11 +124,11 @@ func Serve(l Layout, progress *os.File) error {
 
 	if spec.Options.has(FaultCharts) {
 		say("no chart repositories: --fault %s", FaultCharts)
-	} else if err := serveCharts(authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
+	} else if err := serveCharts(answer, authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
 		return err
 	}
 
-	center, err = startVcenter(l, authority, spec, addresses[s.Site.Vcenter], fleet, log)
+	center, err = startVcenter(ctx, l, authority, spec, addresses[s.Site.Vcenter], fleet, log)
 	if err != nil {
 		return err
 	}
@@ -124,23 +137,20 @@ func Serve(l Layout, progress *os.File) error {
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
-	if err := serveGit(l, authority, spec, addresses, say); err != nil {
+	if err := serveGit(ctx, answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := serveStorage(l, authority, spec, addresses, say); err != nil {
+	if err := serveStorage(answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := serveProxy(l, spec, addresses, say); err != nil {
+	if err := serveProxy(answer, l, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := errors.Join(serveControl(l, fleet), writeParts(l)); err != nil {
+	if err := errors.Join(serveControl(answer, l, fleet), writeParts(l)); err != nil {
 		return err
 	}
 	say(readyLine)
 	progress.Close()
-
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	<-ctx.Done()
 	return nil
 }
@@ -188,15 +198,8 @@ func parsed(text string) *url.URL {
 	return location
 }
 
-// answer serves until the world ends; `what` names the server when it ends before.
-func answer(listener net.Listener, handler http.Handler, what string) {
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-	go func() {
-		if err := server.Serve(listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			slog.Error(what+" ended", "error", err)
-		}
-	}()
-}
+// answerer serves until the world ends; `what` names the server when it ends before.
+type answerer func(listener net.Listener, handler http.Handler, what string)
 
 // validity of the servers' certificates; a world does not live longer.
 const validity = 6 * 24 * time.Hour
@@ -219,7 +222,7 @@ func fetchInstaller(images *factory.Factory, host, name string) (machine.Image, 
 	return machine.Image{TalosVersion: tag, Schematic: schematic}, nil
 }
 
-func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) (*factory.Factory, error) {
+func serveFactory(answer answerer, authority *pki.Authority, spec *Spec, address netip.Addr) (*factory.Factory, error) {
 	certificate, err := authority.Server(spec.Settings.Site.ImageFactory, time.Now().Add(validity))
 	if err != nil {
 		return nil, err
@@ -242,7 +245,7 @@ func serveFactory(authority *pki.Authority, spec *Spec, address netip.Addr) (*fa
 }
 
 // serveCharts answers for the repositories of charts and manifests, each under its own name.
-func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
+func serveCharts(answer answerer, authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
 	handler, err := spec.Options.repositories(spec.Bin)
 	if err != nil {
 		return fmt.Errorf("chart repositories: %w", err)
@@ -279,7 +282,7 @@ func serveCharts(authority *pki.Authority, spec *Spec, address netip.Addr, say f
 	return nil
 }
 
-func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
+func startVcenter(ctx context.Context, l Layout, authority *pki.Authority, spec *Spec, address netip.Addr, fleet *machine.Fleet, log *slog.Logger) (*vcenter.VCenter, error) {
 	s, options := spec.Settings, spec.Options
 	if options.has(FaultAuthority) {
 		stranger, err := pki.New()
@@ -304,7 +307,7 @@ func startVcenter(l Layout, authority *pki.Authority, spec *Spec, address netip.
 	if options.has(FaultPassword) {
 		password = "another-one"
 	}
-	return vcenter.Start(context.Background(), vcenter.Options{
+	return vcenter.Start(ctx, vcenter.Options{
 		Listener: listener, Certificate: certificate, User: s.Site.User, Password: password,
 		Inventory: vcenter.Inventory{
 			Datacenter: options.named(FaultDatacenter, s.Site.Datacenter),

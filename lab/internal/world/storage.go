@@ -32,7 +32,7 @@ func (s Settings) storageHost() string {
 
 // serveStorage serves the bucket of services.backup. It takes the access key that the world's stack has now: whoever
 // sets a new one has made it at the storage before.
-func serveStorage(l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+func serveStorage(answer answerer, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
 	location := spec.Settings.storageURL()
 	if location == nil {
 		return nil

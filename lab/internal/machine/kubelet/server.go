@@ -7,12 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -23,9 +21,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"platform.lab/lab/internal/httpserver"
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/kubeapi"
-	"platform.lab/lab/internal/machine/lifetime"
 )
 
 // port serves the kubelet's API: https://NODE:10250.
@@ -47,31 +45,20 @@ func (n *Kubelet) serve() {
 		return
 	}
 
-	server := &http.Server{
-		Handler:           n.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-		TLSConfig: &tls.Config{
-			// Talos' setting; the certificate of a client is checked by authenticate.
-			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, GetCertificate: n.serving.show,
-		},
-	}
-
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(n.Context())
+	defer cancel()
 
 	n.Go(func() {
-		for !n.IsStopping() && n.Sleep(lifetime.Tick) {
-		}
+		defer cancel()
 
-		server.Close()
-		close(done)
+		n.Await(n.Stopping())
 	})
 
-	if err := server.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-		n.LogError("kubelet's port", err)
-	}
-
-	<-done
+	server := &http.Server{Handler: n.handler(), TLSConfig: &tls.Config{
+		// Talos' setting; the certificate of a client is checked by authenticate.
+		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, GetCertificate: n.serving.show,
+	}}
+	n.LogError("kubelet's port", httpserver.Serve(ctx, listener, server, n.log))
 }
 
 // handler is the part of the kubelet's API that something in the lab asks for; the rest says that it is simulated.

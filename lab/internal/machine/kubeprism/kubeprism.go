@@ -28,15 +28,20 @@ type Balancer struct {
 	turn int
 }
 
-// Serve accepts connections until the listener is closed.
+// Serve forwards connections until the context ends, and returns when all are closed.
 func (l *Balancer) Serve(ctx context.Context, listener net.Listener) {
+	defer context.AfterFunc(ctx, func() { listener.Close() })()
+
+	var forwarding sync.WaitGroup
+	defer forwarding.Wait()
+
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}
 
-		go l.forward(ctx, conn)
+		forwarding.Go(func() { l.forward(ctx, conn) })
 	}
 }
 
@@ -49,22 +54,23 @@ func (l *Balancer) forward(ctx context.Context, conn net.Conn) {
 	}
 	defer upstream.Close()
 
-	stop := context.AfterFunc(ctx, func() {
+	hangUp := func() {
 		conn.Close()
 		upstream.Close()
-	})
-	defer stop()
+	}
+	defer context.AfterFunc(ctx, hangUp)()
 
-	done := make(chan struct{}, 2)
+	var copying sync.WaitGroup
 
 	for _, pair := range [][2]net.Conn{{conn, upstream}, {upstream, conn}} {
-		go func() {
+		copying.Go(func() {
+			defer hangUp()
+
 			_, _ = io.Copy(pair[0], pair[1])
-			done <- struct{}{}
-		}()
+		})
 	}
 
-	<-done
+	copying.Wait()
 }
 
 func (l *Balancer) connect(ctx context.Context) net.Conn {
@@ -112,9 +118,6 @@ func (k Machine) Run() {
 
 		return
 	}
-
-	stop := context.AfterFunc(k.Context(), func() { listener.Close() })
-	defer stop()
 
 	balance := Balancer{Dial: k.Network.DialContext, Targets: k.apiServers}
 	balance.Serve(k.Context(), listener)

@@ -82,11 +82,10 @@ type Runner struct {
 }
 
 type instance struct {
-	process  *process.Process
-	listener net.Listener
-	cancel   context.CancelFunc
-	// left is closed when OnCluster has returned.
-	left chan struct{}
+	process *process.Process
+	cancel  context.CancelFunc
+	// beside is what runs in the lab itself: the balancer and OnCluster.
+	beside sync.WaitGroup
 }
 
 // NewRunner runs nothing before a cluster begins.
@@ -94,8 +93,9 @@ func NewRunner(settings Settings) *Runner {
 	return &Runner{Settings: settings, clusters: map[string]*instance{}, planes: map[string]string{}}
 }
 
-// Ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs.
-func (k *Runner) Ensure(machineID string, provider config.Provider) {
+// Ensure starts KWOK for the cluster that a machine is a control plane of, unless it runs. It ends with the context at the
+// latest.
+func (k *Runner) Ensure(ctx context.Context, machineID string, provider config.Provider) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
@@ -109,7 +109,7 @@ func (k *Runner) Ensure(machineID string, provider config.Provider) {
 		return
 	}
 
-	started, err := k.start(provider)
+	started, err := k.start(ctx, provider)
 	if err != nil {
 		k.Log.Error("KWOK does not run: no pod of the cluster will start", "cluster", provider.Cluster().Name(), "error", err)
 
@@ -172,11 +172,10 @@ func (k *Runner) Close() {
 func (k *instance) stop() {
 	k.process.Stop(0)
 	k.cancel()
-	<-k.left
-	k.listener.Close()
+	k.beside.Wait()
 }
 
-func (k *Runner) start(provider config.Provider) (*instance, error) {
+func (k *Runner) start(ctx context.Context, provider config.Provider) (*instance, error) {
 	folder := filepath.Join(k.Dir, "kwok-"+provider.Cluster().Name())
 
 	stages, err := podStages(k.Stages)
@@ -206,25 +205,22 @@ func (k *Runner) start(provider config.Provider) (*instance, error) {
 		}
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
+	started := &instance{}
+	ctx, started.cancel = context.WithCancel(ctx)
 	balance := &kubeprism.Balancer{Dial: asPod(provider).DialContext, Targets: func() []string { return k.apiServers(provider) }}
 
-	go balance.Serve(ctx, listener)
+	started.beside.Go(func() { balance.Serve(ctx, listener) })
 
-	left := make(chan struct{})
-
-	go func() {
-		defer close(left)
-
-		if k.OnCluster != nil {
+	if k.OnCluster != nil {
+		started.beside.Go(func() {
 			k.OnCluster(ctx, Cluster{
 				ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials,
 				ForwardsDNS: func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
 			})
-		}
-	}()
+		})
+	}
 
-	return &instance{listener: listener, cancel: cancel, left: left, process: process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
+	started.process = process.Supervise(filepath.Join(folder, "kwok.log"), process.Program{
 		Path: filepath.Join(k.Bin, "kwok"),
 		Arguments: []string{
 			"--kubeconfig=" + filepath.Join(folder, "kubeconfig"), "--config=" + filepath.Join(folder, "stages.yaml"),
@@ -233,7 +229,9 @@ func (k *Runner) start(provider config.Provider) (*instance, error) {
 		Environment: k.Environment,
 		Launch:      network.Start,
 		Log:         k.Log,
-	})}, nil
+	})
+
+	return started, nil
 }
 
 func (k *Runner) forwardsDNS(clusterID string) bool {

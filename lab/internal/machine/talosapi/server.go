@@ -59,6 +59,7 @@ func (b *Machine) Serve() {
 
 	api := &server{machine: b, maintenance: b.InMaintenance()}
 	api.server = grpc.NewServer(
+		grpc.WaitForHandlers(true),
 		grpc.MaxRecvMsgSize(constants.GRPCMaxMessageSize),
 		// talosctl pings every 10 s while it follows events.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),

@@ -21,7 +21,7 @@ import (
 const Version = "4.34.2"
 
 // Main serves the plugin until the engine ends it.
-func Main() error { return plugins.Serve("kubernetes", Version, New()) }
+func Main(ctx context.Context) error { return plugins.Serve(ctx, "kubernetes", Version, New()) }
 
 // handler serves the resources of some types.
 type handler interface {

@@ -20,7 +20,7 @@ import (
 const Version = "0.8.1"
 
 // Main serves the plugin until the engine ends it.
-func Main() error { return plugins.Serve("talos", Version, New()) }
+func Main(ctx context.Context) error { return plugins.Serve(ctx, "talos", Version, New()) }
 
 // resources are the resource types served, by token.
 func (c *config) resources() map[tokens.Type]resource {

@@ -569,7 +569,7 @@ func TestACertificateThatNobodySignedIsRefused(t *testing.T) {
 // The test program stands in for the plugin's executable.
 func TestMain(m *testing.M) {
 	if os.Getenv("SERVE_PLUGIN") != "" {
-		if err := Main(); err != nil {
+		if err := Main(context.Background()); err != nil {
 			panic(err)
 		}
 		return

@@ -29,7 +29,9 @@ const (
 )
 
 // Main serves the plugin until the engine ends it.
-func Main() error { return plugins.Serve(pluginName, pluginVersion, newProvider()) }
+func Main(ctx context.Context) error {
+	return plugins.Serve(ctx, pluginName, pluginVersion, newProvider())
+}
 
 // resource is one resource type. Its functions see plain values: Check has filled in defaults, and a dry run never
 // reaches them, except plan.
