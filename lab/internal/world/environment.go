@@ -11,6 +11,7 @@ import (
 var outside = []string{
 	"SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
 	"PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE", "LAB_OUT", "KUBECONFIG", "TALOSCONFIG", "VSPHERE_PASSWORD", "VSPHERE_USER", "VSPHERE_SERVER",
+	"AWS_CA_BUNDLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
 }
 
 // environment is what a command in the world gets: the tools on PATH, the lab's authority as the
