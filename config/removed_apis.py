@@ -43,6 +43,13 @@ REMOVED_APIS = (
     ),
     RemovedApi(
         "admissionregistration.k8s.io",
+        "v1alpha1",
+        _VALIDATING,
+        "1.32",
+        "admissionregistration.k8s.io/v1",
+    ),
+    RemovedApi(
+        "admissionregistration.k8s.io",
         "v1beta1",
         _VALIDATING,
         "1.34",
@@ -53,6 +60,13 @@ REMOVED_APIS = (
     ),
     RemovedApi(
         "storage.k8s.io", "v1beta1", ("VolumeAttributesClass",), "1.37", "storage.k8s.io/v1"
+    ),
+    RemovedApi(
+        "certificates.k8s.io",
+        "v1alpha1",
+        ("ClusterTrustBundle",),
+        "1.37",
+        "certificates.k8s.io/v1beta1",
     ),
     RemovedApi(
         "networking.k8s.io",

@@ -109,11 +109,9 @@ class Upgrade:
         try:
             self.talos.upgrade_kubernetes(address, running.oldest, wanted, self.clock.tell)
         except TalosctlError as error:
-            raise UpgradeError(
-                f"{KEY} = {wanted}: `talosctl upgrade-k8s` stopped: {error}. What it moved stays "
-                f"as it is, and Kubernetes supports that. Fix the reason, then run `pulumi up` "
-                f"again: it goes on from there. Do not set {running.oldest} again: {PAGE}"
-            ) from None
+            left = self._left(kubeconfig, running)
+            text = f"{KEY} = {wanted}: `talosctl upgrade-k8s` stopped: {error}. {left}: {PAGE}"
+            raise UpgradeError(text) from None
         running, _ = self._seen(kubeconfig)
         if others := sorted(running.all - {wanted}):
             raise UpgradeError(
@@ -121,6 +119,19 @@ class Upgrade:
                 "still. Run `pulumi up` again"
             )
         self.clock.tell(f"Kubernetes {wanted} runs on {len(nodes)} machines")
+
+    def _left(self, kubeconfig: str, before: Running) -> str:
+        """Say where a run that stopped has left the cluster, and what to do."""
+        try:
+            untouched = self._look(kubeconfig)[0] == before
+        except ApiError:
+            untouched = False
+        if untouched:
+            return f"Nothing was moved. Fix the reason, or set {before.oldest} again"
+        return (
+            "What it moved stays as it is, and Kubernetes supports that. Fix the reason, then run "
+            f"`pulumi up` again: it goes on from there. Do not set {before.oldest} again"
+        )
 
     def _kubeconfig(self) -> tuple[str, str] | None:
         """Ask all control planes at once: before the first installation none is there to answer."""

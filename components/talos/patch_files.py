@@ -311,7 +311,7 @@ def _versioned(given: Mapping[str, Any]) -> Iterator[str]:
         if _field(given, written) is not None:
             yield (
                 f"{written}: an upgrade of Kubernetes writes it; remove it, and set "
-                "platform:kubernetes.version. For another registry write a RegistryMirrorConfig"
+                "platform:kubernetes.version. For another registry set platform:talos.mirrors"
             )
 
 

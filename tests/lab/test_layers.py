@@ -20,6 +20,14 @@ from tests.secret_search import CommandLines
 
 WITH_SERVICES = True
 INGRESS = "172.16.20.100"
+NODE01, KUBERNETES = "172.16.20.51", "1.34.1"
+OLD_CLASS = """
+apiVersion: storage.k8s.io/v1alpha1
+kind: VolumeAttributesClass
+metadata: { name: gold }
+driverName: csi.example.com
+parameters: { iops: "4000" }
+"""
 TRAEFIK = "    traefik:\n      address: 172.16.20.100"
 ASK = """
 import http.client, ssl, socket, sys
@@ -310,6 +318,56 @@ def test_what_argo_cd_changes_of_itself_is_no_change_for_the_program(world: Worl
         "--field-manager=argocd-controller",  # Argo CD signs so; a person as kubectl
     )  # fmt: skip
     world.run("pulumi", "preview", "--refresh", "--expect-no-changes", "--non-interactive")
+
+
+def test_talos_own_upgrade_to_the_same_kubernetes_finds_nothing_to_move(world: World) -> None:
+    to = ("--from", KUBERNETES, "--to", KUBERNETES, "--with-docs=false", "--with-examples=false")
+    said = world.run("talosctl", "--nodes", NODE01, "upgrade-k8s", *to).stdout
+    assert '"172.16.20.53": successfully updated' in said
+    assert "update kube-apiserver" not in said, "something was moved"
+    world.expect_no_changes()
+
+
+def test_another_kubernetes_is_refused_before_anything_is_touched(
+    world: World, edit: Callable[[str, str], None]
+) -> None:
+    def refused(old: str, new: str) -> str:
+        edit(f"    version: {old}\n", f"    version: {new}\n")
+        up = world.up(code=1)
+        return up.stdout + up.stderr
+
+    said = refused(KUBERNETES, "1.33.5")
+    assert f"{KUBERNETES} runs already on node01, node02, node03" in said, said
+    said = refused("1.33.5", "1.34.9")  # a release that the lab's registry does not have
+    assert "kube-apiserver:v1.34.9: not found" in said, said
+    assert f"Nothing was moved. Fix the reason, or set {KUBERNETES} again" in said
+
+    # An API version that is served on request until 1.34, and in 1.35 no longer.
+    one = ("kubectl", "--server", f"https://{NODE01}:6443")
+    serve = {"extraArgs": {"runtime-config": "storage.k8s.io/v1alpha1=true"}}
+    patch_api_server(world, serve)
+    file = world.state / "class.yaml"
+    file.write_text(OLD_CLASS)
+    wait_until(
+        "the old API is served",
+        lambda: world.run(*one, "create", "-f", str(file), code=None).returncode == 0,
+    )
+    said = refused("1.34.9", "1.35.6")
+    assert (
+        "Kubernetes 1.35 no longer serves storage.k8s.io/v1alpha1 volumeattributesclasses" in said
+    )
+    assert "gold (written by kubectl-create), requests to node01" in said
+    assert "write storage.k8s.io/v1 instead" in said
+    nodes = json.loads(world.run("kubectl", "get", "nodes", "-o", "json").stdout)["items"]
+    versions = {node["status"]["nodeInfo"]["kubeletVersion"] for node in nodes}
+    assert versions == {f"v{KUBERNETES}"}
+    world.run("kubectl", "delete", "volumeattributesclass", "gold")
+    patch_api_server(world, {"extraArgs": {"$patch": "delete"}})
+
+
+def patch_api_server(world: World, section: dict[str, Any]) -> None:
+    patch = json.dumps({"cluster": {"apiServer": section}})
+    world.run("talosctl", "--nodes", NODE01, "patch", "machineconfig", "--patch", patch)
 
 
 def test_one_value_of_traefik_shows_and_changes_exactly_one_resource(

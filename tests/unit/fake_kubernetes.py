@@ -48,6 +48,8 @@ class FakeKubernetes:
     """From and to of each run of `talosctl upgrade-k8s`."""
     killed_after: int | None = None
     """Steps of the next run after which it is killed."""
+    fails_after: int | None = None
+    """Steps of the next run after which it stops with an error."""
     after_step: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -76,6 +78,9 @@ class FakeKubernetes:
             if left == 0:
                 raise KilledError
             left = None if left is None else left - 1
+            if self.fails_after == 0:
+                return Result(1, "", "error pulling image: not found\n")
+            self.fails_after = None if self.fails_after is None else self.fails_after - 1
             step()
             self.after_step()
         if left == 0:

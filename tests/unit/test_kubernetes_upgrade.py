@@ -281,6 +281,23 @@ def test_a_run_killed_at_any_step_keeps_to_the_skew_and_the_next_one_goes_on(
     assert site.running.all == {wanted}
 
 
+@pytest.mark.parametrize(
+    ("steps", "part"),
+    [(0, "Nothing was moved. Fix the reason, or set 1.34.1 again"), (4, "Do not set 1.34.1 again")],
+)
+def test_a_run_that_stops_says_why_and_whether_it_has_moved_something(
+    steps: int, part: str
+) -> None:
+    site = Site()
+    site.cluster.fails_after = steps
+    with pytest.raises(UpgradeError, match="error pulling image: not found") as caught:
+        site.again("1.35.6")
+    assert part in str(caught.value)
+    site.cluster.fails_after = None
+    site.again("1.35.6")
+    assert site.running.all == {"1.35.6"}
+
+
 VERSIONS = st.sampled_from([f"1.{line}.{patch}" for line in range(31, 38) for patch in (1, 9)])
 
 

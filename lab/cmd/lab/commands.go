@@ -116,7 +116,7 @@ func envNumber(name string) int {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	only := false
+	only, upgrades := false, false
 	c := &cobra.Command{
 		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
@@ -139,7 +139,15 @@ func buildCommand(o *options) *cobra.Command {
 				},
 			}
 			if !only {
-				if err := builder.Build(c.Context(), programs.All()); err != nil {
+				wanted := programs.All()
+				if upgrades {
+					further, err := programs.FurtherKubernetes(builder.Lab)
+					if err != nil {
+						return err
+					}
+					wanted = append(wanted, further...)
+				}
+				if err := builder.Build(c.Context(), wanted); err != nil {
 					return err
 				}
 			}
@@ -150,6 +158,7 @@ func buildCommand(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
+	c.Flags().BoolVar(&upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
 	chartFlags(c, o)
 	return c
 }

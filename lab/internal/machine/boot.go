@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
 	"platform.lab/lab/internal/machine/talosapi"
+	"platform.lab/lab/internal/programs"
 )
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
@@ -106,11 +108,12 @@ func newBoot(m *machine) (*boot, error) {
 	b.plane = controlplane.New(controlplane.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Disk: m.disk, Network: b.network, Programs: programs, Services: b.services,
 		Secrets: secrets, Serves: func(provider config.Provider) { m.fleet.kwok.Ensure(m.fleet.ctx, b.hardware.ID, provider) },
+		Pull: b.pull, Publish: func(c controlplane.Component) string { return b.resources.PublishComponent(c) },
 	})
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,
 		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
-		PodLog: b.options().PodLog, LabLog: m.log,
+		PodLog: b.options().PodLog, LabLog: m.log, Pull: b.pull,
 	})
 
 	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
@@ -122,10 +125,26 @@ func newBoot(m *machine) (*boot, error) {
 	b.api = &talosapi.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
 		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
-		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis, Fetch: b.options().Fetch,
+		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis, Fetch: b.options().Fetch, Pull: b.pull,
 	}
 
 	return b, nil
+}
+
+// pull gives the folder with the programs of a Kubernetes image, "" for any other image: no registry is here, and all
+// others are there as soon as they are asked for. Of Kubernetes the lab has what it has built; another version fails
+// as Talos fails with a registry that does not know it (internal/pkg/containers/image/image.go).
+func (b *boot) pull(image string) (string, error) {
+	if !strings.Contains(image, "/kube-") && !strings.Contains(image, "/kubelet:") {
+		return "", nil
+	}
+
+	folder := programs.Kubernetes(b.options().Bin)[configuration.ImageTag(image)]
+	if folder == "" {
+		return "", fmt.Errorf("failed to pull image %q: failed to resolve reference %q: %s: not found", image, image, image)
+	}
+
+	return folder, nil
 }
 
 func (b *boot) options() Options { return b.machine.fleet.options }

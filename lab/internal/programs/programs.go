@@ -48,6 +48,47 @@ func kubernetes(name string) Program {
 	}
 }
 
+// furtherFolder begins the name of a folder with another Kubernetes than the world's own: of its go.mod below tools,
+// and of its programs in Bin. Its minor version follows, as in kubernetes-1.35.
+const furtherFolder = "kubernetes-"
+
+// controlPlane are the programs of Kubernetes that a machine runs.
+var controlPlane = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+
+// FurtherKubernetes are the programs of the other Kubernetes releases, which a cluster is upgraded to. They are built
+// only when somebody asks for them.
+func FurtherKubernetes(lab string) ([]Program, error) {
+	folders, err := filepath.Glob(filepath.Join(lab, "tools", furtherFolder+"*"))
+	if err != nil {
+		return nil, err
+	}
+	var list []Program
+	for _, folder := range folders {
+		for _, name := range controlPlane {
+			p := kubernetes(name)
+			p.Name, p.Folder = filepath.Join(filepath.Base(folder), name), filepath.Join("tools", filepath.Base(folder))
+			list = append(list, p)
+		}
+	}
+	return list, nil
+}
+
+// Kubernetes gives the folders with the control plane's programs that are built, by their version (with its v).
+func Kubernetes(bin string) map[string]string {
+	further, _ := filepath.Glob(filepath.Join(bin, furtherFolder+"*"))
+	found := map[string]string{}
+	for _, folder := range append(further, bin) {
+		versions := map[string]bool{}
+		for _, name := range controlPlane {
+			versions[Version(folder, name)] = true
+		}
+		if version := Version(folder, controlPlane[0]); version != "" && len(versions) == 1 {
+			found[version] = folder
+		}
+	}
+	return found
+}
+
 // All is every program, the slowest first.
 func All() []Program {
 	return []Program{
@@ -197,6 +238,9 @@ func stamp(variable, version string) string {
 
 func (b *Builder) build(ctx context.Context, p Program, r recipe) error {
 	target := filepath.Join(b.Bin, p.Name)
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
 	argv := append(slices.Clone(r.argv), "-o", target, p.Package)
 	if _, err := b.goCommand(ctx, filepath.Join(b.Lab, p.Folder), argv...); err != nil {
 		return errors.Join(err, b.checkDisk(ctx))

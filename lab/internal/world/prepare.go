@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/programs"
@@ -63,9 +66,9 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 	for _, p := range programs.All() {
 		spec.Versions[p.Name] = programs.Version(r.Bin, p.Name)
 	}
-	if has, wants := spec.Versions["kube-apiserver"], "v"+settings.Kubernetes.Version; has != wants {
+	if wants, built := "v"+settings.Kubernetes.Version, programs.Kubernetes(r.Bin); built[wants] == "" {
 		return nil, fmt.Errorf("platform:kubernetes.version is %s, and the lab's Kubernetes is %s: "+
-			"set that version in lab/tools/kubernetes/go.mod and build again", wants[1:], has)
+			"set that version in lab/tools/kubernetes/go.mod and build again", wants[1:], strings.Join(slices.Sorted(maps.Keys(built)), ", "))
 	}
 	if err := l.empty(); err != nil {
 		return nil, err

@@ -3,16 +3,22 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/dynamic"
 
 	"platform.lab/lab/internal/machine/kubeapi"
 )
@@ -27,11 +33,16 @@ const (
 )
 
 // applyManifests creates what Talos gives every cluster: the kubelets' bootstrap token and rights, and
-// CoreDNS. As in Talos, an object that exists is left as it is.
+// CoreDNS. As in Talos, an object that exists is left as it is; `talosctl upgrade-k8s` brings it in line.
 func (p *Plane) applyManifests() error {
 	provider := p.Provider()
 
-	client, err := kubeapi.AdminClient(p.Network.Dial, provider)
+	settings, err := kubeapi.AdminSettings(p.Network.Dial, provider)
+	if err != nil {
+		return err
+	}
+
+	client, err := dynamic.NewForConfig(settings)
 	if err != nil {
 		return err
 	}
@@ -39,48 +50,94 @@ func (p *Plane) applyManifests() error {
 	ctx, cancel := context.WithTimeout(p.Context(), time.Minute)
 	defer cancel()
 
-	if err := applyBootstrapRights(ctx, client, provider); err != nil {
-		return err
+	manifests := Manifests(provider)
+	for _, id := range slices.Sorted(maps.Keys(manifests)) {
+		for _, object := range manifests[id] {
+			if err := createUnlessThere(ctx, client, &unstructured.Unstructured{Object: object}); err != nil {
+				return fmt.Errorf("bootstrap manifest %s: %w", id, err)
+			}
+		}
 	}
 
-	if dns := provider.Cluster().CoreDNS(); dns != nil && !dns.Enabled() {
-		return nil
-	}
-
-	return applyCoreDNS(ctx, client, provider)
+	return nil
 }
 
-func applyBootstrapRights(ctx context.Context, client kubernetes.Interface, provider config.Provider) error {
+// createUnlessThere asks first: a second service with the same address is refused as invalid, not as existing.
+func createUnlessThere(ctx context.Context, client dynamic.Interface, object *unstructured.Unstructured) error {
+	kind, _ := meta.UnsafeGuessKindToResource(object.GroupVersionKind())
+
+	var resource dynamic.ResourceInterface = client.Resource(kind)
+	if namespace := object.GetNamespace(); namespace != "" {
+		resource = client.Resource(kind).Namespace(namespace)
+	}
+
+	_, err := resource.Get(ctx, object.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = resource.Create(ctx, object, metav1.CreateOptions{})
+	}
+
+	return kubeapi.UnlessExists(err)
+}
+
+// Manifests are the objects of Talos' bootstrap manifests, by the manifests' ids.
+func Manifests(provider config.Provider) map[string][]map[string]any {
+	found := map[string][]runtime.Object{
+		"00-kubelet-bootstrapping-token": {bootstrapToken(provider)},
+		"01-csr-node-bootstrap":          bootstrapRights(),
+	}
+
+	if dns := provider.Cluster().CoreDNS(); dns == nil || dns.Enabled() {
+		found["11-core-dns"] = coreDNSObjects(provider)
+		if service := dnsService(provider); service != nil {
+			found["11-core-dns-svc"] = []runtime.Object{service}
+		}
+	}
+
+	manifests := map[string][]map[string]any{}
+
+	for id, objects := range found {
+		for _, object := range objects {
+			manifests[id] = append(manifests[id], asMap(object))
+		}
+	}
+
+	return manifests
+}
+
+// asMap is an object as its manifest has it: without a status and other fields that nobody sets.
+func asMap(object runtime.Object) map[string]any {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(object)
+	if err != nil {
+		panic(err) // a bug: these are structures of Kubernetes' own
+	}
+
+	delete(fields, "status")
+
+	return fields
+}
+
+func bootstrapToken(provider config.Provider) *corev1.Secret {
 	token := provider.Cluster().Token()
 
-	_, err := client.CoreV1().Secrets(kubeapi.SystemNamespace).Create(ctx, &corev1.Secret{
+	return &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-" + token.ID(), Namespace: kubeapi.SystemNamespace},
 		Type:       corev1.SecretTypeBootstrapToken,
 		StringData: map[string]string{
 			"token-id": token.ID(), "token-secret": token.Secret(),
 			"usage-bootstrap-authentication": "true", "auth-extra-groups": bootstrappersGroup,
 		},
-	}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("bootstrap token: %w", err)
 	}
+}
 
+func bootstrapRights() []runtime.Object {
 	const signing = "system:certificates.k8s.io:certificatesigningrequests:"
 
-	for name, binding := range map[string]struct {
-		role   string
-		groups []string
-	}{
-		"system-bootstrap-node-bootstrapper":       {"system:node-bootstrapper", []string{bootstrappersGroup, NodesGroup}},
-		"system-bootstrap-approve-node-client-csr": {signing + "nodeclient", []string{bootstrappersGroup}},
-		"system-bootstrap-node-renewal":            {signing + "selfnodeclient", []string{NodesGroup}},
-	} {
-		if err := bind(ctx, client, name, binding.role, groups(binding.groups)); err != nil {
-			return err
-		}
+	return []runtime.Object{
+		binding("system-bootstrap-node-bootstrapper", "system:node-bootstrapper", groups([]string{bootstrappersGroup, NodesGroup})),
+		binding("system-bootstrap-approve-node-client-csr", signing+"nodeclient", groups([]string{bootstrappersGroup})),
+		binding("system-bootstrap-node-renewal", signing+"selfnodeclient", groups([]string{NodesGroup})),
 	}
-
-	return nil
 }
 
 func groups(names []string) []rbacv1.Subject {
@@ -92,57 +149,37 @@ func groups(names []string) []rbacv1.Subject {
 	return subjects
 }
 
-func bind(ctx context.Context, client kubernetes.Interface, name, role string, subjects []rbacv1.Subject) error {
-	_, err := client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+func binding(name, role string, subjects []rbacv1.Subject) *rbacv1.ClusterRoleBinding {
+	return &rbacv1.ClusterRoleBinding{
+		TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRoleBinding"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
 		Subjects:   subjects,
-	}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("cluster role binding %s: %w", name, err)
 	}
-
-	return nil
 }
 
-func applyCoreDNS(ctx context.Context, client kubernetes.Interface, provider config.Provider) error {
-	meta := metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace}
-
-	_, err := client.CoreV1().ServiceAccounts(kubeapi.SystemNamespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: meta}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("CoreDNS service account: %w", err)
-	}
-
-	_, err = client.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "system:coredns"},
-		Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"endpoints", "services", "pods", "namespaces"}, Verbs: []string{"list", "watch"}},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
-		},
-	}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("CoreDNS cluster role: %w", err)
-	}
-
+func coreDNSObjects(provider config.Provider) []runtime.Object {
+	object := metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace}
 	subject := rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Name: coreDNS, Namespace: kubeapi.SystemNamespace}
-	if err := bind(ctx, client, "system:coredns", "system:coredns", []rbacv1.Subject{subject}); err != nil {
-		return err
-	}
 
-	_, err = client.CoreV1().ConfigMaps(kubeapi.SystemNamespace).Create(ctx, &corev1.ConfigMap{
-		ObjectMeta: meta,
-		Data:       map[string]string{"Corefile": fmt.Sprintf(corefile, provider.Cluster().Network().DNSDomain())},
-	}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("CoreDNS configuration: %w", err)
+	return []runtime.Object{
+		&corev1.ServiceAccount{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"}, ObjectMeta: object},
+		&rbacv1.ClusterRole{
+			TypeMeta:   metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
+			ObjectMeta: metav1.ObjectMeta{Name: "system:coredns"},
+			Rules: []rbacv1.PolicyRule{
+				{APIGroups: []string{""}, Resources: []string{"endpoints", "services", "pods", "namespaces"}, Verbs: []string{"list", "watch"}},
+				{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"list", "watch"}},
+			},
+		},
+		binding("system:coredns", "system:coredns", []rbacv1.Subject{subject}),
+		&corev1.ConfigMap{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+			ObjectMeta: object,
+			Data:       map[string]string{"Corefile": fmt.Sprintf(corefile, provider.Cluster().Network().DNSDomain())},
+		},
+		coreDNSDeployment(provider),
 	}
-
-	_, err = client.AppsV1().Deployments(kubeapi.SystemNamespace).Create(ctx, coreDNSDeployment(provider), metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("CoreDNS deployment: %w", err)
-	}
-
-	return applyDNSService(ctx, client, provider)
 }
 
 const corefile = `.:53 {
@@ -163,6 +200,7 @@ func coreDNSDeployment(provider config.Provider) *appsv1.Deployment {
 	labels := map[string]string{"k8s-app": kubeDNS}
 
 	return &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace, Labels: labels},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas,
@@ -174,7 +212,7 @@ func coreDNSDeployment(provider config.Provider) *appsv1.Deployment {
 					Tolerations: []corev1.Toleration{{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
 					Containers: []corev1.Container{{
 						Name: coreDNS, Image: provider.Cluster().CoreDNS().Image(), Args: []string{"-conf", "/etc/coredns/Corefile"},
-						Ports: []corev1.ContainerPort{{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", ContainerPort: 53}},
+						Ports: []corev1.ContainerPort{{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", ContainerPort: 53, Protocol: corev1.ProtocolTCP}},
 						Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 							corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("70Mi"),
 						}},
@@ -185,31 +223,22 @@ func coreDNSDeployment(provider config.Provider) *appsv1.Deployment {
 	}
 }
 
-func applyDNSService(ctx context.Context, client kubernetes.Interface, provider config.Provider) error {
+func dnsService(provider config.Provider) *corev1.Service {
 	addresses, err := provider.Cluster().Network().DNSServiceIPs()
-	if err != nil {
-		return err
-	}
-
-	// Asked first: a second service with the same address is refused as invalid, not as existing.
-	if _, err = client.CoreV1().Services(kubeapi.SystemNamespace).Get(ctx, kubeDNS, metav1.GetOptions{}); err == nil {
+	if err != nil || len(addresses) == 0 {
 		return nil
 	}
 
-	_, err = client.CoreV1().Services(kubeapi.SystemNamespace).Create(ctx, &corev1.Service{
+	return &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Name: kubeDNS, Namespace: kubeapi.SystemNamespace, Labels: map[string]string{"k8s-app": kubeDNS}},
 		Spec: corev1.ServiceSpec{
 			ClusterIP: addresses[0].String(),
 			Selector:  map[string]string{"k8s-app": kubeDNS},
 			Ports: []corev1.ServicePort{
 				{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromInt32(53)},
-				{Name: "dns-tcp", Port: 53, TargetPort: intstr.FromInt32(53)},
+				{Name: "dns-tcp", Port: 53, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(53)},
 			},
 		},
-	}, metav1.CreateOptions{})
-	if err := kubeapi.UnlessExists(err); err != nil {
-		return fmt.Errorf("CoreDNS service: %w", err)
 	}
-
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os/exec"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/services"
@@ -49,13 +51,18 @@ type Component struct {
 	files map[string][]byte
 	// probe is the URL of the program's readiness, seen from inside the machine.
 	probe string
+	// version is that of Talos' resource with the component's configuration.
+	version string
 }
+
+// ConfigVersion is the version of Talos' resource that the component was made from.
+func (c Component) ConfigVersion() string { return c.version }
 
 // identity changes exactly when the program must be started again. Certificates are no part of it:
 // the programs read them again by themselves.
 func (c Component) identity() string {
 	hash := sha256.New()
-	fmt.Fprintln(hash, c.Name, c.Image, c.Arguments.Lines(), c.environment)
+	fmt.Fprintln(hash, c.version, c.Name, c.Image, c.Arguments.Lines(), c.environment)
 
 	for _, name := range slices.Sorted(maps.Keys(c.files)) {
 		fmt.Fprintf(hash, "%s %x\n", name, sha256.Sum256(c.files[name]))
@@ -71,6 +78,8 @@ type StaticPod struct {
 	Process *process.Process
 	Problem error
 	Since   time.Time
+	// Unpulled says why the component's image is not there.
+	Unpulled error
 }
 
 // Machine is what a control plane needs of the machine that it runs on.
@@ -83,6 +92,10 @@ type Machine struct {
 	Programs process.Programs
 	Services *services.Services
 	Secrets  *certificates.Secrets
+	// Pull gives the folder of an image's programs; it fails when there is no such image.
+	Pull func(image string) (string, error)
+	// Publish shows what the configuration wants of a component as Talos' resource of it, and gives that one's version.
+	Publish func(c Component) string
 	// Serves is told of the cluster when its API server answers for the first time.
 	Serves func(provider config.Provider)
 }
@@ -147,6 +160,10 @@ func (p *Plane) reconcile(provider config.Provider) error {
 		}
 	}
 
+	for i := range wanted {
+		wanted[i].version = p.Publish(wanted[i])
+	}
+
 	for _, c := range wanted {
 		if err := p.ensure(c); err != nil {
 			return err
@@ -184,6 +201,14 @@ func (p *Plane) ensure(c Component) error {
 		}
 	}
 
+	programs := p.Programs
+
+	var unpulled error
+	if programs.Folder, unpulled = p.Pull(c.Image); unpulled != nil {
+		p.Log.Warn("static pod waits for its image", "pod", c.Name, "error", unpulled)
+		programs.Launch = func(*exec.Cmd) error { return unpulled }
+	}
+
 	p.mu.Lock()
 	defer p.mu.Unlock()
 
@@ -192,8 +217,8 @@ func (p *Plane) ensure(c Component) error {
 	}
 
 	p.pods[c.Name] = &StaticPod{
-		Component: c, Hash: hash, Since: time.Now(), Problem: errors.New("starting"),
-		Process: p.Programs.Start(c.Name, c.Arguments.Lines(), c.environment),
+		Component: c, Hash: hash, Since: time.Now(), Problem: errors.New("starting"), Unpulled: unpulled,
+		Process: programs.Start(c.Name, c.Arguments.Lines(), c.environment),
 	}
 	p.Changed()
 
@@ -376,5 +401,19 @@ func (p *StaticPod) Summary() map[string]any {
 	return map[string]any{
 		"phase":      "Running",
 		"conditions": []any{map[string]any{"type": "Ready", "status": ready}},
+	}
+}
+
+// Object is the static pod as Talos' resource of it shows it.
+func (p *StaticPod) Object() map[string]any {
+	command := []any{"/usr/local/bin/" + p.Name}
+	for _, line := range p.Arguments.Lines() {
+		command = append(command, line)
+	}
+
+	return map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{"name": p.Name, "namespace": kubeapi.SystemNamespace},
+		"spec":     map[string]any{"containers": []any{map[string]any{"name": p.Name, "image": p.Image, "command": command}}},
 	}
 }

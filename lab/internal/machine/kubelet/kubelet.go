@@ -52,6 +52,8 @@ type Machine struct {
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
 	PodLog func(cluster string, pod *corev1.Pod, container string) string
+	// Pull fails when there is no such image.
+	Pull func(image string) (string, error)
 	// LabLog is the lab's log of the machine.
 	LabLog *slog.Logger
 }
@@ -65,7 +67,9 @@ type Kubelet struct {
 	serving *serving
 	usage   *usage
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// image is the one that the kubelet was started with; "" while it is not.
+	image   string
 	client  kubernetes.Interface
 	current *corev1.Node
 	pods    []corev1.Pod
@@ -88,11 +92,14 @@ func (n *Kubelet) Run() {
 	rotate := rotates(n.Provider())
 	n.LogError("kubelet", n.serving.load(rotate))
 	n.Go(n.serve)
-	n.Services.Running("kubelet")
 
 	var last string
 
 	for ; !n.IsStopping(); n.Sleep(interval) {
+		if !n.start(n.Provider().Machine().Kubelet().Image()) {
+			continue
+		}
+
 		if wanted := rotates(n.Provider()); wanted != rotate {
 			rotate = wanted
 			n.LogError("kubelet", n.serving.load(rotate))
@@ -119,6 +126,47 @@ func (n *Kubelet) Run() {
 			last = err.Error()
 		}
 	}
+}
+
+// Image is the one that the kubelet was started with; "" while it is not.
+func (n *Kubelet) Image() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	return n.image
+}
+
+// start begins the service with the configuration's image, in the place of one with another image, and says whether
+// it runs. As in Talos, the service waits for an image that is not to be had.
+func (n *Kubelet) start(image string) bool {
+	before := n.Image()
+	if before == image {
+		return true
+	}
+
+	if before != "" {
+		n.setImage("")
+		n.Services.Set("kubelet", services.StateFinished, "Service finished successfully")
+		n.Sleep(interval)
+	}
+
+	if _, err := n.Pull(image); err != nil {
+		n.Services.Set("kubelet", services.StatePreparing, "Failed to run pre stage: "+err.Error())
+
+		return false
+	}
+
+	n.setImage(image)
+	n.Services.Running("kubelet")
+
+	return true
+}
+
+func (n *Kubelet) setImage(image string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	n.image = image
 }
 
 // sync brings the Node, its lease, the serving certificate and the mirror pods up to date once.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/siderolabs/talos/pkg/machinery/constants"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -80,6 +81,7 @@ func mirrorPod(object *corev1.Node, pod controlplane.StaticPod) *corev1.Pod {
 			},
 			Annotations: map[string]string{
 				corev1.MirrorPodAnnotationKey: pod.Hash, "kubernetes.io/config.source": "file", "kubernetes.io/config.hash": pod.Hash,
+				constants.AnnotationStaticPodConfigVersion: pod.ConfigVersion(),
 			},
 			OwnerReferences: []metav1.OwnerReference{ownedBy(object)},
 		},
@@ -101,6 +103,10 @@ func (n *Kubelet) statusOf(p controlplane.StaticPod) corev1.PodStatus {
 	}
 
 	state := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	if p.Unpulled != nil {
+		state.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: p.Unpulled.Error()}
+	}
+
 	if p.Process.PID() != 0 {
 		state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(started)}}
 	}

@@ -158,7 +158,7 @@ func (n *Kubelet) describe(object *corev1.Node, provider config.Provider) {
 		KernelVersion:           "6.18.0-talos-simulated",
 		OSImage:                 fmt.Sprintf("Talos (%s)", n.TalosVersion()),
 		ContainerRuntimeVersion: "containerd://simulated",
-		KubeletVersion:          configuration.ImageTag(provider.Machine().Kubelet().Image()),
+		KubeletVersion:          configuration.ImageTag(n.Image()),
 		OperatingSystem:         "linux",
 		Architecture:            "amd64",
 	}

@@ -146,6 +146,10 @@ func (p *Publisher) publishConfig(provider talosconfig.Provider) {
 		return
 	}
 
+	if p.IsControlPlane() {
+		p.publishManifests(provider)
+	}
+
 	put(p, config.NewMachineType(), func(r *config.MachineType) { r.SetMachineType(provider.Machine().Type()) })
 
 	for partition, volume := range p.Volumes() {
@@ -324,6 +328,8 @@ func (p *Publisher) publishKubernetes(provider talosconfig.Provider) {
 		put(p, k8s.NewNodeIP(k8s.NamespaceName, k8s.KubeletID), func(r *k8s.NodeIP) { r.TypedSpec().Addresses = []netip.Addr{address} })
 	}
 
+	p.publishKubelet(provider)
+
 	if object := p.Kubelet.Object(); object != nil {
 		put(p, k8s.NewNodeStatus(k8s.NamespaceName, object.Name), func(r *k8s.NodeStatus) {
 			*r.TypedSpec() = k8s.NodeStatusSpec{
@@ -340,9 +346,78 @@ func (p *Publisher) publishKubernetes(provider talosconfig.Provider) {
 		wanted[id] = true
 
 		put(p, k8s.NewStaticPodStatus(k8s.NamespaceName, id), func(r *k8s.StaticPodStatus) { r.TypedSpec().PodStatus = pod.Summary() })
+		put(p, k8s.NewStaticPod(k8s.NamespaceName, pod.Name), func(r *k8s.StaticPod) { r.TypedSpec().Pod = pod.Object() })
 	}
 
 	keepOnly[*k8s.StaticPodStatus](p, k8s.NewStaticPodStatus(k8s.NamespaceName, "").Metadata(), wanted)
+}
+
+// publishKubelet shows what the kubelet was started with.
+func (p *Publisher) publishKubelet(provider talosconfig.Provider) {
+	image := p.Kubelet.Image()
+	if image == "" {
+		return
+	}
+
+	put(p, k8s.NewKubeletSpec(k8s.NamespaceName, k8s.KubeletID), func(r *k8s.KubeletSpec) {
+		spec := r.TypedSpec()
+		spec.Image, spec.ExpectedNodename, spec.Args = image, p.Network.Hostname(), nil
+
+		extra := provider.Machine().Kubelet().ExtraArgs()
+		for _, key := range slices.Sorted(maps.Keys(extra)) {
+			for _, value := range extra[key] {
+				spec.Args = append(spec.Args, "--"+key+"="+value)
+			}
+		}
+	})
+}
+
+// publishManifests shows the bootstrap manifests, which `talosctl upgrade-k8s` brings the cluster's objects in line with.
+func (p *Publisher) publishManifests(provider talosconfig.Provider) {
+	for id, objects := range controlplane.Manifests(provider) {
+		put(p, k8s.NewManifest(k8s.ControlPlaneNamespaceName, id), func(r *k8s.Manifest) {
+			r.TypedSpec().Items = nil
+			for _, object := range objects {
+				r.TypedSpec().Items = append(r.TypedSpec().Items, k8s.SingleManifest{Object: object})
+			}
+		})
+	}
+}
+
+// PublishComponent shows what the configuration wants of a component of the control plane, and gives the version of
+// the resource: the component's pod carries it, by which talosctl knows that it is the new one.
+func (p *Publisher) PublishComponent(c controlplane.Component) string {
+	extra := map[string]k8s.ArgValues{}
+	for name, values := range c.Arguments {
+		extra[name] = k8s.ArgValues{Values: values}
+	}
+
+	var kind resource.Resource
+
+	switch c.Name {
+	case controlplane.APIServer:
+		kind = k8s.NewAPIServerConfig()
+		put(p, k8s.NewAPIServerConfig(), func(r *k8s.APIServerConfig) { r.TypedSpec().Image, r.TypedSpec().ExtraArgs = c.Image, extra })
+	case controlplane.ControllerManager:
+		kind = k8s.NewControllerManagerConfig()
+		put(p, k8s.NewControllerManagerConfig(), func(r *k8s.ControllerManagerConfig) {
+			r.TypedSpec().Enabled, r.TypedSpec().Image, r.TypedSpec().ExtraArgs = true, c.Image, extra
+		})
+	case controlplane.Scheduler:
+		kind = k8s.NewSchedulerConfig()
+		put(p, k8s.NewSchedulerConfig(), func(r *k8s.SchedulerConfig) {
+			r.TypedSpec().Enabled, r.TypedSpec().Image, r.TypedSpec().ExtraArgs = true, c.Image, extra
+		})
+	}
+
+	published, err := p.State.Get(p.Context(), kind.Metadata())
+	if err != nil {
+		p.LogError("resource "+c.Name, err)
+
+		return ""
+	}
+
+	return published.Metadata().Version().String()
 }
 
 // publishStatus is MachineStatus: the stage, and what it still waits for. A change is an event, too.

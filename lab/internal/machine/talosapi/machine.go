@@ -67,6 +67,8 @@ type Machine struct {
 	// Fetch finds the image behind the name of an installer, as the registry does that the machine would ask; nil takes
 	// what the name says.
 	Fetch func(ctx context.Context, name string) (hardware.Image, error)
+	// Pull fails when there is no such image of Kubernetes.
+	Pull func(image string) (string, error)
 	// All are the machines that run, this one among them.
 	All func() []*Machine
 

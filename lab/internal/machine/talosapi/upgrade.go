@@ -42,6 +42,10 @@ func (b *Machine) fetch(ctx context.Context, name string) (hardware.Image, error
 
 // pull answers as Talos' image service does. Simulated: nothing is transferred.
 func (b *Machine) pull(ctx context.Context, name string) error {
+	if _, err := b.Pull(name); err != nil {
+		return status.Errorf(codes.NotFound, "error pulling image: %s", err)
+	}
+
 	_, err := b.fetch(ctx, name)
 	if errors.Is(err, ErrNotFound) {
 		return status.Errorf(codes.NotFound, "error pulling image: %s", err)
