@@ -641,7 +641,6 @@ KINDS: dict[str, list[tuple[str, str]]] = {
             "controlplane,",
             "worker,",
             "gitops,",
-            "image,",
             old="name: node01,",
         ),
         (edited("name: storage", "name: system"), "dataDisks[0].name"),

@@ -425,7 +425,7 @@ def test_of_an_installed_platform_the_machines_must_answer(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        monkeypatch.setattr(reach_questions, "TALOS_PORT", port)
+        monkeypatch.setattr(reach_questions, "TALOS_API_PORT", port)
         real = Network.connect
         monkeypatch.setattr(Network, "connect", lambda self, _, to: real(self, "127.0.0.1", to))
         row = of(settings(), "machine node01", installed=True)

@@ -145,7 +145,9 @@ def test_an_images_failed_download_is_the_factorys_and_not_vcenters() -> None:
 def test_what_talos_refuses_is_told_at_its_machine() -> None:
     words = 'Error applying configuration: InvalidArgument desc = no disk "/dev/sdz"'
     found = of_talos(SETTINGS.machines, SETTINGS.talos.patches, "node02", words)
-    expect(found, "platform:machines, node02: ", "Talos does not take", "clusters/prod", words)
+    expect(
+        found, "platform:machines, node02: ", "Talos refused the request", "clusters/prod", words
+    )
 
 
 def test_a_machine_that_does_not_answer_is_told_with_its_address() -> None:
