@@ -100,9 +100,13 @@ class Project:
 
     def review(self, head: str, verdict: str) -> None:
         """Let a run leave a review with a verdict."""
+        self.leave_review(head, json.dumps(reviewed(verdict=verdict)))
+
+    def leave_review(self, head: str, text: str) -> None:
+        """Let a run leave a review, in place of the one that it left."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
-            archive.writestr("review.json", json.dumps(reviewed(verdict=verdict)))
+            archive.writestr("review.json", text)
         number = len(self.github.archives) + 1
         self.github.archives[number] = packed.getvalue()
         run = {"head_sha": head}
