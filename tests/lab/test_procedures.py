@@ -54,7 +54,11 @@ class Site:
             stack_file.write_text(text)
             repository.keep(self.repository, "without what runs on the cluster")
         serve_again(repository.own_charts(self.repository), *NEWER)
-        self.world = World(WORLDS / f"procedures-{name}", stack_file, project=self.repository)
+        # A page kills a destroy between two machines: on a busy computer that takes seconds.
+        slow = () if services else ("--clone-delay", "3s")
+        self.world = World(
+            WORLDS / f"procedures-{name}", stack_file, *slow, project=self.repository
+        )
         self.world.start()
         self.done: list[str] = []
         """The pages that have run, in their order."""
