@@ -195,6 +195,7 @@ WEEKLY = {
     "restore-backup",
     "undo-change",
     "upgrade-kubernetes",
+    "upgrade-talos",
 }
 """The weekly drill runs them: minutes each, for what other pages do too but for its own point. For
 Kubernetes another version of it has to be built."""
