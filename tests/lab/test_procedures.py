@@ -190,6 +190,7 @@ def _machines_last(name: str) -> bool:
 ORDER: list[str] = sorted(RUN, key=_machines_last)
 WEEKLY = {
     "expand-pool",
+    "firewall",
     "rebuild-from-backup",
     "recover-application",
     "restore-backup",
