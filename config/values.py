@@ -23,7 +23,7 @@ from config.secret_keys import SECRET_NAMES
 from config.yaml_text import MIDNIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
 REFUSED = "refused"
 """The error type of every check in this file; its context holds `fault` and `fix`."""
@@ -289,12 +289,18 @@ def split_git_url(text: str) -> Url | None:
 
 
 def _is_log_destination(text: str) -> bool:
+    return _is_server(text, {"tcp", "udp"})
+
+
+def _is_proxy(text: str) -> bool:
+    return _is_server(text, {"https", "http"})
+
+
+def _is_server(text: str, schemes: Container[str]) -> bool:
+    """Say whether a URL names a host and its port, and nothing behind them."""
     url = split_url(text)
     return (
-        url is not None
-        and url.scheme in {"tcp", "udp"}
-        and url.port is not None
-        and url.path in {"", "/"}
+        url is not None and url.scheme in schemes and url.port is not None and url.path in {"", "/"}
     )
 
 
@@ -306,16 +312,6 @@ def _is_https(text: str) -> bool:
 def _is_storage(text: str) -> bool:
     url = split_url(text)
     return url is not None and url.scheme in {"https", "http"}
-
-
-def _is_proxy(text: str) -> bool:
-    url = split_url(text)
-    return (
-        url is not None
-        and url.scheme in {"https", "http"}
-        and url.port is not None
-        and url.path in {"", "/"}
-    )
 
 
 def parse_direct(value: object) -> str:
