@@ -12,12 +12,11 @@ import json
 import re
 import subprocess
 import tempfile
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from tests.background import Background
 
 SHORTEST = 20
 """Shorter texts are no keys, and shorter pieces of an encoding stand in other texts too."""
@@ -100,34 +99,20 @@ def found_in(
     return sorted(found)
 
 
-class CommandLines:
+class CommandLines(Background):
     """Keeps the command lines of all processes of this machine while it is entered."""
 
     def __init__(self) -> None:
+        super().__init__(self._watch)
         self._lines: set[bytes] = set()
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
 
     @property
     def text(self) -> str:
         """All that were seen, one a line."""
         return b"\n".join(self._lines).decode(errors="replace")
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end.set()
-        self._thread.join()
-
     def _watch(self) -> None:
-        while not self._end.wait(0.05):
+        while not self._stop.wait(0.05):
             for entry in Path("/proc").iterdir():
                 if not entry.name.isdigit():
                     continue

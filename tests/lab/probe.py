@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from types import TracebackType
-from typing import Self
 
 from ops.rehearsal.world import World
+from tests.background import Background
 
 
-class Probe:
+class Probe(Background):
     """Polls until it is left; keeps what it saw with times in seconds since it began."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(self._watch_api, self._watch_machines)
         self._world = world
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._watch_api),
-            threading.Thread(target=self._watch_machines),
-        ]
         self._begin = time.monotonic()
         self.answers = 0
         self.failures: list[tuple[float, str]] = []
         self.gone: list[tuple[float, str]] = []
         self.members: list[int] = []
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _watch_api(self) -> None:
         while not self._stop.is_set():

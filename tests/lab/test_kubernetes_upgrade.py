@@ -11,8 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from components.talos import kubernetes_versions as versions
 from components.talos.kubernetes_versions import API_SERVER, Running
 from ops.rehearsal.killing import kill_tree
 from ops.rehearsal.world import LAB, PROJECT, World, WorldError, wait_until
+from tests.background import Background
 from tests.lab.probe import Probe
 
 pytestmark = pytest.mark.campaign
@@ -63,28 +63,14 @@ def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-class Skew:
+class Skew(Background):
     """Looks all along at which versions run beside each other."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(self._watch)
         self._world = world
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
         self.seen: list[tuple[str, ...]] = []
         self.faults: list[str] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _watch(self) -> None:
         while not self._stop.is_set():

@@ -8,19 +8,18 @@ evictions and disruption budgets are real. The tests run in this order in one wo
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from components.talos.upgrade import INSTALLING
 from ops.rehearsal.world import World, wait_until
+from tests.background import Background
 from tests.lab.conftest import editing
 from tests.lab.probe import Probe
 from tests.lab.test_interruption import Moment, kill_at, said
@@ -55,32 +54,14 @@ while time.monotonic() < end:
 """
 
 
-@dataclass
-class Load:
+class Load(Background):
     """Asks through the VIP and at the ingress until it is left."""
 
-    world: World
-    seen: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def __enter__(self) -> Self:
-        self._stop = threading.Event()
+    def __init__(self, world: World) -> None:
         parts = {"writes through the VIP": self._write, "answers of the ingress": self._ask}
-        self._threads = [
-            threading.Thread(target=self._run, args=(name, part)) for name, part in parts.items()
-        ]
-        for one in self._threads:
-            one.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        for one in self._threads:
-            one.join()
+        super().__init__(*(partial(self._run, name, part) for name, part in parts.items()))
+        self.world = world
+        self.seen: dict[str, Counter[str]] = {}
 
     def _run(self, name: str, part: Callable[[], Iterator[bool]]) -> None:
         counts = self.seen.setdefault(name, Counter())
