@@ -28,11 +28,11 @@ TRAEFIK_API = "3.6.15"
 # --- Helm charts -------------------------------------------------------------------------------
 
 # renovate: datasource=helm depName=cilium registryUrl=https://helm.cilium.io
-CILIUM = "1.19.6"
+CILIUM = "1.19.7"
 # renovate: datasource=helm depName=metallb registryUrl=https://metallb.github.io/metallb
 METALLB = "0.16.1"
 # renovate: datasource=helm depName=cert-manager registryUrl=https://charts.jetstack.io
-CERT_MANAGER = "1.21.1"
+CERT_MANAGER = "1.21.2"
 # renovate: datasource=helm depName=traefik registryUrl=https://traefik.github.io/charts
 TRAEFIK = "39.0.9"
 # renovate: datasource=helm depName=metrics-server registryUrl=https://kubernetes-sigs.github.io/metrics-server

@@ -38,7 +38,7 @@ ASKS = "pulumi config set --secret"
 ANSWER = "python -c 'import secrets; print(secrets.token_hex(16))'"
 # `pulumi up` and its like ask; this is the engine's own way to say yes beforehand.
 YES = "PULUMI_SKIP_CONFIRMATIONS=true"
-NEWER = ("cert-manager", "v1.21.1", "v1.21.2")
+NEWER = ("cert-manager", "v1.21.2", "v1.21.3")
 """A chart, its version, and the number under which it is served a second time."""
 
 

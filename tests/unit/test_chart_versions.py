@@ -46,7 +46,6 @@ def test_a_chart_of_a_module_has_the_version_that_is_installed(
     ("name", "version"),
     [
         ("traefik", versions.TRAEFIK),
-        ("metrics-server", versions.METRICS_SERVER),
         ("argo-cd", versions.ARGO_CD),
     ],
 )
@@ -71,4 +70,4 @@ def test_traefiks_definitions_are_of_the_version_that_its_chart_installs() -> No
 
 def test_no_stand_in_is_forgotten() -> None:
     folders = {path.parent.name for path in (LAB / "charts").glob("*/Chart.yaml")}
-    assert folders == {"traefik", "metrics-server", "argo-cd"}
+    assert folders == {"traefik", "argo-cd"}

@@ -35,19 +35,20 @@ from ops.settings.command import main
 from tests.unit.recorder import ROOT, production
 
 PASSWORD = "proxys-own-word"  # noqa: S105 no real one
-INDEX = """apiVersion: v1
+PINNED = config.versions.CILIUM
+INDEX = f"""apiVersion: v1
 entries:
   cilium:
   - apiVersion: v2
     name: cilium
     urls:
-    - https://elsewhere.test/cilium-1.19.6.tgz
-    version: 1.19.6
+    - https://elsewhere.test/cilium-{PINNED}.tgz
+    version: {PINNED}
   - apiVersion: v2
     name: cilium
     urls:
-    - cilium-1.19.60.tgz
-    version: 1.19.60
+    - cilium-{PINNED}0.tgz
+    version: {PINNED}0
   cilium-other:
   - name: cilium-other
     urls:
@@ -286,11 +287,11 @@ def test_a_schematic_that_the_factory_does_not_know_fails(site: Site) -> None:
 
 
 def test_a_package_is_found_by_its_exact_version_and_chart() -> None:
-    assert package_of(INDEX, "cilium", "1.19.6") == "https://elsewhere.test/cilium-1.19.6.tgz"
-    assert package_of(INDEX, "cilium", "1.19.60") == "cilium-1.19.60.tgz"
+    assert package_of(INDEX, "cilium", PINNED) == f"https://elsewhere.test/cilium-{PINNED}.tgz"
+    assert package_of(INDEX, "cilium", f"{PINNED}0") == f"cilium-{PINNED}0.tgz"
     assert package_of(INDEX, "cilium", "1.18.0") is None
     assert package_of(INDEX, "cilium-other", "1.18.0") == "other.tgz"
-    assert package_of(INDEX, "metallb", "1.19.6") is None
+    assert package_of(INDEX, "metallb", PINNED) is None
 
 
 def test_a_chart_must_be_listed_and_its_package_must_be_there(
@@ -300,16 +301,16 @@ def test_a_chart_must_be_listed_and_its_package_must_be_there(
 
     monkeypatch.setattr(cilium, "REPOSITORY", f"https://{site.host}/charts")
     model = settings()
-    title = f"chart cilium {config.versions.CILIUM}"
+    title = f"chart cilium {PINNED}"
     listed = INDEX.replace("https://elsewhere.test/", f"https://{site.host}/far/")
     site.answers["/charts/index.yaml"] = 200, listed.encode()
     row = of(model, title)
     assert (row.outcome, row.question.key) == (Outcome.FAILED, "platform:services.cilium.version")
     assert "package" in row.told
-    site.answers["/far/cilium-1.19.6.tgz"] = 302, b"/nearer.tgz"
+    site.answers[f"/far/cilium-{PINNED}.tgz"] = 302, b"/nearer.tgz"
     site.answers["/nearer.tgz"] = 200, b"..."
     assert of(model, title).outcome is Outcome.OK
-    site.answers["/charts/index.yaml"] = 200, listed.replace("1.19.6\n", "1.19.5\n").encode()
+    site.answers["/charts/index.yaml"] = 200, listed.replace(f"{PINNED}\n", "1.0.0\n").encode()
     assert "lists no cilium" in of(model, title).told
 
 

@@ -128,7 +128,7 @@ def test_a_patch_that_is_old_enough_needs_no_person() -> None:
 
 
 def test_a_minor_needs_no_person_where_the_policy_says_so() -> None:
-    assert judged(moved("cert-manager", "1.21.1", "1.22.0")) == ""
+    assert judged(moved("cert-manager", "1.21.2", "1.22.0")) == ""
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_a_minor_needs_no_person_where_the_policy_says_so() -> None:
             "1.14.0",
             "a minor step, and platform:updates.talos = patch",
         ),
-        ("cilium", "1.19.6", "1.19.7", "a patch step, and platform:updates.cilium = off"),
+        ("cilium", "1.19.7", "1.19.8", "a patch step, and platform:updates.cilium = off"),
         ("siderolabs/talos", "1.13.9", "1.13.8", "a step back"),
-        ("cert-manager", "1.21.1", "2.0.0", "a major step"),
+        ("cert-manager", "1.21.2", "2.0.0", "a major step"),
         ("kubernetes/kube-state-metrics", "2.17.0", "2.17.1", "no layer"),
         ("siderolabs/talos", "1.13.9", "1.13.10-rc.1", "no step between exact versions"),
     ],

@@ -132,7 +132,7 @@ func (b *Builder) load(c chart) (*helm.Chart, Source, error) {
 	if c.release {
 		made.Metadata.Version, made.Metadata.AppVersion = version, version
 	}
-	if !same(made.Metadata.Version, version) {
+	if !c.counted && !same(made.Metadata.Version, version) {
 		return nil, "", fmt.Errorf("%s %s holds the chart's version %s", c.module.module, version, made.Metadata.Version)
 	}
 	return made, Module, checkDependencies(made)

@@ -45,6 +45,7 @@ type chart struct {
 	repository string
 	module     folder // where the real chart lies; no module means a stand-in
 	release    bool   // the project's release tool sets version and appVersion
+	counted    bool   // the chart's versions are counted apart from the module's
 }
 
 // The repositories are those that the program's Releases name.
@@ -56,7 +57,10 @@ var all = []chart{
 		module: folder{"tools/charts", "github.com/cert-manager/cert-manager", "deploy/charts/cert-manager"},
 	},
 	{name: "traefik", repository: "https://traefik.github.io/charts"},
-	{name: "metrics-server", repository: "https://kubernetes-sigs.github.io/metrics-server"},
+	{
+		name: "metrics-server", repository: "https://kubernetes-sigs.github.io/metrics-server", counted: true,
+		module: folder{"tools/charts", "sigs.k8s.io/metrics-server", "charts/metrics-server"},
+	},
 	{name: "argo-cd", repository: "https://argoproj.github.io/argo-helm"},
 }
 

@@ -58,6 +58,7 @@ func newFixture(t *testing.T) *fixture {
 	for module, version := range map[string]string{
 		"github.com/cilium/cilium": "v1.2.3", "go.universe.tf/metallb": "v0.1.2", "github.com/cert-manager/cert-manager": "v1.4.5",
 		"github.com/traefik/traefik/v3": "v3.0.1", "github.com/argoproj/argo-cd/v3": "v3.0.2", "sigs.k8s.io/gateway-api": "v1.0.3",
+		"sigs.k8s.io/metrics-server": "v0.9.9",
 	} {
 		versions[module] = version
 	}
@@ -72,6 +73,7 @@ func newFixture(t *testing.T) *fixture {
 	writeFile(t, in("go.universe.tf/metallb", "charts/metallb/charts/crds/Chart.yaml"), "apiVersion: v2\nname: crds\nversion: 0.1.2\n")
 	writeFile(t, in("github.com/cert-manager/cert-manager", "deploy/charts/cert-manager/Chart.yaml"),
 		"apiVersion: v2\nname: cert-manager\nversion: v0.0.0\nappVersion: v0.0.0\n")
+	writeFile(t, in("sigs.k8s.io/metrics-server", "charts/metrics-server/Chart.yaml"), "apiVersion: v2\nname: metrics-server\nversion: 3.4.5\n")
 	writeFile(t, in("github.com/traefik/traefik/v3", traefikDefinitions.path), definitionText("middlewares.traefik.io")+"\n---\n"+definitionText("tlsstores.traefik.io"))
 	writeFile(t, in("github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"), definitionText("applications.argoproj.io"))
 	writeFile(t, in("github.com/argoproj/argo-cd/v3", "manifests/crds/kustomization.yaml"), "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
@@ -132,7 +134,7 @@ func find1(entries []Entry, name string) (found []Entry) {
 func TestEveryChartBecomesAPackageThatSaysWhereItCameFrom(t *testing.T) {
 	f := newFixture(t)
 	sources := map[string]Source{
-		"cilium": Module, "metallb": Module, "cert-manager": Module, "traefik": StandIn, "metrics-server": StandIn, "argo-cd": StandIn,
+		"cilium": Module, "metallb": Module, "cert-manager": Module, "traefik": StandIn, "metrics-server": Module, "argo-cd": StandIn,
 	}
 	entries := f.build(t)
 	if len(entries) != len(sources) {
@@ -160,6 +162,13 @@ func TestTheReleaseToolsVersionsAreSet(t *testing.T) {
 	}
 	if c.Metadata.AppVersion != "v1.4.5" {
 		t.Errorf("got %s", c.Metadata.AppVersion)
+	}
+}
+
+func TestAChartWhoseVersionsAreCountedApartKeepsItsOwn(t *testing.T) {
+	f := newFixture(t)
+	if found := find1(f.build(t), "metrics-server"); len(found) != 1 || found[0].Version != "3.4.5" {
+		t.Errorf("got %v", found)
 	}
 }
 
@@ -223,7 +232,7 @@ func TestABadCacheIsRefusedWithTheFile(t *testing.T) {
 func TestAStandInIsNeverTakenForARealPackage(t *testing.T) {
 	f := newFixture(t)
 	f.build(t)
-	for _, e := range []string{"traefik-39.0.9.tgz", "metrics-server-3.13.1.tgz", "argo-cd-10.1.1.tgz"} {
+	for _, e := range []string{"traefik-39.0.9.tgz", "argo-cd-10.1.1.tgz"} {
 		if err := copyFile(filepath.Join(f.Bin, "charts", e), filepath.Join(f.Cache, e)); err != nil {
 			t.Fatal(err)
 		}

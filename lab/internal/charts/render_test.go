@@ -105,31 +105,6 @@ func TestTraefikRefusesWhatTheRealChartsSchemaRefuses(t *testing.T) {
 	}
 }
 
-func TestMetricsServerHonoursACarefulSetup(t *testing.T) {
-	f := newFixture(t)
-	f.build(t)
-	got := f.render(t, Request{Chart: "metrics-server", Namespace: "metrics-server", Values: f.values(t, `
-replicas: 2
-podDisruptionBudget: {enabled: true, minAvailable: 1}
-apiService: {insecureSkipTLSVerify: false}
-tls: {type: cert-manager, certManager: {existingIssuer: {enabled: true, kind: ClusterIssuer, name: internal}}}
-`)})
-	service := got["APIService/v1beta1.metrics.k8s.io"]
-	if at(service, "spec", "insecureSkipTLSVerify") != nil || at(service, "metadata", "annotations", "cert-manager.io/inject-ca-from") != "metrics-server/metrics-server" {
-		t.Errorf("got %v", service)
-	}
-	if at(got["Certificate/metrics-server"], "spec", "issuerRef", "name") != "internal" || got["Issuer/metrics-server-issuer"] != nil {
-		t.Errorf("got %v", got["Certificate/metrics-server"])
-	}
-	if !slices.Contains(arguments(got["Deployment/metrics-server"]), "--tls-cert-file=/tmp/tls-certs/tls.crt") {
-		t.Errorf("got %v", arguments(got["Deployment/metrics-server"]))
-	}
-	plain := f.render(t, Request{Chart: "metrics-server"})
-	if at(plain["APIService/v1beta1.metrics.k8s.io"], "spec", "insecureSkipTLSVerify") != true || plain["Certificate/metrics-server"] != nil {
-		t.Errorf("got %v", plain)
-	}
-}
-
 func TestArgoCDHonoursACarefulSetup(t *testing.T) {
 	f := newFixture(t)
 	f.build(t)

@@ -9,4 +9,5 @@ import (
 	_ "github.com/cilium/cilium/pkg/time"                  // install/kubernetes/cilium, pkg/k8s/apis/cilium.io/client/crds
 	_ "github.com/traefik/traefik/v3/pkg/observability"    // docs/content/reference/dynamic-configuration
 	_ "go.universe.tf/metallb/api"                         // charts/metallb
+	_ "sigs.k8s.io/metrics-server/pkg/utils"               // charts/metrics-server
 )
