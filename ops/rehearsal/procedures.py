@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from config import versions
 from ops.rehearsal.world import PROJECT
 
 FOLDER = PROJECT / "docs" / "procedures"
@@ -21,6 +22,11 @@ NOT_BUILT = "Not built yet"
 STARTS = re.compile(
     r"^Rehearsed on: (?P<start>an empty site|the whole platform|the machines)"
     r"(, after \[[^\]]+\]\((?P<after>[^)/]+\.md)\))?\.$",
+    re.MULTILINE,
+)
+VERSIONS = re.compile(
+    r"^Versions on this page: (?P<program>Talos|Kubernetes|cert-manager) "
+    r"(?P<old>[\d.]+\d), then (?P<new>[\d.]+\d)\.$",
     re.MULTILINE,
 )
 FENCE = re.compile(r"^```(?P<kind>.*)$")
@@ -120,8 +126,8 @@ def ordered(pages: Mapping[str, Procedure]) -> Iterator[Procedure]:
 
 
 def read(path: Path) -> Procedure:
-    """Read one page. Raises ProcedureError."""
-    text = path.read_text(encoding="utf-8")
+    """Read one page, with the versions that are pinned today. Raises ProcedureError."""
+    text = with_pinned_versions(path.read_text(encoding="utf-8"))
     steps = tuple(_steps(path.name, text.splitlines()))
     starts = list(STARTS.finditer(text))
     if any(line.startswith(NOT_BUILT) for line in text.splitlines()):
@@ -142,6 +148,50 @@ def read(path: Path) -> Procedure:
         )
         raise ProcedureError(message)
     return Procedure(path, Start(starts[0]["start"]), starts[0]["after"], steps)
+
+
+def with_pinned_versions(text: str) -> str:
+    """Put the pinned version, and the one after it, in the place of those that a page names.
+
+    A page of an upgrade was written for the versions of its day. A pull request that moves a pin
+    changes no page, and must pass.
+    """
+    named = VERSIONS.search(text)
+    if named is None:
+        return text
+    old, new = _pinned(named["program"])
+    instead = {named["old"]: old, named["new"]: new}
+    instead |= {re.escape(page): re.escape(today) for page, today in instead.items()}
+    either = "|".join(re.escape(one) for one in instead)
+    return re.sub(rf"(?<![\d.])({either})(?!\d)", lambda found: instead[found[0]], text)
+
+
+def _pinned(program: str) -> tuple[str, str]:
+    """Give the pinned version of a program, and the one that the lab has for an upgrade."""
+    match program:
+        case "Talos":
+            return versions.TALOS, next_patch(versions.TALOS)
+        case "Kubernetes":
+            return versions.KUBERNETES, kubernetes_to_upgrade_to()
+        case _:
+            return versions.CERT_MANAGER, next_patch(versions.CERT_MANAGER)
+
+
+def next_patch(version: str, steps: int = 1) -> str:
+    """Count a version's patch number on: `1.13.9` becomes `1.13.10`; -1 goes back by one."""
+    minor, _, patch = version.rpartition(".")
+    return f"{minor}.{int(patch) + steps}"
+
+
+def kubernetes_to_upgrade_to() -> str:
+    """Read which patch release of the pinned minor the lab builds for its campaigns."""
+    minor = versions.KUBERNETES.rpartition(".")[0]
+    file = PROJECT / "lab" / "tools" / f"kubernetes-{minor}" / "go.mod"
+    found = re.search(r"k8s\.io/kubernetes v(\S+)", file.read_text(encoding="utf-8"))
+    if found is None:
+        message = f"{file}: requires no k8s.io/kubernetes"
+        raise ProcedureError(message)
+    return found[1]
 
 
 def _steps(page: str, lines: Sequence[str]) -> Iterator[Step]:

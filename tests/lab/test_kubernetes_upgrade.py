@@ -17,14 +17,16 @@ import pytest
 
 from components.talos import kubernetes_versions as versions
 from components.talos.kubernetes_versions import API_SERVER, Running
+from config.versions import KUBERNETES
 from ops.rehearsal.killing import kill_tree
+from ops.rehearsal.procedures import kubernetes_to_upgrade_to
 from ops.rehearsal.world import LAB, PROJECT, World, WorldError, wait_until
 from tests.background import Background
 from tests.lab.probe import Probe
 
 pytestmark = pytest.mark.campaign
 
-FIRST, PATCH, MINOR = "1.34.1", "1.34.10", "1.35.6"
+FIRST, PATCH, MINOR = KUBERNETES, kubernetes_to_upgrade_to(), "1.35.6"
 FOLDERS = {PATCH: "kubernetes-1.34", MINOR: "kubernetes-1.35"}
 NODE03 = "    - { name: node03, address: 172.16.20.53, role: controlplane, "
 WORKER = "    - { name: worker01, address: 172.16.20.61, role: worker, "

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from config.versions import KUBERNETES
 from ops.rehearsal.world import World, wait_until
 from tests.lab.conftest import editing
 from tests.lab.secret_values import left_behind, secret_values
@@ -20,7 +21,7 @@ from tests.secret_search import CommandLines
 
 WITH_SERVICES = True
 INGRESS = "172.16.20.100"
-NODE01, KUBERNETES = "172.16.20.51", "1.34.1"
+NODE01 = "172.16.20.51"
 OLD_CLASS = """
 apiVersion: storage.k8s.io/v1alpha1
 kind: VolumeAttributesClass

@@ -14,19 +14,22 @@ from pathlib import Path
 import yaml
 
 from components.talos import growth
+from config.versions import KUBERNETES, TALOS
+from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.probe import Probe
 from tests.lab.secret_values import left_behind, secret_values
 
 ADDRESSES = {"node01": "172.16.20.51", "node02": "172.16.20.52", "node03": "172.16.20.53"}
 VIP = "172.16.20.250"
+NEXT_TALOS = next_patch(TALOS)
 
 
 def test_the_api_answers_through_the_vip_with_the_pinned_version(world: World) -> None:
     config = json.loads(world.run("kubectl", "config", "view", "--output", "json").stdout)
     assert config["clusters"][0]["cluster"]["server"] == f"https://{VIP}:6443"
     version = json.loads(world.run("kubectl", "get", "--raw", "/version").stdout)
-    assert version["gitVersion"] == "v1.34.1"
+    assert version["gitVersion"] == f"v{KUBERNETES}"
 
 
 def test_etcd_has_three_voting_members(world: World) -> None:
@@ -213,20 +216,20 @@ def test_a_machine_whose_new_talos_does_not_start_stops_the_chain_at_itself(
     world: World, edit: Callable[[str, str], None]
 ) -> None:
     before = world.boot_ids(ADDRESSES)
-    edit("version: 1.13.9", "version: 1.13.10")
-    dead = does_not_start(world, "v1.13.10")
+    edit(f"version: {TALOS}", f"version: {NEXT_TALOS}")
+    dead = does_not_start(world, f"v{NEXT_TALOS}")
     result = world.up(code=None)
     dead.unlink()
     assert result.returncode != 0
     said = result.stdout + result.stderr
-    assert "node01 (172.16.20.51): came back with Talos v1.13.9" in said, said
+    assert f"node01 (172.16.20.51): came back with Talos v{TALOS}" in said, said
     assert "No other machine is touched" in said
     after = world.boot_ids(ADDRESSES)
     assert after["node01"] != before["node01"]
     assert {name: after[name] for name in ("node02", "node03")} == {
         name: before[name] for name in ("node02", "node03")
     }
-    assert versions(world) == dict.fromkeys(ADDRESSES, "v1.13.9")
+    assert versions(world) == dict.fromkeys(ADDRESSES, f"v{TALOS}")
     assert cordoned(world) == []
 
 
@@ -240,17 +243,17 @@ def test_another_talos_reaches_every_machine_in_order_with_one_reboot_each(
     common["machine"]["udev"] = {"rules": ['SUBSYSTEM=="drm", MODE="0600"']}
     (patches / "common.yaml").write_text(yaml.safe_dump(common))
     edit("patches: clusters/prod", f"patches: {patches.relative_to(PROJECT)}")
-    edit("version: 1.13.9", "version: 1.13.10")
+    edit(f"version: {TALOS}", f"version: {NEXT_TALOS}")
     with Probe(world) as probe:
         world.up()
     print(probe.summary())
     assert probe.order_of_reboots() == ["node01", "node02", "node03"], probe.summary()
     assert probe.fewest_members() >= 2, probe.summary()
-    assert versions(world) == dict.fromkeys(ADDRESSES, "v1.13.10")
+    assert versions(world) == dict.fromkeys(ADDRESSES, f"v{NEXT_TALOS}")
     assert cordoned(world) == []
     nodes = json.loads(world.run("kubectl", "get", "nodes", "--output", "json").stdout)["items"]
-    assert {one["status"]["nodeInfo"]["osImage"] for one in nodes} == {"Talos (v1.13.10)"}
-    snapshot = "etcd-before-talos-v1.13.10.snapshot"
+    assert {one["status"]["nodeInfo"]["osImage"] for one in nodes} == {f"Talos (v{NEXT_TALOS})"}
+    snapshot = f"etcd-before-talos-v{NEXT_TALOS}.snapshot"
     kept = world.run("sh", "-c", 'stat -c "%a %n" "$PULUMI_HOME"/platform-snapshots/*').stdout
     assert kept.startswith("600 ")
     assert kept.strip().endswith(snapshot)

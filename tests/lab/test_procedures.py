@@ -17,8 +17,17 @@ from pathlib import Path
 
 import pytest
 
+from config.versions import CERT_MANAGER
 from ops.rehearsal import repository
-from ops.rehearsal.procedures import Command, Edit, Procedure, Start, apply, read_all
+from ops.rehearsal.procedures import (
+    Command,
+    Edit,
+    Procedure,
+    Start,
+    apply,
+    next_patch,
+    read_all,
+)
 from ops.rehearsal.world import Result, World
 from tests.lab.conftest import WORLDS
 from tests.lab.secret_values import left_behind, secret_values
@@ -38,7 +47,7 @@ ASKS = "pulumi config set --secret"
 ANSWER = "python -c 'import secrets; print(secrets.token_hex(16))'"
 # `pulumi up` and its like ask; this is the engine's own way to say yes beforehand.
 YES = "PULUMI_SKIP_CONFIRMATIONS=true"
-NEWER = ("cert-manager", "v1.21.2", "v1.21.3")
+NEWER = ("cert-manager", f"v{CERT_MANAGER}", f"v{next_patch(CERT_MANAGER)}")
 """A chart, its version, and the number under which it is served a second time."""
 
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from components.talos.upgrade import INSTALLING
+from config.versions import TALOS
+from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import World, wait_until
 from tests.background import Background
 from tests.lab.conftest import editing
@@ -33,7 +35,7 @@ LAST = "diskGiB: 100 }\n\n"
 WORKER = "    - { name: work01, address: 172.16.20.61, role: worker, cpus: 8, memoryMiB: 32768, "
 CHAIN = ["node01", "node02", "node03", "work01"]
 NAMESPACE = ("--namespace", "app-podinfo")
-OLD, NEW, NEXT_MINOR = "1.13.9", "1.13.10", "1.14.1"
+OLD, NEW, NEXT_MINOR = TALOS, next_patch(TALOS), "1.14.1"
 ANSWER = """
 import json, ssl, socket, sys, time
 context = ssl.create_default_context()
@@ -241,8 +243,8 @@ def test_an_upgrade_that_is_killed_eight_times_converges(
 def test_a_machine_that_rolls_back_stops_the_chain_at_the_first_machine(
     world: World, edit: Callable[[str, str], None]
 ) -> None:
-    edit(f"version: {OLD}", "version: 1.13.8")
-    dead = world.state / "machines" / "does-not-start" / "v1.13.8"
+    edit(f"version: {OLD}", f"version: {next_patch(OLD, -1)}")
+    dead = world.state / "machines" / "does-not-start" / f"v{next_patch(OLD, -1)}"
     dead.touch()
     with Load(world) as load:
         refused = world.up(code=None)

@@ -16,10 +16,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from config.versions import TALOS
+from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import Result, World, wait_until
 
 NODE01, NODE02, NODE03 = "172.16.20.51", "172.16.20.52", "172.16.20.53"
 ALL = (NODE01, NODE02, NODE03)
+OTHER_TALOS = next_patch(TALOS)
 
 
 def talosctl(world: World, node: str, *argv: str, code: int | None = 0) -> Result:
@@ -48,7 +51,7 @@ def boot_id(world: World, node: str) -> str:
 
 
 def test_version_names_the_pinned_talos(world: World) -> None:
-    assert "Tag:         v1.13.9" in talosctl(world, NODE01, "version").stdout
+    assert f"Tag:         v{TALOS}" in talosctl(world, NODE01, "version").stdout
 
 
 def test_the_machine_api_refuses_a_caller_without_a_certificate(world: World) -> None:
@@ -194,8 +197,8 @@ def installer(world: World, version: str) -> str:
 
 
 def test_an_installer_that_the_factory_does_not_make_is_refused(world: World) -> None:
-    unknown = f"factory.talos.dev/vmware-installer/{'0' * 64}:v1.13.9"
-    for image in (unknown, installer(world, "v1.13.99")):
+    unknown = f"factory.talos.dev/vmware-installer/{'0' * 64}:v{TALOS}"
+    for image in (unknown, installer(world, f"v{TALOS}9")):
         refused = talosctl(world, NODE03, "image", "pull", image, "--namespace=system", code=1)
         assert f'failed to pull image "{image}"' in refused.stderr
         assert "not found" in refused.stderr
@@ -203,14 +206,14 @@ def test_an_installer_that_the_factory_does_not_make_is_refused(world: World) ->
 
 
 def test_an_upgrade_changes_the_version_after_a_reboot(world: World) -> None:
-    image = installer(world, "v1.13.8")
+    image = installer(world, f"v{OTHER_TALOS}")
     # It waits for a ready node, which none is before a CNI runs.
     talosctl(
         world, NODE03, "upgrade", "--image", image, "--drain=false", "--timeout=15s", code=None
     )
     wait_until(
         "node03 runs the other version",
-        lambda: "v1.13.8" in talosctl(world, NODE03, "version", code=None).stdout,
+        lambda: f"v{OTHER_TALOS}" in talosctl(world, NODE03, "version", code=None).stdout,
         90,
     )
     wait_until("node03 is back", lambda: running(world, NODE03), 90)
@@ -220,7 +223,7 @@ def test_a_rollback_starts_what_ran_before(world: World) -> None:
     talosctl(world, NODE03, "rollback")
     wait_until(
         "node03 runs the old version",
-        lambda: "v1.13.9" in talosctl(world, NODE03, "version", code=None).stdout,
+        lambda: f"v{TALOS}" in talosctl(world, NODE03, "version", code=None).stdout,
         90,
     )
     wait_until("node03 is back", lambda: running(world, NODE03), 90)

@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from config.versions import TALOS
+from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import PROJECT, Result, World
 from tests.unit.fake_github import serving
 from tests.unit.update_project import Project, environment
 
 pytestmark = pytest.mark.campaign
 
-OLD, GOOD, BAD = "1.13.8", "1.13.9", "1.13.10"
+OLD, GOOD, BAD = next_patch(TALOS, -1), TALOS, next_patch(TALOS)
 RULESET = Path(".github/rulesets/main.json")
 POLICY = {
     "window": {"days": ["saturday"], "opens": "22:00", "closes": "04:00"},

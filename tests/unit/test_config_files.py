@@ -19,6 +19,7 @@ from config.placeholders import IN_LAB, placeholders
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
 from config.stack_file import read
+from config.versions import KUBERNETES
 from ops.rehearsal.life import stand_ins
 from ops.settings.command import main
 
@@ -434,7 +435,7 @@ def test_check_says_when_kubernetes_gets_no_fixes_any_more(
 ) -> None:
     assert main(["check", str(PROD)]) == 0
     assert (
-        "warning: platform:kubernetes.version = 1.34.1: Kubernetes 1.34 gets no fixes"
+        f"warning: platform:kubernetes.version = {KUBERNETES}: Kubernetes 1.34 gets no fixes"
         in capsys.readouterr().out
     )
 
@@ -444,8 +445,8 @@ def test_any_patch_of_the_line_is_taken_and_warned_of_alike(
 ) -> None:
     path = tmp_path / "Pulumi.x.yaml"
     text = PROD.read_text()
-    assert text.count("version: 1.34.1") == 1
-    path.write_text(text.replace("version: 1.34.1", "version: 1.34.4"))
+    assert text.count(f"version: {KUBERNETES}") == 1
+    path.write_text(text.replace(f"version: {KUBERNETES}", "version: 1.34.4"))
     assert main(["check", str(path)]) == 0
     assert (
         "warning: platform:kubernetes.version = 1.34.4: Kubernetes 1.34 gets no fixes"

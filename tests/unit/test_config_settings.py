@@ -18,6 +18,7 @@ from config.needed_secrets import needed
 from config.secret_keys import SECRET_KEYS
 from config.settings import Model, Services
 from config.shown import looks_secret, names_secret
+from config.versions import KUBERNETES, TALOS
 from tests.unit.recorder import production
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def test_prod_is_the_platform_that_it_is_meant_to_be() -> None:
     assert [str(pool.addresses) for pool in settings.network.pools] == [
         "172.16.20.100-172.16.20.150"
     ]
-    assert (settings.talos.version, settings.kubernetes.version) == ("1.13.9", "1.34.1")
+    assert (settings.talos.version, settings.kubernetes.version) == (TALOS, KUBERNETES)
 
 
 def test_the_endpoint_is_on_the_vip() -> None:
@@ -95,10 +96,10 @@ def test_a_given_schematic_is_taken_as_it_is() -> None:
 def test_image_and_installer_come_from_the_sites_factory() -> None:
     settings = prod()
     assert settings.ova_url == (
-        f"https://factory.talos.dev/image/{WITH_GUEST_AGENT}/v1.13.9/vmware-amd64.ova"
+        f"https://factory.talos.dev/image/{WITH_GUEST_AGENT}/v{TALOS}/vmware-amd64.ova"
     )
     assert settings.installer_image == (
-        f"factory.talos.dev/vmware-installer/{WITH_GUEST_AGENT}:v1.13.9"
+        f"factory.talos.dev/vmware-installer/{WITH_GUEST_AGENT}:v{TALOS}"
     )
 
 

@@ -14,6 +14,7 @@ from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
 from components.talos.patch_validation import find_talosctl
 from config import Settings, SettingsError, parse
+from config.versions import TALOS
 from tests.unit.recorder import ROOT, install_talosctl, machine, production, without_services
 
 LOGS = {"services": ["tcp://logs.example.com:5170"], "kernel": ["udp://logs.example.com:5171"]}
@@ -148,7 +149,7 @@ def test_the_image_to_install_is_the_one_that_the_machine_was_made_from() -> Non
     install = by_kind(model, "node01")["main"]["machine"]["install"]
     assert install == {"disk": "/dev/sda", "image": model.installer_image}
     assert f"/{model.talos.schematic_id}/" in model.ova_url
-    assert install["image"].endswith(f"/{model.talos.schematic_id}:v1.13.9")
+    assert install["image"].endswith(f"/{model.talos.schematic_id}:v{TALOS}")
 
 
 def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path) -> None:

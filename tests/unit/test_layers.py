@@ -156,7 +156,10 @@ def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
     platform = run_production()
     told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
     assert all(told.values())
-    assert told["cluster"] == {"endpoint": "https://172.16.20.250:6443", "version": "1.34.1"}
+    assert told["cluster"] == {
+        "endpoint": "https://172.16.20.250:6443",
+        "version": config.versions.KUBERNETES,
+    }
     assert told["nodes"]["controlPlanes"]["node01"] == "172.16.20.51"
     for plan in layers.plans(parse(production())):
         assert told[plan.chart]["namespace"] == plan.namespace

@@ -555,7 +555,7 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
 def test_the_pack_tells_the_version_that_its_file_has() -> None:
     file = yaml.safe_load((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
     assert file["version"] == server.VERSION
-    assert (
-        ROOT / "ops" / "policies" / file["runtime"]["options"]["virtualenv"]
-    ).resolve() == ROOT / ".venv"
+    assert (ROOT / "ops" / "policies" / file["runtime"]["options"]["virtualenv"]).resolve() == (
+        ROOT / ".venv"
+    ).resolve()
     assert Pack().GetPluginInfo(empty_pb2.Empty(), None).version == server.VERSION

@@ -12,6 +12,7 @@ import pytest
 from components.failures import ToldError
 from components.talos.patch_files import PatchError, check_patch_files
 from config import parse
+from config.versions import TALOS
 from tests.unit.recorder import (
     CREDENTIALS_END,
     KEY,
@@ -259,7 +260,7 @@ def test_a_missing_talosctl_is_named_before_anything_is_touched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(ToldError, match=r"talosctl: not found on PATH; install talosctl v1\.13\.9"):
+    with pytest.raises(ToldError, match=f"talosctl: not found on PATH; install talosctl v{TALOS}"):
         run(settings())
 
 

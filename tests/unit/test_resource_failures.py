@@ -22,6 +22,7 @@ from components.resource_failures import (
 from config import parse
 from config.charts import ChartPlan
 from config.resource_types import IMAGE, MACHINE
+from config.versions import TALOS
 from tests.unit.recorder import Platform, event_loop, install_talosctl, production, run_production
 
 SETTINGS = parse(production())
@@ -105,13 +106,13 @@ def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_command_that_help
         ),
         (
             "got status 404 (Not Found) while getting the file from https://x/image/a/b.ova",
-            'platform:talos.version = "1.13.9": ',
+            f'platform:talos.version = "{TALOS}": ',
             "factory.talos.dev has no image of it",
         ),
         (
             "got status 400 (Bad Request) while getting the file from https://x/image/a/b.ova",
             "platform:talos.extensions: ",
-            "makes no image of Talos 1.13.9 with siderolabs/vmtoolsd-guest-agent",
+            f"makes no image of Talos {TALOS} with siderolabs/vmtoolsd-guest-agent",
         ),
         (
             "HTTP 503: unavailable",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-import config
+import config.versions
 from config.settings import Updates, Window
 from ops.review.verdict import Verdict
 from ops.updates import policy, window
@@ -23,8 +23,16 @@ from tests.unit.fake_github import serving
 from tests.unit.update_project import NOW, Project, environment, reviewed
 
 ROOT = Path(__file__).parents[2]
-STACK_FILE = (ROOT / "Pulumi.prod.yaml").read_text(encoding="utf-8")
-VERSIONS = (ROOT / "config" / "versions.py").read_text(encoding="utf-8")
+STACK_FILE = (
+    (ROOT / "Pulumi.prod.yaml")
+    .read_text(encoding="utf-8")
+    .replace(f"version: {config.versions.TALOS}", "version: 1.13.9")
+)
+VERSIONS = (
+    (ROOT / "config" / "versions.py")
+    .read_text(encoding="utf-8")
+    .replace(f'"{config.versions.TALOS}"', '"1.13.9"')
+)
 RULESET = ".github/rulesets/main.json"
 LONG_AGO = "2026-11-01T08:00:00Z"
 WINDOW = {"days": ["saturday"], "opens": "22:00", "closes": "04:00"}

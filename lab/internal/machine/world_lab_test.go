@@ -30,6 +30,7 @@ import (
 
 	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/programs"
 )
 
 var (
@@ -106,7 +107,8 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 
-	input, err := generate.NewInput("prod", endpoint, "1.34.1", generate.WithInstallImage("factory.example/vmware-installer/0000:"+talosVersion))
+	kubernetes := strings.TrimPrefix(programs.Version(*binFolder, "kube-apiserver"), "v")
+	input, err := generate.NewInput("prod", endpoint, kubernetes, generate.WithInstallImage("factory.example/vmware-installer/0000:"+talosVersion))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/semver"
+
 	"platform.lab/lab/internal/charts"
 	"platform.lab/lab/internal/vcenter"
 )
@@ -67,19 +69,26 @@ func (o Options) certificateEnd() time.Time {
 	return time.Now().Add(validity)
 }
 
-// talosReleases are versions of Talos that the image factory makes images of, beside that of the settings. Images are simulated,
-// and so is 1.13.10: whether Talos has published it does not matter to a machine that is simulated, too.
-var talosReleases = []string{"1.12.8", "1.13.8", "1.13.9", "1.13.10", "1.14.0", "1.14.1"}
-
-// versions are those of Talos that the image factory makes images of.
+// versions are those of Talos that the image factory makes images of: that of the settings and its neighbours. Images are
+// simulated: whether Talos has published a version does not matter to a machine that is simulated, too.
 func (o Options) versions(wanted string) []string {
 	if o.has(FaultImage) {
 		return []string{"1.0.0"}
 	}
-	if slices.Contains(talosReleases, wanted) {
-		return talosReleases
+	var major, minor, patch int
+	if n, _ := fmt.Sscanf(wanted, "%d.%d.%d", &major, &minor, &patch); n < 3 {
+		return []string{wanted}
 	}
-	return append(slices.Clone(talosReleases), wanted)
+	out := []string{wanted}
+	for _, near := range [][2]int{
+		{minor - 1, 8}, {minor, patch - 1}, {minor, patch + 1}, {minor, patch + 2}, {minor + 1, 0}, {minor + 1, 1},
+	} {
+		if near[0] >= 0 && near[1] >= 0 {
+			out = append(out, fmt.Sprintf("%d.%d.%d", major, near[0], near[1]))
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return semver.Compare("v"+a, "v"+b) })
+	return out
 }
 
 // repositories serve charts, and with the fault list versions that nobody asks for.
