@@ -45,6 +45,11 @@ class Recorder:
         self._read()
         self._write()
 
+    @property
+    def seen(self) -> int:
+        """The number of lines that have their time."""
+        return len(self._times)
+
     def _watch(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._read()

@@ -18,17 +18,18 @@ from ops.rehearsal.procedures import next_patch
 
 pytestmark = pytest.mark.campaign
 
-PLACES = ("Pulumi.prod.yaml", "config/versions.py")
-"""Where Renovate finds both."""
+PLACES = {"Pulumi.prod.yaml": "version: {}\n", "config/versions.py": ' = "{}"\n'}
+"""Where Renovate finds both, and how they are written there."""
 
 
 @pytest.mark.parametrize("version", [TALOS, KUBERNETES], ids=["talos", "kubernetes"])
 def test_a_patch_release_needs_no_hand_in_the_quick_tests(version: str, tmp_path: Path) -> None:
     tree = repository.copy(tmp_path / "tree")
-    for place in PLACES:
+    for place, written in PLACES.items():
         text = (tree / place).read_text(encoding="utf-8")
-        assert text.count(version) == 1
-        moved = text.replace(version, next_patch(version))
+        pin = written.format(version)
+        assert text.count(pin) == 1
+        moved = text.replace(pin, written.format(next_patch(version)))
         (tree / place).write_text(moved, encoding="utf-8")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/unit", "--numprocesses", "auto"],
