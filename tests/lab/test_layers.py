@@ -248,7 +248,7 @@ def test_the_ingress_answers_https_with_the_platforms_certificate(world: World) 
     # The world trusts the authority that stands in for Let's Encrypt: the name is verified too.
     answer = world.run("python", "-c", ASK.format(address=INGRESS, host=host)).stdout
     assert answer.startswith(("HTTP/1.0 200", "HTTP/1.1 200"))
-    assert "responder" in answer  # it says that it is not Traefik
+    assert "not from Traefik" in answer
     other = world.run("python", "-c", ASK.format(address=INGRESS, host="example.org"), code=None)
     assert "CERTIFICATE_VERIFY_FAILED" in other.stderr
 
@@ -341,7 +341,7 @@ def test_another_kubernetes_is_refused_before_anything_is_touched(
     assert f"{KUBERNETES} runs already on node01, node02, node03" in said, said
     said = refused("1.33.5", "1.34.9")  # a release that the lab's registry does not have
     assert "kube-apiserver:v1.34.9: not found" in said, said
-    assert f"Nothing was moved. Fix the reason, or set {KUBERNETES} again" in said
+    assert f"Nothing was upgraded. Fix the reason, or set {KUBERNETES} again" in said
 
     # An API version that is served on request until 1.34, and in 1.35 no longer.
     one = ("kubectl", "--server", f"https://{NODE01}:6443")

@@ -1,4 +1,4 @@
-"""One comment and one issue, made once and then updated, on a GitHub that is played on loopback."""
+"""One comment and one issue, made once and then updated, on a simulated GitHub on loopback."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ func Resource(kind string) string {
 	return sentence("a simulated machine keeps no "+kind, "`talosctl get machinestatus`, `members`, `addresses`, `services`, `disks` and `machineconfig` show what it keeps")
 }
 
-// Log answers for a service of Talos that is played.
+// Log answers for a service of Talos that is simulated.
 func Log(service string) string {
-	return sentence("the service "+service+" is played and logs nothing", "`talosctl dmesg` and the logs of machined, kubelet, etcd and the control plane show what happened")
+	return sentence("the service "+service+" is simulated and logs nothing", "`talosctl dmesg` and the logs of machined, kubelet, etcd and the control plane show what happened")
 }
 
 // File answers for a file that a kernel of a machine's own would have.
@@ -60,7 +60,7 @@ func File(name string) string {
 
 // Pod answers for a call of the kubelet that needs a program in a pod, as "logs" or "exec".
 func Pod(call string) string {
-	return sentence("pods are played and hold no programs, so there is nothing for "+call,
+	return sentence("pods are simulated and run no programs, so there is nothing for "+call,
 		"`kubectl describe` and `kubectl get events` show what happened; etcd, the API servers, controller managers and schedulers are real: `kubectl logs --namespace kube-system`, `talosctl logs`")
 }
 
@@ -71,7 +71,7 @@ func StaticPod(call string) string {
 
 // Ingress answers for every host behind Traefik.
 func Ingress() string {
-	return sentence("Traefik is simulated, and the pods behind it are played: this answer comes from the lab's responder, not by Traefik",
+	return sentence("Traefik and the pods behind it are simulated: this answer comes from the lab, not from Traefik",
 		"address and certificate are as in production; `kubectl get ingressroutes,httproutes --all-namespaces` shows what Traefik would route")
 }
 
@@ -86,10 +86,10 @@ func Tool(name string) (string, bool) {
 func Tools() []string { return slices.Sorted(maps.Keys(tools)) }
 
 var tools = map[string]answer{
-	"argocd": {"Argo CD's pods are played and nothing syncs, so the argocd command has no server to talk to", "`kubectl get applications --namespace argocd` shows what Argo CD would sync"},
-	"cilium": {"Cilium's agents are played, so the cilium command has nothing to look into", "`kubectl get pods --namespace kube-system` and `helm list --all-namespaces` show what was installed"},
+	"argocd": {"Argo CD's pods are simulated and nothing syncs, so the argocd command has no server to talk to", "`kubectl get applications --namespace argocd` shows what Argo CD would sync"},
+	"cilium": {"Cilium's agents are simulated, so the cilium command has nothing to look into", "`kubectl get pods --namespace kube-system` and `helm list --all-namespaces` show what was installed"},
 	"cmctl":  {"cert-manager is simulated, without its command", "`kubectl get certificates,certificaterequests --all-namespaces` and `kubectl describe` show what it issued"},
-	"hubble": {"Cilium's agents are played, so there are no flows for hubble", "`talosctl netstat` shows the machines' real connections"},
+	"hubble": {"Cilium's agents are simulated, so there are no flows for hubble", "`talosctl netstat` shows the machines' real connections"},
 }
 
 // Kubelet answers for any other path of the kubelet's API.

@@ -8,7 +8,7 @@ import (
 // commands of talosctl never ask a machine: what they would need is not in the lab.
 var commands = map[string]answer{
 	"cluster":     {"talosctl makes no clusters of containers or virtual machines here", "the stack's machines are the cluster: `pulumi up`, `talosctl get members`"},
-	"conformance": {"pods are played, so Kubernetes' conformance tests have nothing to run", "`kubectl get --raw /readyz?verbose` asks the real API server"},
+	"conformance": {"pods are simulated, so Kubernetes' conformance tests have nothing to run", "`kubectl get --raw /readyz?verbose` asks the real API server"},
 }
 
 // Talosctl is a script in the place of talosctl: it answers for those commands, puts a support bundle into the world's

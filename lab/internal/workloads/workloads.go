@@ -1,4 +1,4 @@
-// Package workloads is what runs "on" a cluster of the lab beside the pods that KWOK only plays: KWOK gives a
+// Package workloads is what runs "on" a cluster of the lab beside the pods that KWOK only simulates: KWOK gives a
 // pod its address and says that it is ready, and this package answers for those pods that something else needs.
 //
 // It lives in the lab's own network namespace, where the machines' default route ends: addresses of Services

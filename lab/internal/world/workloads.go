@@ -13,7 +13,7 @@ import (
 	"platform.lab/lab/internal/workloads"
 )
 
-// onCluster runs what answers on a cluster for pods that KWOK only plays.
+// onCluster runs what answers on a cluster for pods that KWOK only simulates.
 func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Authority, log *slog.Logger) func(context.Context, machine.Cluster) {
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{

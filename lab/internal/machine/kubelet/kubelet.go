@@ -59,7 +59,7 @@ type Machine struct {
 }
 
 // Kubelet is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
-// static pods and serves the kubelet's API. It starts no pod: KWOK plays them.
+// static pods and serves the kubelet's API. It starts no pod: KWOK simulates them.
 type Kubelet struct {
 	Machine
 

@@ -28,7 +28,7 @@ var calls = map[string]string{
 	"exec": "exec, cp and debug", "attach": "attach and debug", "portForward": "port-forward", "run": "run", "checkpoint": "checkpoint",
 }
 
-// serveLogs answers /containerLogs/NAMESPACE/POD/CONTAINER: the log of a real program, else what is played.
+// serveLogs answers /containerLogs/NAMESPACE/POD/CONTAINER: the log of a real program, else what is simulated.
 func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	namespace, pod := r.PathValue("namespace"), r.PathValue("pod")
 
@@ -59,7 +59,7 @@ func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// logOf is the log file of a container whose program is real; "" of one that is played.
+// logOf is the log file of a container whose program is real; "" of one that is simulated.
 func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
 	for _, static := range n.StaticPods() {
 		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.Name+"-"+n.Network.Hostname() {

@@ -43,7 +43,7 @@ func readyAgain(ctx context.Context, client kubernetes.Interface, pods []corev1.
 }
 
 // startedAgain says of the pods that ran before the machine's boot that their containers are new ones: a reboot ends them,
-// and the kubelet starts those again that their pod lets it. KWOK, which plays them, does not notice.
+// and the kubelet starts those again that their pod lets it. KWOK, which simulates them, does not notice.
 func startedAgain(ctx context.Context, client kubernetes.Interface, pods []corev1.Pod, boot time.Time) error {
 	var problems []error
 

@@ -21,7 +21,7 @@ const (
 )
 
 const (
-	// usedShare of its request is what a played container uses.
+	// usedShare of its request is what a simulated container uses.
 	usedShare = 0.3
 	// A container without a request uses so many cores and bytes.
 	idleCores = 0.01

@@ -1,4 +1,4 @@
-// Package kwok runs KWOK, which plays the pods of a cluster, and what else the lab runs beside a cluster.
+// Package kwok runs KWOK, which simulates the pods of a cluster, and what else the lab runs beside a cluster.
 package kwok
 
 import (
@@ -70,7 +70,7 @@ type Settings struct {
 	Log       *slog.Logger
 }
 
-// Runner runs one KWOK per cluster: it plays the pods that the scheduler puts on the nodes.
+// Runner runs one KWOK per cluster: it simulates the pods that the scheduler puts on the nodes.
 type Runner struct {
 	Settings
 
@@ -247,7 +247,7 @@ func (k *Runner) forwardsDNS(clusterID string) bool {
 }
 
 // asPod dials as the cluster's pods do, from their network: a machine's firewall tells by the address who it is. All that
-// plays in the lab's own namespace are controllers of pods.
+// runs in the lab's own namespace are controllers of pods.
 func asPod(provider config.Provider) *net.Dialer {
 	for _, text := range provider.Cluster().Network().PodCIDRs() {
 		pods, err := netip.ParsePrefix(text)

@@ -25,7 +25,7 @@ var Shipped = []string{"machined", "kubelet", "etcd"}
 // longestRead bytes of a log are taken at once.
 const longestRead = 1 << 20
 
-// OfService is the log of one of Talos' services that this program plays: it goes to the lab's log and to
+// OfService is the log of one of Talos' services that this program simulates: it goes to the lab's log and to
 // the file that `talosctl logs` reads, one JSON object a line. (Talos' machined writes text.)
 func OfService(lab *slog.Logger, on disk.Disk, service string) *slog.Logger {
 	return slog.New(slog.NewMultiHandler(lab.Handler(), slog.NewJSONHandler(appender(on.Log(service)), nil)))

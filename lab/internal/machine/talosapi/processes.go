@@ -26,10 +26,10 @@ import (
 	"platform.lab/lab/internal/machine/services"
 )
 
-// playedNote is what stands where a container's process would: it is played by the lab's own program.
-const playedNote = "played by the lab"
+// simulatedNote is what stands where a container's process would: it is simulated by the lab's own program.
+const simulatedNote = "simulated by the lab"
 
-// containerOf is a container as `talosctl containers` and `stats` show it; pid is 0 when the lab plays it.
+// containerOf is a container as `talosctl containers` and `stats` show it; pid is 0 when the lab simulates it.
 type containerOf struct {
 	pod, name, image, status string
 	pid                      int
@@ -94,7 +94,7 @@ func containerStatus(status corev1.ContainerStatus) string {
 	}
 }
 
-// systemContainers are Talos' services that run in containers. etcd is real, the others are played.
+// systemContainers are Talos' services that run in containers. etcd is real, the others are simulated.
 func (b *Machine) systemContainers() []containerOf {
 	var list []containerOf
 
@@ -103,7 +103,7 @@ func (b *Machine) systemContainers() []containerOf {
 			continue
 		}
 
-		one := containerOf{name: entry.ID, image: playedNote, status: "RUNNING"}
+		one := containerOf{name: entry.ID, image: simulatedNote, status: "RUNNING"}
 
 		if running := b.Etcd.Running(); entry.ID == "etcd" && running != nil {
 			one.pid, one.image = running.PID(), "etcd"
@@ -177,7 +177,7 @@ func (*machineService) Processes(ctx context.Context, _ *emptypb.Empty) (*machin
 		}
 
 		if pid == os.Getpid() {
-			info.Args = "plays machined, apid, trustd and the kubelet of every machine of the lab"
+			info.Args = "simulates machined, apid, trustd and the kubelet of every machine of the lab"
 		}
 
 		out.Processes = append(out.Processes, info)
@@ -214,7 +214,7 @@ func processInfo(pid int) (*machineapi.ProcessInfo, error) {
 	}, nil
 }
 
-// memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' played use, and the system's.
+// memory is the VM's, which Linux takes up while it runs; what is used is the real processes', the pods' simulated use, and the system's.
 func (b *Machine) memory() *machineapi.MemInfo {
 	total := uint64(b.Now().MemoryMiB) << 10 //nolint:gosec // a size
 	used := min(total, uint64(b.Kubelet.MemoryUsed()/1024))

@@ -251,15 +251,15 @@ func (b *Machine) logFile(id string) (string, error) {
 		}
 	}
 
-	if slices.Contains(playedServices, id) {
+	if slices.Contains(simulatedServices, id) {
 		return "", status.Error(codes.Unimplemented, simulated.Log(id))
 	}
 
 	return "", fmt.Errorf("log %q was not registered", id)
 }
 
-// playedServices are Talos' services that do nothing here which they could log.
-var playedServices = []string{"apid", "auditd", "containerd", "cri", "dashboard", "syslogd", "trustd", "udevd"}
+// simulatedServices are Talos' services that do nothing here which they could log.
+var simulatedServices = []string{"apid", "auditd", "containerd", "cri", "dashboard", "syslogd", "trustd", "udevd"}
 
 func (*machineService) LogsContainers(ctx context.Context, _ *emptypb.Empty) (*machineapi.LogsContainersResponse, error) {
 	files, err := filepath.Glob(at(ctx).Disk.Path(disk.LogsFolder, "*.log"))
