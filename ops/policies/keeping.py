@@ -78,7 +78,7 @@ RULES = (
     Rule(
         "data-is-protected",
         Level.ADVISORY,
-        "What holds data is protected, or kept when its owner goes.",
+        "What holds data is protected, or kept when its owner is deleted.",
         check=check_data,
     ),
 )

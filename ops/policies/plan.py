@@ -152,7 +152,7 @@ def _pool(resource: Resource, settings: Settings) -> Iterator[str]:
         if isinstance(text, str) and text not in planned:
             there = ", ".join(sorted(planned)) or "none"
             fix = USE_PLAN.format(section="network.pools")
-            yield f"its addresses {text} are no pool of the plan ({there}); {fix}"
+            yield f"its addresses {text} are not a pool of the plan ({there}); {fix}"
 
 
 LOOKS = {

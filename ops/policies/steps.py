@@ -106,7 +106,7 @@ def _machine_secrets(steps: Sequence[Step]) -> Iterator[Finding]:
 def _protection(steps: Sequence[Step]) -> Iterator[Finding]:
     for step in _once(steps, GOES):
         if step.is_protected and step.type != MACHINE_SECRETS:
-            yield step.urn, f"{step.name} is protected, and would go; {UNPROTECT}"
+            yield step.urn, f"{step.name} is protected, and would be deleted; {UNPROTECT}"
     for step in steps:
         if step.is_protected and step.new_state and not step.new_state.protect:
             yield step.urn, f"{step.name} loses its protection; keep `protect=True` in its options"
@@ -122,7 +122,10 @@ def _control_planes(steps: Sequence[Step]) -> Iterator[Finding]:
     replaced = [step for step in touched if step.op in REPLACES]
     if replaced and len(touched) > 1:
         names = ", ".join(sorted(step.name for step in touched))
-        yield replaced[0].urn, f"{names} would go in one plan, at least one to be recreated; {ONE}"
+        yield (
+            replaced[0].urn,
+            f"{names} would be lost in one plan, at least one to be recreated; {ONE}",
+        )
 
 
 def _members(steps: Sequence[Step]) -> set[str] | None:

@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the comment there")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all of it as JSON")
     made.add_argument(
-        "--today", type=dt.date.fromisoformat, metavar="YYYY-MM-DD", help="count expiry from then",
+        "--today", type=dt.date.fromisoformat, metavar="YYYY-MM-DD",
+        help="warn as if it were that day",
         default=dt.datetime.now(tz=dt.UTC).date(),
     )  # fmt: skip
     return made

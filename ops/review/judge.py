@@ -138,7 +138,7 @@ def _effect(change: Change, gone: set[str]) -> Effect:
             and parent in gone
             and kubernetes.kind_of(change) in GOES_ALONG
         ):
-            return Effect(Verdict.SAFE, f"{kubernetes.kind_of(change)} goes with its layer")
+            return Effect(Verdict.SAFE, f"{kubernetes.kind_of(change)} is deleted with its layer")
         return kubernetes.judge(change)
     return Effect(Verdict.UNKNOWN, f"{change.type}: no rule of the review knows this type")
 

@@ -119,7 +119,7 @@ def route(change: Change) -> Effect:
     """Judge what leads requests to workloads."""
     kind = kind_of(change)
     if change.operation == "delete":
-        return Effect(Verdict.RESTARTS, f"{kind} goes", "what it leads to, for good")
+        return Effect(Verdict.RESTARTS, f"{kind} is deleted", "what it leads to, for good")
     if change.operation == "replace":
         return Effect(Verdict.RESTARTS, f"{kind} is recreated", "what it leads to, seconds")
     return Effect(Verdict.SAFE, f"{kind} changes: requests follow the new rules at once")
@@ -131,12 +131,12 @@ def _namespace(change: Change) -> Effect:
     if change.operation == "delete" and change.ancestry and change.ancestry[-1] in STATELESS:
         return Effect(
             Verdict.RESTARTS,
-            "the layer goes with its namespace; nothing in it is lost that is not made again",
+            "the layer is deleted with its namespace; nothing in it is lost that is not made again",
             "the layer, for good",
         )
     return Effect(
         Verdict.LOSES,
-        "the namespace goes, and everything in it: Secrets, certificates and volumes too",
+        "the namespace is deleted, and everything in it: Secrets, certificates and volumes too",
         "all that is in it",
         "kubernetes.io, namespaces: deletion is cascading",
     )
@@ -145,14 +145,14 @@ def _namespace(change: Change) -> Effect:
 def _volume(change: Change) -> Effect:
     if change.operation == "update":
         return Effect(Verdict.SAFE, "the volume grows or is labelled; it cannot shrink")
-    return Effect(Verdict.LOSES, "the volume goes", "its data")
+    return Effect(Verdict.LOSES, "the volume is deleted", "its data")
 
 
 def _definition(change: Change) -> Effect:
     if change.operation in ("delete", "replace"):
         return Effect(
             Verdict.LOSES,
-            "the definition goes, and with it every object of its kind",
+            "the definition is deleted, and with it every object of its kind",
             "all objects of its kind",
             "kubernetes.io, custom resources: deleting a definition deletes its objects",
         )
@@ -175,7 +175,7 @@ def _versions(state: Any) -> Iterator[str]:  # noqa: ANN401 State or None
 def _secret(change: Change) -> Effect:
     if change.operation == "delete":
         return Effect(
-            Verdict.RESTARTS, "the Secret goes", "pods that read it fail at their next start"
+            Verdict.RESTARTS, "the Secret is deleted", "pods that read it fail at their next start"
         )
     return Effect(
         Verdict.SAFE,
@@ -186,7 +186,7 @@ def _secret(change: Change) -> Effect:
 def _service(change: Change) -> Effect:
     if change.operation == "delete":
         return Effect(
-            Verdict.RESTARTS, "the Service goes", "whatever is reached through it, for good"
+            Verdict.RESTARTS, "the Service is deleted", "whatever is reached through it, for good"
         )
     if change.operation == "replace":
         return Effect(
@@ -218,7 +218,9 @@ def _policy(change: Change) -> Effect:
 def _pool(change: Change) -> Effect:
     if change.operation != "update":
         return Effect(
-            Verdict.RESTARTS, "the pool goes", "Services with its addresses, until they get others"
+            Verdict.RESTARTS,
+            "the pool is deleted",
+            "Services with its addresses, until they get others",
         )
     old, new = (_addresses(one) for one in (change.before("spec"), change.after("spec")))
     if old <= new:

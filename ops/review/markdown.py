@@ -77,7 +77,7 @@ def _who(review: Review) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
-    yield "| | layer | who | what | away meanwhile |"
+    yield "| | layer | who | what | unavailable meanwhile |"
     yield "|---|---|---|---|---|"
     for one in rows:
         sign = SIGNS[one.verdict].split(" ")[0]

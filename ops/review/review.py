@@ -322,10 +322,10 @@ def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str])
     if removed:
         after = before - len(removed)
         parts.append(
-            f"{fold(sorted(removed))} leave etcd one by one before their machines go: "
+            f"{fold(sorted(removed))} leave etcd one by one before their machines are deleted: "
             f"{before} members become {after}, quorum holds"
             if after
-            else "every etcd member goes: the cluster's data is lost"
+            else "every etcd member is deleted: the cluster's data is lost"
         )
     if added:
         parts.append(f"{fold(sorted(added))} join etcd one by one as learners, quorum holds")

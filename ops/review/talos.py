@@ -118,7 +118,9 @@ def _firewall(document: str, leaf: Leaf) -> Effect:
     """Judge a change of the machine's firewall; the program tries it before it is kept."""
     live = "live, without a reboot"
     if document == firewall.DEFAULT and (leaf.new is NOTHING or leaf.new == "accept"):
-        why = f"the firewall goes, {live}: the machine's ports are open to whoever reaches them"
+        why = (
+            f"the firewall is removed, {live}: the machine's ports are open to whoever reaches them"
+        )
         return Effect(Verdict.UNKNOWN, why, source=FIREWALL_SOURCE)
     if document != firewall.DEFAULT and leaf.old is NOTHING and len(leaf.path) > 1:
         return Effect(Verdict.SAFE, f"the firewall lets in more, {live}", source=FIREWALL_SOURCE)

@@ -91,7 +91,7 @@ def machine(change: Change) -> Effect:
     """Judge a virtual machine."""
     match change.operation:
         case "create":
-            return Effect(Verdict.SAFE, "is made new")
+            return Effect(Verdict.SAFE, "is created")
         case "delete":
             return _gone(change, "is removed for good, with its disks")
         case "replace":

@@ -284,7 +284,7 @@ BAD: list[tuple[str, str, list[Resource]]] = [
     ),
     (
         "addresses-are-planned",
-        "no pool of the plan",
+        "not a pool of the plan",
         [
             resource(
                 "kubernetes:metallb.io/v1beta1:IPAddressPool",

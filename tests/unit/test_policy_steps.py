@@ -61,8 +61,8 @@ GOOD: list[tuple[str, list[Step]]] = [
 BAD: list[tuple[str, str, list[Step]]] = [
     ("plan-keeps-machine-secrets", "deleted: nobody", [step("delete", MACHINE_SECRETS, "prod")]),
     ("plan-keeps-machine-secrets", "recreated", replaced("prod", MACHINE_SECRETS, protect=True)),
-    ("plan-keeps-protection", "would go", [step("delete", "x:a:A", "one", old=PROTECTED)]),
-    ("plan-keeps-protection", "would go", replaced("one", "x:a:A", protect=True)),
+    ("plan-keeps-protection", "would be deleted", [step("delete", "x:a:A", "one", old=PROTECTED)]),
+    ("plan-keeps-protection", "would be deleted", replaced("one", "x:a:A", protect=True)),
     (
         "plan-keeps-protection",
         "one loses its protection",
@@ -75,16 +75,16 @@ BAD: list[tuple[str, str, list[Step]]] = [
     ),
     (
         "plan-replaces-one-control-plane",
-        "node01, node03 would go",
+        "node01, node03 would be lost",
         [THREE, *replaced("node01"), *replaced("node03")],
     ),
     (
         "plan-replaces-one-control-plane",
-        "node01, node02 would go",
+        "node01, node02 would be lost",
         [THREE, *replaced("node01"), step("delete", MACHINE, "node02")],
     ),
     # Without the gate nobody knows which machines are control planes.
-    ("plan-replaces-one-control-plane", "a, b would go", [*replaced("a"), *replaced("b")]),
+    ("plan-replaces-one-control-plane", "a, b would be lost", [*replaced("a"), *replaced("b")]),
     (
         "plan-is-small",
         f"{SAFE_AMOUNT + 1} resources",
