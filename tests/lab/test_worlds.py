@@ -137,7 +137,7 @@ def test_a_joined_command_that_needs_a_while_after_a_ctrl_c_is_waited_for(world:
 def test_joining_refuses_what_a_world_that_runs_cannot_take_over(world: World, option: str) -> None:
     result = lab("run", "--join", option, "--state", world.state, "--", "true")
     assert result.returncode == 1
-    assert f"--join: {option.partition('=')[0]} cannot hold in a world that runs" in result.stderr
+    assert f"--join: {option.partition('=')[0]} cannot be set in a world that runs" in result.stderr
 
 
 def test_there_is_no_world_in_a_world(world: World) -> None:

@@ -62,7 +62,7 @@ func (o *options) claim() (world.Layout, error) {
 		}
 		l := world.Layout{Root: state}
 		if err = world.Claim(l); errors.Is(err, world.ErrTaken) {
-			err = fmt.Errorf("%w\nenter it with --join, or leave --state away for a world of its own", err)
+			err = fmt.Errorf("%w\nenter it with --join, or leave --state out for a world of its own", err)
 		}
 		return l, err
 	}
@@ -244,7 +244,7 @@ func joinFlags(c *cobra.Command, o *options) {
 	f.StringVar(&o.out, "out", "", "folder for what the command leaves ($LAB_OUT); one beside it when another world writes there")
 }
 
-// toJoin is the world to enter. Options that it was started without cannot hold in it.
+// toJoin is the world to enter. Options that it was started without cannot be set in it.
 func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	var refused []string
 	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out"} {
@@ -257,15 +257,15 @@ func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 		return l, err
 	}
 	if l.Running() == 0 {
-		return l, fmt.Errorf("no world runs in %s; leave --join away for one of its own", l.Root)
+		return l, fmt.Errorf("no world runs in %s; leave --join out for one of its own", l.Root)
 	}
 	// The environment may be that of the one who started it.
 	if plugins, err := world.PublishedPlugins(o.plugins); err != nil || !l.HasPlugins(plugins) {
 		refused = append(refused, "LAB_PLUGINS="+o.plugins)
 	}
 	if len(refused) > 0 {
-		return l, fmt.Errorf("--join: %s cannot hold in a world that runs already (%s: %s); leave it away, "+
-			"or leave --join away for a world of its own", strings.Join(refused, ", "), l.Root, l.Describe())
+		return l, fmt.Errorf("--join: %s cannot be set in a world that runs already (%s: %s); leave it out, "+
+			"or leave --join out for a world of its own", strings.Join(refused, ", "), l.Root, l.Describe())
 	}
 	o.say("entering the world in %s: %s", l.Root, l.Describe())
 	return l, nil

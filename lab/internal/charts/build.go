@@ -160,7 +160,7 @@ func cached(cache string) ([]Entry, error) {
 	for _, path := range files {
 		c, err := loader.LoadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("%s is no chart package: %w", path, err)
+			return nil, fmt.Errorf("%s is not a chart package: %w", path, err)
 		}
 		if _, err := find(c.Name()); err != nil {
 			return nil, fmt.Errorf("%s: %w; remove it", path, err)

@@ -224,7 +224,7 @@ func TestABadCacheIsRefusedWithTheFile(t *testing.T) {
 	}
 	f := newFixture(t)
 	writeFile(t, filepath.Join(f.Cache, "cilium-1.0.0.tgz"), "an error page")
-	if err := f.Build(); err == nil || !strings.Contains(err.Error(), "cilium-1.0.0.tgz is no chart package") {
+	if err := f.Build(); err == nil || !strings.Contains(err.Error(), "cilium-1.0.0.tgz is not a chart package") {
 		t.Errorf("got %v", err)
 	}
 }

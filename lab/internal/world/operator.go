@@ -28,7 +28,7 @@ func operatorAddress(s Settings) (netip.Addr, bool) {
 func moveOperator(s Settings, bridge *network.Bridge, say func(string, ...any)) error {
 	if s.Network.Firewall != nil {
 		if err := canFilter(bridge); err != nil {
-			say("the machines' firewall is not held, their ports are open: %v", err)
+			say("the machines' firewall is not enforced, their ports are open: %v", err)
 		}
 	}
 

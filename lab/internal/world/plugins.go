@@ -110,7 +110,7 @@ func installPublished(s *Spec, store string, p pluginInfo) error {
 	cmd := exec.Command(filepath.Join(s.Bin, "pulumi"), argv...)
 	cmd.Env = append(os.Environ(), "PULUMI_HOME="+store, "PULUMI_SKIP_UPDATE_CHECK=true")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("the published plugin %s %s cannot be had here (%w); "+
+		return fmt.Errorf("the published plugin %s %s cannot be downloaded here (%w); "+
 			"unset LAB_PLUGINS to use the lab's stand-in\n%s", p.Name, p.Version, err, out)
 	}
 	return nil

@@ -140,17 +140,17 @@ func (l Layout) mark(s *Spec) string {
 func greet(out io.Writer, l Layout, s *Spec, joined bool) {
 	leave := "`exit` or Ctrl-D; the world ends then, with all that was built in it"
 	if joined {
-		leave = "`exit` or Ctrl-D; the world goes on, it was started elsewhere"
+		leave = "`exit` or Ctrl-D; the world keeps running, since another command started it"
 	}
 	fmt.Fprintf(out, `
-A world of the lab, with no way out: %s rehearsed as stack %s.
+A world of the lab, cut off from all networks: %s rehearsed as stack %s.
   here        vCenter, image factory, chart and Git repositories, the network of %d machines: simulated
   try first   pulumi preview      what would be built
               pulumi up           builds it, in minutes; then, to look around with kubectl and talosctl:
               pulumi stack output --show-secrets kubeconfig > "$KUBECONFIG"
               pulumi stack output --show-secrets talosconfig > "$TALOSCONFIG"
   commands    pulumi, talosctl, kubectl, govc, make and python, as in production (docs/procedures)
-  files       this tree is read-only here: edit it in another terminal, each edit counts at once.
+  files       this tree is read-only here: edit it in another terminal; the next command sees it.
               private/ and .lab/out are the world's own; `+"`pulumi config set`"+` changes this world only
   look into   %s: every part of the world writes what it does into world.log and machines/
   leave       %s

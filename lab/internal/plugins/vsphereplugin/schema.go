@@ -411,7 +411,7 @@ func withoutIgnored(inputs, state property.Map, ignored []string) (property.Map,
 	for _, text := range ignored {
 		path, err := presource.ParsePropertyPath(text)
 		if err != nil {
-			return property.Map{}, fmt.Errorf("ignoreChanges %q is no property path: %w", text, err)
+			return property.Map{}, fmt.Errorf("ignoreChanges %q is not a property path: %w", text, err)
 		}
 		path.Reset(old, changed)
 	}
