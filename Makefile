@@ -93,7 +93,7 @@ review: build ## what this tree does to the platform that BASE built, in the lab
 reach: setup ## what $(STACK_FILE) needs from its site, tried from here: vCenter, repositories, DNS, free addresses
 	@$(PYTHON) -m ops check --reach $(STACK_FILE)
 
-drift: setup ## what was changed behind the stack's back, and whose it is (`Error 3` when something was)
+drift: setup ## what was changed without the stack, and who owns it (`Error 3` when something was)
 	@mkdir -p $(OUT)
 	$(PYTHON) -m ops drift --markdown $(OUT)/drift.md --json $(OUT)/drift.json
 
@@ -230,7 +230,7 @@ update-due: setup ## whether what is merged is to be deployed now, without a per
 	# That nothing is due is no failure.
 	case $$code in 0 | 3) ;; *) exit $$code ;; esac
 
-update-note: setup ## say on GitHub what came of that deployment, whose result is in RESULT; one that failed stops the updates
+update-note: setup ## write on GitHub how that deployment ended (RESULT); one that failed stops the updates
 	@$(PYTHON) -m ops update note --due $(OUT)/due.json --result "$$RESULT" \
 		--log $(OUT)/up.log --drift $(OUT)/drift.md
 

@@ -77,7 +77,7 @@ def read(path: Path) -> Content:
         try:
             return _content(data)
         except (struct.error, IndexError, ValueError, RecursionError) as error:
-            raise SnapshotError(f"it is no database of etcd ({error})") from None
+            raise SnapshotError(f"it is not a database of etcd ({error})") from None
 
 
 def _content(data: mmap.mmap) -> Content:
@@ -139,7 +139,7 @@ def _items(
 ) -> Iterator[tuple[int, bytes, bytes]]:
     """Give the items below a page, in order: flags, key, value."""
     if depth > MOST_DEPTH:
-        raise ValueError("its pages form a circle")
+        raise ValueError("a page refers back to itself")
     at = page * size
     _, flags, count, _ = PAGE.unpack_from(data, at)
     if flags & IS_LEAF:

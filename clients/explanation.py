@@ -44,7 +44,7 @@ CONNECTION = (
      "it does not answer",
      "check whether it runs, and the firewalls between"),
     (r"connection reset|\bEOF\b|remote end closed",
-     "it hung up",
+     "it closed the connection",
      "look at its own log; a proxy between may do this too"),
 )  # fmt: skip
 """What a failed connection's words are, what they mean, and what to do."""

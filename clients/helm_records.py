@@ -86,7 +86,7 @@ def _settled(api: KubernetesApi, plan: ChartPlan, clock: Clock) -> list[Record]:
         pending = [f"revision {one.revision} is {one.status}" for one in found if one.pending]
         return ", ".join(pending)
 
-    what = f"the end of what a killed run began on the release {plan.namespace}/{plan.release}"
+    what = f"the work of a killed run to end on the release {plan.namespace}/{plan.release}"
     clock.wait(what, lacking, seconds=PATIENCE_SECONDS, poll=POLL_SECONDS)
     return found
 

@@ -39,7 +39,7 @@ REFUSALS = (
      "datastore", "it has no room for {what}", "free space on it, or make it larger"),
     (r"resource ?pool.*(not found|does not exist)|(could not|unable to) find resource ?pool",
      "cluster", "it no longer has the resource pool of {what}",
-     "see in vCenter what became of it"),
+     "see in vCenter what happened to it"),
     (r"no (compatible )?hosts? |insufficient ?(resources|memory|cpu)|failover level",
      "cluster", "none of its hosts can take {what}",
      "see which are connected, not in maintenance, and have memory (docs/operations.md has more)"),

@@ -62,7 +62,7 @@ def authority_problems(argocd: ArgoCD, *, company: bool) -> Iterator[Problem]:
         yield problem(path, given, "without site.trustedRoots", "give them, or remove this key")
     elif given is not None and url.scheme == "ssh":
         fix = "remove it: `hostKeys` say which server it is"
-        yield problem(path, given, "for a URL of SSH, which knows no authorities", fix)
+        yield problem(path, given, "for an SSH URL, which uses no certificate", fix)
     elif given is None and company and url.scheme == "https" and url.host not in KNOWN_HOSTS:
         fault = f"missing, with site.trustedRoots: who signed the certificate of {url.host}"
         yield problem(path, None, fault, "write `repositoryAuthority: company`, or `public`")
@@ -85,11 +85,11 @@ def _access(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
         yield problem(
             (*ARGOCD, "repositoryUrl"),
             argocd.repository_url,
-            "a URL of SSH, which reads nothing without a key",
+            "an SSH URL, which needs a key to read anything",
             "add `repositoryAccess: { kind: deployKey, hostKeys: [...] }`, or write an https URL",
         )
     elif (url.scheme == "ssh") != (kind == "deployKey") and access is not None:
-        ways = "an https URL" if kind == "deployKey" else "a URL of SSH"
+        ways = "an https URL" if kind == "deployKey" else "an SSH URL"
         fix = "write repositoryUrl as in ssh://git@HOST/PATH.git, or use kind token"
         if kind != "deployKey":
             fix = "write repositoryUrl as in https://HOST/PATH, or use kind deployKey"

@@ -66,7 +66,7 @@ def _fault_of(one: str) -> str:
     if category in _HIDDEN or one in _BLANK_LETTERS or ord(one) in _VARIATION:
         return "a control or invisible character"
     if category == "Zs" and one != " ":
-        return "a blank that is no plain space"
+        return "a blank that is not a plain space"
     plain = unicodedata.normalize("NFKC", one)
     if one != plain and len(plain) == 1 and plain.isascii() and category[0] in "LNP":
         return f"a look-alike of `{plain}`"

@@ -162,10 +162,12 @@ def parse_range(value: object) -> AddressRange:
     first, dash, last = (part.strip() for part in text.partition("-"))
     if dash and last and "." not in last:
         whole = f"{first.rpartition('.')[0]}.{last}"
-        refuse("the last address is cut short", f"did you mean {first}-{whole}?")
+        refuse("the last address is incomplete", f"did you mean {first}-{whole}?")
     found = AddressRange(parse_address(first), parse_address(last if dash else first))
     if found.last < found.first:
-        refuse("the range runs backwards", f"did you mean {found.last}-{found.first}?")
+        refuse(
+            "the first address comes after the last", f"did you mean {found.last}-{found.first}?"
+        )
     return found
 
 
@@ -473,7 +475,7 @@ def cron_fields(text: str) -> list[set[int]]:
         found.append(numbers)
     days, months = found[2], found[3]
     if fields[4] in {"*", "?"} and all(min(days) > _LONGEST_MONTH[one - 1] for one in months):
-        refuse("a day that never comes", "give a day that the month has")
+        refuse("a day that does not exist", "give a day that the month has")
     return found
 
 

@@ -264,7 +264,7 @@ class _Reader:
         each = value if isinstance(value, list) else [value]
         mappings = [one for one in each if isinstance(one, dict)]
         if len(mappings) < len(each):
-            self._find(path, "a merge of what is no mapping", "merge an alias of a mapping")
+            self._find(path, "a merge of what is not a mapping", "merge an alias of a mapping")
         return mappings
 
     def _scalar(self, event: yaml.ScalarEvent, path: Path) -> Any:  # noqa: ANN401 JSON's types
@@ -323,7 +323,7 @@ def _read_plain(text: str) -> str | int | float | bool | _Odd | None:  # noqa: P
     if text[0] not in "+-.0123456789":
         return text
     if _SPECIAL.fullmatch(text):
-        return _Odd("a number without end, or none at all")
+        return _Odd("infinity, or not a number")
     if _TIME.fullmatch(text):
         return _Odd(_TIME_KIND)
     if _DATE.fullmatch(text):

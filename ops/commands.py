@@ -66,7 +66,7 @@ COMMANDS = (
     Command("apply", DEPLOY, "carry out exactly the plan that was kept",
             "apply --out .lab/out", "apply",
             page="docs/procedures/everyday-change.md"),
-    Command("drift", "ops.drift.command", "what was changed behind the stack's back",
+    Command("drift", "ops.drift.command", "what was changed without the stack",
             "drift --markdown .lab/out/drift.md",
             page="docs/drift.md"),
     Command("repair", DEPLOY, "remove what a killed run left",

@@ -214,7 +214,7 @@ def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
     found = _read(root / file.path)
     fix = "run `python -m ops gitops write` with the stack file, commit and push what it writes"
     if not isinstance(found, dict):
-        fault = f"{file.path} is missing, or no YAML: Argo CD would not find its settings"
+        fault = f"{file.path} is missing, or is not YAML: Argo CD would not find its settings"
         yield problem(("services", "argocd"), None, fault, fix)
         return
     wanted, committed = dict(_leaves(file.tree)), dict(_leaves(found))

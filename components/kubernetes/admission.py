@@ -77,7 +77,7 @@ def wait_accepted(api: KubernetesApi, probe: Mapping[str, Any], clock: Clock) ->
     )
     if reason:
         message = (
-            f"{kind} in {place}: the API server takes none after {SECONDS:.0f} s: {reason}; "
+            f"{kind} in {place}: the API server accepts none after {SECONDS:.0f} s: {reason}; "
             f"look at the pods in {place} that define or check it, then run `pulumi up` again"
         )
         raise AdmissionError(message)

@@ -127,9 +127,9 @@ class Upgrade:
         except ApiError:
             untouched = False
         if untouched:
-            return f"Nothing was moved. Fix the reason, or set {before.oldest} again"
+            return f"Nothing was upgraded. Fix the reason, or set {before.oldest} again"
         return (
-            "What it moved stays as it is, and Kubernetes supports that. Fix the reason, then run "
+            "What it has upgraded stays so, and Kubernetes supports that. Fix the reason, then run "
             f"`pulumi up` again: it goes on from there. Do not set {before.oldest} again"
         )
 

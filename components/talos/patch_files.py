@@ -152,7 +152,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
     seen = set()
     for one in read:
         if not isinstance(one, Mapping):
-            yield f"{_short(one)} is no document; write `machine: {{sysctls: {{...}}}}` or the like"
+            yield f"{_short(one)} is not a document; write `machine: {{sysctls: ...}}`"
             continue
         name = _name(one)
         if name in seen:

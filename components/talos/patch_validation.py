@@ -57,7 +57,7 @@ def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
         for machine in _one_of_each(settings, root):
             base = work / f"{machine.role}.yaml"
             wrong = [
-                f"{file.name}: Talos does not take it: {said}"
+                f"{file.name}: Talos does not accept it: {said}"
                 for file in files(settings.talos.patches, machine, root)
                 if (said := _patch(talosctl, base, [file], work)) is not None
             ]

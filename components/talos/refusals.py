@@ -60,9 +60,9 @@ def of_talos(runs: str, wanted: str) -> list[str]:
 def _encryption(runs: Keys, wanted: Keys) -> list[str]:
     if runs == wanted:
         return []
-    fault = "platform:talos.diskEncryption: another one than the machine was installed with"
-    fix = "Set it back; another one takes a rebuild (docs/procedures/destroy-and-rebuild.md)"
-    return [f"{fault}, which existing partitions would not take on. {fix}"]
+    fault = "platform:talos.diskEncryption: not what the machine was installed with"
+    fix = "Set it back; a change takes a rebuild (docs/procedures/destroy-and-rebuild.md)"
+    return [f"{fault}, and its partitions stay as they are. {fix}"]
 
 
 def _encrypted(configuration: str) -> Keys:

@@ -141,7 +141,9 @@ class Upgrade:
         self._others_ready()
         before = self.cluster.before_configuration(self.member, self.configuration)
         if before is None:
-            raise HealthError(f"{self.member}: it left its configuration; run `pulumi up` again")
+            raise HealthError(
+                f"{self.member}: it has no configuration any more; run `pulumi up` again"
+            )
         self.cluster.clock.tell(f"{self.member}: from {runs} to {self.target.release}")
         try:
             self.cluster.talos.pull(self.member.address, self.target.image)

@@ -1,1 +1,1 @@
-"""The drift layer: what was changed behind the stack's back, and whose it is."""
+"""The drift layer: what was changed without the stack, and who owns it."""

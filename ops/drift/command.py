@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         with told("look at all that the stack made"):
             report = look(dt.datetime.now(tz=dt.UTC))
     except (DriftError, PreviewError) as error:
-        print(f"could not look: {error}", file=sys.stderr)
+        print(f"could not check for drift: {error}", file=sys.stderr)
         return FAILED
     if options.json:
         options.json.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -155,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
     made = argparse.ArgumentParser(
         prog="python -m ops drift",
-        description="What was changed behind the stack's back, and whose it is.",
+        description="What was changed without the stack, and who owns it.",
         epilog="exit codes: 0 no drift, 3 drift, 1 something could not be looked at",
     )
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the report there")

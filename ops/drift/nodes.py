@@ -34,7 +34,7 @@ def findings(api: KubernetesApi, machines: Sequence[Machine]) -> Iterator[Findin
         if node is None:
             yield _finding(
                 machine.name,
-                "is no node of the cluster",
+                "is not a node of the cluster",
                 f"`talosctl -n {machine.address} service kubelet` tells more",
             )
         elif isinstance(machine.wanted, Mapping):

@@ -209,7 +209,7 @@ def _change(urn: str, steps: Sequence[Step]) -> Change:
     for step in steps:
         if step.op not in OPERATIONS:
             raise PreviewError(
-                f"{urn}: unknown operation {step.op}; teach it to ops/engine/preview.py"
+                f"{urn}: unknown operation {step.op}; add it to ops/engine/preview.py"
             )
         operations.append(OPERATIONS[step.op])
     operation = next(

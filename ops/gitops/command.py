@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             print(yaml.safe_dump(application, sort_keys=False), end="")
         else:
             check(settings, root)
-            print(f"{options.file}: what Argo CD reads is what the settings say")
+            print(f"{options.file}: the files that Argo CD reads agree with the settings")
     except SettingsError as error:
         print(f"{options.file}: {error}", file=sys.stderr)
         return 1

@@ -76,7 +76,7 @@ def proxy_of(url: str, environment: Mapping[str, str]) -> Proxy | None:
         return None
     given = urlsplit(text if "://" in text else f"http://{text}")
     if given.scheme != "http" or not given.hostname:
-        message = f"{name.upper()} is no http:// proxy; this check supports only those"
+        message = f"{name.upper()} is not an http:// proxy; this check supports only those"
         raise NotTriedError(message)
     header = ""
     if given.username is not None:
@@ -201,7 +201,7 @@ class Network:
         asked += labels + b"\0" + struct.pack(">HH", kind, 1)
         reply = self._datagram(server, port, asked)
         if len(reply) < 12 or reply[:2] != number:  # noqa: PLR2004 the size of a header
-            message = "its answer is no DNS"
+            message = "its answer is not DNS"
             raise OSError(message)
         flags, _, answers = struct.unpack(">HHH", reply[2:8])
         return flags & 0xF, answers
@@ -212,7 +212,7 @@ class Network:
         reply = self._datagram(server, port, b"\x23" + bytes(47))  # version 4, a client
         after = time.time()
         if len(reply) < 48 or reply[0] & 7 != 4 or reply[1] == 0:  # noqa: PLR2004 RFC 5905
-            message = "its answer is no time"
+            message = "its answer is not a time"
             raise OSError(message)
         whole, part = struct.unpack(">II", reply[40:48])
         told: float = whole - NTP_EPOCH + part / (1 << 32)

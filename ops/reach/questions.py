@@ -105,7 +105,7 @@ def _vcenter(settings: Settings) -> Iterator[Question]:
             direct = Network({}, network.seconds)
             direct.get(url, verify=verify)
         if answer.status != 200 or b"urn:vim25" not in answer.body:  # noqa: PLR2004
-            fault = f"what answers there is no vCenter (status {answer.status})"
+            fault = f"what answers there is not a vCenter (status {answer.status})"
             raise RefusedError(fault, "check the name; a proxy between may answer in its place")
         if not verify:
             return "answers; its certificate is not looked at (allowUnverifiedTls)"
@@ -195,7 +195,8 @@ def _chart(plan: ChartPlan) -> Callable[[Network], str]:
         url = urljoin(index, package)
         got = network.get(url, most=1)
         if got.status != 200:  # noqa: PLR2004
-            fault = f"the package at {urlsplit(url).hostname} cannot be had (status {got.status})"
+            at = urlsplit(url).hostname
+            fault = f"the package at {at} cannot be downloaded (status {got.status})"
             raise RefusedError(fault, "let this computer go there too")
         return "is there, and its package too"
 
@@ -348,7 +349,7 @@ def _certificates(settings: Settings) -> Iterator[Question]:
         def directory(network: Network, server: str = server) -> str:
             found = _json(network.get(server), "an ACME server")
             if "newOrder" not in found:
-                fault = "what answers there is no ACME server"
+                fault = "what answers there is not an ACME server"
                 raise RefusedError(fault, "check the name; a proxy between may answer for it")
             return "answers"
 
@@ -392,7 +393,7 @@ def _git(settings: Settings) -> Iterator[Question]:
             fix = "check the URL; a private one takes services.argocd.repositoryAccess"
             raise RefusedError("not to be read by everybody, or not there", fix)
         if b"service=git-upload-pack" not in answer.body:
-            fault = f"what answers there is no Git repository (status {answer.status})"
+            fault = f"what answers there is not a Git repository (status {answer.status})"
             raise RefusedError(fault, "give the URL that `git clone` takes")
         return "can be read"
 

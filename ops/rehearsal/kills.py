@@ -541,10 +541,12 @@ def _kill_in(worlds: list[World], seed: int, wanted: dict[str, int], report: Rep
 def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
     made = argparse.ArgumentParser(prog="python -m ops rehearse kills", description=__doc__)
-    made.add_argument("--kills", type=int, default=40, help="how many, over all kinds")
-    made.add_argument("--kinds", default=",".join(KINDS), help="which, by commas")
-    made.add_argument("--seed", type=int, help="of an earlier run")
-    made.add_argument("--worlds", type=int, default=1, help="at a time; each needs 2 GiB")
+    made.add_argument("--kills", type=int, default=40, help="how many, over all commands")
+    made.add_argument(
+        "--kinds", default=",".join(KINDS), help="which commands, separated by commas"
+    )
+    made.add_argument("--seed", type=int, help="that of an earlier run, for the same kills")
+    made.add_argument("--worlds", type=int, default=1, help="worlds at a time; each needs 2 GiB")
     made.add_argument("--services", action="store_true", help="with all that runs on the cluster")
     made.add_argument("--out", type=Path, default=Path(".lab/out/kills.json"))
     return made

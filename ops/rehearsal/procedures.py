@@ -261,7 +261,7 @@ def _expect(command: Command, where: str, kind: str, pattern: str) -> None:
     try:
         command.expected.append(re.compile(pattern, re.MULTILINE))
     except re.error as error:
-        message = f"{where}: {pattern!r} is no regular expression: {error}"
+        message = f"{where}: {pattern!r} is not a regular expression: {error}"
         raise ProcedureError(message) from None
     command.fails |= kind == "fails"
     command.until |= kind == "until"

@@ -108,7 +108,7 @@ def real_and_simulated() -> str:
     lines += [
         f"  provider plugin {name}: the published one" for name, it in published.items() if it
     ]
-    lines.append("stood in (simulated):")
+    lines.append("stand-ins and simulated parts:")
     lines += [
         f"  provider plugin {name}: the lab's stand-in" for name, it in published.items() if not it
     ]

@@ -52,7 +52,7 @@ def unpack(revision: str, target: Path) -> str:
         commit = _git(PROJECT, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     except subprocess.CalledProcessError:
         raise RevisionError(
-            f"BASE={revision} is no commit here; `git fetch`, or name one that `git log` shows"
+            f"BASE={revision} is not a commit here; `git fetch`, or name one that `git log` shows"
         ) from None
     archive = subprocess.run(
         ["git", "-C", PROJECT, "archive", "--format=tar", commit],

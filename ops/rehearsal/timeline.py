@@ -199,7 +199,10 @@ def read_events(log: Path) -> Iterator[Json]:
             event = json.loads(line)
             _time(event)
         except (ValueError, KeyError, TypeError):
-            message = f"{log}: line {number} is no engine event; is it from `pulumi --event-log`?"
+            message = (
+                f"{log}: line {number} is not an event of the engine; "
+                "is it from `pulumi --event-log`?"
+            )
             raise TimelineError(message) from None
         yield event
 

@@ -98,7 +98,7 @@ def render(timeline: Timeline) -> str:
     """Make the page."""
     title = f"Deployment of {escape(timeline.stack)}" if timeline.stack else "Deployment"
     began = f"{timeline.began:%Y-%m-%d %H:%M:%S %Z}"
-    precision = "" if timeline.precise else " · times are whole seconds (no recorder watched)"
+    precision = "" if timeline.precise else " · times are whole seconds (the run was not recorded)"
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -140,7 +140,7 @@ def _totals(timeline: Timeline) -> str:
     if timeline.ratio is not None:
         work, length = seconds(timeline.critical_seconds), len(timeline.critical_path)
         tiles.append(("Work on the critical path", f"{work} <small>in {length} steps</small>"))
-        tiles.append(("Wall / critical path", f"{timeline.ratio:.2f}"))
+        tiles.append(("Wall time / critical path", f"{timeline.ratio:.2f}"))
     tiles.append(("Resources", f"{len(timeline.changes)} <small>{escape(operations)}</small>"))
     if longest := timeline.waited_longest:
         waited = seconds(timeline.waited(longest))

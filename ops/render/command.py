@@ -114,6 +114,6 @@ def parser() -> argparse.ArgumentParser:
     diff = commands.add_parser("diff", help="what another version of a chart would change")
     diff.add_argument("chart", metavar="CHART")
     diff.add_argument("to", metavar="VERSION", help="its package must be in .lab/charts")
-    commands.add_parser("check", help="hold every key and value against the charts' own")
+    commands.add_parser("check", help="compare every key and value with what the charts accept")
     commands.add_parser("renew", help="renew ops/render/charts from the real charts' packages")
     return made

@@ -181,7 +181,7 @@ def renew(
             missed.append(f"{chart}-{version}.tgz")
     if missed:
         message = (
-            f"not to be had: {', '.join(missed)}; pull them with `.lab/bin/lab charts`, or put the "
+            f"not available: {', '.join(missed)}; pull them with `.lab/bin/lab charts`, or put the "
             f"files into {cache or CACHE} by hand"
         )
         raise PackageError("\n".join([*lines, message]))

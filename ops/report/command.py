@@ -139,7 +139,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("pull-request", help="make or update the one comment")
     one.add_argument("--lab", type=Path, required=True, help="the review in the lab")
     one.add_argument(
-        "--prod", type=Path, required=True, help="that of prod's preview; may be missing"
+        "--prod", type=Path, required=True, help="the review of prod's preview; may be missing"
     )
     one = commands.add_parser("drift", help="open, update or close the one issue")
     one.add_argument("--report", type=Path, required=True)

@@ -192,16 +192,16 @@ def parser() -> argparse.ArgumentParser:
             help="the age key file; private/backup.agekey unless it is given",
         )  # fmt: skip
         command.add_argument(
-            "--backup", metavar="KEY", help="its key in the bucket, not the newest"
+            "--backup", metavar="KEY", help="the backup of this key, not the newest"
         )
         if name == "state":
             command.add_argument(
                 "--only-keys", action="store_true",
-                help="the machines are gone: only the cluster's keys come back",
+                help="bring back only the cluster's keys: the machines are gone",
             )  # fmt: skip
         else:
             command.add_argument(
-                "--accept-age", type=float, metavar="HOURS", help="take one that is so old"
+                "--accept-age", type=float, metavar="HOURS", help="accept one of this age"
             )
         if name in {"running", "rebuild"}:
             command.add_argument("--yes", action="store_true", help="without asking")

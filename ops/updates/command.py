@@ -105,13 +105,13 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
     made = argparse.ArgumentParser(prog="python -m ops update", description=__doc__)
     commands = made.add_subparsers(dest="command", required=True)
-    merge = commands.add_parser("merge", help="merge what the policy lets through")
+    merge = commands.add_parser("merge", help="merge what platform:updates allows")
     due = commands.add_parser(
-        "due", help=f"say what is to be deployed now; exit code {NOT_DUE}: no"
+        "due", help=f"say what is to be deployed now; exit code {NOT_DUE}: nothing"
     )
     due.add_argument("--review", type=Path, metavar="JSON", help="the review of its plan")
     due.add_argument("--out", type=Path, default=Path(".lab/out/due.json"), metavar="FILE")
-    note = commands.add_parser("note", help="say on GitHub what came of the deployment")
+    note = commands.add_parser("note", help="write on GitHub how the deployment ended")
     note.add_argument("--due", type=Path, required=True, metavar="FILE", help="what `due` wrote")
     note.add_argument("--result", choices=("success", "failure", "cancelled"), required=True)
     note.add_argument("--log", type=Path, metavar="FILE", help="what the deployment said")
@@ -121,6 +121,6 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--repository", type=Path, default=ROOT, help="the clone")
         one.add_argument(
             "--now", type=dt.datetime.fromisoformat, default=dt.datetime.now(dt.UTC),
-            metavar="TIME", help="decide as of then",
+            metavar="TIME", help="decide as if it were then",
         )  # fmt: skip
     return made

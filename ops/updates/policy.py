@@ -55,7 +55,7 @@ def _of_pin(
         return
     allowed = policy.steps.get(one.layer, "off")
     if one.step not in FAR[allowed]:
-        step = {None: "no step between exact versions", "back": "a step back"}
+        step = {None: "no step between exact versions", "back": "an older version"}
         what = step.get(one.step, f"a {one.step} step")
         yield f"{one}: {what}, and platform:updates.{one.layer} = {allowed}"
     if released is None:

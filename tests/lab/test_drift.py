@@ -1,4 +1,4 @@
-"""Changes behind the stack's back, the one run that tells of them all, and its fixes, executed."""
+"""Changes without the stack, the one run that tells of them all, and its fixes, executed."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_the_check_has_talos_itself_merge_and_validate_the_files(
     folder.mkdir(parents=True)
     (folder / "node01.yaml").write_text(text)
     (fault,) = validate(settings, tmp_path, str(TALOSCTL))
-    assert fault.startswith("node01.yaml: Talos does not take it: ")
+    assert fault.startswith("node01.yaml: Talos does not accept it: ")
     assert said in fault
 
 

@@ -80,7 +80,7 @@ def test_a_plan_that_somebody_edited_is_refused(
     plan = world.state / "out" / "plan.json"
     plan.write_text(plan.read_text().replace("20480", "24576"))
     refused = make(world, "apply-plan", code=2)
-    assert "the plan file is another one than the one that was reviewed" in refused.stderr
+    assert "the plan file is not the one that was reviewed" in refused.stderr
     assert memory_of(world, "node02") == 16384
 
 

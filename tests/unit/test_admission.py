@@ -34,7 +34,7 @@ def test_a_webhook_that_never_answers_is_named_with_what_the_api_said() -> None:
     with server([500], body) as (address, _), pytest.raises(AdmissionError) as caught:
         wait_accepted(KubernetesApi(kubeconfig(address)), metallb.PROBE, time.clock())
     assert str(caught.value) == (
-        "IPAddressPool in metallb-system: the API server takes none after 180 s: failed calling "
+        "IPAddressPool in metallb-system: the API server accepts none after 180 s: failed calling "
         'webhook "ipaddresspoolvalidation"; look at the pods in metallb-system that define or '
         "check it, then run `pulumi up` again"
     )

@@ -123,14 +123,14 @@ def test_nothing_is_taken_from_a_stand_in(tmp_path: Path, source: str | None) ->
     package(tmp_path / "built")
     if source:
         index(tmp_path / "built", source)
-    with pytest.raises(PackageError, match=r"not to be had: tiny-1\.2\.3\.tgz"):
+    with pytest.raises(PackageError, match=r"not available: tiny-1\.2\.3\.tgz"):
         renewed(tmp_path)
     assert not (tmp_path / "facts").exists()
 
 
 def test_a_stand_in_that_someone_put_into_the_cache_is_one_still(tmp_path: Path) -> None:
     package(tmp_path / "cache", annotations={"platform.lab/stand-in": "true"})
-    with pytest.raises(PackageError, match="not to be had"):
+    with pytest.raises(PackageError, match="not available"):
         renewed(tmp_path)
 
 

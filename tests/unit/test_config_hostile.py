@@ -178,7 +178,7 @@ KINDS: dict[str, list[tuple[str, str]]] = {
         (BASE + "  x:a: { ? { a: b } : c }\n", "a key that is not a text"),
         (BASE + "  x:a: &a b\n  x:c: { *a : d }\n", "a key that is not a text"),
         (BASE + "  x:a: { !t b: c }\n", "a tag at a key"),
-        (BASE + "  x:a: { <<: text }\n", "a merge of what is no mapping"),
+        (BASE + "  x:a: { <<: text }\n", "a merge of what is not a mapping"),
         ("%TAG ! tag:x,2026:\n---\n" + BASE, "%TAG"),
         (edited("name: prod", "name: prod\n    name: other"), "platform:cluster.name"),
         (edited("name: prod", 'name: prod\n    "name": prod'), "platform:cluster.name"),

@@ -357,7 +357,7 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
         ("common", "- {op: add, path: /machine/sysctls, value: {}}", "JSON patches"),
         ("common", "machine: {pods: []}\n---\nmachine: {env: {}}", "two documents of machine and"),
         ("common", "machine: [", "not valid YAML"),
-        ("common", "words", "words is no document"),
+        ("common", "words", "words is not a document"),
         (
             "common",
             "machine: {kublet: {}}",

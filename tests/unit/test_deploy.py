@@ -96,7 +96,7 @@ def repository(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("field", "said"),
     [
-        ("plan", "the plan file is another one than the one that was reviewed"),
+        ("plan", "the plan file is not the one that was reviewed"),
         ("program", "files of the repository changed after the plan was made"),
         ("state", "the stack was deployed, refreshed or imported into after the plan was made"),
         ("settings", "the stack's settings changed after the plan was made"),

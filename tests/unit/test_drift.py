@@ -475,7 +475,7 @@ def test_a_machine_without_a_node_and_a_node_without_a_machine_are_told() -> Non
     other["metadata"]["name"] = "laptop"
     other["status"]["addresses"][0]["address"] = "172.16.20.99"
     missing, unknown = on_nodes(other)
-    assert (missing.who, missing.what) == ("Node node01", "is no node of the cluster")
+    assert (missing.who, missing.what) == ("Node node01", "is not a node of the cluster")
     assert unknown.what == "is a node that the stack does not know (172.16.20.99)"
 
 
@@ -944,7 +944,7 @@ def test_what_cannot_be_looked_at_is_named_with_its_fix_and_is_never_no_drift(
 ) -> None:
     assert run_with(tmp_path, monkeypatch, answers) == 1
     printed = capsys.readouterr()
-    assert printed.err.startswith("could not look: ")
+    assert printed.err.startswith("could not check for drift: ")
     assert says in printed.err
     assert printed.out == ""
 

@@ -142,7 +142,7 @@ def test_a_file_that_is_missing_or_no_yaml_is_named(repository: Path, text: str 
     if text is not None:
         path.write_text(text)
     (found,) = told(load_file(PROD), repository)
-    assert found.startswith(f"platform:services.argocd: {SETTINGS_PATH} is missing, or no YAML")
+    assert found.startswith(f"platform:services.argocd: {SETTINGS_PATH} is missing, or is not YAML")
     assert write(load_file(PROD), repository) == [SETTINGS_PATH]
     assert write(load_file(PROD), repository) == []
 
@@ -220,7 +220,10 @@ def test_write_says_what_it_wrote_and_check_is_content_after_it(
     assert main(["write", str(stack)], repository) == 0
     assert capsys.readouterr().out.startswith(f"{VALUES_PATH}: written")
     assert main(["check", str(stack)], repository) == 0
-    assert capsys.readouterr().out == f"{stack}: what Argo CD reads is what the settings say\n"
+    assert (
+        capsys.readouterr().out
+        == f"{stack}: the files that Argo CD reads agree with the settings\n"
+    )
 
 
 def test_root_prints_what_pulumi_makes(capsys: pytest.CaptureFixture[str]) -> None:

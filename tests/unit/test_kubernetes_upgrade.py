@@ -283,7 +283,10 @@ def test_a_run_killed_at_any_step_keeps_to_the_skew_and_the_next_one_goes_on(
 
 @pytest.mark.parametrize(
     ("steps", "part"),
-    [(0, "Nothing was moved. Fix the reason, or set 1.34.1 again"), (4, "Do not set 1.34.1 again")],
+    [
+        (0, "Nothing was upgraded. Fix the reason, or set 1.34.1 again"),
+        (4, "Do not set 1.34.1 again"),
+    ],
 )
 def test_a_run_that_stops_says_why_and_whether_it_has_moved_something(
     steps: int, part: str

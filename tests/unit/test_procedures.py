@@ -42,7 +42,7 @@ LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
         ("not-built-but-run", r"not-built-but-run\.md: says `Not built yet`, and has steps"),
         ("no-start", r"no-start\.md: has 0 lines as `Rehearsed on: .*an empty site"),
         ("unknown-start", r"unknown-start\.md: has 0 lines as `Rehearsed on:"),
-        ("bad-pattern", r"bad-pattern\.md:7: '\(created' is no regular expression"),
+        ("bad-pattern", r"bad-pattern\.md:7: '\(created' is not a regular expression"),
         ("expectation-of-nothing", r"nothing\.md:6: an expectation without a command above"),
         ("fails-and-until", r"fails-and-until\.md:8: `fails` and `until` for the same command"),
         ("open-block", r"open-block\.md:5: the block has no end"),

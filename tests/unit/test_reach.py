@@ -238,7 +238,7 @@ def test_something_else_under_vcenters_name_fails(site: Site) -> None:
     site.answers["/sdk/vimServiceVersions.xml"] = 200, b"<html>Blocked by policy</html>"
     row = answer_to(vcenter_at(site))
     assert row.outcome is Outcome.FAILED
-    assert "no vCenter" in row.told
+    assert "not a vCenter" in row.told
 
 
 def test_the_login_is_not_tried_and_the_reason_is_told() -> None:

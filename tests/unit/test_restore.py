@@ -102,7 +102,7 @@ def test_a_file_that_is_no_database_is_refused_though_its_hash_is_right(
 ) -> None:
     file = tmp_path / "db.snapshot"
     file.write_bytes(content + __import__("hashlib").sha256(content).digest())
-    with pytest.raises(RefusedError, match="damaged: it is no database of etcd"):
+    with pytest.raises(RefusedError, match="damaged: it is not a database of etcd"):
         checks.checked(file, KEY, CA)
 
 

@@ -212,7 +212,7 @@ def test_without_a_recorder_times_are_whole_seconds(tmp_path: Path) -> None:
     assert not timeline.precise
     assert [(one.start, one.end) for one in timeline.changes] == [(1, 3)]
     assert timeline.waited(timeline.changes[0]) == 1
-    assert "no recorder watched" in render(timeline)
+    assert "the run was not recorded" in render(timeline)
 
 
 def test_failed_and_unfinished_steps_are_told_apart(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_unfinished_last_line_of_a_killed_engine_is_passed_over(tmp_path: Pa
 def test_a_file_that_is_no_event_log_is_named_with_its_line(tmp_path: Path, line: str) -> None:
     log = tmp_path / "events"
     log.write_text(f'{{"timestamp": 1}}\n{line}\n')
-    with pytest.raises(TimelineError, match=r"events: line 2 is no engine event"):
+    with pytest.raises(TimelineError, match=r"events: line 2 is not an event of the engine"):
         Timeline.from_events(log, {})
 
 

@@ -149,7 +149,7 @@ def test_a_minor_needs_no_person_where_the_policy_says_so() -> None:
             "a minor step, and platform:updates.talos = patch",
         ),
         ("cilium", "1.19.7", "1.19.8", "a patch step, and platform:updates.cilium = off"),
-        ("siderolabs/talos", "1.13.9", "1.13.8", "a step back"),
+        ("siderolabs/talos", "1.13.9", "1.13.8", "an older version"),
         ("cert-manager", "1.21.2", "2.0.0", "a major step"),
         ("kubernetes/kube-state-metrics", "2.17.0", "2.17.1", "no layer"),
         ("siderolabs/talos", "1.13.9", "1.13.10-rc.1", "no step between exact versions"),
