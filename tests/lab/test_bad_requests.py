@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from ops.rehearsal.world import PROJECT, World, wait_until
+from tests.edits import STACK_FILES, refused
 
-BAD = PROJECT / "tests" / "fixtures" / "config" / "bad"
+BAD = STACK_FILES / "bad"
 
 # One file of each kind goes through the engine. The unit tests give all of them to the check and,
 # as the engine would hand them on, to the program: what only a rule refuses is one kind.
@@ -146,7 +147,7 @@ def world(make_world: Callable[..., World]) -> World:
 )
 def test_bad_settings_are_refused_and_the_engine_registers_nothing(world: World, bad: str) -> None:
     before = world.stack_file.read_text()
-    shutil.copy(BAD / f"{bad}.yaml", world.stack_file)
+    world.stack_file.write_text(refused(BAD / f"{bad}.yaml"))
     try:
         result = world.up(code=None)
     finally:

@@ -18,10 +18,10 @@ from config.reading import PROJECT, SECTIONS
 from config.stack_file import read
 from config.texts import unprintable
 from ops.rehearsal.world import PROJECT as TREE
+from tests.edits import STACK_FILES, refused
 from tests.stack_texts import TRICKY, files, of_scalars
 
 PULUMI = TREE / ".lab" / "bin" / "pulumi"
-BAD = TREE / "tests" / "fixtures" / "config" / "bad"
 Engine = Callable[[Path], dict[str, Any] | None]
 
 
@@ -134,5 +134,9 @@ def test_any_file_is_refused_or_seen_alike_by_check_and_engine(
 
 
 @pytest.mark.parametrize("name", ["section-twice", "two-documents", "numbers-for-texts"])
-def test_what_the_check_refuses_the_engine_alone_would_take(name: str, engine: Engine) -> None:
-    assert engine(BAD / f"{name}.yaml") is not None
+def test_what_the_check_refuses_the_engine_alone_would_take(
+    name: str, folder: Path, engine: Engine
+) -> None:
+    path = folder / "refused.yaml"
+    path.write_text(refused(STACK_FILES / "bad" / f"{name}.yaml"), encoding="utf-8")
+    assert engine(path) is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from ops.engine.preview import Preview
 from ops.rehearsal import repository
@@ -19,6 +19,7 @@ from ops.rehearsal.world import PROJECT, World
 from ops.render import packages, rendering
 from ops.review.markdown import markdown
 from ops.review.review import Review, review
+from tests.edits import Edit
 from tests.lab.conftest import WORLDS
 from tests.lab.secret_values import secret_values
 from tests.secret_search import found_in
@@ -28,33 +29,6 @@ TODAY = dt.datetime.now(tz=dt.UTC).date()
 NEXT_MAJOR = "4.0.0"
 KEEP = os.environ.get("REVIEWS_TO")
 """A folder to keep the comments in, for whoever wants to look at them."""
-
-
-class Edit(BaseModel):
-    """An edit of the stack file: a text for another, or lines taken out."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    old: str | None = Field(default=None, alias="from")
-    new: str = Field(default="", alias="to")
-    everywhere: bool = Field(default=False, alias="all")
-    line: str | None = None
-    until: str | None = None
-
-    def apply(self, text: str) -> str:
-        if self.line is not None:
-            return self._without_lines(text)
-        assert self.old is not None
-        assert self.old in text
-        return text.replace(self.old, self.new, -1 if self.everywhere else 1)
-
-    def _without_lines(self, text: str) -> str:
-        lines = text.splitlines(keepends=True)
-        begin = next(n for n, one in enumerate(lines) if self.line and self.line in one)
-        end = begin + 1
-        if self.until:
-            end = next(n for n, one in enumerate(lines) if self.until in one and n > begin)
-        return "".join(lines[:begin] + lines[end:])
 
 
 class Expected(BaseModel):

@@ -22,14 +22,14 @@ from config.stack_file import read
 from config.versions import KUBERNETES
 from ops.rehearsal.life import stand_ins
 from ops.settings.command import main
+from tests.edits import STACK_FILES, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-FIXTURES = ROOT / "tests" / "fixtures" / "config"
-GOOD = sorted((FIXTURES / "good").glob("*.yaml"))
-BAD = sorted((FIXTURES / "bad").glob("*.yaml"))
+GOOD = sorted((STACK_FILES / "good").glob("*.yaml"))
+BAD = sorted((STACK_FILES / "bad").glob("*.yaml"))
 PROD = ROOT / "Pulumi.prod.yaml"
 
 # What never reaches a program: no stack file, or one that the engine itself refuses.
@@ -66,6 +66,15 @@ def problems_of(path: Path) -> list[str]:
     with pytest.raises(config.SettingsError) as caught:
         config.load_file(path)
     return [str(each).replace(f"{path}:", f"{path.name}:") for each in caught.value.problems]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write all bad stack files into a folder, under their own names."""
+    folder = tmp_path_factory.mktemp("bad")
+    for path in BAD:
+        (folder / path.name).write_text(refused(path), encoding="utf-8")
+    return folder
 
 
 def decrypted(value: object) -> object:
@@ -114,13 +123,13 @@ def test_a_good_file_gives_settings(path: Path) -> None:
 
 
 @named(BAD)
-def test_a_bad_file_gives_exactly_its_problems(path: Path) -> None:
-    assert problems_of(path) == path.with_suffix(".txt").read_text().splitlines()
+def test_a_bad_file_gives_exactly_its_problems(path: Path, bad: Path) -> None:
+    assert problems_of(bad / path.name) == path.with_suffix(".txt").read_text().splitlines()
 
 
 @named(BAD)
-def test_no_secret_is_told(path: Path) -> None:
-    told = "\n".join(problems_of(path))
+def test_no_secret_is_told(path: Path, bad: Path) -> None:
+    told = "\n".join(problems_of(bad / path.name))
     assert "correct-horse" not in told
     assert "AAAA" not in told
 
@@ -139,22 +148,26 @@ def test_the_engine_gives_the_same_settings_as_the_file(
 
 @named([path for path in BAD if path.stem not in NOT_FOR_ENGINE | UNSEEN_BY_ENGINE])
 def test_the_engine_gives_the_same_problems_as_the_file(
-    path: Path, all_secrets: dict[str, str]
+    path: Path, bad: Path, all_secrets: dict[str, str]
 ) -> None:
-    give_to_engine(path, all_secrets)
+    give_to_engine(bad / path.name, all_secrets)
     with pytest.raises(config.SettingsError) as caught:
         load_from_pulumi()
-    assert [str(each) for each in caught.value.problems] == problems_of(path)
+    assert [str(each) for each in caught.value.problems] == problems_of(bad / path.name)
 
 
 @pytest.mark.parametrize("name", sorted(UNSEEN_BY_ENGINE))
 def test_the_program_finds_in_the_file_what_the_engine_does_not_hand_on(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_secrets: dict[str, str]
+    name: str,
+    bad: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    all_secrets: dict[str, str],
 ) -> None:
     monkeypatch.setenv(IN_LAB, str(tmp_path))
     # The engine takes one of two, or the first document: the program gets good settings.
-    give_to_engine(FIXTURES / "good" / "three.yaml", all_secrets)
-    path = FIXTURES / "bad" / f"{name}.yaml"
+    give_to_engine(STACK_FILES / "good" / "three.yaml", all_secrets)
+    path = bad / f"{name}.yaml"
     (tmp_path / "world.json").write_text(json.dumps({"stackFile": str(path)}))
     with pytest.raises(config.SettingsError) as caught:
         load_from_pulumi()
@@ -166,17 +179,17 @@ def test_the_program_finds_in_the_file_what_the_engine_does_not_hand_on(
 def test_outside_of_the_lab_the_program_reads_the_stacks_own_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_secrets: dict[str, str]
 ) -> None:
-    give_to_engine(FIXTURES / "good" / "three.yaml", all_secrets)
+    give_to_engine(STACK_FILES / "good" / "three.yaml", all_secrets)
     monkeypatch.delenv(IN_LAB)
     monkeypatch.chdir(tmp_path)
-    text = (FIXTURES / "bad" / "section-twice.yaml").read_text()
+    text = refused(STACK_FILES / "bad" / "section-twice.yaml")
     (tmp_path / f"Pulumi.{pulumi.get_stack()}.yaml").write_text(text)
     with pytest.raises(config.SettingsError, match="platform:cluster: given twice"):
         load_from_pulumi()
 
 
 def test_a_program_requires_the_secrets_that_the_services_need() -> None:
-    give_to_engine(FIXTURES / "good" / "other-network.yaml", {})
+    give_to_engine(STACK_FILES / "good" / "other-network.yaml", {})
     with pytest.raises(config.SettingsError) as caught:
         load_from_pulumi()
     assert [str(each) for each in caught.value.problems] == [
@@ -375,7 +388,7 @@ def test_a_name_in_which_a_placeholders_words_happen_to_stand_is_none(
 def test_check_says_that_a_file_is_good_and_how_to_set_its_secrets(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    path = str(FIXTURES / "good" / "one.yaml")
+    path = str(STACK_FILES / "good" / "one.yaml")
     assert main(["check", path]) == 0
     told = capsys.readouterr()
     assert told.err == ""
@@ -390,20 +403,20 @@ def test_check_notes_no_secret_that_is_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "Pulumi.x.yaml"
-    good = (FIXTURES / "good" / "one.yaml").read_text()
+    good = (STACK_FILES / "good" / "one.yaml").read_text()
     path.write_text(good + "  platform:vspherePassword:\n    secure: v1:AAAA:BBBB\n")
     assert main(["check", str(path)]) == 0
     assert "secrets that are not set" not in capsys.readouterr().out
 
 
 def test_check_gives_all_problems_on_stderr_and_exit_status_1(
-    capsys: pytest.CaptureFixture[str],
+    bad: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = FIXTURES / "bad" / "many-problems.yaml"
+    path = bad / "many-problems.yaml"
     assert main(["check", str(path)]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    expected = path.with_suffix(".txt").read_text().splitlines()
+    expected = (STACK_FILES / "bad" / "many-problems.txt").read_text().splitlines()
     assert told.err.splitlines() == [
         f"{path}: {len(expected)} problems in the settings:",
         *(f"  - {line}" for line in expected),
@@ -454,8 +467,8 @@ def test_any_patch_of_the_line_is_taken_and_warned_of_alike(
     )
 
 
-def test_show_refuses_what_check_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    path = FIXTURES / "bad" / "vip-in-pool.yaml"
+def test_show_refuses_what_check_refuses(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = bad / "vip-in-pool.yaml"
     assert main(["show", str(path), "--json"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
