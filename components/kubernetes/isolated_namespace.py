@@ -131,11 +131,6 @@ def anybody(*numbers: int) -> Rule:
     return {"ports": ports(*numbers)}
 
 
-def within(*numbers: int) -> Rule:
-    """Let the pods of the same namespace in on these ports."""
-    return {"from": [{"podSelector": {}}], "ports": ports(*numbers)}
-
-
 def metrics(*numbers: int) -> Rule:
     """Let monitoring's namespaces read metrics on these ports."""
     return {

@@ -29,7 +29,6 @@ from components.talos import kubernetes_versions as versions
 from components.talos.etcd import POLL_SECONDS, Member
 from components.talos.health import GUARD_SECONDS, Observer
 from components.talos.kubernetes_versions import API_SERVER, CONTROLLERS, KEY, PAGE, Running
-from components.talos.rollout import Connect
 from config.problems import Problem, listed
 from config.removed_apis import GUIDE
 from config.versions import TALOS_KUBERNETES, describe, fits, minor
@@ -289,7 +288,6 @@ def version_gate(
     identity: Identity,
     members: Sequence[Member],
     parent: pulumi.Resource,
-    connector: Connect = connect,
 ) -> pulumi.Output[pulumi.Resource]:
     """Make the gate before the machines; it opens once Kubernetes is of the settings' version."""
 
@@ -298,7 +296,7 @@ def version_gate(
             talosconfig = await resolved(identity.talosconfig)
 
             def work(clock: Clock) -> None:
-                with connector(talosconfig) as talos:
+                with connect(talosconfig) as talos:
                     bring(Upgrade(talos, members, clock), wanted)
 
             await in_thread(args, work)

@@ -34,8 +34,8 @@ def named(key: str, *values: str, old: str) -> list[tuple[str, str]]:
     return [(edited(old, old.rpartition(" ")[0] + " " + value), key) for value in values]
 
 
-def bomb(levels: int, width: int, form: str = "[{}]") -> str:
-    lines = [f"  bomb:a0: &a0 {form.format(', '.join(['x'] * width))}"]
+def bomb(levels: int, width: int) -> str:
+    lines = [f"  bomb:a0: &a0 [{', '.join(['x'] * width)}]"]
     for level in range(1, levels):
         inner = ", ".join([f"*a{level - 1}"] * width)
         lines.append(f"  bomb:a{level}: &a{level} [{inner}]")
