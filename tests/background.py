@@ -1,9 +1,11 @@
-"""What tests do beside themselves: threads that run for as long as a block does."""
+"""What tests do beside themselves: threads and servers that run for as long as a block does."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from socketserver import BaseServer
 from types import TracebackType
 from typing import Self
 
@@ -29,3 +31,16 @@ class Background:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    """Let a server answer while the block runs; it is closed at the end."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests import background
 
 REPOSITORY = "example/platform"
 TOKEN = "token-of-the-test"  # noqa: S105 of no real thing
@@ -237,9 +238,5 @@ def serving() -> Iterator[State]:
     handler = type("Served", (Handler,), {"state": state})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
+    with background.serving(server):
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()

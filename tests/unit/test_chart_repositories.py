@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +17,7 @@ from config import parse
 from config.charts import ChartPlan
 from config.layers import LAYERS
 from config.settings import Services
+from tests.background import serving
 from tests.unit.recorder import production
 
 INDEX = """apiVersion: v1
@@ -63,12 +63,8 @@ def repository() -> Iterator[str]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def plan(repository: str, version: str = "0.15.2", chart: str = "metallb") -> ChartPlan:

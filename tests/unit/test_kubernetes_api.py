@@ -1,7 +1,6 @@
 """The gate on the Kubernetes API, against a server on loopback."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import yaml
 
 from clients import kubernetes_api
 from clients.kubernetes_api import ApiError, KubernetesApi, wait_ready
+from tests.background import serving
 from tests.unit.hand_clock import Time
 
 
@@ -33,14 +33,8 @@ def server(answers: list[int], body: bytes = b"") -> Iterator[tuple[str, list[st
             """Say nothing."""
 
     httpd = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(httpd):
         yield f"https://127.0.0.1:{httpd.server_port}", paths
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 pytestmark = pytest.mark.usefixtures("without_tls")
@@ -138,14 +132,8 @@ def keeping_server(calls_a_connection: int) -> Iterator[tuple[str, list[tuple[st
             """Say nothing."""
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(httpd):
         yield f"https://127.0.0.1:{httpd.server_port}", callers
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
 
 
 def test_many_calls_share_a_connection_while_they_are_looked_after() -> None:

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +33,7 @@ from ops.reach.network import Network, NotTriedError, proxy_of, who_answers
 from ops.reach.questions import REGISTRIES, questions
 from ops.reach.report import Outcome, Question, RefusedError, Row, as_text, ask_all, failed
 from ops.settings.command import main
+from tests.background import serving
 from tests.unit.recorder import ROOT, production
 
 PASSWORD = "proxys-own-word"  # noqa: S105 no real one
@@ -101,7 +103,8 @@ class Site:
         return f"factory.test:{self.port}"
 
 
-def serve_https(certificate: Path, private: Path) -> tuple[ThreadingHTTPServer, Site]:
+@contextmanager
+def https_site(certificate: Path, private: Path) -> Iterator[Site]:
     site = Site(0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,9 +133,9 @@ def serve_https(certificate: Path, private: Path) -> tuple[ThreadingHTTPServer, 
     server.socket = context.wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False
     )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     site.port = server.server_address[1]
-    return server, site
+    with serving(server):
+        yield site
 
 
 @pytest.fixture(autouse=True)
@@ -152,19 +155,15 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     certificate, private = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    server, made = serve_https(certificate, private)
-    yield made
-    server.shutdown()
-    server.server_close()
+    with https_site(certificate, private) as made:
+        yield made
 
 
 @pytest.fixture
 def strange_site(tmp_path: Path) -> Iterator[Site]:
     """Give a server whose certificate nobody trusts."""
-    server, made = serve_https(*make_certificate(tmp_path))
-    yield made
-    server.shutdown()
-    server.server_close()
+    with https_site(*make_certificate(tmp_path)) as made:
+        yield made
 
 
 def settings(**changes: Any) -> Settings:
@@ -207,11 +206,9 @@ def test_a_certificate_that_ends_soon_is_to_be_renewed(
 ) -> None:
     certificate, private = make_certificate(tmp_path, days=7)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    server, made = serve_https(certificate, private)
-    made.answers["/sdk/vimServiceVersions.xml"] = 200, b"urn:vim25"
-    assert "renew it within" in answer_to(vcenter_at(made)).told
-    server.shutdown()
-    server.server_close()
+    with https_site(certificate, private) as made:
+        made.answers["/sdk/vimServiceVersions.xml"] = 200, b"urn:vim25"
+        assert "renew it within" in answer_to(vcenter_at(made)).told
 
 
 def test_a_certificate_of_an_unknown_authority_fails_and_its_issuer_is_named(
@@ -226,12 +223,10 @@ def test_a_certificate_of_an_unknown_authority_fails_and_its_issuer_is_named(
 def test_an_expired_certificate_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     certificate, private = make_certificate(tmp_path, days=-1)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    server, made = serve_https(certificate, private)
-    row = answer_to(vcenter_at(made))
+    with https_site(certificate, private) as made:
+        row = answer_to(vcenter_at(made))
     assert row.outcome is Outcome.FAILED
     assert "expired" in row.told
-    server.shutdown()
-    server.server_close()
 
 
 def test_something_else_under_vcenters_name_fails(site: Site) -> None:
