@@ -29,43 +29,24 @@ const (
 
 // TestAClusterLivesThroughItsOperations is one long story: each step needs the ones before it.
 func TestAClusterLivesThroughItsOperations(t *testing.T) {
-	w := newWorld(t)
-
-	for _, chapter := range []struct {
-		name string
-		play func(*world)
-	}{
-		{"three control planes come up from their applied configurations", threeControlPlanes},
-		{"a second bootstrap is refused", secondBootstrap},
-		{"a label and a sysctl restart nothing", liveChange},
-		{"an API server flag restarts that API server only", flagChange},
-		{"an invalid configuration and a change that needs a reboot are refused in Talos' words", refusals},
-		{"a role may do what Talos lets it do", roles},
-		{"a change that needs a reboot takes the machine away and back", rebootChange},
-		{"nodes become ready with their Cilium agent", ciliumAgents},
-		{"a worker joins by its bootstrap token", workerJoins},
-		{"an upgrade changes the version with the reboot", upgrade},
-		{"the VIP moves at once from a machine that reboots", plannedFailover},
-		{"the VIP comes back after a power loss", unplannedFailover},
-		{"a machine without its cable does not answer", cable},
-		{"a reset machine joins again", resetOne},
-		{"the cluster comes back from a snapshot", recovery},
-		{"what runs beside a cluster ends with its last control plane", destruction},
-	} {
-		begun := time.Now()
-
-		w.step("%s", chapter.name)
-
-		if !t.Run(chapter.name, func(t *testing.T) {
-			w.T = t
-			chapter.play(w)
-		}) {
-			t.Fatalf("the story ends here:\n%s", w.describe())
-		}
-
-		w.T = t
-		w.step("done in %.1f s", time.Since(begun).Seconds())
-	}
+	newWorld(t).tell(
+		chapter{"three control planes come up from their applied configurations", threeControlPlanes},
+		chapter{"a second bootstrap is refused", secondBootstrap},
+		chapter{"a label and a sysctl restart nothing", liveChange},
+		chapter{"an API server flag restarts that API server only", flagChange},
+		chapter{"an invalid configuration and a change that needs a reboot are refused in Talos' words", refusals},
+		chapter{"a role may do what Talos lets it do", roles},
+		chapter{"a change that needs a reboot takes the machine away and back", rebootChange},
+		chapter{"nodes become ready with their Cilium agent", ciliumAgents},
+		chapter{"a worker joins by its bootstrap token", workerJoins},
+		chapter{"an upgrade changes the version with the reboot", upgrade},
+		chapter{"the VIP moves at once from a machine that reboots", plannedFailover},
+		chapter{"the VIP comes back after a power loss", unplannedFailover},
+		chapter{"a machine without its cable does not answer", cable},
+		chapter{"a reset machine joins again", resetOne},
+		chapter{"the cluster comes back from a snapshot", recovery},
+		chapter{"what runs beside a cluster ends with its last control plane", destruction},
+	)
 }
 
 func threeControlPlanes(w *world) {

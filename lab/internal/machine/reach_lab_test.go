@@ -43,26 +43,12 @@ func TestAMachineIsReachedFromItsCluster(t *testing.T) {
 	w.kubectl("apply", "-f", w.file("cilium.yaml", ciliumDaemonSet))
 	w.until("node01 is ready", time.Minute, func() bool { return w.status(1).Ready })
 
-	for _, chapter := range []struct {
-		name string
-		play func(*world)
-	}{
-		{"without an approval the kubelet shows no certificate", noCertificate},
-		{"an approved certificate is shown and outlives a reboot", approvedCertificate},
-		{"the kubelet tells what pods use to whom the cluster allows it", resourceMetrics},
-		{"a backup account may take snapshots and no more", backupAccount},
-	} {
-		w.step("%s", chapter.name)
-
-		if !t.Run(chapter.name, func(t *testing.T) {
-			w.T = t
-			chapter.play(w)
-		}) {
-			t.Fatalf("the story ends here:\n%s", w.describe())
-		}
-
-		w.T = t
-	}
+	w.tell(
+		chapter{"without an approval the kubelet shows no certificate", noCertificate},
+		chapter{"an approved certificate is shown and outlives a reboot", approvedCertificate},
+		chapter{"the kubelet tells what pods use to whom the cluster allows it", resourceMetrics},
+		chapter{"a backup account may take snapshots and no more", backupAccount},
+	)
 
 	for _, wanted := range []map[string]any{
 		{"talos-service": "machined", "site": "lab", "msg": "stage running"},

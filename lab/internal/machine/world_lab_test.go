@@ -154,6 +154,32 @@ func (w *world) step(format string, values ...any) {
 	w.Logf("%6.1f s  %s", time.Since(w.begun).Seconds(), fmt.Sprintf(format, values...))
 }
 
+// chapter is a part of a story, which needs the parts before it.
+type chapter struct {
+	name string
+	play func(*world)
+}
+
+// tell plays the chapters one after the other; the first that fails ends the story.
+func (w *world) tell(chapters ...chapter) {
+	t := w.T
+	for _, one := range chapters {
+		begun := time.Now()
+
+		w.step("%s", one.name)
+
+		if !t.Run(one.name, func(t *testing.T) {
+			w.T = t
+			one.play(w)
+		}) {
+			t.Fatalf("the story ends here:\n%s", w.describe())
+		}
+
+		w.T = t
+		w.step("done in %.1f s", time.Since(begun).Seconds())
+	}
+}
+
 func address(number int) string { return fmt.Sprintf("172.16.20.%d", 50+number) }
 
 func name(number int) string { return fmt.Sprintf("node%02d", number) }
