@@ -102,9 +102,8 @@ class Clock:
             if now - told >= REPORT_SECONDS:
                 told, said = now, True
                 why = lacks or f"it is, and must stay so for {lasting:.0f} s"
-                self.tell(
-                    f"waiting for {what}, since {now - start:.0f} s, at most {seconds:.0f} s: {why}"
-                )
+                took = f"{now - start:.0f} s so far, at most {seconds:.0f} s"
+                self.tell(f"waiting for {what}; {took}: {why}")
             self.sleep(min(poll, max(FIRST_POLL_SECONDS, (now - start) / 2)))
 
 

@@ -30,9 +30,9 @@ def test_a_long_wait_tells_what_is_lacking_since_when_and_until_when_every_15_se
 
     assert time.clock().wait("node01 to be healthy", lacking, seconds=900, poll=1) == ""
     assert [(int(second), text) for second, text in time.told] == [
-        (5, "waiting for node01 to be healthy, since 6 s, at most 900 s: etcd: not started"),
-        (20, "waiting for node01 to be healthy, since 21 s, at most 900 s: nodeReady: no"),
-        (35, "waiting for node01 to be healthy, since 36 s, at most 900 s: nodeReady: no"),
+        (5, "waiting for node01 to be healthy; 6 s so far, at most 900 s: etcd: not started"),
+        (20, "waiting for node01 to be healthy; 21 s so far, at most 900 s: nodeReady: no"),
+        (35, "waiting for node01 to be healthy; 36 s so far, at most 900 s: nodeReady: no"),
         (40, "node01 to be healthy: yes, after 41 s"),
     ]
 
