@@ -70,10 +70,12 @@ def read(path: Path) -> Content:
     """Read a snapshot whose hash is right. Raises SnapshotError."""
     size = path.stat().st_size
     if size % SECTOR != HASH_BYTES:
-        raise SnapshotError(f"it has {size} bytes: its end is missing, with the hash of the rest")
+        raise SnapshotError(
+            f"it has {size} bytes: its end is missing, and with it the hash of its content"
+        )
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if hashlib.sha256(memoryview(data)[:-HASH_BYTES]).digest() != data[-HASH_BYTES:]:
-            raise SnapshotError("its hash is not that of its content: it was damaged on its way")
+            raise SnapshotError("its hash does not match its content")
         try:
             return _content(data)
         except (struct.error, IndexError, ValueError, RecursionError) as error:

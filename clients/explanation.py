@@ -42,10 +42,10 @@ CONNECTION = (
      "check the network and the routes of this machine"),
     (r"timeout|timed out|deadline exceeded",
      "it does not answer",
-     "check whether it runs, and the firewalls between"),
+     "check whether it runs, and the firewalls in between"),
     (r"connection reset|\bEOF\b|remote end closed",
      "it closed the connection",
-     "look at its own log; a proxy between may do this too"),
+     "look at its own log; a proxy in between may do this too"),
 )  # fmt: skip
 """What a failed connection's words are, what they mean, and what to do."""
 

@@ -110,7 +110,7 @@ class Node:
     def _why_there(self, pod: Mapping[str, Any]) -> str:
         about = pod["metadata"]
         if "deletionTimestamp" in about:
-            return f"it ends, with at most {about.get('deletionGracePeriodSeconds', 0)} s to do so"
+            return f"it is ending, which may take {about.get('deletionGracePeriodSeconds', 0)} s"
         return self.api.evict(about["namespace"], about["name"]) or "it was asked to end"
 
 

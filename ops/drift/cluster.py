@@ -166,7 +166,7 @@ def _recreate(thing: Thing, release: str) -> str:
             "find out who changed it"
         )
     delete = f"kubectl -n {thing.namespace} delete {thing.kind.lower()}/{thing.name}"
-    return f"`{delete} && {_fix(release)[1:]}; its pods are away until then"
+    return f"`{delete} && {_fix(release)[1:]}; its pods do not run until then"
 
 
 class Kinds:

@@ -95,7 +95,7 @@ def why_the_api_is_away(machines: Sequence[Machine], away: Mapping[Machine, str]
     if len(lost) * 2 < len(planes):
         tail = f"etcd has its quorum. {MOVES}; later see docs/procedures/replace-machine.md"
         return "\n".join([f"{head}:", *lines, tail])
-    head += ", so etcd has lost its quorum, and the Kubernetes API is away:"
+    head += ", so etcd has lost its quorum, and the Kubernetes API does not answer:"
     return "\n".join([head, *lines, QUORUM_LOST])
 
 

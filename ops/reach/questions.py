@@ -106,7 +106,7 @@ def _vcenter(settings: Settings) -> Iterator[Question]:
             direct.get(url, verify=verify)
         if answer.status != 200 or b"urn:vim25" not in answer.body:  # noqa: PLR2004
             fault = f"what answers there is not a vCenter (status {answer.status})"
-            raise RefusedError(fault, "check the name; a proxy between may answer in its place")
+            raise RefusedError(fault, "check the name; a proxy in between may answer in its place")
         if not verify:
             return "answers; its certificate is not looked at (allowUnverifiedTls)"
         return _certificate(answer)
@@ -350,7 +350,7 @@ def _certificates(settings: Settings) -> Iterator[Question]:
             found = _json(network.get(server), "an ACME server")
             if "newOrder" not in found:
                 fault = "what answers there is not an ACME server"
-                raise RefusedError(fault, "check the name; a proxy between may answer for it")
+                raise RefusedError(fault, "check the name; a proxy in between may answer for it")
             return "answers"
 
         key = key_of((*base, *(("acme", "directory") if name == OWN_SERVER else ("issuer",))))
@@ -516,4 +516,4 @@ def _json(answer: Answer, what: str) -> Any:  # noqa: ANN401 as it came
         return json.loads(answer.body)
     except ValueError:
         fault = f"what answers there is not {what}"
-        raise RefusedError(fault, "check the name; a proxy between may answer for it") from None
+        raise RefusedError(fault, "check the name; a proxy in between may answer for it") from None

@@ -81,8 +81,8 @@ def into_the_running_platform(options: argparse.Namespace) -> int:
         names = ", ".join(one.name for one in stack.settings.control_planes)
         what = (
             f"etcd's data on {names} is wiped, and this backup takes its place. These machines "
-            "reboot at once: the Kubernetes API is away for some minutes, and what runs on them "
-            "is started again. Whatever was changed in the cluster since the backup is lost."
+            "reboot at once: the Kubernetes API does not answer for some minutes, and what runs on "
+            "them is started again. Whatever was changed in the cluster since the backup is lost."
         )
         if not _agreed(what, stack, options):
             return 1

@@ -313,7 +313,7 @@ def _quorum(preview: Preview, acting: Sequence[Judged], machines: Sequence[str])
     parts = []
     if stay := [one for one in touched if one not in removed]:
         left = before - 1
-        answer = "holds" if left >= needed else "IS LOST while it is away"
+        answer = "holds" if left >= needed else "IS LOST while it is down"
         turns = f"{' then '.join(stay)}, each seen healthy before the next"
         parts.append(
             f"quorum {answer}: {turns if len(stay) > 1 else f'{stay[0]} alone is touched'}; "

@@ -316,6 +316,6 @@ RULES: Mapping[str, Callable[[Change], Effect]] = {
     f"{PREFIX}tag:Tag": _shared("a tag"),
     f"{PREFIX}computeClusterVmAntiAffinityRule:ComputeClusterVmAntiAffinityRule": _shared(
         "the rule that keeps machines on different hosts",
-        replaced="the rule that keeps machines on different hosts is away for seconds",
+        replaced="the rule that keeps machines on different hosts is missing for seconds",
     ),
 }

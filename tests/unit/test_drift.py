@@ -697,7 +697,7 @@ class Fixed(Api):
         ("Deployment", "deployments", "a-value: field is immutable", (
             "`kubectl -n traefik delete deployment/it && python -m ops render objects traefik | "
             "kubectl apply --server-side --force-conflicts --field-manager=platform-drift -f -` "
-            "makes it as it was; its pods are"
+            "makes it as it was; its pods do not run until then"
         )),
         ("Secret", "secrets", cluster.FIXED, "what it holds would be lost"),
     ],

@@ -301,7 +301,7 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
             ConnectionResetError(104, "Connection reset by peer"),
             (
                 'platform:site.vcenter = "vcenter.example": it closed the connection; look at its '
-                "own log; a proxy between may do this too ([Errno 104] Connection reset by peer)"
+                "own log; a proxy in between may do this too ([Errno 104] Connection reset by peer)"
             ),
         ),
     ],

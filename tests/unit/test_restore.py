@@ -81,8 +81,8 @@ def test_a_snapshot_of_nothing_but_deletions_is_empty(tmp_path: Path) -> None:
         (lambda whole: whole[:-1], "its end is missing"),
         (lambda whole: whole[:4096], "its end is missing"),
         (lambda _: b"", "its end is missing"),
-        (lambda whole: whole[:9000] + b"?" + whole[9001:], "its hash is not that of its content"),
-        (lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]), "its hash is not"),
+        (lambda whole: whole[:9000] + b"?" + whole[9001:], "its hash does not match its content"),
+        (lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]), "its hash does not match"),
     ],
 )
 def test_a_damaged_snapshot_is_refused(

@@ -349,7 +349,7 @@ def test_a_pod_that_takes_long_to_end_is_waited_for(scene: Scene) -> None:
     scene.talos.tick = tick
     scene.run()
     assert "slow" not in " ".join(scene.kubernetes.evicted)
-    assert any("it ends, with at most 60 s" in text for text in scene.told)
+    assert any("it is ending, which may take 60 s" in text for text in scene.told)
 
 
 def test_a_node_that_a_person_cordoned_stays_cordoned(scene: Scene) -> None:

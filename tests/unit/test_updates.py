@@ -191,7 +191,7 @@ def test_only_a_verdict_that_harms_nothing_needs_no_person(verdict: Verdict) -> 
 
 
 def test_a_quorum_that_is_lost_and_a_refusal_need_a_person() -> None:
-    quorum = "quorum IS LOST while it is away: node01"
+    quorum = "quorum IS LOST while it is down: node01"
     assert any(
         "IS LOST" in one for one in needs_a_person(verdict="reboots machines", quorum=quorum)
     )
