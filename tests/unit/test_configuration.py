@@ -24,6 +24,14 @@ def settings(**changes: object) -> Settings:
     return parse(without_services(production()) | changes)
 
 
+def write_patches(project: Path, **texts: str) -> None:
+    """Write these files of patches into a project, as NAME.yaml."""
+    folder = project / "clusters" / "prod"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+
+
 def by_kind(model: Settings, name: str) -> dict[str, Any]:
     (one,) = (entry for entry in model.machines if entry.name == name)
     return {
@@ -71,13 +79,11 @@ def test_a_further_card_has_an_address_and_no_default_route() -> None:
 def test_a_patch_may_give_a_further_card_a_route(tmp_path: Path) -> None:
     card = {"network": "storage", "address": "192.168.20.51/24"}
     model = settings(machines=[machine("node01", "172.16.20.51", networks=[card])])
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
     link = "apiVersion: v1alpha1\nkind: LinkConfig\nname: eth1\n"
     route = "routes: [{destination: 10.9.0.0/16, gateway: 192.168.20.1}]"
-    (folder / "node01.yaml").write_text(link + route)
+    write_patches(tmp_path, node01=link + route)
     check_patch_files(model, tmp_path)
-    (folder / "node01.yaml").write_text(link + "addresses: [{address: 192.168.20.99/24}]")
+    write_patches(tmp_path, node01=link + "addresses: [{address: 192.168.20.99/24}]")
     with pytest.raises(PatchError, match="`address` or `networks`"):
         check_patch_files(model, tmp_path)
 
@@ -154,10 +160,8 @@ def test_the_image_to_install_is_the_one_that_the_machine_was_made_from() -> Non
 
 def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path) -> None:
     model = settings()
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    for name in ("common", "controlplane", "worker", "node01", "node02"):
-        (folder / f"{name}.yaml").write_text(f"machine: {{}} # {name}")
+    files = ("common", "controlplane", "worker", "node01", "node02")
+    write_patches(tmp_path, **{name: f"machine: {{}} # {name}" for name in files})
     found = patches(TalosInputs.of(model), model.machines[0], tmp_path)
     names = [text.partition("# ")[2] for text in found[1:4]]
     assert names == ["common", "controlplane", "node01"]
@@ -292,10 +296,8 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
     model = settings(
         machines=[*production()["machines"], machine("work01", "172.16.20.61", "worker")]
     )
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
     given = "cluster: {allowSchedulingOnControlPlanes: false}"
-    (folder / "controlplane.yaml").write_text(given)
+    write_patches(tmp_path, controlplane=given)
     check_patch_files(model, tmp_path)
     first, second = patches(TalosInputs.of(model), model.machines[0], tmp_path)[:2]
     assert yaml.safe_load(first)["cluster"] == {"allowSchedulingOnControlPlanes": True}
@@ -388,9 +390,7 @@ def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
     tmp_path: Path, file: str, text: str, fault: str
 ) -> None:
     model = parse(production())
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / f"{file}.yaml").write_text(text)
+    write_patches(tmp_path, **{file: text})
     with pytest.raises(PatchError) as caught:
         check_patch_files(model, tmp_path)
     (line,) = str(caught.value).splitlines()
@@ -417,9 +417,7 @@ def test_a_files_labels_and_taints_that_a_workers_node_would_lose_are_refused(
 ) -> None:
     workers = [machine("work01", "172.16.20.61", "worker")]
     model = settings(machines=[*production()["machines"], *workers])
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / "worker.yaml").write_text(text)
+    write_patches(tmp_path, worker=text)
     with pytest.raises(PatchError, match=r"worker\.yaml: machine\.node") as caught:
         check_patch_files(model, tmp_path)
     assert fault in str(caught.value)
@@ -447,9 +445,7 @@ def test_a_file_that_may_be_meant_as_a_patch_is_refused(tmp_path: Path, name: st
 def test_a_file_of_comments_alone_is_not_given_to_talos(tmp_path: Path) -> None:
     # Talos takes it for a JSON patch, and refuses that.
     model = parse(production())
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / "node01.yaml").write_text("---\n# nothing here yet\n")
+    write_patches(tmp_path, node01="---\n# nothing here yet\n")
     check_patch_files(model, tmp_path)
     assert not any(
         "nothing here" in one for one in patches(TalosInputs.of(model), model.machines[0], tmp_path)
@@ -460,9 +456,7 @@ def test_a_file_that_cannot_be_read_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = parse(production())
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / "node01.yaml").write_text("machine: {}")
+    write_patches(tmp_path, node01="machine: {}")
 
     def refuse(_: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
@@ -474,11 +468,12 @@ def test_a_file_that_cannot_be_read_is_told(
 
 def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     model = parse(production())
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / "common.yaml").write_text("cluster: {proxy: {disabled: false}}")
-    (folder / "node01.yaml").write_text("machine: {install: {disk: /dev/sdb}}")
-    (folder / "wroker.yaml").write_text("machine: {}")
+    write_patches(
+        tmp_path,
+        common="cluster: {proxy: {disabled: false}}",
+        node01="machine: {install: {disk: /dev/sdb}}",
+        wroker="machine: {}",
+    )
     with pytest.raises(PatchError) as caught:
         check_patch_files(model, tmp_path)
     assert len(str(caught.value).splitlines()) == 3
@@ -498,9 +493,7 @@ def test_all_faults_of_all_files_are_told_at_once(tmp_path: Path) -> None:
 )
 def test_a_file_may_add_to_what_the_platform_sets(tmp_path: Path, text: str) -> None:
     model = parse(production())
-    folder = tmp_path / model.talos.patches
-    folder.mkdir(parents=True)
-    (folder / "node01.yaml").write_text(text)
+    write_patches(tmp_path, node01=text)
     check_patch_files(model, tmp_path)
 
 
