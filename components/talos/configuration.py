@@ -99,8 +99,15 @@ def _machine(inputs: TalosInputs, machine: Machine) -> dict[str, Any]:
     }
     if machine.labels:
         section["nodeLabels"] = dict(machine.labels)
-    if machine.taints:
+    if machine.taints and machine.is_control_plane:
         section["nodeTaints"] = {one.key: f"{one.value}:{one.effect}" for one in machine.taints}
+    elif machine.taints:
+        # Talos sets a worker's `nodeTaints` with the kubelet's own rights, which the admission
+        # NodeRestriction refuses, and with them all labels. A kubelet may bring taints when it
+        # registers its node.
+        section["kubelet"]["extraConfig"] = {
+            "registerWithTaints": [one.model_dump() for one in machine.taints]
+        }
     if inputs.talos.log_destinations.services:
         section["logging"] = {
             "destinations": [

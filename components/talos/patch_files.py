@@ -27,6 +27,7 @@ SETTINGS = {
     "machine.install.disk": "platform:talos.installDisk",
     "machine.install.image": "platform:talos.version and platform:talos.extensions",
     "machine.kubelet.nodeIP": "the machine's `address` in platform:machines",
+    "machine.kubelet.extraConfig.registerWithTaints": "the machine's `taints` in platform:machines",
     "machine.nodeLabels": "the machine's `labels` in platform:machines",
     "machine.nodeTaints": "the machine's `taints` in platform:machines",
     "machine.logging": "platform:talos.logDestinations",

@@ -61,12 +61,16 @@ def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 any nesting
             yield from _texts(one)
 
 
+def _is_secret(name: str, beside: Mapping[str, Any]) -> bool:
+    """Say whether a secret stands below a key; a taint's `key` is a name, beside its effect."""
+    is_taint = name == "key" and beside.keys() <= {"key", "value", "effect"} and "effect" in beside
+    return SECRET_KEYS.match(name) is not None and not is_taint
+
+
 def _without_secrets(value: Any, known: Sequence[str], key: bytes, *, hide: bool) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
         return {
-            str(name): _without_secrets(
-                one, known, key, hide=hide or SECRET_KEYS.match(str(name)) is not None
-            )
+            str(name): _without_secrets(one, known, key, hide=hide or _is_secret(str(name), value))
             for name, one in value.items()
         }
     if isinstance(value, list):

@@ -56,7 +56,7 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
     told = [
         *_labels(node, machine.get("nodeLabels") or {}),
         *_annotations(node, machine.get("nodeAnnotations") or {}),
-        *_taints(node, machine.get("nodeTaints") or {}, _schedules(wanted)),
+        *_taints(node, _declared(machine), _schedules(wanted)),
     ]
     if (node.get("spec") or {}).get("unschedulable"):
         why = cordoned_for(node)
@@ -108,16 +108,28 @@ def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
             yield _field("annotations", key, value, live.get(key)), fix
 
 
-def _taints(node: Object, wanted: Object, schedules: bool) -> Iterator[tuple[Field, str]]:  # noqa: FBT001
+def _declared(machine: Object) -> dict[tuple[str, str], str]:
+    """Give the values of a machine's taints, by key and effect; a worker's are its kubelet's."""
+    found = {}
+    for key, text in (machine.get("nodeTaints") or {}).items():
+        value, _, effect = str(text).rpartition(":")
+        found[key, effect] = value
+    kubelet = (machine.get("kubelet") or {}).get("extraConfig") or {}
+    for one in kubelet.get("registerWithTaints") or ():
+        found[str(one.get("key")), str(one.get("effect"))] = str(one.get("value") or "")
+    return found
+
+
+def _taints(
+    node: Object,
+    declared: Mapping[tuple[str, str], str],
+    schedules: bool,  # noqa: FBT001
+) -> Iterator[tuple[Field, str]]:
     name = node["metadata"]["name"]
     live = {
         (one["key"], one["effect"]): str(one.get("value") or "")
         for one in (node.get("spec") or {}).get("taints") or ()
     }
-    declared = {}
-    for key, text in wanted.items():
-        value, _, effect = str(text).rpartition(":")
-        declared[key, effect] = value
     for (key, effect), value in sorted(live.items()):
         own = _of_system(key) and (key != CONTROL_PLANE or not schedules)
         if (key, effect) not in declared and not own:

@@ -63,6 +63,8 @@ READ_AT_START = frozenset(["EnvironmentConfig", "TrustedRootsConfig"])
 """Documents that a program reads once, such as the one that pulls images."""
 RULE_DEPTH = 4
 """Document, machine or cluster, section, and what is in it."""
+REGISTRATION = "registerWithTaints"
+"""Of `machine.kubelet.extraConfig`: the taints that a worker's node gets when it registers."""
 FIXED = {"podSubnets": "the pods' network", "serviceSubnets": "the Services' network"}
 """Of `cluster.network`: changing them on a running cluster leaves pods and Services on old ones."""
 
@@ -149,7 +151,7 @@ def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:
             source="siderolabs/talos: install is read by installer and upgrade",
         )
     if section == "kubelet":
-        return Effect(Verdict.SAFE, "the kubelet restarts; pods run on", source=SOURCE)
+        return _kubelet(f"{rest} {leaf.old} {leaf.new}")
     if section == "network":
         return Effect(
             Verdict.UNKNOWN,
@@ -159,6 +161,17 @@ def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:
     if section in LIVE_MACHINE or (section == "features" and rest[:1] and rest[0] in LIVE_FEATURES):
         return Effect(Verdict.SAFE, f"machine.{section} applies live", source=SOURCE)
     return Effect(Verdict.REBOOTS, f"machine.{section} needs a reboot", REBOOT, SOURCE)
+
+
+def _kubelet(changed: str) -> Effect:
+    if REGISTRATION in changed:
+        return Effect(
+            Verdict.SAFE,
+            "a worker's taints count when its node registers: one that is there already keeps its "
+            "own until somebody runs `kubectl taint node` (python -m ops drift gives the command)",
+            source="kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1",
+        )
+    return Effect(Verdict.SAFE, "the kubelet restarts; pods run on", source=SOURCE)
 
 
 def _cluster(section: str, rest: list[str]) -> Effect:

@@ -150,6 +150,23 @@ def test_labels_and_taints_of_the_settings_reach_the_node() -> None:
     assert main["nodeTaints"] == {"dedicated": "gpu:NoSchedule", "spot": ":NoExecute"}
 
 
+def test_a_workers_taints_are_those_that_its_kubelet_registers_it_with() -> None:
+    # Kubernetes 1.34, plugin/pkg/admission/noderestriction: "is not allowed to modify taints".
+    taints = [
+        {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"},
+        {"key": "spot", "effect": "NoExecute"},
+    ]
+    worker = machine("work01", "172.16.20.61", "worker", labels={"rack": "r1"}, taints=taints)
+    model = settings(machines=[*production()["machines"], worker])
+    main = by_kind(model, "work01")["main"]["machine"]
+    assert "nodeTaints" not in main
+    assert main["kubelet"]["extraConfig"]["registerWithTaints"] == [
+        {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"},
+        {"key": "spot", "value": "", "effect": "NoExecute"},
+    ]
+    assert main["nodeLabels"] == {"rack": "r1"}
+
+
 def test_the_image_to_install_is_the_one_that_the_machine_was_made_from() -> None:
     model = settings()
     install = by_kind(model, "node01")["main"]["machine"]["install"]

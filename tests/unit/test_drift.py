@@ -381,6 +381,23 @@ def test_a_node_as_its_machine_was_configured_has_no_drift() -> None:
     assert on_nodes(node()) == []
 
 
+def test_a_workers_declared_taints_are_those_of_its_kubelets_registration() -> None:
+    text = CONFIGURED.replace(
+        'nodeTaints: {gpu: "a:NoSchedule"}',
+        "kubelet: {extraConfig: {registerWithTaints: [{key: gpu, value: a, effect: NoSchedule}]}}",
+    )
+    known = [machines.Machine(URN, "node01", "172.16.20.51", redaction.fields(text, SECRETS))]
+
+    def told(one: Mapping[str, Any]) -> list[str]:
+        api: Any = Api({nodes.NODES: {"items": [one]}}, {})
+        return [found.fix for found in nodes.findings(api, known)]
+
+    assert told(node()) == []
+    assert told(node(spec={"taints": []})) == [
+        "`kubectl taint --overwrite node node01 gpu=a:NoSchedule`"
+    ]
+
+
 @pytest.mark.parametrize(("runs", "drifts"), [("v1.34.1", False), ("v1.35.6", True)])
 def test_a_kubelet_that_a_stopped_upgrade_left_behind_is_drift(runs: str, drifts: bool) -> None:  # noqa: FBT001
     one = node()

@@ -48,6 +48,14 @@ def test_what_is_no_secret_is_shown_as_it_is() -> None:
     assert machine["files"][0]["permissions"] == 420
 
 
+def test_a_taints_key_is_a_name_and_no_secret() -> None:
+    taint = {"key": "dedicated", "value": "gpu", "effect": "NoSchedule"}
+    text = json.dumps({"machine": {"taints": [taint], "ca": {"crt": "a", "key": "private"}}})
+    machine = fields(text, {})["v1alpha1"]["machine"]
+    assert machine["taints"] == [taint]
+    assert "private" not in str(machine["ca"])
+
+
 def test_no_machine_secret_is_shown_wherever_it_stands() -> None:
     text = json.dumps(fields(CONFIGURATION, SECRETS))
     for secret in ("machine-token-0", "etcd-key-0", "etcd-certificate", "cluster-secret-0"):

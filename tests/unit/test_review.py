@@ -484,6 +484,14 @@ def test_a_field_of_the_machine_section_has_its_class(old: Any, new: Any, verdic
     assert found.verdict == verdict
 
 
+def test_the_review_says_that_a_workers_new_taints_wait_for_its_registration() -> None:
+    taint = {"key": "a", "value": "", "effect": "NoExecute"}
+    new = {"kubelet": {"extraConfig": {"registerWithTaints": [taint]}}}
+    found = reviewed(*configuration("work01", main_document({}), main_document(new)))
+    assert found.verdict == "safe"
+    assert any("count when its node registers" in one.what for one in found.rows)
+
+
 @pytest.mark.parametrize(
     ("section", "verdict"),
     [

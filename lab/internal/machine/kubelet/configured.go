@@ -11,8 +11,9 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/constants"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
 	"platform.lab/lab/internal/machine/kubeapi"
@@ -24,29 +25,16 @@ const (
 )
 
 // applyConfigured puts the labels, annotations and taints of the machine configuration on the Node, as Talos'
-// NodeApplyController does: on a control plane as administrator, on a worker as the kubelet, which may not
-// set labels of node-role.kubernetes.io. What Talos has set itself is removed when the configuration drops it.
+// NodeApplyController does: in one update, on a control plane as administrator, on a worker as the kubelet. That may
+// set neither taints nor most labels below kubernetes.io (the admission NodeRestriction), and with one that is refused
+// all are lost. What Talos has set itself is removed when the configuration drops it.
 func (n *Kubelet) applyConfigured(ctx context.Context, client kubernetes.Interface, provider config.Provider, object *corev1.Node) error {
-	labels := maps.Clone(map[string]string(provider.Machine().NodeLabels()))
-	if labels == nil {
-		labels = map[string]string{}
+	wanted := object.DeepCopy()
+	configure(wanted, provider, n.IsControlPlane())
+
+	if equality.Semantic.DeepEqual(wanted, object) {
+		return nil
 	}
-
-	if n.IsControlPlane() {
-		labels[constants.LabelNodeRoleControlPlane] = ""
-	}
-
-	patch := map[string]any{}
-	changes := ownedChanges(object.Labels, labels, object.Annotations[ownedLabels])
-	annotations := ownedChanges(object.Annotations, provider.Machine().NodeAnnotations(), object.Annotations[ownedAnnotations])
-
-	if len(changes) == 0 && len(annotations) == 0 && slices.Equal(owned(labels), split(object.Annotations[ownedLabels])) {
-		return n.applyTaints(ctx, provider, object)
-	}
-
-	annotations[ownedLabels] = string(kubeapi.MustJSON(owned(labels)))
-	annotations[ownedAnnotations] = string(kubeapi.MustJSON(owned(provider.Machine().NodeAnnotations())))
-	patch["metadata"] = map[string]any{"labels": changes, "annotations": annotations}
 
 	if n.IsControlPlane() {
 		admin, err := kubeapi.AdminClient(n.Network.Dial, provider)
@@ -57,9 +45,13 @@ func (n *Kubelet) applyConfigured(ctx context.Context, client kubernetes.Interfa
 		client = admin
 	}
 
-	updated, err := client.CoreV1().Nodes().Patch(ctx, object.Name, types.MergePatchType, kubeapi.MustJSON(patch), metav1.PatchOptions{})
+	updated, err := client.CoreV1().Nodes().Update(ctx, wanted, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) {
+		return nil // somebody was faster; it is tried again at once
+	}
+
 	if err != nil {
-		return fmt.Errorf("node labels: %w", err)
+		return fmt.Errorf("node labels and taints: %w", err)
 	}
 
 	n.remember(updated)
@@ -67,56 +59,78 @@ func (n *Kubelet) applyConfigured(ctx context.Context, client kubernetes.Interfa
 	return nil
 }
 
-// applyTaints sets machine.nodeTaints ("value:effect" by key) on a control plane's Node.
-func (n *Kubelet) applyTaints(ctx context.Context, provider config.Provider, object *corev1.Node) error {
-	wanted := object.DeepCopy()
-
-	for key, text := range provider.Machine().NodeTaints() {
-		value, effect, found := strings.Cut(text, ":")
-		if !found {
-			value, effect = "", text
-		}
-
-		taint := corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)}
-		if !slices.ContainsFunc(wanted.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&taint) && t.Value == value }) {
-			wanted.Spec.Taints = append(slices.DeleteFunc(wanted.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&taint) }), taint)
-		}
+// configure writes what the machine configuration says of its Node.
+func configure(node *corev1.Node, provider config.Provider, controlPlane bool) {
+	labels := maps.Clone(map[string]string(provider.Machine().NodeLabels()))
+	if labels == nil {
+		labels = map[string]string{}
 	}
 
-	if len(wanted.Spec.Taints) == len(object.Spec.Taints) || !n.IsControlPlane() {
-		return nil
+	if controlPlane {
+		labels[constants.LabelNodeRoleControlPlane] = ""
 	}
 
-	admin, err := kubeapi.AdminClient(n.Network.Dial, provider)
-	if err != nil {
-		return err
+	if node.Labels == nil {
+		node.Labels = map[string]string{}
 	}
 
-	_, err = admin.CoreV1().Nodes().Update(ctx, wanted, metav1.UpdateOptions{})
+	if node.Annotations == nil {
+		node.Annotations = map[string]string{}
+	}
 
-	return err
+	annotations := provider.Machine().NodeAnnotations()
+	beforeLabels, beforeAnnotations := node.Annotations[ownedLabels], node.Annotations[ownedAnnotations]
+
+	if len(labels) > 0 || beforeLabels != "" {
+		node.Annotations[ownedLabels] = string(kubeapi.MustJSON(owned(labels)))
+	}
+
+	if len(annotations) > 0 || beforeAnnotations != "" {
+		node.Annotations[ownedAnnotations] = string(kubeapi.MustJSON(owned(annotations)))
+	}
+
+	applyOwned(node.Labels, labels, beforeLabels)
+	applyOwned(node.Annotations, annotations, beforeAnnotations)
+	applyTaints(node, provider.Machine().NodeTaints())
 }
 
-// ownedChanges is the merge patch from the present values to the wanted ones; values that Talos had set and
-// that are not wanted any more become null.
-func ownedChanges(present, wanted map[string]string, before string) map[string]any {
-	changes := map[string]any{}
-
-	for key, value := range wanted {
-		if current, ok := present[key]; !ok || current != value {
-			changes[key] = value
-		}
-	}
+// applyOwned brings the present values to the wanted ones; values that Talos had set before and that are not wanted any
+// more go.
+func applyOwned(present, wanted map[string]string, before string) {
+	maps.Copy(present, wanted)
 
 	for _, key := range split(before) {
 		if _, still := wanted[key]; !still {
-			if _, there := present[key]; there {
-				changes[key] = nil
-			}
+			delete(present, key)
 		}
 	}
+}
 
-	return changes
+// applyTaints sets machine.nodeTaints ("value:effect" by key).
+func applyTaints(node *corev1.Node, taints map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(taints)) {
+		value, effect, found := strings.Cut(taints[key], ":")
+		if !found {
+			value, effect = "", taints[key]
+		}
+
+		taint := corev1.Taint{Key: key, Value: value, Effect: corev1.TaintEffect(effect)}
+		if !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&taint) && t.Value == value }) {
+			node.Spec.Taints = append(slices.DeleteFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.MatchTaint(&taint) }), taint)
+		}
+	}
+}
+
+// registeredTaints are those that the kubelet brings when it registers its Node (extraConfig, registerWithTaints).
+func registeredTaints(provider config.Provider) ([]corev1.Taint, error) {
+	extra, err := json.Marshal(provider.Machine().Kubelet().ExtraConfig()["registerWithTaints"])
+	if err != nil {
+		return nil, err
+	}
+
+	var taints []corev1.Taint
+
+	return taints, json.Unmarshal(extra, &taints)
 }
 
 func owned(values map[string]string) []string { return slices.Sorted(maps.Keys(values)) }

@@ -42,8 +42,12 @@ func (n *Kubelet) register(ctx context.Context, client kubernetes.Interface, pro
 		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": "amd64",
 	}}}
 
+	if object.Spec.Taints, err = registeredTaints(provider); err != nil {
+		return nil, fmt.Errorf("registerWithTaints: %w", err)
+	}
+
 	if n.IsControlPlane() && !provider.Cluster().ScheduleOnControlPlanes() {
-		object.Spec.Taints = []corev1.Taint{{Key: constants.LabelNodeRoleControlPlane, Effect: corev1.TaintEffectNoSchedule}}
+		object.Spec.Taints = append(object.Spec.Taints, corev1.Taint{Key: constants.LabelNodeRoleControlPlane, Effect: corev1.TaintEffectNoSchedule})
 	}
 
 	n.log.Info("node registered", "node", name)
