@@ -113,6 +113,7 @@ def build(
             charts["metallb"],
             kubeconfig,
             pools=settings.network.pools,
+            network=settings.network.cidr,
             opts=below("metallb"),
         )
     if services.cert_manager is not None:

@@ -1,7 +1,8 @@
 """Configuration: the address plan, and the rules that keep its entries apart.
 
 Every address or range that the settings name is one entry. Entries of ours (machines, VIP, pools)
-must lie in the machines' network and touch nothing else. A machine's further network cards are in
+must lie in the machines' network and touch nothing else; a pool may lie outside where BGP announces
+it. A machine's further network cards are in
 networks of their own, which overlap neither that one nor each other. Hosts that exist without us
 (gateway, name servers, time servers, vCenter, BGP routers) may be one and the same host, since
 routers often serve DNS and time too, but never twice in one list. The cluster's inner networks
@@ -118,6 +119,8 @@ def _of_cards(machines: dict[int, Machine]) -> Iterator[Entry]:
 def _host_in(where: str) -> IPv4Address | None:
     """Give the address in a host, a host with a port, or a URL; `None` for a name."""
     url = split_url(where) or split_git_url(where)
+    if url is None and "/" in where:  # a network, which holds hosts that nobody names
+        return None
     return as_address(url.host if url is not None else where.partition(":")[0])
 
 
@@ -137,6 +140,8 @@ def _of_hosts(
         yield f"ESXi host of {machine.name}", machine.host, ("machines", index, "host")
     if network is not None and network.proxy is not None:
         yield "HTTP proxy", network.proxy.url, ("network", "proxy", "url")
+        for index, host in enumerate(network.proxy.direct):
+            yield "host beside the proxy", host, ("network", "proxy", "direct", index)
     if talos is not None:
         yield from _of_talos(talos)
     if services is not None:
@@ -145,7 +150,10 @@ def _of_hosts(
 
 def _of_talos(talos: Talos) -> Iterator[tuple[str, str | None, Path]]:
     """Give the hosts that the machines are told of, as `_of_hosts` does."""
+    if talos.registry_login is not None:
+        yield "registry", talos.registry_login.registry, ("talos", "registryLogin", "registry")
     for index, mirror in enumerate(talos.mirrors):
+        yield "registry", mirror.registry, ("talos", "mirrors", index, "registry")
         for number, endpoint in enumerate(mirror.endpoints):
             yield "registry mirror", endpoint, ("talos", "mirrors", index, "endpoints", number)
     logs = talos.log_destinations
@@ -210,10 +218,13 @@ def entries(
 def problems(plan: tuple[Entry, ...]) -> Iterator[Problem]:
     """Find every entry in the wrong place, and every pair of entries that overlap."""
     machine_network = next((each.network for each in plan if each.use == "machine network"), None)
+    routed = any(each.use == "BGP router" for each in plan)
     if machine_network is not None and machine_network.prefixlen in MACHINE_PREFIXES:
         for each in plan:
             # Hosts may be anywhere, but not at the ends of the machines' own network.
             near = each.kind is Kind.HOST and _in(each, machine_network)
+            if routed and each.use == "pool" and not _touches(each, machine_network):
+                continue  # Cilium announces it to the routers (services.cilium.bgp).
             if each.kind is Kind.OURS or each.use == "gateway" or near:
                 yield from _outside(each, machine_network)
     # Networks come first in a plan: an inner one over the machines' network is found at once.
@@ -253,6 +264,10 @@ def _overlapping(plan: tuple[Entry, ...]) -> Iterator[tuple[Entry, Entry]]:
 
 def _in(entry: Entry, network: IPv4Network) -> bool:
     return entry.addresses.first in network and entry.addresses.last in network
+
+
+def _touches(entry: Entry, network: IPv4Network) -> bool:
+    return entry.addresses.overlaps(AddressRange(network[0], network[-1]))
 
 
 def _title(entry: Entry) -> str:
@@ -297,7 +312,10 @@ def _outside(entry: Entry, network: IPv4Network) -> Iterator[Problem]:
         fault = f"outside the machines' network {network}"
         if _in(entry, network):
             fault = f"holds the network or broadcast address of {network}"
-        yield problem(entry.path, entry.value, fault, f"use addresses from {first} to {last}")
+        fix = f"use addresses from {first} to {last}"
+        if entry.use == "pool" and not _touches(entry, network):
+            fix += ", or let services.cilium.bgp announce it"
+        yield problem(entry.path, entry.value, fault, fix)
 
 
 def network_sizes(network: NetworkSettings, machine_count: int) -> Iterator[Problem]:

@@ -308,6 +308,25 @@ def _read_machines(draft: rules.Draft, value: object) -> list[Problem]:
     return problems
 
 
+def empty_section(path: Path) -> Problem | None:
+    """Say what is wrong with a key that nothing is written behind, as when all below it is gone.
+
+    Taken for missing, a service would not be installed, or the firewall would be open. `null` says
+    that it is meant. None where a value belongs there, whose own check says what is missing.
+    """
+    section, *below = path
+    info = Settings.model_fields.get(str(section))
+    model = _model_at(None if info is None else info.annotation, tuple(below))
+    found = [one for one in model.model_fields.values() if one.alias == path[-1]] if model else []
+    if len(path) < 2 or not found or _model_in(found[0].annotation) is None:  # noqa: PLR2004
+        return None
+    if type(None) not in get_args(found[0].annotation):
+        return None
+    fault = "empty: it cannot be told whether it is meant"
+    fix = f"write its keys below it, `{path[-1]}: {{}}` if it needs none, or remove the line"
+    return problem(path, None, fault, fix)
+
+
 def _validate(kind: Any, value: object) -> Any:  # noqa: ANN401 - any section's model
     # By way of JSON: there pydantic is strict on scalars, and yet takes a list for a tuple.
     # Half a surrogate pair is no JSON, and told as a wrong character already.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from config import addresses, gateway_api, git, versions
+from config import addresses, gateway_api, git, storage, versions
 from config.layers import LAYERS
 from config.problems import Path, Problem, problem
 from config.settings import MOST_DATA_DISKS
@@ -161,6 +161,7 @@ RESERVED_NAMES = {
     "common": "also the file of patches for every machine",
     "controlplane": "also the file of patches for control planes",
     "worker": "also the file of patches for workers",
+    "localhost": "also what every computer calls itself",
     "gitops": "also the folder beside the patches that Argo CD reads",
 }
 """What a machine must not be called, and why (components/talos/configuration.py)."""
@@ -298,16 +299,16 @@ def _taints(draft: Draft) -> Iterator[Problem]:
                 fault = "a taint that Kubernetes itself sets and removes"
                 yield problem(path, taint.key, fault, "use a domain of your own")
     everywhere = draft.all_machines and all(
-        machine.is_control_plane and any(one.effect in KEEPS_PODS_AWAY for one in machine.taints)
+        any(one.effect in KEEPS_PODS_AWAY for one in machine.taints)
         for machine in draft.machines.values()
     )
     if everywhere and draft.machines:
         yield problem(
             ("machines",),
             None,
-            "all are control planes with taints that keep pods away: the platform's own services "
-            "find no machine to run on",
-            "remove the taints, or add a worker without one",
+            "all have taints that keep pods away: the platform's own services find no machine to "
+            "run on",
+            "remove the taints of some, or add a worker without one",
         )
 
 
@@ -638,6 +639,12 @@ def _git(draft: Draft) -> Iterator[Problem]:
             yield from git.authority_problems(draft.services.argocd, company=company)
 
 
+def _storage(draft: Draft) -> Iterator[Problem]:
+    """Find an endpoint, a bucket and a region that no S3 request could be made of."""
+    if draft.services is not None and draft.services.backup is not None:
+        yield from storage.problems(draft.services.backup)
+
+
 def _drill(draft: Draft) -> Iterator[Problem]:
     if draft.cluster is None or draft.services is None or draft.services.cert_manager is None:
         return
@@ -676,6 +683,7 @@ RULES: tuple[Rule, ...] = (
     _cards,
     _place,
     _git,
+    _storage,
     _drill,
 )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import yaml_text
 from config.problems import Problem, SettingsError, is_named_secret, key_of, problem, secrets_in
-from config.reading import PROJECT, Raw, gather, resolve
+from config.reading import PROJECT, Raw, empty_section, gather, resolve
 from config.shown import escaped, key_text, may_be_secret
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def read(path: str | Path) -> Raw:
         fault = "holds no `config:` with keys below it"
         raise _no_stack_file(path, fault, "give a Pulumi stack file, as Pulumi.prod.yaml is")
     found = [*map(_problem, document.findings), *_top_level(document.value)]
+    found += filter(None, map(_empty, document.empty))
     values, twins = _by_one_form(config)
     encrypted = {key for key, value in values.items() if _holds_encrypted(value)}
     plain = {key: _as_engine(value) for key, value in values.items() if key not in encrypted}
@@ -76,6 +77,14 @@ def _problem(found: yaml_text.Finding) -> Problem:
     if written is not None and len(written) > 40:  # noqa: PLR2004 enough to find it
         written = f"{written[:40]}... ({len(written)} characters)"
     return Problem(key, found.fault, found.fix, None if written is None else escaped(written))
+
+
+def _empty(path: yaml_text.Path) -> Problem | None:
+    """Find a section that nothing is written behind."""
+    if path[:1] != ("config",) or len(path) == 1:
+        return None
+    namespace, _, name = _one_form(str(path[1])).partition(":")
+    return empty_section((name, *path[2:])) if namespace == PROJECT else None
 
 
 def _top_level(document: Mapping[str, Any]) -> Iterator[Problem]:

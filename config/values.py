@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import re
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import TYPE_CHECKING, Annotated, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -41,9 +41,12 @@ _KUBERNETES_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)
 # Git's own rules for a reference (git-check-ref-format), without what a shell takes for its own.
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#=,-]{0,199}")
 _NO_REVISION = re.compile(r"\.\.|@\{|//|/\.|\./|\.lock(/|$)|[/.]$")
-_PATH = re.compile(r"(/[A-Za-z0-9._~!*()@+,=:-]*)*")
+# What is escaped may be anything but a control character, a dot or a slash: `%20` is a blank.
+_PATH = re.compile(
+    r"(/([A-Za-z0-9._~!*()@+,=:-]|%(?!2[EeFf]|7[Ff])[2-9A-Fa-f][0-9A-Fa-f])*)*", re.ASCII
+)
 _FOLDER_PART = re.compile(r"[\w. ()+,=@#&-]{1,80}")
-_GIT_USER = r"[a-z_][a-z0-9_-]{0,31}"
+_GIT_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _DEVICE = re.compile(
     r"/dev/((sd|vd|xvd)[a-z]{1,2}|nvme[0-9]{1,3}n[0-9]{1,3}|mmcblk[0-9]{1,3}"
     r"|disk/by-(id|path|uuid|diskseq|dname)/[A-Za-z0-9][A-Za-z0-9._:+=@-]{0,199})"
@@ -59,6 +62,26 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise PydanticKnownError("string_type")
     return value
+
+
+def _ipv4_text(value: object) -> str:
+    text = _text(value)
+    _refuse_ipv6(text)
+    return text
+
+
+def _refuse_ipv6(text: str) -> None:
+    """Refuse an IPv6 address wherever it stands in a text, such as in the brackets of a URL."""
+    for part in re.split(r"[][/,@\s-]", text):
+        try:
+            IPv6Address(part)
+        except ValueError:
+            continue
+        refuse(
+            "IPv6, which the platform is not built for",
+            "give IPv4 alone: machines, pods and Services have no other address "
+            "(docs/site-requirements.md)",
+        )
 
 
 # --- Addresses ---------------------------------------------------------------------------------
@@ -79,7 +102,7 @@ _NO_HOST = "a loopback, link-local, multicast, broadcast or zero address"
 
 def parse_address(value: object) -> IPv4Address:
     """Read an IPv4 address that a host can have."""
-    text = _text(value)
+    text = _ipv4_text(value)
     try:
         address = IPv4Address(text)
     except ValueError:
@@ -95,7 +118,7 @@ def parse_address(value: object) -> IPv4Address:
 
 def parse_interface(value: object) -> IPv4Interface:
     """Read the address of a network card, with the size of its network."""
-    text = _text(value)
+    text = _ipv4_text(value)
     fix = "write it with the network's size, as in 192.168.20.51/24"
     try:
         found = IPv4Interface(text)
@@ -110,7 +133,7 @@ def parse_interface(value: object) -> IPv4Interface:
 
 def parse_network(value: object) -> IPv4Network:
     """Read an IPv4 network in CIDR notation, without host bits."""
-    text = _text(value)
+    text = _ipv4_text(value)
     if "/" not in text:
         refuse("a network without a prefix length", "write it as in 172.16.20.0/24")
     try:
@@ -136,6 +159,8 @@ class AddressRange:
 
     first: IPv4Address
     last: IPv4Address
+    network: IPv4Network | None = field(default=None, compare=False)
+    """The network that it was written as, if it was."""
 
     @property
     def size(self) -> int:
@@ -150,15 +175,17 @@ class AddressRange:
         return self.first <= other.last and other.first <= self.last
 
     def __str__(self) -> str:
+        if self.network is not None:
+            return str(self.network)
         return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
 
 def parse_range(value: object) -> AddressRange:
     """Read a range: `172.16.20.100-172.16.20.150`, a network in CIDR notation, or one address."""
-    text = _text(value)
+    text = _ipv4_text(value)
     if "/" in text:
         network = parse_network(text)
-        return AddressRange(network[0], network[-1])
+        return AddressRange(network[0], network[-1], network)
     first, dash, last = (part.strip() for part in text.partition("-"))
     if dash and last and "." not in last:
         whole = f"{first.rpartition('.')[0]}.{last}"
@@ -238,6 +265,7 @@ def _checked(accept: Callable[[str], object], fault: str, fix: str) -> AfterVali
 
     def check(text: str) -> str:
         if not accept(text):
+            _refuse_ipv6(text)
             refuse(fault, fix)
         return text
 
@@ -318,7 +346,7 @@ def _is_storage(text: str) -> bool:
 
 def parse_direct(value: object) -> str:
     """Read what is reached without the proxy: a network, a host, or a domain with a leading dot."""
-    text = _text(value)
+    text = _ipv4_text(value)
     if "/" in text:
         return str(parse_network(text))
     if not _is_host(text.removeprefix(".")) or as_address(text.removeprefix(".")) != as_address(
@@ -371,6 +399,11 @@ def _is_text(text: str) -> bool:
     )
 
 
+def _is_escaped(text: str) -> bool:
+    """Say whether a name is as vCenter keeps it (vSphere API, ManagedEntity.name)."""
+    return "\\" not in text and re.search(r"%(?!2[Ff]|5[Cc]|25)", text) is None
+
+
 def _is_revision(text: str) -> bool:
     return _REVISION.fullmatch(text) is not None and _NO_REVISION.search(text) is None
 
@@ -393,8 +426,8 @@ def _is_bucket(text: str) -> bool:
         3 <= len(text) <= LABEL_LENGTH  # noqa: PLR2004 the guide's own
         and all(map(_is_label, labels))
         and as_address(text) is None
-        and not text.startswith(("xn--", "sthree-"))
-        and not text.endswith(("-s3alias", "--ol-s3"))
+        and not text.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
+        and not text.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))
     )
 
 
@@ -597,7 +630,7 @@ HttpsUrl = Annotated[
     _checked(
         _is_https,
         "not an https URL, or one with a user in it",
-        "write it as in https://s3.example.com",
+        "write it in lower case, as in https://s3.example.com",
     ),
 ]
 StorageUrl = Annotated[
@@ -605,7 +638,7 @@ StorageUrl = Annotated[
     _checked(
         _is_storage,
         "not an https or http URL, or one with a user in it",
-        "write it as in https://s3.example.com",
+        "write it in lower case, as in https://s3.example.com",
     ),
 ]
 ProxyUrl = Annotated[
@@ -653,22 +686,29 @@ Folder = Annotated[
         "write it without leading or doubled `/` or `..`, of letters, digits, blanks and . _ - ( )",
     ),
 ]
+_AS_VCENTER = "write a `/` in a name as %2f, a `\\` as %5c and a `%` as %25, as vCenter itself does"
+_NO_PATTERN = _checked(
+    lambda text: "[" not in text,
+    "a name with `[`, which vCenter's provider takes for a pattern: it finds nothing",
+    "give it another name in vCenter",
+)
 Inventory = Annotated[
     Text,
     _checked(
-        lambda text: "\\" not in text and "//" not in text and text == text.strip("/"),
+        lambda text: _is_escaped(text) and "//" not in text and text == text.strip("/"),
         "not a name as vCenter has it",
-        "write a `/` in a name as %2f and a `\\` as %5c, as vCenter itself does; a plain `/` "
-        "stands after a folder",
+        f"{_AS_VCENTER}; a plain `/` stands after a folder",
     ),
+    _NO_PATTERN,
 ]
 PortGroup = Annotated[
     Text,
     _checked(
-        lambda text: "/" not in text and "\\" not in text,
+        lambda text: _is_escaped(text) and "/" not in text,
         "not a port group's name as vCenter has it",
-        "write a `/` in the name as %2f and a `\\` as %5c, as vCenter itself does",
+        _AS_VCENTER,
     ),
+    _NO_PATTERN,
 ]
 TreePath = Annotated[
     str,

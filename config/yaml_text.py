@@ -80,6 +80,8 @@ class Document:
 
     value: Any = None
     findings: list[Finding] = field(default_factory=list)
+    empty: list[Path] = field(default_factory=list)
+    """Keys that nothing is written behind, not even `null`."""
 
 
 def decode(content: bytes) -> str:
@@ -276,6 +278,8 @@ class _Reader:
             return None
         if event.tag is None and not _is_plain(event):
             return text
+        if event.tag is None and not text:
+            self._document.empty.append(path)
         value = _read_plain(text)
         if event.tag is not None and not isinstance(
             value, bool if event.tag.endswith("bool") else int

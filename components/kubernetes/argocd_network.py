@@ -15,7 +15,7 @@ from components.kubernetes import outside
 from components.kubernetes.isolated_namespace import Rule, in_namespace, metrics, ports
 from config import git
 from config.settings import API_PORT
-from config.values import split_git_url
+from config.values import split_git_url, split_url
 from config.way_out import ANYWHERE, HTTPS_PORT
 
 if TYPE_CHECKING:
@@ -97,8 +97,13 @@ def policies(argocd: ArgoCD, way: WayOut) -> Iterator[Policy]:
     port = git.port(argocd.repository_url)
     by_ssh = repository is not None and repository.scheme == "ssh"
     further: dict[str, list[Place]] = {"dex": [*login_places(argocd)]}
-    if repository is not None and not by_ssh:
-        further["repo-server"] = [(repository.host, port)]
+    # Argo CD keeps its own release: its chart's repository may be a mirror of the site.
+    charts = None if argocd.repository is None else split_url(argocd.repository)
+    further["repo-server"] = [
+        (one.host, one.port or HTTPS_PORT)
+        for one in (None if by_ssh else repository, charts)
+        if one is not None
+    ]
     for name, part in PARTS.items():
         callers = [PARTS[one].labels for one, called in CALLS.items() if name in called]
         ingress = [metrics(part.metrics)]

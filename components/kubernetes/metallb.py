@@ -19,6 +19,8 @@ from config.charts import CLUSTER_CRITICAL, NODE_CRITICAL, SECCOMP, ChartPlan, V
 from config.settings import API_PORT
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Network
+
     from config.settings import MetalLB as MetalLBSettings
     from config.settings import Pool
 
@@ -78,9 +80,10 @@ class MetalLB(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         pools: Sequence[Pool],
+        network: IPv4Network,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, then give it the pools."""
+        """Install it, then give it the pools; those of the machines' `network` it announces."""
         super().__init__("platform:kubernetes:MetalLB", name, None, opts)
         # Speakers answer ARP on the machines' own interface: host network and raw sockets.
         namespace = IsolatedNamespace(NAMESPACE, "privileged", self)
@@ -94,18 +97,21 @@ class MetalLB(pulumi.ComponentResource):
             parent=self,
         )
         made = [self._pool(pool, after) for pool in pools]
-        KubernetesObject(
-            POOL_API,
-            "L2Advertisement",
-            "layer2",
-            metadata={"name": "layer2", "namespace": NAMESPACE},
-            spec={
-                "ipAddressPools": [pool.name for pool in pools],
-                # Only there do neighbours listen: never on the pods' own interfaces.
-                "interfaces": [metallb.interface],
-            },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=made),
-        )
+        # Nobody asks by ARP for another network's addresses, which BGP announces. An empty list
+        # would be all pools.
+        if near := [pool.name for pool in pools if pool.addresses.first in network]:
+            KubernetesObject(
+                POOL_API,
+                "L2Advertisement",
+                "layer2",
+                metadata={"name": "layer2", "namespace": NAMESPACE},
+                spec={
+                    "ipAddressPools": near,
+                    # Only there do neighbours listen: never on the pods' own interfaces.
+                    "interfaces": [metallb.interface],
+                },
+                opts=pulumi.ResourceOptions(parent=self, depends_on=made),
+            )
         self.register_outputs(
             {
                 "namespace": NAMESPACE,

@@ -38,6 +38,7 @@ NOT_FOR_ENGINE = {"empty", "no-config", "not-yaml", "repeated-key"}
 UNSEEN_BY_ENGINE = {
     "alias-bomb",
     "alias-in-itself",
+    "empty-sections",
     "long-number",
     "numbers-for-texts",
     "section-twice",

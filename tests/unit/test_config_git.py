@@ -60,6 +60,9 @@ def told(**argocd: Any) -> list[str]:
         ("ssh://git@git.example.com/a/b.git", "ssh", "git.example.com", 22),
         (SSH, "ssh", "git.example.com", 2222),
         ("git@172.16.20.9:a/b.git", "ssh", "172.16.20.9", 22),
+        ("ssh://jane.doe@gerrit.example.com:29418/a", "ssh", "gerrit.example.com", 29418),
+        ("APKAEXAMPLE@git.example.com:v1/repos/a", "ssh", "git.example.com", 22),
+        ("https://dev.azure.com/org/My%20Project/_git/a", "https", "dev.azure.com", 443),
     ],
 )
 def test_a_repositorys_url_is_read_as_git_reads_it(
@@ -85,6 +88,11 @@ def test_a_repositorys_url_is_read_as_git_reads_it(
         "git@git.example.com:",
         "git@git.example.com:a b",
         "git@git.example.com:a;id",
+        "https://git.example.com/a/%2e%2e/b",
+        "https://git.example.com/a%2Fb",
+        "https://git.example.com/a%0ab",
+        "https://git.example.com/a%7f",
+        "https://git.example.com/a%2",
         "ssh://git@git.example.com",
         "ssh://git@git.example.com:0/a",
         "https://git.example.com",

@@ -847,7 +847,9 @@ GOOD = {
     "names in other languages": edited("datacenter: dc01", "datacenter: Rechenzentrum Süd"),
     "names in other alphabets": edited("datacenter: dc01", "datacenter: 東京 データセンター"),
     "names in Cyrillic": edited("datacenter: dc01", "datacenter: Москва 1"),
-    "names with signs": edited("datacenter: dc01", 'datacenter: "R&D (Prod) #1, Bob\'s 50% [SSD]"'),
+    "names with signs": edited(
+        "datacenter: dc01", 'datacenter: "R&D (Prod) #1, Bob\'s 50%25 {SSD}"'
+    ),
     "an inventory path": edited("datastore: datastore01", "datastore: DatastoreCluster01/vsan 01"),
     "a Windows user": edited("user: pulumi@vsphere.local", "user: CORP\\svc-pulumi"),
     "a folder of folders": edited("folder: platform-prod", "folder: Prod VMs/K8s (Talos)"),

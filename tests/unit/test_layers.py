@@ -441,6 +441,19 @@ def test_bgp_is_a_switch_with_peers() -> None:
     assert platform.one(RELEASE, "cilium").inputs["values"]["bgpControlPlane"] == {"enabled": True}
 
 
+def test_a_pool_that_bgp_announces_may_lie_outside_the_machines_network() -> None:
+    advertisement = "kubernetes:metallb.io/v1beta1:L2Advertisement"
+    bgp = {"localAsn": 65001, "peers": [{"address": "172.16.20.2", "asn": 65000}]}
+    raw = changed(cilium={"bgp": bgp})
+    far = {"name": "far", "addresses": "10.50.0.0/24"}
+    raw["network"]["pools"].append(far)
+    spec = run(raw).one(advertisement, "layer2").inputs["spec"]
+    assert spec["ipAddressPools"] == ["default"]
+    raw["network"]["pools"] = [far]
+    raw["services"]["traefik"]["address"] = "10.50.0.10"
+    assert run(raw).all(advertisement) == []
+
+
 def test_no_service_of_ours_opens_a_node_port() -> None:
     platform = run_production()
     service = platform.one(RELEASE, "traefik").inputs["values"]["service"]
@@ -603,6 +616,11 @@ def outside(platform: Platform, part: str) -> list[int]:
 def test_argo_cd_may_go_to_the_port_of_its_repository(url: str, port: int) -> None:
     access = {"kind": "deployKey", "hostKeys": [HOST_KEY]} if "@" in url else None
     assert port in outside(argocd_with(repositoryUrl=url, repositoryAccess=access), "repo-server")
+
+
+def test_argo_cd_may_go_to_the_port_of_its_charts_mirror() -> None:
+    mirror = "https://charts.example.com:8443/argo"
+    assert 8443 in outside(argocd_with(repository=mirror), "repo-server")
 
 
 LOGINS = {
