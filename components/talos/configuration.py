@@ -32,12 +32,16 @@ TRUSTED_ROOTS = "company"
 COMMON = "common"
 
 
-def patches(inputs: TalosInputs, machine: Machine, root: Path) -> list[str]:
-    """List the patches of a machine, in the order in which Talos merges them."""
+def patches(
+    inputs: TalosInputs, machine: Machine, root: Path, only: list[Path] | None = None
+) -> list[str]:
+    """List the patches of a machine, in the order in which Talos merges them.
+
+    With `only` these of the operator's files, in place of all.
+    """
     before = [written(document) for document in defaults(machine)]
-    texts = [
-        file.read_text(encoding="utf-8") for file in files(inputs.talos.patches, machine, root)
-    ]
+    given = files(inputs.talos.patches, machine, root) if only is None else only
+    texts = [file.read_text(encoding="utf-8") for file in given]
     # Talos takes a text of comments alone for a patch of another kind, which it does not know.
     own = [text for text in texts if any(plain_yaml.read_all(text))]
     return before + own + [written(document) for document in documents(inputs, machine)]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.talos import patch_rules
 from components.talos.configuration import COMMON, defaults, documents, files
 from components.talos.inputs import TalosInputs
 from config import yaml_text
@@ -60,7 +61,12 @@ OLD_KEYS = {
     "machine.network.hostname": "the machine's `name` in platform:machines",
     "machine.network.nameservers": "platform:network.nameServers",
     "machine.network.interfaces": "platform:network, or a LinkConfig document for another link",
+    "machine.network.searchDomains": "`searchDomains` in a ResolverConfig document",
+    "machine.network.disableSearchDomain": "`searchDomains` in a ResolverConfig document",
+    "machine.features.stableHostname": "the machine's `name` in platform:machines",
     "machine.time.servers": "platform:network.timeServers",
+    "machine.time.disabled": "`enabled` in a TimeSyncConfig document",
+    "machine.time.bootTimeout": "`bootTimeout` in a TimeSyncConfig document",
 }
 """Keys of Talos before 1.12, which clash with the documents that the platform writes."""
 
@@ -87,6 +93,8 @@ class PatchError(Exception):
 def check_patch_files(settings: Settings, root: Path) -> None:
     """Read all files of patches. Raises `PatchError` with everything that is wrong with them."""
     folder = root / settings.talos.patches
+    if folder.is_file():
+        raise PatchError.of(settings, ["a file; name the folder that it lies in"])
     if not folder.is_dir():
         raise PatchError.of(settings, ["no such folder; create it"])
     faults = [*_strays(settings, folder), *_contents(settings, root)]
@@ -110,6 +118,11 @@ def _strays(settings: Settings, folder: Path) -> Iterator[str]:
             f"{_some(strays)} is used for no machine; name it after one of "
             f"{_some(sorted(names))}, as NAME.yaml"
         )
+
+    for one in sorted(folder.iterdir()):
+        # Such as a link whose target was moved: it would be passed over.
+        if one.suffix == ".yaml" and one.stem in names and not one.is_file():
+            yield f"{escaped(one.name)}: no file that can be read; put the file there, or remove it"
 
 
 def _some(names: list[str]) -> str:
@@ -164,6 +177,8 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
         yield from _of_a_worker(machine, one)
         yield from _old_keys(one)
         yield from _versioned(one)
+        shared = file.stem != machine.name
+        yield from patch_rules.faults(settings, machine, one, shared=shared)
         yield from _against(one, own.get(name, {}), name)
         yield from _deletions(one, first.get(name, {}), name)
     yield from _nowhere_to_run(settings, read)
@@ -276,7 +291,8 @@ def _at(path: tuple[str, ...]) -> str:
 def _against(given: Mapping[str, Any], own: Mapping[str, Any], *path: str) -> Iterator[str]:
     """Find what a file says otherwise than the platform."""
     for key, value in given.items():
-        if key not in own or (len(path) == 1 and key in IDENTITY):
+        # Talos takes a key without a value for one that is not there.
+        if key not in own or value is None or (len(path) == 1 and key in IDENTITY):
             continue
         at, ours = (*path, key), own[key]
         if isinstance(ours, Mapping) and isinstance(value, Mapping) and "$patch" not in value:
@@ -300,7 +316,7 @@ def _deletions(given: Mapping[str, Any], own: Mapping[str, Any], *path: str) -> 
 
 def _old_keys(given: Mapping[str, Any]) -> Iterator[str]:
     for written, instead in OLD_KEYS.items():
-        if _field(given, written) is not None:
+        if patch_rules.field(given, written) is not None:
             yield (
                 f"{written}: clashes with the document that the platform writes; remove it, and "
                 f"set {instead}"
@@ -309,18 +325,11 @@ def _old_keys(given: Mapping[str, Any]) -> Iterator[str]:
 
 def _versioned(given: Mapping[str, Any]) -> Iterator[str]:
     for written in VERSIONED:
-        if _field(given, written) is not None:
+        if patch_rules.field(given, written) is not None:
             yield (
                 f"{written}: an upgrade of Kubernetes writes it; remove it, and set "
                 "platform:kubernetes.version. For another registry set platform:talos.mirrors"
             )
-
-
-def _field(given: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401 YAML values
-    value: Any = given
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 def _nowhere_to_run(settings: Settings, read: list[Any]) -> Iterator[str]:

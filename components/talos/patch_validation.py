@@ -15,6 +15,7 @@ from clients.talosctl import TalosctlError, check_talosctl, run_talosctl
 from clients.waiting import run_program
 from components.talos.configuration import files, patches
 from components.talos.inputs import TalosInputs
+from config import plain_yaml
 from config.settings import Machine, Settings
 from config.shown import escaped, looks_secret
 
@@ -57,9 +58,11 @@ def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
         for machine in _one_of_each(settings, root):
             base = work / f"{machine.role}.yaml"
             wrong = [
-                f"{file.name}: Talos does not accept it: {said}"
+                f"{file.name}: Talos does not accept it: {said}; correct it there"
                 for file in files(settings.talos.patches, machine, root)
-                if (said := _patch(talosctl, base, [file], work)) is not None
+                # One of comments is for operators still to fill in; no machine gets it.
+                if any(plain_yaml.read_all(file.read_text(encoding="utf-8")))
+                and (said := _patch(talosctl, base, [file], work)) is not None
             ]
             found += wrong or _merged(settings, machine, root, talosctl, work)
     return list(dict.fromkeys(found))
@@ -78,14 +81,26 @@ def _merged(
     settings: Settings, machine: Machine, root: Path, talosctl: str, work: Path
 ) -> list[str]:
     """Merge a machine's patches as the provider does, and validate what comes out."""
+    inputs = TalosInputs.of(settings)
+    said = _validated(patches(inputs, machine, root), machine, talosctl, work)
+    if said is None:
+        return []
+    for file in files(settings.talos.patches, machine, root):
+        if alone := _validated(patches(inputs, machine, root, [file]), machine, talosctl, work):
+            return [f"{file.name}: Talos refuses it for {machine.name}: {alone}; correct it there"]
+    return [f"{machine.name}: Talos refuses the configuration: {said}"]
+
+
+def _validated(texts: list[str], machine: Machine, talosctl: str, work: Path) -> str | None:
+    """Merge patches as the provider does, and validate what comes out; gives what is wrong."""
     given = []
-    for number, text in enumerate(patches(TalosInputs.of(settings), machine, root)):
+    for number, text in enumerate(texts):
         given.append(work / f"patch-{number}.yaml")
         given[-1].write_text(text, encoding="utf-8")
     said = _patch(talosctl, work / f"{machine.role}.yaml", given, work)
     if said is None:
         said = _run(talosctl, "validate", "--config", str(work / "out.yaml"), "--mode", "cloud")
-    return [] if said is None else [f"{machine.name}: Talos refuses the configuration: {said}"]
+    return said
 
 
 def _patch(talosctl: str, base: Path, given: list[Path], work: Path) -> str | None:

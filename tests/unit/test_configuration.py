@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from clients.talosctl import TalosctlError
+from components.talos import patch_validation
 from components.talos.configuration import documents, patches
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
-from components.talos.patch_validation import find_talosctl
+from components.talos.patch_rules import CONTAINERD
+from components.talos.patch_validation import find_talosctl, validate
 from config import Settings, SettingsError, parse
 from config.versions import TALOS
 from tests.unit.recorder import ROOT, install_talosctl, machine, production, without_services
@@ -373,6 +375,39 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
             "cluster: {allowSchedulingOnControlPlanes: false}",
             "without workers nothing could run",
         ),
+        ("controlplane", "machine: {type: worker}", "set the machine's `role`"),
+        ("common", "machine: {install: {diskSelector: {model: x}}}", "set platform:talos.installD"),
+        (
+            "common",
+            "machine: {kubelet: {extraArgs: {hostname-override: x}}}",
+            "set the machine's `na",
+        ),
+        ("common", "machine: {kubelet: {extraArgs: {config: /x}}}", "Talos sets it itself"),
+        (
+            "node01",
+            "machine: {kubelet: {extraArgs: {node-labels: 'a=b,node-role.kubernetes.io/x='}}}",
+            "node-role.kubernetes.io/x is a label that no kubelet may set",
+        ),
+        (
+            "controlplane",
+            "cluster: {apiServer: {extraArgs: {etcd-servers: 'https://10.0.0.1:2379'}}}",
+            "cluster.apiServer.extraArgs.etcd-servers: Talos sets it itself",
+        ),
+        (
+            "controlplane",
+            "cluster: {controllerManager: {extraArgs: {allocate-node-cidrs: 'false'}}}",
+            "the platform's layers stand on true",
+        ),
+        ("common", "cluster: {network: {dnsDomain: corp.local}}", "stand on cluster.local"),
+        ("common", "cluster: {clusterName: stage}", "set platform:cluster.name"),
+        (
+            "common",
+            "machine: {files: [{path: /etc/x, op: create, content: a, permissions: 420}]}",
+            "machine.files[0].path = /etc/x: Talos makes files below /var alone",
+        ),
+        ("common", "machine: {time: {bootTimeout: 2m}}", "`bootTimeout` in a TimeSyncConfig"),
+        ("common", "machine: {network: {searchDomains: [a.de]}}", "in a ResolverConfig document"),
+        ("common", "machine: {nodeTaints: {a: 'b:NoSchedule'}}", "keeps pods away from every mach"),
         ("common", "- {op: add, path: /machine/sysctls, value: {}}", "JSON patches"),
         ("common", "machine: {pods: []}\n---\nmachine: {env: {}}", "two documents of machine and"),
         ("common", "machine: [", "not valid YAML"),
@@ -512,6 +547,125 @@ def test_a_file_may_add_to_what_the_platform_sets(tmp_path: Path, text: str) -> 
     model = parse(production())
     write_patches(tmp_path, node01=text)
     check_patch_files(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("common", "machine:\n# sysctls: {}"),
+        ("common", "cluster: {network: {dnsDomain: cluster.local, cni: null}}"),
+        ("common", "machine: {kubelet: {extraArgs: {node-labels: 'example.com/a=b'}}}"),
+        ("common", "machine: {files: [{path: /var/x, op: create, content: a, permissions: 420}]}"),
+        ("common", f"machine: {{files: [{{path: {CONTAINERD}, op: create, content: a}}]}}"),
+        ("common", "machine: {files: [{path: /etc/hosts, op: append, content: a}]}"),
+        ("node01", "machine: {nodeTaints: {a: 'b:NoSchedule'}}"),
+        ("common", "machine: {nodeTaints: {a: 'b:PreferNoSchedule'}}"),
+    ],
+)
+def test_a_file_may_say_what_neither_talos_nor_the_platform_denies(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / f"{file}.yaml").write_text(text)
+    check_patch_files(model, tmp_path)
+
+
+def test_a_firewall_of_a_file_alone_would_let_nobody_in(tmp_path: Path) -> None:
+    raw = production()
+    del raw["network"]["firewall"]
+    model = parse(raw)
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    text = "apiVersion: v1alpha1\nkind: NetworkDefaultActionConfig\ningress: block"
+    (folder / "common.yaml").write_text(text)
+    with pytest.raises(PatchError, match=r"set platform:network\.firewall"):
+        check_patch_files(model, tmp_path)
+
+
+def test_a_mirror_that_the_settings_would_replace_is_refused(tmp_path: Path) -> None:
+    mirror = {"registry": "docker.io", "endpoints": ["https://mirror.example.com"]}
+    raw = production()
+    raw["talos"]["mirrors"] = [mirror]
+    model = parse(raw)
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    text = "machine: {registries: {mirrors: {docker.io: {endpoints: ['https://a']}, b.io: {}}}}"
+    (folder / "common.yaml").write_text(text)
+    with pytest.raises(PatchError) as caught:
+        check_patch_files(model, tmp_path)
+    assert "machine.registries.mirrors.docker.io: platform:talos.mirrors replaces it" in str(
+        caught.value
+    )
+    assert "b.io" not in str(caught.value)
+
+
+def test_what_has_the_name_of_a_patch_and_cannot_be_read_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "common.yaml").symlink_to(tmp_path / "moved.yaml")
+    (folder / "node01.yaml").mkdir()
+    with pytest.raises(PatchError) as caught:
+        check_patch_files(model, tmp_path)
+    assert [line.partition(" = ")[2] for line in str(caught.value).splitlines()] == [
+        "clusters/prod: common.yaml: no file that can be read; put the file there, or remove it",
+        "clusters/prod: node01.yaml: no file that can be read; put the file there, or remove it",
+    ]
+
+
+def test_a_file_in_the_place_of_the_folder_is_told_as_that(tmp_path: Path) -> None:
+    model = parse(production())
+    (tmp_path / model.talos.patches).parent.mkdir(parents=True)
+    (tmp_path / model.talos.patches).write_text("machine: {}")
+    with pytest.raises(PatchError, match="a file; name the folder"):
+        check_patch_files(model, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing here yet", "---\n# a\n---\n", "{}", "null"])
+def test_a_file_of_nothing_is_not_given_to_talosctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "common.yaml").write_text("machine: {certSANs: [a.example.com]}")
+    (folder / "node01.yaml").write_text(text)
+    given: list[str] = []
+
+    def run(*command: str) -> None:
+        given.extend(command)
+
+    monkeypatch.setattr(patch_validation, "_run", run)
+    assert validate(model, tmp_path, "talosctl") == []
+    assert f"@{folder / 'common.yaml'}" in given
+    assert f"@{folder / 'node01.yaml'}" not in given
+
+
+def test_what_talos_refuses_of_the_whole_is_told_with_the_file_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parse(production())
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "common.yaml").write_text("machine: {certSANs: [a.example.com]}")
+    (folder / "node01.yaml").write_text("persist: false")
+
+    def run(*command: str) -> str | None:
+        """Refuse as `talosctl validate` does, what the patches before have brought."""
+        if command[1] == "machineconfig":
+            given = [Path(one[1:]).read_text() for one in command if one.startswith("@")]
+            seen.append(any("persist: false" in one for one in given))
+        return ".persist should be enabled" if command[1] == "validate" and seen[-1] else None
+
+    seen: list[bool] = []
+    monkeypatch.setattr(patch_validation, "_run", run)
+    assert validate(model, tmp_path, "talosctl") == [
+        "node01.yaml: Talos refuses it for node01: .persist should be enabled; correct it there"
+    ]
 
 
 def test_the_production_files_contradict_nothing() -> None:
