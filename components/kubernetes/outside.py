@@ -43,7 +43,7 @@ def egress(way: WayOut, places: Collection[tuple[str, int]], *own: int) -> Itera
     through = [host for host, _ in places if not way.is_direct(host)]
     near = {port for host, port in places if way.is_direct(host)}
     if own or near:
-        yield anybody(*sorted({*own, *near}))
+        yield anybody(*dict.fromkeys((*own, *sorted(near))))
     if through and proxy is not None and proxy.port is not None:
         if as_address(proxy.host) is None:
             yield anybody(proxy.port)

@@ -25,7 +25,9 @@ SIGNS = {
 }
 ROWS = 5
 """So many lines stand open; the rest is folded."""
-
+FIELDS = 20
+"""So many fields of a change are told; a definition can have hundreds, and GitHub takes 65536
+characters at most."""
 
 WIDE = 120
 """Lines of the engine that are longer do not fit beside a pull request."""
@@ -157,7 +159,10 @@ def _everything(changes: Sequence[Entry]) -> Iterator[str]:
         name, kind = name_of(one.urn), type_of(one.urn)
         note = " (protected)" if one.protected else ""
         lines.append(f"- {one.operation} `{kind}` **{name}**{note}: {one.why}")
-        lines += [f"  - {code(w)}: {code(b)} → {code(a)}" for w, b, a in one.properties]
+        told = one.properties[:FIELDS]
+        lines += [f"  - {code(w)}: {code(b)} → {code(a)}" for w, b, a in told]
+        if rest := len(one.properties) - len(told):
+            lines.append(f"  - and {_count(rest, 'field')} more; the review's JSON has all")
     yield from _folded(f"the preview: {_count(len(changes), 'change')}", lines)
 
 

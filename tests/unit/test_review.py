@@ -189,6 +189,16 @@ def test_every_change_is_in_the_json_and_in_the_comment() -> None:
     assert all(one["urn"].rsplit("::", 1)[1] in comment for one in steps)
 
 
+def test_of_a_change_of_hundreds_of_fields_the_comment_shows_some_and_counts_the_rest() -> None:
+    old, new = ({f"field{n}": value for n in range(300)} for value in (1, 2))
+    found = reviewed(kubernetes("update", "ConfigMap", old, new))
+    comment = markdown(found)
+    assert "`field0`: `1` → `2`" in comment
+    assert comment.count("`1` → `2`") < 300
+    assert "fields more; the review's JSON has all" in comment
+    assert len(found.changes[0].properties) == 300
+
+
 def test_a_replacement_of_several_steps_is_one_change() -> None:
     old = {"disks": DISKS}
     found = reviewed(
