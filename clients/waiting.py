@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 FIRST_SECONDS = 5.0
 """What ends sooner needs no words."""
@@ -22,6 +22,17 @@ FIRST_POLL_SECONDS = 0.25
 """A wait looks again after this at first, then after half of the time it has taken so far."""
 STOP_POLL_SECONDS = 0.2
 """How soon a program that runs is ended once the run is asked to stop."""
+
+
+T = TypeVar("T")
+
+
+class NotYetError(Exception):
+    """What is waited for is not there yet; the text says what is lacking."""
+
+
+class OverdueError(Exception):
+    """It did not come in time; the text says what was lacking at the end."""
 
 
 class StoppedError(Exception):
@@ -105,6 +116,33 @@ class Clock:
                 took = f"{now - start:.0f} s so far, at most {seconds:.0f} s"
                 self.tell(f"waiting for {what}; {took}: {why}")
             self.sleep(min(poll, max(FIRST_POLL_SECONDS, (now - start) / 2)))
+
+    def wait_for(
+        self,
+        what: str,
+        look: Callable[[], T],
+        *,
+        seconds: float,
+        poll: float,
+        errors: type[Exception] | tuple[type[Exception], ...] = NotYetError,
+    ) -> T:
+        """Poll until `look` gives what it has seen, for `seconds` at most, and give that.
+
+        One of `errors` says that it is not there yet, and what is lacking; every other one ends
+        the wait. Raises `OverdueError` when the time is over, and else as `wait` does.
+        """
+        seen: list[T] = []
+
+        def lacking() -> str:
+            try:
+                seen.append(look())
+            except errors as error:
+                return str(error) or type(error).__name__
+            return ""
+
+        if lacks := self.wait(what, lacking, seconds=seconds, poll=poll):
+            raise OverdueError(lacks)
+        return seen[-1]
 
 
 class Result(NamedTuple):

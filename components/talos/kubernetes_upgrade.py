@@ -22,7 +22,7 @@ from clients import removed_requests
 from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.removed_requests import Use
 from clients.talosctl import Talosctl, TalosctlError, connect
-from clients.waiting import Clock
+from clients.waiting import Clock, OverdueError
 from components.gate import Gate
 from components.hooks import Hook, in_thread, resolved
 from components.talos import kubernetes_versions as versions
@@ -147,23 +147,19 @@ class Upgrade:
             return next(((address, text) for address, text in answers if text), None)
 
     def _seen(self, kubeconfig: str) -> tuple[Running, list[Member]]:
-        found: list[tuple[Running, list[Member]]] = []
-
-        def lacking() -> str:
-            try:
-                found[:] = [self._look(kubeconfig)]
-            except ApiError as error:
-                return str(error)
-            return ""
-
-        what = "the Kubernetes API to say what runs"
-        reason = self.clock.wait(what, lacking, seconds=API_SECONDS, poll=POLL_SECONDS)
-        if reason:
+        try:
+            return self.clock.wait_for(
+                "the Kubernetes API to say what runs",
+                lambda: self._look(kubeconfig),
+                seconds=API_SECONDS,
+                poll=POLL_SECONDS,
+                errors=ApiError,
+            )
+        except OverdueError as reason:
             raise UpgradeError(
                 f"the Kubernetes API does not say which versions run: {reason}. Kubernetes is not "
                 "touched; see `talosctl health`, then run `pulumi up` again"
-            )
-        return found[0]
+            ) from None
 
     def _look(self, kubeconfig: str) -> tuple[Running, list[Member]]:
         api = self.api(kubeconfig, None)

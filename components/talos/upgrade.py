@@ -17,6 +17,7 @@ from typing import TypeVar
 from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.node_drain import DrainError, Node, is_ready
 from clients.talosctl import TalosctlError
+from clients.waiting import NotYetError, OverdueError
 from components.talos import refusals
 from components.talos.etcd import POLL_SECONDS, HealthError, Member
 from components.talos.health import GUARD_SECONDS, REBOOT_SECONDS, Before, Observer
@@ -117,21 +118,20 @@ class Upgrade:
     def _running(self) -> Release | None:
         """Ask the machine what it runs, once it is not about to go; None in maintenance mode."""
         talos, address = self.cluster.talos, self.member.address
-        seen: list[Release] = []
 
-        def lacking() -> str:
+        def look() -> Release | None:
             try:
                 stage = talos.machine_status(address).stage
                 if stage not in STAYS:
-                    return f"it is {stage}"
-                seen.append(Release(talos.version(address), talos.schematic(address)))
-            except TalosctlError as error:
-                return "" if talos.in_maintenance(address) else str(error)
-            return ""
+                    raise NotYetError(f"it is {stage}")
+                return Release(talos.version(address), talos.schematic(address))
+            except TalosctlError:
+                if talos.in_maintenance(address):
+                    return None
+                raise
 
         what = f"{self.member} to say which Talos it runs"
-        self._wait(what, lacking, REBOOT_SECONDS, "Bring it back, or replace it")
-        return seen[-1] if seen else None
+        return self._wait(what, look, REBOOT_SECONDS, "Bring it back, or replace it")
 
     def _check(self, runs: Release) -> Before:
         """Refuse what must not be begun, while nothing is touched yet."""
@@ -160,19 +160,20 @@ class Upgrade:
         """Wait a little for the other nodes; one that stays unhealthy stops the upgrade."""
         others = {one.name for one in self.cluster.members} - {self.member.name}
 
-        def lacking() -> str:
+        def look() -> None:
             nodes = self._ask(lambda api: api.get("/api/v1/nodes"))["items"]
             if not any(map(is_ready, nodes)):  # the cluster has no CNI yet
-                return ""
+                return
             unready = [
                 str(one["metadata"]["name"])
                 for one in nodes
                 if one["metadata"]["name"] in others and not is_ready(one)
             ]
-            return f"not ready: {', '.join(unready)}" if unready else ""
+            if unready:
+                raise NotYetError(f"not ready: {', '.join(unready)}")
 
         what = f"the other nodes to be ready, before {self.member} is touched"
-        self._wait(what, lacking, GUARD_SECONDS, "Nothing was touched. Bring them back")
+        self._wait(what, look, GUARD_SECONDS, "Nothing was touched. Bring them back")
 
     def _node(self) -> Node:
         return Node(self._ask(lambda api: api), self.member.name)
@@ -249,24 +250,22 @@ class Upgrade:
     def _install(self) -> None:
         wanted = self.target.release
         major, minor = wanted.version.lstrip("v").split(".")[:2]
-        failed: list[str] = []
 
-        def lacking() -> str:
+        def install() -> None:
             try:
                 self.cluster.talos.upgrade(
                     self.member.address, self.target.image, (int(major), int(minor))
                 )
             except TalosctlError as error:
                 if IN_PROGRESS in str(error):
-                    return str(error)
-                failed.append(str(error))
-            return ""
+                    raise
+                message = f"{self.member}: the upgrade to {wanted} failed: {error}"
+                raise HealthError(
+                    f"{message}. Fix it, then run `pulumi up` again ({PAGE})"
+                ) from None
 
         what = f"{self.member} to install {wanted}"
-        self._wait(what, lacking, INSTALL_SECONDS, "Wait until it is done")
-        if failed:
-            message = f"{self.member}: the upgrade to {wanted} failed: {failed[0]}"
-            raise HealthError(f"{message}. Fix it, then run `pulumi up` again ({PAGE})")
+        self._wait(what, install, INSTALL_SECONDS, "Wait until it is done")
 
     def _see_release(self, old: Release, before: Before) -> None:
         """See the machine run its target; one that came back with another stops the chain."""
@@ -277,18 +276,12 @@ class Upgrade:
     def _release(self) -> Release:
         """Ask the machine what it runs; it is on its way back."""
         talos, address = self.cluster.talos, self.member.address
-        seen: list[Release] = []
-
-        def lacking() -> str:
-            try:
-                seen.append(Release(talos.version(address), talos.schematic(address)))
-            except TalosctlError as error:
-                return str(error)
-            return ""
-
-        what = f"{self.member} to say which Talos it runs now"
-        self._wait(what, lacking, REBOOT_SECONDS, "Look at its console")
-        return seen[-1]
+        return self._wait(
+            f"{self.member} to say which Talos it runs now",
+            lambda: Release(talos.version(address), talos.schematic(address)),
+            REBOOT_SECONDS,
+            "Look at its console",
+        )
 
     def _rolled_back(self, runs: Release, old: Release, before: Before) -> str:
         """Say what became of a failed upgrade, with the machine's own words."""
@@ -362,21 +355,17 @@ class Upgrade:
 
     def _retried(self, call: Callable[[], T]) -> T:
         """Make a call until the Kubernetes API answers; for API_SECONDS at most."""
-        given: list[T] = []
-
-        def lacking() -> str:
-            try:
-                given.append(call())
-            except (ApiError, TalosctlError) as error:
-                return str(error)
-            return ""
-
         what = f"the Kubernetes API to answer about {self.member}"
-        self._wait(what, lacking, API_SECONDS, "Look at its control planes")
-        return given[-1]
+        return self._wait(what, call, API_SECONDS, "Look at its control planes")
 
-    def _wait(self, what: str, lacking: Callable[[], str], seconds: float, advice: str) -> None:
-        clock = self.cluster.clock
-        if lacks := clock.wait(what, lacking, seconds=seconds, poll=POLL_SECONDS):
+    def _wait(self, what: str, look: Callable[[], T], seconds: float, advice: str) -> T:
+        errors = (ApiError, NotYetError, TalosctlError)
+        try:
+            return self.cluster.clock.wait_for(
+                what, look, seconds=seconds, poll=POLL_SECONDS, errors=errors
+            )
+        except OverdueError as lacks:
             message = f"waited {seconds:.0f} s for {what}; last seen: {lacks}. {advice}"
-            raise HealthError(f"{message}, then run `pulumi up` again: it goes on from here")
+            raise HealthError(
+                f"{message}, then run `pulumi up` again: it goes on from here"
+            ) from None

@@ -7,7 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from clients.waiting import TIMED_OUT, Clock, Stop, StoppedError, run_program
+from clients.waiting import (
+    TIMED_OUT,
+    Clock,
+    NotYetError,
+    OverdueError,
+    Stop,
+    StoppedError,
+    run_program,
+)
 from tests.unit.hand_clock import Time
 
 
@@ -40,6 +48,30 @@ def test_a_long_wait_tells_what_is_lacking_since_when_and_until_when_every_15_se
 def test_a_wait_gives_what_was_lacking_when_its_time_is_over() -> None:
     time = Time()
     assert time.clock().wait("it", lambda: f"at {time.now:.0f}", seconds=10, poll=3) == "at 12"
+
+
+def test_a_wait_gives_what_it_has_seen() -> None:
+    time = Time()
+
+    def look() -> str:
+        if time.now < 4:
+            raise NotYetError("it is booting")
+        return "v1.13.9"
+
+    found = time.clock().wait_for("node01 to tell", look, seconds=60, poll=2)
+    assert (found, time.told) == ("v1.13.9", [])
+
+
+def test_a_wait_for_what_never_comes_ends_with_what_was_lacking() -> None:
+    time = Time()
+
+    def look() -> None:
+        raise ConnectionError
+
+    with pytest.raises(OverdueError, match=r"^ConnectionError$"):
+        time.clock().wait_for("it", look, seconds=10, poll=3, errors=OSError)
+    with pytest.raises(ConnectionError):
+        time.clock().wait_for("it", look, seconds=10, poll=3)
 
 
 def test_a_wait_looks_often_at_first_and_then_at_its_own_pace() -> None:
