@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 type options struct {
 	project, state, stackFile  string
 	charts, plugins, out, site string
+	hosts                      string
 	join, quiet                bool
 	simulation                 world.Options
 }
@@ -109,12 +109,6 @@ func envOr(name, otherwise string) string {
 	return otherwise
 }
 
-// envNumber is the number in a variable; 0 without one.
-func envNumber(name string) int {
-	n, _ := strconv.Atoi(os.Getenv(name))
-	return n
-}
-
 func buildCommand(o *options) *cobra.Command {
 	only, upgrades := false, false
 	c := &cobra.Command{
@@ -178,7 +172,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.BootDelay, "boot-delay", time.Second, "a machine's time from power on to its API")
 	f.DurationVar(&o.simulation.InstallDelay, "install-delay", 0, "a machine's time to install after its first configuration; the OVA is installed already")
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
-	f.IntVar(&o.simulation.Hosts, "hosts", envNumber("LAB_HOSTS"), "ESXi hosts of the cluster, those that the settings name among them; 0: as many as machines")
+	f.StringVar(&o.hosts, "hosts", os.Getenv("LAB_HOSTS"), "how many ESXi hosts the cluster has, those that the settings name among them; left out: as many as machines")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
 	f.StringVar(&o.site, "site", os.Getenv("LAB_SITE"), "folder with what a site has: its authority (authority.pem, with the key) and its Git host's key (ssh-host-key)")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
@@ -198,6 +192,9 @@ func (o *options) prepare(ctx context.Context) (world.Layout, error) {
 		return l, err
 	}
 	if o.simulation.PublishedPlugins, err = world.PublishedPlugins(o.plugins); err != nil {
+		return l, err
+	}
+	if o.simulation.Hosts, err = world.CountHosts(o.hosts); err != nil {
 		return l, err
 	}
 	if o.simulation.Site, err = world.ReadSite(o.site); err != nil {
