@@ -86,6 +86,17 @@ class MachineStatus:
 
 
 @dataclass(frozen=True)
+class Volume:
+    """A volume of a machine (resource VolumeStatus)."""
+
+    phase: str
+    error: str
+    """Talos' own words, when the phase is `failed`."""
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True)
 class EtcdMember:
     """A member of the etcd cluster, as the asked machine knows it."""
 
@@ -178,6 +189,18 @@ class Talosctl:
         spec = status[0]["spec"]
         unmet = (spec.get("status") or {}).get("unmetConditions") or []
         return MachineStatus(spec["stage"], {one["name"]: one["reason"] for one in unmet})
+
+    def volumes(self, address: str) -> dict[str, Volume]:
+        """Read the machine's volumes by name; that of a data disk is `u-NAME`."""
+        found = _documents(self._call(address, "get", "volumestatus", "--output", "json"))
+        return {
+            str(one["metadata"]["id"]): Volume(
+                str(one["spec"].get("phase", "")),
+                str(one["spec"].get("errorMessage", "")),
+                int(one["spec"].get("size", 0)),
+            )
+            for one in found
+        }
 
     def configuration(self, address: str) -> str:
         """Read the machine's whole configuration as it is now; full of secrets."""

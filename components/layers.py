@@ -19,6 +19,7 @@ from components.kubernetes import argocd, cert_manager, cilium, metallb, metrics
 from components.kubernetes.backup import Backup
 from components.kubernetes.foundation import Definition, Foundation, load_definitions
 from components.kubernetes.guardrails import Guardrails, hosts_of
+from components.kubernetes.local_volumes import LocalVolumes
 from components.kubernetes.manifests import ManifestError
 from components.stack_settings import require_secret
 from config.charts import ChartPlan
@@ -154,6 +155,10 @@ def build(
             secrets=_secrets_of(services.argocd, secrets),
             entrance=made["traefik"],
             opts=below("argo-cd"),
+        )
+    if services.local_volumes is not None:
+        made["local-volumes"] = LocalVolumes(
+            "local-volumes", services.local_volumes, settings.machines, below("local-volumes")
         )
     if services.backup is not None:
         made["backup"] = Backup(

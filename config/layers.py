@@ -62,6 +62,7 @@ LAYERS: Mapping[str, Layer] = {
             "argocd",
             reached_through=("traefik",),
         ),
+        Layer("local-volumes", "platform:kubernetes:LocalVolumes", ("cluster",), "localVolumes"),
         Layer(
             "backup",
             "platform:kubernetes:Backup",

@@ -78,6 +78,13 @@ MISSING = (
         "ca caBundle caCertificate caCertificates certificateAuthority trustedRoots",
     ),
     Missing(
+        "volumes of vSphere itself are not built, and why is in docs/decisions/"
+        "0029-volumes-of-applications.md; pods can claim the machines' data disks: "
+        "`localVolumes`",
+        frozenset({"services"}),
+        "csi persistentVolumes storage storageClass volumes vsphereCsi",
+    ),
+    Missing(
         "cert-manager proves names by `dns`: Cloudflare, RFC 2136, Route 53 or a solver's webhook; "
         "other ways are not built. A server of one's own is `acme.directory` with `issuer: acme`",
         frozenset({"certManager"}),

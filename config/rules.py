@@ -42,6 +42,8 @@ MOST_MACHINES = 500
 """Each is asked about in every run, and each takes a /24 of the pods' network."""
 MEMORY_STEP_MIB = 4
 """vCenter takes a virtual machine's memory in multiples of four MiB."""
+LONGEST_VOLUME_NAME = 34
+"""Of a data disk's volume: a partition's label has 36 characters, and begins with `u-`."""
 LONGEST_CILIUM_NAME = 32
 """Of a cluster (Cilium's chart, templates/validate.yaml)."""
 
@@ -184,6 +186,18 @@ def _reserved_names(draft: Draft) -> Iterator[Problem]:
                     disk.name,
                     "the name of the disk that Talos is installed to",
                     "give the data disk another name",
+                )
+
+
+def _volume_names(draft: Draft) -> Iterator[Problem]:
+    for index, machine in draft.machines.items():
+        for number, disk in enumerate(machine.data_disks):
+            if disk.has_volume and len(disk.name) > LONGEST_VOLUME_NAME:
+                yield problem(
+                    ("machines", index, "dataDisks", number, "name"),
+                    disk.name,
+                    f"longer than {LONGEST_VOLUME_NAME} characters, which Talos takes for a volume",
+                    "shorten it, or give `filesystem: none` where Talos makes no volume of it",
                 )
 
 
@@ -500,6 +514,19 @@ def _service_dependencies(draft: Draft) -> Iterator[Problem]:
                 )
 
 
+def _local_volumes(draft: Draft) -> Iterator[Problem]:
+    """Find a service of volumes that has none to give."""
+    if draft.services is None or draft.services.local_volumes is None or not draft.all_machines:
+        return
+    if not any(machine.volumes for machine in draft.machines.values()):
+        yield problem(
+            ("services", "localVolumes"),
+            None,
+            "no machine has a data disk with a filesystem",
+            "give a machine `dataDisks`, or remove `localVolumes`",
+        )
+
+
 def _pools(draft: Draft) -> Iterator[Problem]:
     if draft.services is None or draft.network is None:
         return
@@ -666,6 +693,7 @@ RULES: tuple[Rule, ...] = (
     _memory,
     _cluster_name,
     _reserved_names,
+    _volume_names,
     _disk_units,
     _hosts,
     _labels,
@@ -678,6 +706,7 @@ RULES: tuple[Rule, ...] = (
     _services_and_kubernetes,
     _gateway_api,
     _service_dependencies,
+    _local_volumes,
     _pools,
     _firewall,
     _cards,

@@ -80,6 +80,8 @@ MOST_MEMORY_MIB = 24 * 1024 * 1024
 LARGEST_DISK_GIB = 62 * 1024
 MOST_DATA_DISKS = 14
 """A SCSI controller has 15 places, the system disk takes one."""
+CONTROLLER_UNIT = 7
+"""The unit that a SCSI controller has for itself."""
 MOST_CARDS = 10
 MOST_REPLICAS = 100
 MOST_ENTRIES = 100
@@ -185,6 +187,21 @@ class DataDisk(Model):
         le=MOST_DATA_DISKS,
         description="the disk's unit on the SCSI controller, where that of its name is taken",
     )
+    filesystem: Literal["xfs", "ext4", "none"] = Field(
+        default="xfs",
+        description="what the disk's volume is formatted with, which is mounted at /var/mnt/NAME; "
+        "`none` leaves the disk as it is, to a storage system of your own",
+    )
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether Talos makes a volume of the disk."""
+        return self.filesystem != "none"
+
+    @property
+    def target(self) -> int:
+        """The disk's SCSI target as the machine sees it: its unit, but for the controller's own."""
+        return self.place + 1 if self.place >= CONTROLLER_UNIT else self.place
 
     @property
     def place(self) -> int:
@@ -255,6 +272,11 @@ class Machine(Model):
     def is_control_plane(self) -> bool:
         """Whether the machine runs etcd and the API server."""
         return self.role == "controlplane"
+
+    @property
+    def volumes(self) -> tuple[DataDisk, ...]:
+        """The data disks of which Talos makes volumes."""
+        return tuple(disk for disk in self.data_disks if disk.has_volume)
 
 
 # --- Network -----------------------------------------------------------------------------------
@@ -395,7 +417,8 @@ class Talos(Model):
     )
     disk_encryption: DiskEncryption | None = Field(
         default=None,
-        description="encrypt the machines' own partitions; decided before the first installation",
+        description="encrypt the machines' own partitions, and the volumes of data disks; decided "
+        "before the first installation",
     )
     drain_seconds: int = Field(
         default=300,
@@ -789,6 +812,17 @@ class Backup(Model):
     )
 
 
+class LocalVolumes(Model):
+    """The machines' data disks as volumes that pods can claim."""
+
+    storage_class: Label = Field(
+        default="local", description="the name of the StorageClass that claims ask for"
+    )
+    default: bool = Field(
+        default=False, description="whether claims that name no class get volumes of this one"
+    )
+
+
 class Services(Model):
     """`platform:services`: what the platform runs; a service that is missing is not installed."""
 
@@ -799,6 +833,9 @@ class Services(Model):
     metrics_server: MetricsServer | None = Field(default=None, description="resource metrics")
     argocd: ArgoCD | None = Field(default=None, description="GitOps")
     backup: Backup | None = Field(default=None, description="etcd backups")
+    local_volumes: LocalVolumes | None = Field(
+        default=None, description="data disks as volumes of pods"
+    )
 
 
 # --- Updates -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from components.talos import firewall
+from components.talos import firewall, volumes
 from components.talos.inputs import TalosInputs
 from components.vsphere.hardware import LINK, further_cards
 from config import plain_yaml
@@ -83,6 +83,7 @@ def documents(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
         *firewall.documents(inputs, machine),
         *_kernel_log(inputs),
         *_encryption(inputs),
+        *(volumes.document(disk, _luks(inputs)) for disk in machine.volumes),
         *_outside(inputs),
     ]
 
@@ -200,14 +201,20 @@ def _kernel_log(inputs: TalosInputs) -> list[dict[str, Any]]:
 
 def _encryption(inputs: TalosInputs) -> list[dict[str, Any]]:
     """Encrypt the partitions that hold keys: the configuration's, and etcd's and pods' data."""
+    luks = _luks(inputs)
+    if luks is None:
+        return []
+    return [_document("VolumeConfig", name=name, encryption=luks) for name in ENCRYPTED_PARTITIONS]
+
+
+def _luks(inputs: TalosInputs) -> dict[str, Any] | None:
     encryption = inputs.talos.disk_encryption
     if encryption is None:
-        return []
+        return None
     key: dict[str, Any] = {"slot": 0, "nodeID": {}}
     if encryption.key == "kms":
         key = {"slot": 0, "kms": {"endpoint": encryption.endpoint}}
-    luks = {"provider": "luks2", "keys": [key]}
-    return [_document("VolumeConfig", name=name, encryption=luks) for name in ENCRYPTED_PARTITIONS]
+    return {"provider": "luks2", "keys": [key]}
 
 
 def _outside(inputs: TalosInputs) -> list[dict[str, Any]]:

@@ -30,6 +30,8 @@ class Member:
     name: str
     address: str
     control_plane: bool
+    volumes: tuple[str, ...] = ()
+    """Its data disks of which Talos makes volumes."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"

@@ -1,14 +1,15 @@
 """Layer Talos: a machine that has grown is used in full only when its node says so.
 
 The kubelet reads CPUs and memory when it starts (kubernetes/kubernetes #62355). Talos takes up
-memory while it runs, CPUs only at a boot (siderolabs/talos #12260), and more of its own disk only
-when it mounts the partition for pods, at a boot too.
+memory while it runs, CPUs only at a boot (siderolabs/talos #12260). A partition grows when Talos
+finds it (internal/app/machined/pkg/controllers/block), and the kernel asks a disk how large it is
+when it finds that: more of any disk is taken up at a boot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from clients.kubernetes_api import ApiError, KubernetesApi
@@ -30,16 +31,21 @@ class Size:
     memory_mib: float
     disk_gib: float
     """Of a machine its system disk, of a node the partition for pods on it."""
+    data_gib: Mapping[str, float] = field(default_factory=dict)
+    """Of a machine its data disks, by name."""
 
     @classmethod
     def of_gate(cls, inputs: Mapping[str, Any] | None) -> Size | None:
         """Read what the inputs of a machine's gate say; None when they do not."""
         given = inputs or {}
         disks = given.get("disksGiB")
-        system = disks.get(SYSTEM) if isinstance(disks, Mapping) else None
+        if not isinstance(disks, Mapping):
+            return None
+        sizes = {str(name): float(size) for name, size in disks.items()}
+        system = sizes.pop(SYSTEM, None)
         if system is None or "cpus" not in given or "memoryMiB" not in given:
             return None
-        return cls(float(given["cpus"]), float(given["memoryMiB"]), float(system))
+        return cls(float(given["cpus"]), float(given["memoryMiB"]), system, sizes)
 
     @classmethod
     def of_node(cls, node: Mapping[str, Any]) -> Size:
@@ -53,7 +59,8 @@ class Size:
 
     def boots_for(self, new: Size) -> bool:
         """Tell whether a machine of this size must boot to use the new one."""
-        return new.cpus > self.cpus or new.disk_gib > self.disk_gib
+        larger = (new.data_gib.get(name, size) > size for name, size in self.data_gib.items())
+        return new.cpus > self.cpus or new.disk_gib > self.disk_gib or any(larger)
 
 
 def quantity(text: str) -> float:

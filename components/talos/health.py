@@ -7,11 +7,11 @@ them to the deployment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clients.talosctl import TalosctlError
-from components.talos import growth, lockout, refusals
+from components.talos import claims, growth, lockout, refusals, volumes
 from components.talos.etcd import POLL_SECONDS, Etcd, HealthError, Member, listed
 from components.talos.growth import Size
 
@@ -21,6 +21,8 @@ HEALTHY_SECONDS = 900.0
 """Covers a first boot: installing to disk, rebooting, pulling the control plane's images."""
 GUARD_SECONDS = 60.0
 """Patience with the other machines: each was healthy when it was left, only a blip is bridged."""
+VOLUMES_SECONDS = 300.0
+"""Partitions and formats new disks; Talos looks again every 30 seconds at what has failed."""
 CAPACITY_SECONDS = 120.0
 """A kubelet writes its node's status every ten seconds, and at its start."""
 SETTLE_SECONDS = 10.0
@@ -158,6 +160,8 @@ class Observer(Etcd):
         if refused:
             message = f"{member}: not touched. {'. '.join(refused)}"
             raise HealthError(message)
+        if seen[0] is not None:
+            self.refuse_claimed(member, volumes.named(running) - volumes.named(configuration))
         # Last of all: whatever is asked of the machine's configuration afterwards ends the try.
         if seen[0] is not None and (
             fault := lockout.tried(
@@ -172,6 +176,14 @@ class Observer(Etcd):
             message = f"{member}: {fault}"
             raise HealthError(message)
         return seen[0]
+
+    def refuse_claimed(self, member: Member, disks: Iterable[str]) -> None:
+        """Refuse to take away data disks of the machine that a pod's volume lies on."""
+        addresses = [one.address for one in self.control_planes]
+        going = set(disks)
+        if going and (fault := claims.fault(self.talos, addresses, member.name, going)):
+            message = f"{member}: not touched. {fault}. Then run `pulumi up` again"
+            raise HealthError(message)
 
     def first_configuration(self, member: Member, configuration: str) -> None:
         """Refuse a machine's first configuration if its firewall would keep this computer out."""
@@ -240,6 +252,20 @@ class Observer(Etcd):
             return {"capacity": lacks} if lacks else {}
 
         self.wait(member, "of its new size", pending, CAPACITY_SECONDS)
+
+    def wait_volumes(self, member: Member, size: Size) -> None:
+        """Wait until Talos has made the volumes of the machine's data disks, of their sizes."""
+        wanted = {name: size.data_gib.get(name, 0.0) for name in member.volumes}
+        if not wanted:
+            return
+
+        def pending() -> dict[str, str]:
+            try:
+                return volumes.lacking(self.talos.volumes(member.address), wanted)
+            except TalosctlError as error:
+                return {NO_ANSWER: str(error)}
+
+        self.wait(member, "done with its data disks", pending, VOLUMES_SECONDS)
 
     def _cni_beside(self, member: Member) -> bool:
         """Tell whether another machine's node is Ready: then the cluster has a CNI."""

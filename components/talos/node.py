@@ -238,7 +238,12 @@ class Node:
 
 def as_member(machine: Machine) -> Member:
     """Give what the Talos layer needs to know of a machine."""
-    return Member(machine.name, str(machine.address), control_plane=machine.is_control_plane)
+    return Member(
+        machine.name,
+        str(machine.address),
+        control_plane=machine.is_control_plane,
+        volumes=tuple(disk.name for disk in machine.volumes),
+    )
 
 
 def digest(text: str) -> str:

@@ -42,6 +42,8 @@ SETTINGS = {
     "NetworkDefaultActionConfig": "platform:network.firewall",
     "NetworkRuleConfig": "platform:network.firewall, or give the rule a name of its own",
     "VolumeConfig": "platform:talos.diskEncryption",
+    "UserVolumeConfig": "the machine's `dataDisks` in platform:machines, or give the document a "
+    "name of its own",
     "EnvironmentConfig": "platform:network.proxy",
     "TrustedRootsConfig": "platform:site.trustedRoots, or give the document a name of its own",
     "RegistryMirrorConfig": "platform:talos.mirrors",

@@ -4,14 +4,16 @@ Kubernetes' version policy (https://kubernetes.io/releases/version-skew-policy/)
 up by one minor version at a time, and before the kubelets. A new configuration restarts a machine's
 kubelet and its control plane at once, so another minor version is not its business; nor is a Talos
 that is further away than one minor version, or older (Talos' page on upgrading). Partitions are
-encrypted when they are made; Talos leaves those that exist as they are.
+encrypted and formatted when they are made; Talos leaves those that exist as they are.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from components.talos import volumes
 from config import plain_yaml
 
 UPGRADE_KUBERNETES = "docs/procedures/upgrade-kubernetes.md"
@@ -28,6 +30,7 @@ def of(running: str, wanted: str, talos: str) -> list[str]:
         *_kubernetes(_version(running, "kubelet"), _version(wanted, "kubelet")),
         *of_talos(talos, _version(wanted, "install")),
         *_encryption(_encrypted(running), _encrypted(wanted)),
+        *_filesystems(volumes.formatted(running), volumes.formatted(wanted)),
     ]
 
 
@@ -72,6 +75,16 @@ def _encrypted(configuration: str) -> Keys:
         for one in plain_yaml.read_all(configuration)
         if isinstance(one, dict) and one.get("kind") == "VolumeConfig" and one.get("encryption")
     }
+
+
+def _filesystems(runs: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    return [
+        f"platform:machines, dataDisks {name}, filesystem = {wanted[name]}: its volume has been "
+        f"formatted as {runs[name]}, and Talos formats none again. Set it back, or give a new disk "
+        "another name (docs/procedures/local-volumes.md)"
+        for name in runs
+        if name in wanted and runs[name] != wanted[name]
+    ]
 
 
 def _version(configuration: str, section: str) -> str:

@@ -6,9 +6,9 @@ preview; each may run again after a failure or a kill, and does no harm then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pulumi
 
@@ -24,6 +24,11 @@ from components.talos.upgrade import Target, Upgrade
 
 T = TypeVar("T")
 Connect = Callable[[str], AbstractContextManager[Talosctl]]
+
+
+def _disks(machine: Mapping[str, Any] | None) -> set[str]:
+    """Name the disks of a virtual machine's inputs."""
+    return {str(one.get("label")) for one in (machine or {}).get("disks") or ()}
 
 
 class Rollout:
@@ -56,8 +61,11 @@ class Rollout:
         """Make the hook that refuses to touch the machine while another one is unhealthy."""
 
         async def guard(args: pulumi.ResourceHookArgs) -> None:
+            old, new = (_disks(one) for one in (args.old_inputs, args.new_inputs))
+
             def look(cluster: Observer) -> str | None:
                 cluster.guard(member)
+                cluster.refuse_claimed(member, old - new)
                 return cluster.boot_id(member)
 
             self._boots[member.name] = await self._observe(args, look)
@@ -126,7 +134,14 @@ class Rollout:
         """Make the hook that waits until a new machine is healthy."""
 
         async def first_health(args: pulumi.ResourceHookArgs) -> None:
-            await self._observe(args, lambda one: one.wait_healthy(member, None, settle=False))
+            size = Size.of_gate(args.new_inputs)
+
+            def wait(cluster: Observer) -> None:
+                cluster.wait_healthy(member, None, settle=False)
+                if size is not None:
+                    cluster.wait_volumes(member, size)
+
+            await self._observe(args, wait)
 
         return first_health
 
@@ -146,6 +161,8 @@ class Rollout:
                 cluster.wait_healthy(member, before, settle=not reboots)
                 if old is not None and new is not None and old != new:
                     cluster.take_up(member, old, new, boot)
+                if new is not None:
+                    cluster.wait_volumes(member, new)
 
             await self._observe(args, wait)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clients.talosctl import Talosctl, TalosctlError
-from components.talos import redaction
+from components.talos import redaction, volumes
 from components.talos.upgrade import Release
 from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE_SECRETS
 from ops.drift.finding import PULUMI, DriftError, Field, Finding
@@ -31,6 +31,10 @@ QUORUM_LOST = (
     "Switch them on in vCenter, or look at their consoles: once most control planes are back, all "
     "goes on by itself. Gone for good? Then it is docs/procedures/lost-quorum.md. Until then "
     "neither `pulumi refresh` nor `pulumi up`"
+)
+VOLUMES = (
+    "`talosctl get volumestatus` and `talosctl get disks` say more; is the disk there in vCenter? "
+    "Then `pulumi up --refresh` (docs/procedures/local-volumes.md)"
 )
 UPGRADE = (
     "`pulumi up` upgrades a machine when the settings change. One that was left out or taken back "
@@ -143,6 +147,7 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     try:
         text = talos.configuration(address)
         runs = image and Release(talos.version(address), talos.schematic(address))
+        lacks = _volumes(wanted, address, talos)
     except TalosctlError as error:
         yield finding(f"does not answer: {error}", "see docs/procedures/replace-machine.md")
         return
@@ -157,6 +162,9 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
     ]
     if fields:
         yield finding("changed", _apply_again(urn), fields)
+    if lacks:
+        fields = [Field(where=name, wanted=volumes.READY, found=why) for name, why in lacks.items()]
+        yield finding("data disks without their volumes", VOLUMES, fields)
     if image and runs and not runs.is_that_of(image):
         pairs = {
             "Talos": (image.version, runs.version),
@@ -164,6 +172,14 @@ def _machine(  # noqa: PLR0913, PLR0917 what was applied, and where to look
         }
         fields = [Field(where=k, wanted=a, found=b) for k, (a, b) in pairs.items() if a != b]
         yield finding("another Talos", UPGRADE, fields)
+
+
+def _volumes(wanted: Any, address: str, talos: Talosctl) -> Mapping[str, str]:  # noqa: ANN401 JSON
+    """Say what the volumes of an applied configuration lack on their machine."""
+    documents = wanted if isinstance(wanted, Mapping) else {}
+    kinds = [str(name).partition("/") for name in documents]
+    names = [name for kind, _, name in kinds if kind == volumes.KIND]
+    return volumes.lacking(talos.volumes(address), dict.fromkeys(names, 0.0)) if names else {}
 
 
 def _image(wanted: Any) -> Release | None:  # noqa: ANN401 JSON

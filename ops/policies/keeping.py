@@ -46,6 +46,8 @@ def check_data(resource: Resource, _: Known) -> Iterator[str]:
     """Point at what holds data and goes with its line in the program."""
     if resource.protect:
         return
+    if _is_kept(resource):
+        return
     if resource.type in HOLD_DATA or resource.kind in KINDS_OF_DATA:
         yield "it holds data and is not protected; set `protect=True`, or say why not beside it"
     elif resource.kind == "StatefulSet" and resource.spec.get("volumeClaimTemplates"):
@@ -55,6 +57,12 @@ def check_data(resource: Resource, _: Known) -> Iterator[str]:
                 "its volumes go with it; set persistentVolumeClaimRetentionPolicy.whenDeleted: "
                 "Retain, or protect it"
             )
+
+
+def _is_kept(resource: Resource) -> bool:
+    """Say whether it is a volume on a machine's disk, which the object only names."""
+    keeps = resource.spec.get("persistentVolumeReclaimPolicy") == "Retain"
+    return resource.kind == "PersistentVolume" and "local" in resource.spec and keeps
 
 
 def _not_ignored(resource: Resource, names: tuple[str, ...]) -> list[str]:

@@ -51,6 +51,7 @@ PASSIVE = frozenset(
         "ResourceQuota",
         "RuntimeClass",
         "ServiceAccount",
+        "StorageClass",
         "ValidatingAdmissionPolicy",
         "ValidatingAdmissionPolicyBinding",
         "ValidatingWebhookConfiguration",
@@ -71,6 +72,9 @@ ROUTES = frozenset(
     ]
 )
 WORKLOADS = frozenset(["DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"])
+
+
+LOCAL_SOURCE = "kubernetes.io, persistent volumes: Retain"
 
 
 def kind_of(change: Change) -> str:
@@ -145,7 +149,16 @@ def _namespace(change: Change) -> Effect:
 def _volume(change: Change) -> Effect:
     if change.operation == "update":
         return Effect(Verdict.SAFE, "the volume grows or is labelled; it cannot shrink")
+    if kept(change.before("spec")):
+        why = "the volume can be claimed no more; what it holds stays on its disk"
+        return Effect(Verdict.RESTARTS, why, "pods that have claimed it, for good", LOCAL_SOURCE)
     return Effect(Verdict.LOSES, "the volume is deleted", "its data")
+
+
+def kept(spec: Any) -> bool:  # noqa: ANN401 JSON
+    """Say whether a PersistentVolume's data outlives the object, as that of a local one does."""
+    of = spec if isinstance(spec, Mapping) else {}
+    return bool(of.get("local")) and of.get("persistentVolumeReclaimPolicy") == "Retain"
 
 
 def _definition(change: Change) -> Effect:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.talos import firewall, refusals
+from components.talos import firewall, refusals, volumes
 from components.talos.redaction import MAIN
 from config.resource_types import KUBECONFIG, MACHINE_SECRETS
 from ops.engine.operations import WORDS
@@ -22,6 +22,7 @@ from ops.review.verdict import Effect, Verdict, worst
 CONFIGURATION_INPUT = "machineConfigurationInput"
 SOURCE = "Talos 1.13, CanApplyImmediate"
 FIREWALL_SOURCE = "Talos 1.13, NfTablesChainConfigController; docs/decisions/0021"
+VOLUMES_SOURCE = "Talos 1.13, internal/app/machined/pkg/controllers/block"
 REBOOT = "the machine, 1-2 minutes while it reboots; the next one waits until it is healthy"
 UPGRADE = (
     "the machine, 2-10 minutes: its pods go first, as disruption budgets allow; the next one waits "
@@ -73,8 +74,8 @@ def field(leaf: Leaf) -> Effect:
     """Judge one field of a machine's configuration; its path begins with the document."""
     document, *path = leaf.path
     if document != MAIN:
-        known = document.partition("/")[0] in firewall.KINDS
-        return _firewall(document, leaf) if known else _document(document)
+        judge = DOCUMENTS.get(document.partition("/")[0])
+        return judge(document, leaf) if judge else _document(document)
     if tuple(path) in upgrades.IMAGES and NOTHING not in (leaf.old, leaf.new):
         return Effect(
             Verdict.SAFE, "the upgrade of Kubernetes has written it before", source=SOURCE
@@ -116,6 +117,22 @@ def _document(document: str) -> Effect:
     return Effect(Verdict.SAFE, f"{kind} applies live", source=SOURCE)
 
 
+def _user_volume(document: str, leaf: Leaf) -> Effect:
+    """Judge a change of the volume that Talos makes of a data disk."""
+    name, path = document.partition("/")[2], leaf.path[1:]
+    if not path and leaf.new is NOTHING:
+        why = f"the volume {name} is unmounted, live; what it holds stays on its disk"
+        return Effect(Verdict.RESTARTS, why, "pods that use it, for good", VOLUMES_SOURCE)
+    if not path:
+        why = f"the volume {name} is made, live, if its disk has none yet"
+        return Effect(Verdict.SAFE, why, source=VOLUMES_SOURCE)
+    if path[0] == "filesystem":
+        why = f"the volume {name} keeps its filesystem: Talos formats it once"
+        return Effect(Verdict.REFUSED, why, source=VOLUMES_SOURCE)
+    why = f"the volume {name} stays as it is: Talos takes its {path[0]} when it makes it"
+    return Effect(Verdict.SAFE, why, source=VOLUMES_SOURCE)
+
+
 def _firewall(document: str, leaf: Leaf) -> Effect:
     """Judge a change of the machine's firewall; the program tries it before it is kept."""
     live = "live, without a reboot"
@@ -134,6 +151,13 @@ def _firewall(document: str, leaf: Leaf) -> Effect:
         "concerned",
         FIREWALL_SOURCE,
     )
+
+
+DOCUMENTS: Mapping[str, Callable[[str, Leaf], Effect]] = {
+    **dict.fromkeys(firewall.KINDS, _firewall),
+    volumes.KIND: _user_volume,
+}
+"""Kinds of documents whose fields are judged one by one."""
 
 
 def _machine(section: str, rest: list[str], leaf: Leaf) -> Effect:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.vsphere.disks import SYSTEM, moved
+from components.vsphere.disks import moved
 from components.vsphere.hardware import LINUX_START_MIB
 from config.resource_types import MACHINE
 from ops.engine.operations import WORDS
@@ -213,12 +213,10 @@ def _disks(old: list[Any], new: list[Any]) -> Effect:
             f"gets smaller disks ({', '.join(shrunk)}), which vSphere refuses",
             source="terraform-provider-vsphere, virtual_machine: disks can only grow",
         )
-    # By its place: one that was imported has vCenter's own label.
-    system = str(new[0].get("label")) if new else SYSTEM
-    return worst([_grown(before, after, system), *_other_fields(old, new)])
+    return worst([_grown(before, after), *_other_fields(old, new)])
 
 
-def _grown(before: Mapping[str, Any], after: Mapping[str, Any], system: str) -> Effect:
+def _grown(before: Mapping[str, Any], after: Mapping[str, Any]) -> Effect:
     changed = [
         f"{one} {before.get(one, 0)} to {size} GiB"
         for one, size in after.items()
@@ -229,12 +227,10 @@ def _grown(before: Mapping[str, Any], after: Mapping[str, Any], system: str) -> 
             Verdict.SAFE, "its disks are listed in another order, and stay", source=SOURCE
         )
     text = f"gets larger or more disks: {', '.join(changed)}"
-    if before.get(system) != after.get(system):
-        why = f"{text}; Talos takes up more of its own disk at a start, so `pulumi up` reboots it"
-        return Effect(Verdict.REBOOTS, why, REBOOT, "Talos: volumes grow when they are mounted")
-    larger = any(one in before and before[one] != after[one] for one in after)
-    later = "; a volume on a larger one grows at the machine's next start" if larger else ""
-    return Effect(Verdict.SAFE, f"{text}, live{later}", source=SOURCE)
+    if any(one in before and before[one] != after[one] for one in after):
+        why = f"{text}; Talos takes up more of a disk at a start, so `pulumi up` reboots it"
+        return Effect(Verdict.REBOOTS, why, REBOOT, "Talos 1.13: volumes grow when they are found")
+    return Effect(Verdict.SAFE, f"{text}, live", source=SOURCE)
 
 
 def _other_fields(old: list[Any], new: list[Any]) -> Iterator[Effect]:

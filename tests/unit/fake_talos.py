@@ -64,6 +64,8 @@ class FakeMachine:
     staged: str = ""
     """The configuration that its next boot takes on."""
     kernel_log: str = ""
+    volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it says of each of its volumes."""
 
 
 @dataclass
@@ -145,6 +147,11 @@ class FakeTalos:
                 return Result(0, machine.kernel_log, "")
             case ["get", "machinestatus", *_]:
                 return Result(0, _json(_status(machine)), "")
+            case ["get", "volumestatus", *_]:
+                volumes = [
+                    {"metadata": {"id": one}, "spec": spec} for one, spec in machine.volumes.items()
+                ]
+                return Result(0, "".join(map(_json, volumes)), "")
             case ["get", "staticpodstatus", *_]:
                 return Result(0, "".join(map(_json, _pods(machine))), "")
             case ["get", "services", *_]:

@@ -204,6 +204,15 @@ def production() -> dict[str, Any]:
     return {key.removeprefix("platform:"): value for key, value in file["config"].items()}
 
 
+def everything() -> dict[str, Any]:
+    """Give the production settings with every layer, those too that production leaves out."""
+    settings = production()
+    first, *others = settings["machines"]
+    first = first | {"dataDisks": [{"name": "data", "sizeGiB": 50}]}
+    services = settings["services"] | {"localVolumes": {}}
+    return settings | {"machines": [first, *others], "services": services}
+
+
 def run(
     settings: Mapping[str, Any],
     *,
@@ -299,6 +308,12 @@ def definition(manifest: Manifest) -> list[dict[str, Any]]:
 def run_production() -> Platform:
     """Run the program with the production settings, once for all tests that only look."""
     return run(production(), check_git=True)
+
+
+@cache
+def run_everything() -> Platform:
+    """Run the program with every layer, once for all tests that only look."""
+    return run(everything())
 
 
 @cache

@@ -16,7 +16,7 @@ import pytest
 
 from clients.backup_storage import Kept, StorageError
 from clients.kubernetes_api import InvalidError
-from clients.talosctl import Talosctl, TalosctlError
+from clients.talosctl import Talosctl, TalosctlError, Volume
 from clients.waiting import Result
 from components.talos import redaction
 from ops.deploy.repair import Site
@@ -148,9 +148,14 @@ class Machine:
         maintenance: bool = False,
         runs: str = "v1.13.9",
         schematic: str = "",
+        volumes: dict[str, Volume] | None = None,
     ) -> None:
         self.text, self.maintenance, self.runs = text, maintenance, runs
-        self.of = schematic
+        self.of, self.made = schematic, volumes
+
+    def volumes(self, _: str) -> dict[str, Volume]:
+        assert self.made is not None, "a machine without data disks was asked"
+        return self.made
 
     def schematic(self, _: str) -> str:
         return self.of
@@ -220,6 +225,17 @@ def test_a_machine_that_cannot_be_compared_is_told(machine: Machine, says: str) 
 def test_a_state_that_does_not_know_what_was_applied_is_told() -> None:
     (found,) = asked(Machine(APPLIED), fields="unknown")
     assert "cannot be compared" in found.what
+
+
+def test_a_data_disk_whose_volume_is_not_ready_is_told_with_talos_words() -> None:
+    applied = f"{APPLIED}\n---\napiVersion: v1alpha1\nkind: UserVolumeConfig\nname: data"
+    ready, size = Volume("ready", "", 50 << 30), 50 << 30
+    assert asked(Machine(applied, volumes={"u-data": ready}), applied=applied) == []
+    failed = Volume("failed", "no disks matched selector for volume", size)
+    (found,) = asked(Machine(applied, volumes={"u-data": failed}), applied=applied)
+    (one,) = found.fields
+    assert (one.where, one.wanted) == ("volume data", "ready")
+    assert one.found == "failed no disks matched selector for volume"
 
 
 def test_a_machine_that_runs_another_talos_than_it_was_configured_for_is_told() -> None:

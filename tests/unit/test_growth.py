@@ -91,4 +91,11 @@ def test_a_nodes_capacity_is_read_and_the_kernels_share_is_no_lack() -> None:
 def test_a_gate_of_an_older_form_tells_no_size() -> None:
     assert Size.of_gate({"cpus": 4, "memoryMiB": 8192, "disksGiB": [100]}) is None
     given = {"cpus": 4, "memoryMiB": 8192, "disksGiB": {"system": 100, "data": 50}}
-    assert Size.of_gate(given) == OLD
+    assert Size.of_gate(given) == Size(4, 8192, 100, {"data": 50})
+
+
+def test_a_larger_data_disk_takes_a_reboot_and_a_new_one_takes_none() -> None:
+    old = Size(4, 8192, 100, {"data": 50})
+    assert old.boots_for(Size(4, 8192, 100, {"data": 80}))
+    assert not old.boots_for(Size(4, 8192, 100, {"data": 50, "logs": 80}))
+    assert not old.boots_for(Size(4, 8192, 100))

@@ -25,11 +25,13 @@ from tests.unit.recorder import (
     Platform,
     Registered,
     definition,
+    everything,
     is_secret,
     plain,
     production,
     public_text,
     run,
+    run_everything,
     run_production,
 )
 
@@ -98,7 +100,7 @@ def test_what_kubectl_may_keep_of_a_secret_in_its_annotations_is_secret_in_the_s
 
 
 def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
-    platform = run_production()
+    platform = run_everything()
     by_urn = {one.urn: one for one in platform.resources}
     names = {layer.type: layer.name for layer in LAYERS.values()}
 
@@ -135,7 +137,7 @@ def test_argo_cd_starts_beside_traefik_and_is_given_its_applications_after_it() 
 
 
 def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_order() -> None:
-    components = [one for one in run_production().resources if one.type.startswith("platform:")]
+    components = [one for one in run_everything().resources if one.type.startswith("platform:")]
     urns = {one.urn for one in components}
     tops = {one.type for one in components if one.request.parent not in urns}
     assert tops == {layer.type for layer in LAYERS.values()}
@@ -146,6 +148,34 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
         )
 
 
+def test_a_data_disk_is_a_volume_on_its_machine_that_waits_for_a_pod() -> None:
+    platform = run_everything()
+    made = platform.one("kubernetes:storage.k8s.io/v1:StorageClass", "local").inputs
+    assert made["provisioner"] == "kubernetes.io/no-provisioner"
+    assert made["volumeBindingMode"] == "WaitForFirstConsumer"
+    assert "annotations" not in made["metadata"]
+    (volume,) = specs(platform, "kubernetes:core/v1:PersistentVolume").items()
+    assert volume[0] == "node01.data"
+    assert volume[1]["capacity"] == {"storage": "50Gi"}
+    assert volume[1]["local"] == {"path": "/var/mnt/data"}
+    (term,) = volume[1]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node01"]}
+    ]
+    assert volume[1]["persistentVolumeReclaimPolicy"] == "Retain"
+
+
+def test_the_class_of_local_volumes_is_the_default_only_where_the_settings_say_so() -> None:
+    given = everything()
+    given["services"]["localVolumes"] = {"storageClass": "disks", "default": True}
+    platform = run(given)
+    made = platform.one("kubernetes:storage.k8s.io/v1:StorageClass", "disks").inputs
+    key = "storageclass.kubernetes.io/is-default-class"
+    assert made["metadata"]["annotations"] == {key: "true"}
+    (spec,) = specs(platform, "kubernetes:core/v1:PersistentVolume").values()
+    assert spec["storageClassName"] == "disks"
+
+
 def test_metrics_server_waits_for_its_issuer_only_where_there_is_one() -> None:
     layer = LAYERS["metrics-server"]
     assert layer.waits_for({"cilium", "cert-manager"}) == ["cert-manager"]
@@ -153,7 +183,7 @@ def test_metrics_server_waits_for_its_issuer_only_where_there_is_one() -> None:
 
 
 def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
-    platform = run_production()
+    platform = run_everything()
     told = {layer.name: platform.told[layer.type] for layer in LAYERS.values()}
     assert all(told.values())
     assert told["cluster"] == {
@@ -168,12 +198,13 @@ def test_every_layer_tells_what_it_is_and_a_preview_knows_it_all() -> None:
     assert told["traefik"]["address"] == "172.16.20.100"
     assert told["argo-cd"]["address"] == "https://argocd.platform.example.com"
     assert told["cert-manager"]["issuer"] == "letsencrypt-production"
+    assert told["local-volumes"]["volumes"] == {"node01.data": "50Gi"}
     assert told["metallb"]["pools"] == {"default": "172.16.20.100-172.16.20.150"}
     for outputs in told.values():
         assert "[secret]" not in public_text(outputs)
         assert not any(f"{key.name}-of-the-test" in str(outputs) for key in SECRET_KEYS)
     # What is unknown in a preview would show as a change of the component.
-    preview = run(production(), preview=True).told
+    preview = run(everything(), preview=True).told
     assert {name: preview[layer.type] for name, layer in LAYERS.items()} == told
 
 

@@ -32,6 +32,7 @@ def refused(*path: str | int) -> str:
         (("machines", 0, "resource_pool"), "all machines are in one: site.resourcePool"),
         (("machines", 0, "storagePolicy"), "all machines have one: site.storagePolicy"),
         (("site", "datastoreCluster"), "Storage DRS would move etcd's disks"),
+        (("services", "storage"), "volumes of vSphere itself are not built"),
         (("talos", "registryMirrors"), "`talos.mirrors`, with `talos.registryLogin`"),
         (("network", "httpProxy"), "the proxy is `network.proxy`"),
         (("network", "caBundle"), "are `site.trustedRoots`"),

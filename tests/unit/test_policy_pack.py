@@ -151,6 +151,7 @@ def shown(configuration: Mapping[str, object]) -> dict[str, Any]:
 
 
 LIMITED = {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "32Mi"}}
+ON_A_DISK = {"local": {"path": "/var/mnt/data"}, "persistentVolumeReclaimPolicy": "Retain"}
 CLAIMS = {"volumeClaimTemplates": [{"metadata": {"name": "data"}}]}
 
 GOOD: list[tuple[str, list[Resource]]] = [
@@ -182,6 +183,7 @@ GOOD: list[tuple[str, list[Resource]]] = [
     ("machines-stay", [machine("node01")]),
     ("data-is-protected", [thing("StatefulSet", spec=CLAIMS)]),
     ("data-is-protected", [replace(thing("PersistentVolumeClaim"), protect=True)]),
+    ("data-is-protected", [thing("PersistentVolume", spec=ON_A_DISK)]),
     ("addresses-are-planned", chain((), (), ())),
     (
         "addresses-are-planned",
@@ -241,6 +243,11 @@ BAD: list[tuple[str, str, list[Resource]]] = [
     ("machines-stay", '"clone" to its ignore', [machine("node01", ignored=("extraConfig",))]),
     ("machines-stay", '"extraConfig" to its', [machine("node01", ignored=("clone",))]),
     ("data-is-protected", "not protected", [thing("PersistentVolumeClaim")]),
+    (
+        "data-is-protected",
+        "not protected",
+        [thing("PersistentVolume", spec=ON_A_DISK | {"persistentVolumeReclaimPolicy": "Delete"})],
+    ),
     (
         "data-is-protected",
         "volumes go with it",

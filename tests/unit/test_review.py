@@ -28,6 +28,7 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 MACHINES = [
     {"name": f"node0{n}", "address": f"172.16.20.5{n}", "role": "controlplane"} for n in (1, 2, 3)
 ]
+LOCAL = {"local": {"path": "/var/mnt/data"}, "persistentVolumeReclaimPolicy": "Retain"}
 DISKS = [{"label": "system", "size": 100}]
 
 
@@ -238,7 +239,17 @@ def test_memory_grows_live_only_when_hot_add_is_on() -> None:
         (
             {"disks": (DISKS, [{"label": "system", "size": 200}])},
             "reboots machines",
-            "Talos takes up more of its own disk at a start",
+            "Talos takes up more of a disk at a start",
+        ),
+        (
+            {
+                "disks": (
+                    [*DISKS, {"label": "data", "size": 50}],
+                    [*DISKS, {"label": "data", "size": 80}],
+                )
+            },
+            "reboots machines",
+            "data 50 to 80 GiB; Talos takes up more of a disk at a start",
         ),
     ],
 )
@@ -605,6 +616,10 @@ def test_a_single_problem_is_said_in_one_sentence() -> None:
             "unknown effect",
         ),
         ("delete", "PersistentVolumeClaim", {}, None, "loses data"),
+        ("delete", "PersistentVolume", {"spec": LOCAL}, None, "restarts workloads"),
+        ("delete", "PersistentVolume", {"spec": LOCAL | {"local": None}}, None, "loses data"),
+        ("update", "PersistentVolume", {"spec": LOCAL}, {"spec": LOCAL}, "safe"),
+        ("delete", "StorageClass", {}, None, "safe"),
         ("update", "Deployment", {"spec": {"replicas": 1}}, {"spec": {"replicas": 2}}, "safe"),
         (
             "update",

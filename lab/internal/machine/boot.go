@@ -13,6 +13,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/controlplane"
@@ -116,8 +117,10 @@ func newBoot(m *machine) (*boot, error) {
 		PodLog: b.options().PodLog, LabLog: m.log, Pull: b.pull,
 	})
 
+	devices := blockdevices.New(m.vm)
 	b.resources = &resources.Publisher{State: kept, Machine: resources.Machine{
-		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
+		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Devices: devices,
+		UserVolumes: &blockdevices.Volumes{Devices: devices, Disk: m.disk}, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
 		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Schematic: b.Schematic,
 		Stage: b.currentStage,
 	}}

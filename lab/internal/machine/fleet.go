@@ -117,7 +117,7 @@ func (f *Fleet) PowerOff(id string) {
 	}
 }
 
-// Reconfigure changes a machine's hardware; the guest sees it after its next start, but a further network card at once.
+// Reconfigure changes a machine's hardware; the guest sees it after its next start, but a further network card or disk at once.
 func (f *Fleet) Reconfigure(hardware Hardware) {
 	m := f.machine(hardware)
 	if m == nil {
@@ -126,6 +126,7 @@ func (f *Fleet) Reconfigure(hardware Hardware) {
 
 	if b := m.current(); b != nil {
 		b.network.PlugCards(hardware.Networks)
+		b.Changed()
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 	"golang.org/x/sys/unix"
 
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
@@ -189,7 +190,7 @@ func (w *world) hardware(number int) Hardware {
 		"      nameservers: {addresses: [172.16.20.1]}\n", name(number), address(number))
 
 	return Hardware{
-		ID: fmt.Sprintf("42000000-0000-4000-8000-%012d", number), Name: name(number), CPUs: 4, MemoryMiB: 8192, DisksGiB: []int{100},
+		ID: fmt.Sprintf("42000000-0000-4000-8000-%012d", number), Name: name(number), CPUs: 4, MemoryMiB: 8192, Disks: []hardware.Disk{{GiB: 100}},
 		GuestInfo: map[string]string{"guestinfo.metadata": base64.StdEncoding.EncodeToString([]byte(metadata)), "guestinfo.metadata.encoding": "base64"},
 		Image:     Image{TalosVersion: talosVersion, Schematic: "0000"},
 	}

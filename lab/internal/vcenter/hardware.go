@@ -27,7 +27,7 @@ type Hardware struct {
 	Name      string
 	CPUs      int
 	MemoryMiB int
-	DisksGiB  []int             // in the order of controller and unit; the first boots
+	Disks     []Disk            // in the order of controller and unit; the first boots
 	Networks  []string          // the port groups of the network cards
 	GuestInfo map[string]string // extra configuration under guestinfo., full keys
 	Image     Image
@@ -37,6 +37,13 @@ type Hardware struct {
 type Image struct {
 	TalosVersion string // without a leading v
 	Schematic    string // identifier
+}
+
+// Disk is a virtual disk; its size is rounded up.
+type Disk struct {
+	Unit int // on its controller
+	GiB  int
+	ID   string // the UUID of its file
 }
 
 // Machines run behind the VMs. Calls come one after the other in the order of the events, from a
@@ -55,7 +62,7 @@ func hardwareOf(vm *mo.VirtualMachine) Hardware {
 	hardware := Hardware{
 		ID: vm.Config.Uuid, Name: vm.Config.Name,
 		CPUs: int(vm.Config.Hardware.NumCPU), MemoryMiB: int(vm.Config.Hardware.MemoryMB),
-		DisksGiB: disks(vm.Config.Hardware.Device), GuestInfo: map[string]string{},
+		Disks: disks(vm.Config.Hardware.Device), GuestInfo: map[string]string{},
 	}
 	for _, option := range vm.Config.ExtraConfig {
 		key, value := option.GetOptionValue().Key, fmt.Sprint(option.GetOptionValue().Value)
@@ -71,18 +78,27 @@ func hardwareOf(vm *mo.VirtualMachine) Hardware {
 	return hardware
 }
 
-// disks gives the sizes in GiB, rounded up, by controller and unit.
-func disks(devices object.VirtualDeviceList) []int {
+// disks gives the disks by controller and unit.
+func disks(devices object.VirtualDeviceList) []Disk {
 	const kibibytesPerGiB = 1 << 20
 	list := devices.SelectByType((*types.VirtualDisk)(nil))
 	slices.SortStableFunc(list, func(a, b types.BaseVirtualDevice) int { return position(a) - position(b) })
-	sizes := make([]int, 0, len(list))
+	found := make([]Disk, 0, len(list))
 	for _, device := range list {
-		if disk, ok := device.(*types.VirtualDisk); ok {
-			sizes = append(sizes, int((disk.CapacityInKB+kibibytesPerGiB-1)/kibibytesPerGiB))
+		disk, ok := device.(*types.VirtualDisk)
+		if !ok {
+			continue
 		}
+		one := Disk{GiB: int((disk.CapacityInKB + kibibytesPerGiB - 1) / kibibytesPerGiB)}
+		if disk.UnitNumber != nil {
+			one.Unit = int(*disk.UnitNumber)
+		}
+		if backing, ok := disk.Backing.(*types.VirtualDiskFlatVer2BackingInfo); ok {
+			one.ID = backing.Uuid
+		}
+		found = append(found, one)
 	}
-	return sizes
+	return found
 }
 
 // networks gives the port groups of the network cards by name, in their order.
@@ -120,7 +136,7 @@ func position(device types.BaseVirtualDevice) int {
 
 func (h Hardware) equal(other Hardware) bool {
 	return h.ID == other.ID && h.Name == other.Name && h.CPUs == other.CPUs && h.MemoryMiB == other.MemoryMiB &&
-		slices.Equal(h.DisksGiB, other.DisksGiB) && slices.Equal(h.Networks, other.Networks) && maps.Equal(h.GuestInfo, other.GuestInfo) && h.Image == other.Image
+		slices.Equal(h.Disks, other.Disks) && slices.Equal(h.Networks, other.Networks) && maps.Equal(h.GuestInfo, other.GuestInfo) && h.Image == other.Image
 }
 
 // queue runs functions one after the other. It has no bound: who adds to it holds a VM's lock and

@@ -50,12 +50,19 @@ var inventory = Inventory{
 type recorded struct{ calls chan string }
 
 func (r recorded) PowerOn(h Hardware) {
-	r.calls <- fmt.Sprintf("on %s %d CPUs %d MiB %v GiB %s %s", h.Name, h.CPUs, h.MemoryMiB, h.DisksGiB,
+	r.calls <- fmt.Sprintf("on %s %d CPUs %d MiB %v GiB %s %s", h.Name, h.CPUs, h.MemoryMiB, sizes(h),
 		h.GuestInfo["guestinfo.metadata"], h.Image.TalosVersion)
 }
+func sizes(h Hardware) (found []int) {
+	for _, disk := range h.Disks {
+		found = append(found, disk.GiB)
+	}
+	return found
+}
+
 func (r recorded) PowerOff(string) { r.calls <- "off" }
 func (r recorded) Reconfigure(h Hardware) {
-	r.calls <- fmt.Sprintf("reconfigure %s %d MiB %v GiB", h.Name, h.MemoryMiB, h.DisksGiB)
+	r.calls <- fmt.Sprintf("reconfigure %s %d MiB %v GiB", h.Name, h.MemoryMiB, sizes(h))
 }
 func (r recorded) Destroy(string) { r.calls <- "destroy" }
 

@@ -2,6 +2,7 @@ package world
 
 import (
 	"platform.lab/lab/internal/machine"
+	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/vcenter"
 )
 
@@ -20,8 +21,12 @@ func asGuest(h vcenter.Hardware) machine.Hardware {
 	if image.TalosVersion != "" {
 		image.TalosVersion = "v" + image.TalosVersion // a machine names its version as a tag
 	}
+	disks := make([]hardware.Disk, len(h.Disks))
+	for i, disk := range h.Disks {
+		disks[i] = hardware.Disk(disk)
+	}
 	return machine.Hardware{
-		ID: h.ID, Name: h.Name, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, DisksGiB: h.DisksGiB, Networks: h.Networks, GuestInfo: h.GuestInfo,
+		ID: h.ID, Name: h.Name, CPUs: h.CPUs, MemoryMiB: h.MemoryMiB, Disks: disks, Networks: h.Networks, GuestInfo: h.GuestInfo,
 		Image: image,
 	}
 }

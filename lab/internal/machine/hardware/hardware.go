@@ -8,12 +8,22 @@ type VM struct {
 	Name      string
 	CPUs      int
 	MemoryMiB int
-	DisksGiB  []int
+	// Disks are those of its first SCSI controller, by unit; the first boots.
+	Disks []Disk
 	// Networks are the port groups of the network cards, the first one's among them.
 	Networks []string
 	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
 	GuestInfo map[string]string
 	Image     Image
+}
+
+// Disk is a virtual disk.
+type Disk struct {
+	// Unit is its unit on the controller, of which number 7 is the controller's own.
+	Unit int
+	GiB  int
+	// ID is the UUID of its file.
+	ID string
 }
 
 // Image is what the VM's disk was made from, or what an upgrade installs on it.

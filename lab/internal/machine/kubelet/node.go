@@ -137,8 +137,8 @@ func (n *Kubelet) networkReady(ctx context.Context, provider config.Provider, ob
 func (n *Kubelet) describe(object *corev1.Node, provider config.Provider) {
 	disk := 0
 
-	if len(n.Hardware.DisksGiB) > 0 {
-		disk = n.Hardware.DisksGiB[0]
+	if len(n.Hardware.Disks) > 0 {
+		disk = n.Hardware.Disks[0].GiB
 	}
 
 	object.Status.Capacity = corev1.ResourceList{

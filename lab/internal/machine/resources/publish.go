@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cosi-project/runtime/pkg/resource"
+	"github.com/cosi-project/runtime/pkg/safe"
 	"github.com/cosi-project/runtime/pkg/state"
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	talosconfig "github.com/siderolabs/talos/pkg/machinery/config"
@@ -26,6 +27,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
 	"google.golang.org/protobuf/proto"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/discovery"
@@ -38,15 +40,15 @@ import (
 	"platform.lab/lab/internal/machine/services"
 )
 
-// SystemDiskName is the disk that Talos is on.
-const SystemDiskName = "sda"
-
 // Machine is what the resources are made of.
 type Machine struct {
 	*lifetime.Lifetime
 	*configuration.Active
 
-	Hardware     hardware.VM
+	Hardware hardware.VM
+	// Devices are the disks that the kernel has found, UserVolumes what Talos makes on them beside its own partitions.
+	Devices      *blockdevices.Devices
+	UserVolumes  *blockdevices.Volumes
 	Network      *guestnetwork.Network
 	Discovery    *discovery.Service
 	Events       *events.Stream
@@ -83,10 +85,12 @@ func (p *Publisher) Run() {
 			published = provider
 		}
 
+		p.publishDisks()
 		p.publishNetwork()
 		p.publishServices()
 
 		if provider != nil && provider.CompleteForBoot() {
+			p.publishUserVolumes(provider)
 			p.publishCluster(provider)
 			p.publishKubernetes(provider)
 		}
@@ -100,17 +104,8 @@ func (p *Publisher) publishHardware() {
 		r.TypedSpec().Manufacturer, r.TypedSpec().ProductName, r.TypedSpec().UUID = "VMware, Inc.", "VMware Virtual Platform", p.Hardware.ID
 	})
 
-	for i, size := range p.Hardware.DisksGiB {
-		name := "sd" + string(rune('a'+i))
-		put(p, block.NewDisk(block.NamespaceName, name), func(r *block.Disk) {
-			spec := r.TypedSpec()
-			spec.DevPath, spec.Size, spec.PrettySize, spec.Model, spec.Transport = "/dev/"+name, uint64(size)<<30, fmt.Sprintf("%d GiB", size), "Virtual disk", "sas" //nolint:gosec // a size
-			spec.IOSize, spec.SectorSize = 512, 512
-		})
-	}
-
 	put(p, block.NewSystemDisk(block.NamespaceName, block.SystemDiskID), func(r *block.SystemDisk) {
-		r.TypedSpec().DiskID, r.TypedSpec().DevPath = SystemDiskName, "/dev/"+SystemDiskName
+		r.TypedSpec().DiskID, r.TypedSpec().DevPath = blockdevices.SystemDisk, "/dev/"+blockdevices.SystemDisk
 	})
 
 	put(p, timeresource.NewStatus(), func(r *timeresource.Status) { r.TypedSpec().Synced = true })
@@ -129,6 +124,73 @@ func (p *Publisher) publishHardware() {
 			r.TypedSpec().Hostname, r.TypedSpec().InstanceID = p.Network.Platform.Hostname, p.Network.Platform.InstanceID
 		}
 	})
+}
+
+// publishDisks shows the disks that the kernel has found.
+func (p *Publisher) publishDisks() {
+	wanted := map[resource.ID]bool{}
+
+	for _, device := range p.Devices.List() {
+		wanted[device.Name] = true
+
+		put(p, block.NewDisk(block.NamespaceName, device.Name), func(r *block.Disk) {
+			from, spec := device.Spec(), r.TypedSpec()
+			spec.DevPath, spec.Size, spec.PrettySize, spec.Model, spec.Transport = from.DevPath, from.Size, from.PrettySize, from.Model, from.Transport
+			spec.IOSize, spec.SectorSize, spec.WWID = uint(from.IoSize), uint(from.SectorSize), from.Wwid
+			spec.BusPath, spec.SubSystem = from.BusPath, from.SubSystem
+		})
+	}
+
+	keepOnly[*block.Disk](p, block.NewDisk(block.NamespaceName, "").Metadata(), wanted)
+}
+
+// publishUserVolumes shows how far the volumes of the data disks have got.
+func (p *Publisher) publishUserVolumes(provider talosconfig.Provider) {
+	statuses, err := p.UserVolumes.Status(provider.UserVolumeConfigs())
+	if err != nil {
+		p.LogError("volumes", err)
+
+		return
+	}
+
+	wanted := map[resource.ID]bool{}
+	for _, own := range p.Volumes() {
+		wanted[own.Name] = true
+	}
+
+	for id, status := range statuses {
+		wanted[id] = true
+
+		put(p, block.NewVolumeStatus(block.NamespaceName, id), func(r *block.VolumeStatus) {
+			r.Metadata().Labels().Set(block.UserVolumeLabel, "")
+			*r.TypedSpec() = status
+		})
+	}
+
+	keepOnly[*block.VolumeStatus](p, block.NewVolumeStatus(block.NamespaceName, "").Metadata(), wanted)
+}
+
+// Mounts are the user volumes that are mounted; nothing is on them.
+func (p *Publisher) Mounts() []*machineapi.MountStat {
+	list, err := safe.StateList[*block.VolumeStatus](p.Context(), p.State, block.NewVolumeStatus(block.NamespaceName, "").Metadata(),
+		state.WithLabelQuery(resource.LabelExists(block.UserVolumeLabel)))
+	if err != nil {
+		p.LogError("mounts", err)
+
+		return nil
+	}
+
+	var mounts []*machineapi.MountStat
+
+	for one := range list.All() {
+		if spec := one.TypedSpec(); spec.Phase == block.VolumePhaseReady {
+			mounts = append(mounts, &machineapi.MountStat{
+				Filesystem: spec.MountLocation, Size: spec.Size, Available: spec.Size, MountedOn: spec.MountSpec.ParentID + "/" + spec.MountSpec.TargetPath,
+			})
+		}
+	}
+
+	return mounts
 }
 
 // publishConfig shows the configuration, its machine type and the volumes that it gives.
@@ -156,7 +218,7 @@ func (p *Publisher) publishConfig(provider talosconfig.Provider) {
 		put(p, block.NewVolumeStatus(block.NamespaceName, volume.Name), func(r *block.VolumeStatus) {
 			spec := r.TypedSpec()
 			spec.Phase, spec.Type = block.VolumePhaseReady, block.VolumeTypePartition
-			spec.ParentLocation, spec.Location = "/dev/"+SystemDiskName, fmt.Sprintf("/dev/%s%d", SystemDiskName, partition+4)
+			spec.ParentLocation, spec.Location = "/dev/"+blockdevices.SystemDisk, fmt.Sprintf("/dev/%s%d", blockdevices.SystemDisk, partition+4)
 			spec.PartitionIndex = partition + 4
 			spec.SetSize(volume.Size)
 		})
@@ -180,8 +242,8 @@ func (p *Publisher) Volumes() []Volume {
 	const mebibyte, stateSize, bootSize = 1 << 20, 100 << 20, 2 << 30
 
 	var disk uint64
-	if len(p.Hardware.DisksGiB) > 0 {
-		disk = uint64(p.Hardware.DisksGiB[0]) << 30 //nolint:gosec // a size
+	if len(p.Hardware.Disks) > 0 {
+		disk = uint64(p.Hardware.Disks[0].GiB) << 30 //nolint:gosec // a size
 	}
 
 	return []Volume{{"META", mebibyte}, {"STATE", stateSize}, {"EPHEMERAL", max(disk, bootSize) - bootSize}}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/simulated"
 )
@@ -54,10 +55,10 @@ type storageService struct {
 func (*storageService) Disks(ctx context.Context, _ *emptypb.Empty) (*storage.DisksResponse, error) {
 	out := &storage.Disks{}
 
-	for i, size := range at(ctx).Hardware.DisksGiB {
+	for _, device := range at(ctx).Resources.Devices.List() {
 		out.Disks = append(out.Disks, &storage.Disk{
-			DeviceName: "/dev/sd" + string(rune('a'+i)), Size: uint64(size) << 30, //nolint:gosec // a size
-			Model: "Virtual disk", Type: storage.Disk_SSD, SystemDisk: i == 0,
+			DeviceName: device.Path(), Size: device.Bytes(), Wwid: device.WWID(), BusPath: device.BusPath(),
+			Model: "Virtual disk", Type: storage.Disk_SSD, SystemDisk: device.Name == blockdevices.SystemDisk,
 		})
 	}
 

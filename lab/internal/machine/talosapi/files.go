@@ -21,8 +21,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/disk"
-	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -97,9 +97,8 @@ func (f *files) system() {
 		f.disk("/system/state/"+disk.ConfigFile, b.Disk.Path(disk.ConfigFile))
 	}
 
-	for i := range b.Hardware.DisksGiB {
-		name := "/dev/sd" + string(rune('a'+i))
-		f.add(file{path: name, mode: fs.ModeDevice | 0o660, modified: b.Begun})
+	for _, device := range b.Resources.Devices.List() {
+		f.add(file{path: device.Path(), mode: fs.ModeDevice | 0o660, modified: b.Begun})
 	}
 }
 
@@ -477,12 +476,12 @@ func (b *Machine) mounts() []*machineapi.MountStat {
 	for partition, volume := range b.Resources.Volumes() {
 		if point, ok := points[volume.Name]; ok {
 			stats = append(stats, &machineapi.MountStat{
-				Filesystem: fmt.Sprintf("/dev/%s%d", resources.SystemDiskName, partition+4), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,
+				Filesystem: fmt.Sprintf("/dev/%s%d", blockdevices.SystemDisk, partition+4), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,
 			})
 		}
 	}
 
-	return stats
+	return append(stats, b.Resources.Mounts()...)
 }
 
 func folderSize(folder string) uint64 {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/configuration"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/guestinfo"
@@ -35,7 +36,7 @@ func testMachine(t *testing.T, hostname string) *Machine {
 	return &Machine{
 		Lifetime: life, Active: active, Hardware: vm, Now: func() hardware.VM { return vm }, Begun: time.Now(), Disk: on, Network: network,
 		Services: services.New(life, active.IsControlPlane), System: simple{},
-		Resources: &resources.Publisher{Machine: resources.Machine{Lifetime: life, Active: active}},
+		Resources: &resources.Publisher{Machine: resources.Machine{Lifetime: life, Active: active, Devices: blockdevices.New(func() hardware.VM { return vm })}},
 		Kubelet: kubelet.New(kubelet.Machine{
 			Lifetime: life, Active: active, Now: func() hardware.VM { return vm }, Begun: time.Now(), Disk: on, Network: network, LabLog: log,
 		}),

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/simulated"
@@ -33,7 +34,8 @@ func TestAMethodThatNobodyWroteSaysSo(t *testing.T) {
 func TestTheSimulatedFilesAreThoseOfTheMachine(t *testing.T) {
 	b := testMachine(t, "node01")
 	b.BootID = "the-boot"
-	b.Hardware = hardware.VM{Name: "node01", MemoryMiB: 1024, DisksGiB: []int{10, 20}}
+	b.Hardware = hardware.VM{Name: "node01", MemoryMiB: 1024, Disks: []hardware.Disk{{GiB: 10}, {Unit: 1, GiB: 20}}}
+	b.Resources.Devices = blockdevices.New(func() hardware.VM { return b.Hardware })
 	b.Now = func() hardware.VM { return hardware.VM{Name: "node01", MemoryMiB: 2048} } // it has grown while it runs
 
 	for name, content := range map[string]string{disk.EtcdFolder + "/member/wal": "12345", disk.LogsFolder + "/machined.log": "{}\n"} {

@@ -83,8 +83,8 @@ func (*machineService) CPUInfo(ctx context.Context, _ *emptypb.Empty) (*machinea
 // DiskStats names the disks. Their counters stay zero: nothing counts what is read and written.
 func (*machineService) DiskStats(ctx context.Context, _ *emptypb.Empty) (*machineapi.DiskStatsResponse, error) {
 	out := &machineapi.DiskStats{Total: &machineapi.DiskStat{}}
-	for i := range at(ctx).Hardware.DisksGiB {
-		out.Devices = append(out.Devices, &machineapi.DiskStat{Name: "sd" + string(rune('a'+i))})
+	for _, device := range at(ctx).Resources.Devices.List() {
+		out.Devices = append(out.Devices, &machineapi.DiskStat{Name: device.Name})
 	}
 
 	return &machineapi.DiskStatsResponse{Messages: []*machineapi.DiskStats{out}}, nil

@@ -31,6 +31,7 @@ var readinessOf = map[string]readiness{
 	"Job.batch":             jobReady,
 	"Pod":                   podReady,
 	"Service":               serviceReady,
+	"PersistentVolume":      volumeReady,
 	"PersistentVolumeClaim": claimReady,
 	"CustomResourceDefinition.apiextensions.k8s.io": established,
 }
@@ -227,6 +228,15 @@ func serviceReady(live *unstructured.Unstructured) string {
 
 	if kind == "LoadBalancer" && len(addresses) == 0 {
 		return "no address was given to the load balancer"
+	}
+
+	return ""
+}
+
+// volumeReady: the published plugin waits for a new volume until it can be bound.
+func volumeReady(live *unstructured.Unstructured) string {
+	if phase, _, _ := unstructured.NestedString(live.Object, "status", "phase"); phase == "" || phase == "Pending" {
+		return fmt.Sprintf("phase %q, not available", phase)
 	}
 
 	return ""
