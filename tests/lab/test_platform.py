@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
 from components.talos import growth
@@ -23,6 +25,14 @@ from tests.lab.secret_values import left_behind, secret_values
 ADDRESSES = {"node01": "172.16.20.51", "node02": "172.16.20.52", "node03": "172.16.20.53"}
 VIP = "172.16.20.250"
 NEXT_TALOS = next_patch(TALOS)
+NAMES = """
+import ssl
+from cryptography import x509
+text = ssl.get_server_certificate(("172.16.20.51", {port}))
+names = x509.load_pem_x509_certificate(text.encode()).extensions
+print(names.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName))
+"""
+"""Prints for which names a server of node01 has its certificate."""
 
 
 def test_the_api_answers_through_the_vip_with_the_pinned_version(world: World) -> None:
@@ -183,6 +193,76 @@ def test_a_live_change_restarts_nothing(world: World, edit: Callable[[str, str],
     assert world.boot_ids(ADDRESSES) == before
     assert control_plane_processes(world) == processes
     world.expect_no_changes()
+
+
+TAINT = "{ key: example.com/busy, effect: PreferNoSchedule }"
+MIRROR = "{ registry: docker.io, endpoints: [https://mirror.example.com] }"
+LIVE = {
+    "a label": (
+        ("role: controlplane, cpus", "role: controlplane, labels: { shelf: s7 }, cpus"),
+        ("kubectl", "get", "node", "node01", "-o", "jsonpath={.metadata.labels.shelf}"),
+        "s7",
+    ),
+    "a taint": (
+        ("role: controlplane, cpus", f"role: controlplane, taints: [{TAINT}], cpus"),
+        ("kubectl", "get", "node", "node01", "-o", "jsonpath={.spec.taints}"),
+        '"key":"example.com/busy"',
+    ),
+    "a mirror of a registry": (
+        ("    patches: clusters/prod\n", f"    patches: clusters/prod\n    mirrors: [{MIRROR}]\n"),
+        ("talosctl", "-n", "172.16.20.51", "read", "/etc/cri/conf.d/hosts/docker.io/hosts.toml"),
+        "https://mirror.example.com",
+    ),
+}
+"""Changes of the settings, with a command that shows each, and what that says then."""
+LIVE_PATCHES = {
+    "a sysctl": (
+        {"machine": {"sysctls": {"vm.max_map_count": "262144"}}},
+        ("talosctl", "-n", "172.16.20.51", "read", "/proc/sys/vm/max_map_count"),
+        "262144",
+    ),
+    "a name of Talos' certificate": (
+        {"machine": {"certSANs": ["talos.example.com"]}},
+        ("python", "-c", NAMES.format(port=50000)),
+        "talos.example.com",
+    ),
+    "a name of the API server's certificate": (
+        {"cluster": {"apiServer": {"certSANs": ["api.example.com"]}}},
+        ("python", "-c", NAMES.format(port=6443)),
+        "api.example.com",
+    ),
+}
+"""Changes of Talos patches, in the same way."""
+
+
+@pytest.mark.parametrize("what", [*LIVE, *LIVE_PATCHES])
+def test_a_machine_that_takes_a_change_live_stays_up(
+    world: World, edit: Callable[[str, str], None], what: str
+) -> None:
+    before, since = world.boot_ids(ADDRESSES), time.monotonic()
+    if what in LIVE:
+        change, command, wanted = LIVE[what]
+        edit(*change)
+    else:
+        patch, command, wanted = LIVE_PATCHES[what]
+        patches = world.state / f"patches-{list(LIVE_PATCHES).index(what)}"
+        shutil.copytree(PROJECT / "clusters" / "prod", patches)
+        (patches / "node01.yaml").write_text(yaml.safe_dump(patch))
+        edit("patches: clusters/prod", f"patches: {patches.relative_to(PROJECT)}")
+    assert wanted not in world.run(*command, code=None).stdout
+    world.up()
+    wait_until(f"{what} is there", lambda: wanted in world.run(*command, code=None).stdout)
+    for name in ADDRESSES:
+        taken = time.monotonic() - since
+        assert uptime(world, name) > taken, f"{name} has booted since"
+    assert world.boot_ids(ADDRESSES) == before
+    world.expect_no_changes()
+
+
+def uptime(world: World, name: str) -> float:
+    """Give the seconds since a machine's boot, as its kernel counts them."""
+    command = ("talosctl", "--nodes", ADDRESSES[name], "read", "/proc/uptime")
+    return float(world.run(*command).stdout.split()[0])
 
 
 def control_plane_processes(world: World) -> dict[str, list[int]]:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/siderolabs/talos/pkg/machinery/api/common"
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
+	"github.com/siderolabs/talos/pkg/machinery/config"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -150,6 +151,8 @@ func (f *files) configured() {
 
 	f.text("/proc/modules", modules.String())
 
+	f.mirrors(provider)
+
 	written, err := provider.Machine().Files()
 	f.machine.LogError("files of the configuration", err)
 
@@ -159,6 +162,31 @@ func (f *files) configured() {
 			path: path.Clean("/" + one.Path()), mode: one.Permissions(), size: int64(len(content)), modified: f.machine.Begun,
 			read: func() ([]byte, error) { return []byte(content), nil },
 		})
+	}
+}
+
+// mirrors are containerd's hosts of registries that have mirrors (internal/pkg/containers/cri/containerd/hosts.go). Talos
+// writes them while the machine runs; containerd reads them at each pull.
+func (f *files) mirrors(provider config.Provider) {
+	for registry, mirror := range provider.RegistryMirrorConfigs() {
+		folder := registry
+		if registry == "*" {
+			folder = "_default"
+		} else if host, port, ok := strings.Cut(registry, ":"); ok {
+			folder = host + "_" + port + "_"
+		}
+
+		var text strings.Builder
+
+		for _, endpoint := range mirror.Endpoints() {
+			fmt.Fprintf(&text, "[host.%q]\n  capabilities = ['pull', 'resolve']\n", endpoint.Endpoint())
+
+			if endpoint.OverridePath() {
+				text.WriteString("  override_path = true\n")
+			}
+		}
+
+		f.text("/etc/cri/conf.d/hosts/"+folder+"/hosts.toml", text.String())
 	}
 }
 
