@@ -16,6 +16,8 @@ import (
 	presource "github.com/pulumi/pulumi/sdk/v3/go/common/resource"
 	rpcplugin "github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
 	"github.com/vmware/govmomi/vim25/types"
+
+	vcentersim "platform.lab/lab/internal/vcenter"
 )
 
 const machineToken = "vsphere:index/virtualMachine:VirtualMachine"
@@ -52,7 +54,7 @@ func TestAPlatformIsMadeAndASecondPreviewIsEmptyAlsoAfterARefresh(t *testing.T) 
 	}
 
 	for _, vm := range pf.vcenter.VMs() {
-		if !vm.PoweredOn || vm.CPUs != 4 || vm.MemoryMiB != 8192 || !slices.Equal(vm.DisksGiB, []int{32, 10}) ||
+		if !vm.PoweredOn || vm.CPUs != 4 || vm.MemoryMiB != 8192 || !slices.Equal(sizes(vm), []int{32, 10}) ||
 			vm.GuestInfo["guestinfo.metadata"] != "bWV0YQ==" {
 			t.Errorf("vCenter has %+v", vm)
 		}
@@ -152,6 +154,15 @@ func TestExtraConfigCyclesThePowerUnlessToldNotTo(t *testing.T) {
 	}
 }
 
+// sizes are those of the machine's disks, in GiB.
+func sizes(vm vcentersim.VM) []int {
+	var found []int
+	for _, disk := range vm.Disks {
+		found = append(found, disk.GiB)
+	}
+	return found
+}
+
 func TestADiskGrowsWhileTheMachineRunsAndNeverShrinks(t *testing.T) {
 	pf := startPlatform(t)
 	vm := pf.machine("node01")
@@ -160,12 +171,12 @@ func TestADiskGrowsWhileTheMachineRunsAndNeverShrinks(t *testing.T) {
 	disks[1].(values)["size"] = 20
 	before := pf.machines.count()
 	vm.update(args)
-	if got := pf.vcenter.VMs()[0].DisksGiB; !slices.Equal(got, []int{32, 20}) {
+	if got := sizes(pf.vcenter.VMs()[0]); !slices.Equal(got, []int{32, 20}) {
 		t.Errorf("the disks are %v", got)
 	}
 	args["disks"] = append(disks, values{"label": "more", "size": 5, "unitNumber": 2})
 	vm.update(args)
-	if got := pf.vcenter.VMs()[0].DisksGiB; !slices.Equal(got, []int{32, 20, 5}) {
+	if got := sizes(pf.vcenter.VMs()[0]); !slices.Equal(got, []int{32, 20, 5}) {
 		t.Errorf("the disks are %v", got)
 	}
 	if events := pf.machines.since(before); slices.Contains(events, "off") {
@@ -176,7 +187,7 @@ func TestADiskGrowsWhileTheMachineRunsAndNeverShrinks(t *testing.T) {
 	}
 	args["disks"] = disks[:2]
 	vm.update(args)
-	if got := pf.vcenter.VMs()[0].DisksGiB; !slices.Equal(got, []int{32, 20}) {
+	if got := sizes(pf.vcenter.VMs()[0]); !slices.Equal(got, []int{32, 20}) {
 		t.Errorf("the disks are %v", got)
 	}
 
