@@ -37,7 +37,7 @@ func Render(r Request, out io.Writer) error {
 	}
 	version, err := chartutil.ParseKubeVersion(r.KubeVersion)
 	if err != nil {
-		return fmt.Errorf("Kubernetes version %q: %w", r.KubeVersion, err)
+		return fmt.Errorf("version %q of Kubernetes: %w", r.KubeVersion, err)
 	}
 	given, err := (&values.Options{ValueFiles: r.Values}).MergeValues(nil)
 	if err != nil {

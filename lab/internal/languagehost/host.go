@@ -98,7 +98,7 @@ func toolchainOf(info *pulumirpc.ProgramInfo) (toolchain.Toolchain, error) {
 	case "uv":
 		options.Toolchain = toolchain.Uv
 	default:
-		return nil, fmt.Errorf("Pulumi.yaml: runtime.options.toolchain is %v; this host knows pip and uv", name)
+		return nil, fmt.Errorf("runtime.options.toolchain in Pulumi.yaml is %v; this host knows pip and uv", name)
 	}
 	return toolchain.ResolveToolchain(options)
 }
@@ -313,7 +313,7 @@ func (h *host) RunPlugin(r *pulumirpc.RunPluginRequest, s pulumirpc.LanguageRunt
 	if err != nil {
 		return fmt.Errorf("the Python plugin in %s could not be started: %w", r.GetInfo().GetProgramDirectory(), err)
 	}
-	return s.Send(&pulumirpc.RunPluginResponse{Output: &pulumirpc.RunPluginResponse_Exitcode{Exitcode: int32(code)}})
+	return s.Send(&pulumirpc.RunPluginResponse{Output: &pulumirpc.RunPluginResponse_Exitcode{Exitcode: int32(code)}}) //nolint:gosec // a byte
 }
 
 // analyzer is the kind of a policy pack: its folder is run by a module of the SDK, which takes the

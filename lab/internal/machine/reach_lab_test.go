@@ -188,7 +188,7 @@ func approvedCertificate(w *world) {
 	w.kubectl("certificate", "approve", name)
 
 	serial := func() string {
-		conn, err := tls.Dial("tcp", net.JoinHostPort(address(1), "10250"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // only read
+		conn, err := tls.Dial("tcp", net.JoinHostPort(address(1), "10250"), &tls.Config{InsecureSkipVerify: true})
 		if err != nil {
 			return ""
 		}

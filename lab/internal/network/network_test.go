@@ -391,7 +391,7 @@ func TestConnectionsComeFromTheSourceThatIsSet(t *testing.T) {
 	}
 	defer conn.Close()
 
-	if got := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != source { //nolint:forcetypeassert // a TCP connection
+	if got := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != source {
 		t.Errorf("the connection comes from %s", got)
 	}
 }

@@ -14,7 +14,7 @@ func FreeDisk(folder string) (uint64, error) {
 	if err := unix.Statfs(folder, &s); err != nil {
 		return 0, fmt.Errorf("disk of %s: %w", folder, err)
 	}
-	return s.Bavail * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Bsize), nil //nolint:gosec // a size
 }
 
 // Size writes a number of bytes for people.

@@ -16,7 +16,7 @@ func run(t *testing.T, arguments ...string) (output string, failed bool) {
 	real := filepath.Join(folder, "it's real")
 
 	for path, text := range map[string]string{real: "#!/bin/sh\nprintf '%s\\n' \"$@\"\n", filepath.Join(folder, "talosctl"): Talosctl(real)} {
-		if err := os.WriteFile(path, []byte(text), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

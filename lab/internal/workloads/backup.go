@@ -324,28 +324,31 @@ func (c *cluster) snapshot(ctx context.Context, pod *corev1.Pod) (io.ReadCloser,
 		return nil, err
 	}
 
+	var addresses []string
 	for _, slice := range slices.Items {
 		for _, endpoint := range slice.Endpoints {
-			for _, address := range endpoint.Addresses {
-				client, err := talosclient.New(ctx, talosclient.WithConfig(config), talosclient.WithEndpoints(address),
-					talosclient.WithGRPCDialOptions(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-						return dialerOf(pod).DialContext(ctx, "tcp", address)
-					})))
-				if err != nil {
-					return nil, err
-				}
-
-				snapshot, err := client.EtcdSnapshot(ctx, &machineapi.EtcdSnapshotRequest{})
-				if err != nil {
-					return nil, errors.Join(err, client.Close())
-				}
-
-				return closing{snapshot, client}, nil
-			}
+			addresses = append(addresses, endpoint.Addresses...)
 		}
 	}
 
-	return nil, errors.New("no machine serves the Talos API to pods: Service default/talos has no endpoints")
+	if len(addresses) == 0 {
+		return nil, errors.New("no machine serves the Talos API to pods: Service default/talos has no endpoints")
+	}
+
+	client, err := talosclient.New(ctx, talosclient.WithConfig(config), talosclient.WithEndpoints(addresses[0]),
+		talosclient.WithGRPCDialOptions(grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dialerOf(pod).DialContext(ctx, "tcp", address)
+		})))
+	if err != nil {
+		return nil, err
+	}
+
+	snapshot, err := client.EtcdSnapshot(ctx, &machineapi.EtcdSnapshotRequest{})
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+
+	return closing{snapshot, client}, nil
 }
 
 func (c *cluster) talosConfig(ctx context.Context, pod *corev1.Pod) (*clientconfig.Config, error) {

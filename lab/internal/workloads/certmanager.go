@@ -264,17 +264,17 @@ func (m *certManager) issue(ctx context.Context, object *unstructured.Unstructur
 
 	key, err := spec.key(before)
 	if err != nil {
-		return nil, err.Error(), nil
+		return nil, err.Error(), nil //nolint:nilerr // told in the Certificate's status
 	}
 
 	template, err := spec.template(time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return nil, err.Error(), nil
+		return nil, err.Error(), nil //nolint:nilerr // told in the Certificate's status
 	}
 
 	chain, root, err := sign(template, key, from.by)
 	if err != nil {
-		return nil, err.Error(), nil
+		return nil, err.Error(), nil //nolint:nilerr // told in the Certificate's status
 	}
 
 	encoded, err := spec.PrivateKey.encode(key)

@@ -113,7 +113,7 @@ func (m *certManager) readIssuer(ctx context.Context, object *unstructured.Unstr
 			failure, _ := failed("ErrRegisterACMEAccount", "Failed to register ACME account: "+err.Error())
 			failure.retry = err
 
-			return failure, nil
+			return failure, nil //nolint:nilerr // told in the issuer's status
 		}
 
 		if err := m.accountKey(ctx, namespace, spec.Spec.ACME.PrivateKeySecretRef.Name); err != nil {

@@ -294,7 +294,7 @@ func (f *frontend) dial(ctx context.Context) *net.TCPConn {
 	turn := f.turn.Add(1)
 
 	for i := range backends {
-		at := backends[(turn+uint64(i))%uint64(len(backends))] //nolint:gosec // an index
+		at := backends[(turn+uint64(i))%uint64(len(backends))]
 
 		if conn, err := dialer.DialContext(ctx, "tcp", at.String()); err == nil {
 			return conn.(*net.TCPConn) //nolint:forcetypeassert // a TCP connection

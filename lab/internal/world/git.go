@@ -55,7 +55,7 @@ func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Aut
 		Revision: spec.Settings.Services.ArgoCD.Revision, Log: os.Stderr,
 	})
 	if err != nil {
-		return fmt.Errorf("Git server: %w", err)
+		return fmt.Errorf("server of the Git repository: %w", err)
 	}
 	host := location.Hostname()
 	if location.Scheme == "ssh" {
@@ -68,7 +68,7 @@ func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Aut
 	}
 	listener, err := listenAt(location, host, "services.argocd.repositoryUrl", authority, addresses[host])
 	if err != nil {
-		return fmt.Errorf("Git server: %w", err)
+		return fmt.Errorf("server of the Git repository: %w", err)
 	}
 	answer(listener, handler, "Git server")
 	say("Git repository at %s (simulated): this project's folders, commit %.12s", location, handler.Commit)
@@ -84,7 +84,7 @@ func serveGitSSH(l Layout, spec *Spec, repository *gitserver.Server, location *u
 	}
 	listener, err := listenAt(location, location.Hostname(), "services.argocd.repositoryUrl", nil, address)
 	if err != nil {
-		return fmt.Errorf("Git server: %w", err)
+		return fmt.Errorf("server of the Git repository: %w", err)
 	}
 	server := &gitserver.SSH{
 		Repository: repository, Dir: l.Repository(), HostKey: key, Log: os.Stderr,

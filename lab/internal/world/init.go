@@ -61,7 +61,7 @@ func Init(l Layout, folder string, command []string) (int, error) {
 	}
 	select {
 	case s := <-signals: // before there was a command to answer it
-		return 128 + int(s.(syscall.Signal)), nil
+		return 128 + int(s.(syscall.Signal)), nil //nolint:forcetypeassert // the only kind on Linux
 	default:
 	}
 	env := environment(l, spec)

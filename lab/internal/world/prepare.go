@@ -149,5 +149,5 @@ func linkTools(l Layout, s *Spec) error {
 		}
 	}
 	script := simulated.Talosctl(filepath.Join(s.Bin, "talosctl"))
-	return os.WriteFile(filepath.Join(l.Tools(), "talosctl"), []byte(script), 0o755)
+	return os.WriteFile(filepath.Join(l.Tools(), "talosctl"), []byte(script), 0o755) //nolint:gosec // a program
 }

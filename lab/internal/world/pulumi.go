@@ -83,14 +83,14 @@ func Pulumi(ctx context.Context, args []string) error {
 		return fmt.Errorf("keeping the engine from the operator's files: %w", err)
 	}
 	if changes {
-		return changeSettings(ctx, l, spec, real, args)
+		return changeSettings(ctx, l, real, args)
 	}
 	return syscall.Exec(real, append([]string{"pulumi"}, args...), os.Environ())
 }
 
 // changeSettings runs a command that writes the stack's settings, and keeps what it wrote for this
 // world's later commands.
-func changeSettings(ctx context.Context, l Layout, spec *Spec, real string, args []string) error {
+func changeSettings(ctx context.Context, l Layout, real string, args []string) error {
 	cmd := exec.CommandContext(ctx, real, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {

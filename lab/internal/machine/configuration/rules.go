@@ -78,7 +78,7 @@ func (a *Active) ChooseMode(mode machineapi.ApplyConfigurationRequest_Mode, prov
 		return mode, staged, "", nil
 	case machineapi.ApplyConfigurationRequest_AUTO:
 		if immediate != nil {
-			return machineapi.ApplyConfigurationRequest_REBOOT, withReboot, ": " + immediate.Error(), nil
+			return machineapi.ApplyConfigurationRequest_REBOOT, withReboot, ": " + immediate.Error(), nil //nolint:nilerr // the reason to reboot, no failure
 		}
 
 		return machineapi.ApplyConfigurationRequest_NO_REBOOT, withoutReboot, "", nil

@@ -96,7 +96,7 @@ func (n *Kubelet) bootstrap(ctx context.Context, provider config.Provider, certi
 		return err
 	}
 
-	name, uid, err := csr.RequestCertificate(client,
+	name, uid, err := csr.RequestCertificateWithContext(ctx, client,
 		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: asked}), "",
 		certificatesv1.KubeAPIServerClientKubeletSignerName, nil,
 		[]certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}, key)

@@ -160,7 +160,7 @@ func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source strin
 
 	for {
 		if _, err := w.Write(data); err != nil {
-			return nil //nolint:nilerr // the reader went
+			return nil // the reader went
 		}
 
 		if options.Get("follow") != "true" || r.Context().Err() != nil || n.IsStopping() {
@@ -176,7 +176,7 @@ func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source strin
 		}
 
 		if data, err = io.ReadAll(file); err != nil {
-			return nil //nolint:nilerr // the answer has begun
+			return nil // the answer has begun
 		}
 	}
 }

@@ -32,14 +32,14 @@ func newTestNode(t *testing.T, allowed ...string) *Kubelet {
 
 	client := fake.NewClientset()
 	client.PrependReactor("create", "tokenreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview) //nolint:forcetypeassert // as asked for
+		review := action.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenReview)
 		review.Status.Authenticated = review.Spec.Token == "known"
 		review.Status.User.Username = "system:serviceaccount:metrics-server:metrics-server"
 
 		return true, review, nil
 	})
 	client.PrependReactor("create", "subjectaccessreviews", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview) //nolint:forcetypeassert // as asked for
+		review := action.(clienttesting.CreateAction).GetObject().(*authorizationv1.SubjectAccessReview)
 		asked := review.Spec.ResourceAttributes
 		review.Status.Allowed = asked.Verb == "get" && asked.Resource == "nodes" && asked.Name == "node01" && slices.Contains(allowed, asked.Subresource)
 

@@ -51,7 +51,7 @@ func newSigner(t *testing.T) *signer {
 
 	s.client.PrependReactor("create", "certificatesigningrequests", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		made++
-		object := action.(clienttesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest) //nolint:forcetypeassert // as asked for
+		object := action.(clienttesting.CreateAction).GetObject().(*certificatesv1.CertificateSigningRequest)
 		object.Name, object.UID = fmt.Sprintf("csr-%d", made), types.UID(fmt.Sprint(made))
 
 		return false, nil, nil

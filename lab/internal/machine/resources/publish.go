@@ -498,7 +498,7 @@ func (p *Publisher) publishStatus(reported *machineapi.MachineStatusEvent) {
 	})
 
 	event := machineapi.MachineStatusEvent{
-		Stage:  machineapi.MachineStatusEvent_MachineStage(stage),
+		Stage:  machineapi.MachineStatusEvent_MachineStage(stage), //nolint:gosec // one of a few
 		Status: &machineapi.MachineStatusEvent_MachineStatus{Ready: len(unmet) == 0},
 	}
 	for _, condition := range unmet {

@@ -186,7 +186,7 @@ func (a *access) sync(ctx context.Context, provider config.Provider) error {
 	if apierrors.IsNotFound(err) {
 		return nil // the definition is young
 	} else if err != nil {
-		return fmt.Errorf("Talos service accounts: %w", err)
+		return fmt.Errorf("service accounts of Talos: %w", err)
 	}
 
 	var problems []error

@@ -318,7 +318,7 @@ func (*machineService) Dmesg(in *machineapi.DmesgRequest, stream machineapi.Mach
 		}
 
 		if !in.Follow || stream.Context().Err() != nil || !b.Sleep(lifetime.Tick) {
-			return nil
+			return nil //nolint:nilerr // the reader went
 		}
 	}
 }

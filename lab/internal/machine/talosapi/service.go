@@ -315,7 +315,7 @@ func (*machineService) Reset(ctx context.Context, in *machineapi.ResetRequest) (
 func (*machineService) Upgrade(ctx context.Context, in *machineapi.UpgradeRequest) (*machineapi.UpgradeResponse, error) {
 	b := at(ctx)
 
-	image, err := b.checkUpgrade(ctx, in.Image, in.Force || in.Preserve) //nolint:staticcheck // old clients set it
+	image, err := b.checkUpgrade(ctx, in.Image, in.Force || in.Preserve)
 	if err != nil {
 		return nil, err
 	}

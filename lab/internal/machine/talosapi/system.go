@@ -73,7 +73,7 @@ func (*machineService) CPUInfo(ctx context.Context, _ *emptypb.Empty) (*machinea
 	out := &machineapi.CPUsInfo{}
 	for i := range at(ctx).Hardware.CPUs {
 		out.CpuInfo = append(out.CpuInfo, &machineapi.CPUInfo{
-			Processor: uint32(i), VendorId: "simulated", ModelName: "simulated", CpuCores: 1, Siblings: 1, CoreId: "0", PhysicalId: fmt.Sprint(i), //nolint:gosec // a small number
+			Processor: uint32(i), VendorId: "simulated", ModelName: "simulated", CpuCores: 1, Siblings: 1, CoreId: "0", PhysicalId: fmt.Sprint(i),
 		})
 	}
 
@@ -147,8 +147,8 @@ func (*machineService) Netstat(ctx context.Context, in *machineapi.NetstatReques
 			wanted bool
 			read   func() ([]socket, error)
 		}{
-			{"tcp", wanted.GetTcp(), func() ([]socket, error) { lines, err := own.NetTCP(); return sockets(lines), err }},
-			{"tcp6", wanted.GetTcp6(), func() ([]socket, error) { lines, err := own.NetTCP6(); return sockets(lines), err }},
+			{"tcp", wanted.GetTcp(), func() ([]socket, error) { lines, err := own.NetTCP(); return sockets(lines), err }},    //nolint:staticcheck // the kernel's table is what Talos answers from
+			{"tcp6", wanted.GetTcp6(), func() ([]socket, error) { lines, err := own.NetTCP6(); return sockets(lines), err }}, //nolint:staticcheck // the same
 			{"udp", wanted.GetUdp(), func() ([]socket, error) { lines, err := own.NetUDP(); return sockets(procfs.NetTCP(lines)), err }},
 			{"udp6", wanted.GetUdp6(), func() ([]socket, error) { lines, err := own.NetUDP6(); return sockets(procfs.NetTCP(lines)), err }},
 		} {

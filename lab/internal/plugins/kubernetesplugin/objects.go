@@ -205,7 +205,7 @@ func (o objects) apply(ctx context.Context, client dynamic.ResourceInterface, ob
 		FieldValidation: metav1.FieldValidationStrict,
 	})
 	if apierrors.IsConflict(err) {
-		return nil, fmt.Errorf("Server-Side Apply field conflict detected: another field manager owns a field of this resource; "+ //nolint:staticcheck // the published plugin's own words
+		return nil, fmt.Errorf("Server-Side Apply field conflict detected: another field manager owns a field of this resource; "+
 			"to take it over, set the annotation %s: \"true\" on the resource: %w", patchForceAnnotation, err)
 	}
 

@@ -199,10 +199,10 @@ func (m *fakeMachine) Kubeconfig(_ *emptypb.Empty, stream grpc.ServerStreamingSe
 	compressed := gzip.NewWriter(&archive)
 	files := tar.NewWriter(compressed)
 
-	files.WriteHeader(&tar.Header{Name: "kubeconfig", Size: int64(len(m.kubeconfig)), Mode: 0o600}) //nolint:errcheck
-	files.Write(m.kubeconfig)                                                                       //nolint:errcheck
-	files.Close()                                                                                   //nolint:errcheck
-	compressed.Close()                                                                              //nolint:errcheck
+	files.WriteHeader(&tar.Header{Name: "kubeconfig", Size: int64(len(m.kubeconfig)), Mode: 0o600}) //nolint:errcheck // into memory
+	files.Write(m.kubeconfig) //nolint:errcheck
+	files.Close()
+	compressed.Close()
 
 	return stream.Send(&common.Data{Bytes: archive.Bytes()})
 }

@@ -125,7 +125,7 @@ func (c *config) registerSchematic(ctx context.Context, document string) (string
 	if err != nil {
 		return "", err
 	}
-	defer answer.Body.Close() //nolint:errcheck
+	defer answer.Body.Close()
 
 	return schematicID(answer)
 }
@@ -167,7 +167,7 @@ func (c *config) getURLs(_ context.Context, arguments property.Map) (property.Ma
 
 	version := withV(plugins.TextOf(arguments, "talosVersion"))
 	if !semver.IsValid(version) {
-		return property.Map{}, errors.New("talos_version is not valid: The provided version is not a valid semantic version.")
+		return property.Map{}, errors.New("talos_version is not valid: The provided version is not a valid semantic version.") //nolint:staticcheck // the provider's own words
 	}
 
 	base, err := url.Parse(c.imageFactoryURL)

@@ -54,21 +54,21 @@ func (t target) do(ctx context.Context, run operation) error {
 		return err
 	}
 
-	if _, err = c.Disks(ctx); err != nil { //nolint:staticcheck // the provider probes with this call
-		c.Close() //nolint:errcheck
+	if _, err = c.Disks(ctx); err != nil {
+		c.Close()
 
 		if c, err = client.New(ctx, client.WithConfig(t.credentials), client.WithEndpoints(t.endpoint)); err != nil {
 			return err
 		}
 	}
-	defer c.Close() //nolint:errcheck
+	defer c.Close()
 
 	return run(ctx, c)
 }
 
 func (t target) insecureClient(ctx context.Context) (*client.Client, error) {
 	return client.New(ctx, client.WithEndpoints(t.endpoint), client.WithTLSConfig(&tls.Config{
-		InsecureSkipVerify: true, // a machine in maintenance mode has no certificate that anybody could check
+		InsecureSkipVerify: true, //nolint:gosec // a machine in maintenance mode has no certificate that anybody could check
 	}))
 }
 

@@ -117,9 +117,9 @@ func (t target) cameBack(ctx context.Context, c *client.Client, bootID string) e
 	if err != nil {
 		return err
 	}
-	defer insecure.Close() //nolint:errcheck
+	defer insecure.Close()
 
-	if _, err := insecure.Disks(ctx); err == nil { //nolint:staticcheck // the provider probes with this call
+	if _, err := insecure.Disks(ctx); err == nil {
 		return nil
 	}
 
@@ -140,7 +140,7 @@ func readBootID(ctx context.Context, c *client.Client) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer reader.Close() //nolint:errcheck
+	defer reader.Close()
 
 	content, err := io.ReadAll(reader)
 

@@ -65,7 +65,7 @@ func parentFolder(ctx context.Context, vc *vcenter, a attributes, relative strin
 	if err != nil {
 		return nil, fmt.Errorf("cannot locate datacenter: %w", err)
 	}
-	parent, err := f.Folder(ctx, path.Join(dc.(*object.Datacenter).InventoryPath, a.text("type"), above))
+	parent, err := f.Folder(ctx, path.Join(dc.(*object.Datacenter).InventoryPath, a.text("type"), above)) //nolint:forcetypeassert // asked for one
 	if err != nil {
 		return nil, fmt.Errorf("error trying to determine parent targetFolder: %w", err)
 	}
@@ -241,7 +241,7 @@ func poolSpec(a attributes) types.ResourceConfigSpec {
 			ExpandableReservation: types.NewBool(a.flag(what + "Expandable")),
 			Limit:                 types.NewInt64(int64(a.number(what + "Limit"))),
 			Shares: &types.SharesInfo{Level: types.SharesLevel(a.text(what + "ShareLevel")),
-				Shares: int32(a.number(what + "Shares"))},
+				Shares: int32(a.number(what + "Shares"))}, //nolint:gosec // checked by the schema
 		}
 	}
 	return types.ResourceConfigSpec{CpuAllocation: allocation("cpu"), MemoryAllocation: allocation("memory"),

@@ -76,7 +76,7 @@ func firstController(list devices) types.BaseVirtualSCSIController {
 
 func scsiType(list devices) string {
 	if c := firstController(list); c != nil {
-		return list.Type(c.(types.BaseVirtualDevice))
+		return list.Type(c.(types.BaseVirtualDevice)) //nolint:forcetypeassert // every controller is a device
 	}
 	return "<unknown>"
 }
@@ -91,19 +91,19 @@ func controllerChanges(list devices, a attributes) (changes, error) {
 			return nil, nil
 		}
 		now.GetVirtualSCSIController().SharedBus = sharing
-		return devices{now.(types.BaseVirtualDevice)}.ConfigSpec(types.VirtualDeviceConfigSpecOperationEdit)
+		return devices{now.(types.BaseVirtualDevice)}.ConfigSpec(types.VirtualDeviceConfigSpecOperationEdit) //nolint:forcetypeassert // every controller is a device
 	}
 	next, err := list.CreateSCSIController(a.text("scsiType"))
 	if err != nil {
 		return nil, err
 	}
-	controller := next.(types.BaseVirtualSCSIController).GetVirtualSCSIController()
+	controller := next.(types.BaseVirtualSCSIController).GetVirtualSCSIController() //nolint:forcetypeassert // every controller is a device
 	controller.SharedBus, controller.BusNumber = sharing, 0
 	added, err := devices{next}.ConfigSpec(types.VirtualDeviceConfigSpecOperationAdd)
 	if now == nil || err != nil {
 		return added, err
 	}
-	removed, err := devices{now.(types.BaseVirtualDevice)}.ConfigSpec(types.VirtualDeviceConfigSpecOperationRemove)
+	removed, err := devices{now.(types.BaseVirtualDevice)}.ConfigSpec(types.VirtualDeviceConfigSpecOperationRemove) //nolint:forcetypeassert // every controller is a device
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func newDisk(ctx context.Context, vc *vcenter, list devices, wanted attributes, 
 	if err != nil {
 		return nil, fmt.Errorf("datastore with ID %q: %w", id, err)
 	}
-	unit := int32(wanted.number("unitNumber"))
+	unit := int32(wanted.number("unitNumber")) //nolint:gosec // a small number
 	if unit >= 7 {
 		unit++
 	}
@@ -292,9 +292,9 @@ func shapeDisk(disk *types.VirtualDisk, wanted attributes) (bool, error) {
 	b.WriteThrough = types.NewBool(wanted.flag("writeThrough"))
 	disk.StorageIOAllocation = &types.StorageIOAllocationInfo{
 		Limit:       types.NewInt64(int64(wanted.number("ioLimit"))),
-		Reservation: types.NewInt32(int32(wanted.number("ioReservation"))),
+		Reservation: types.NewInt32(int32(wanted.number("ioReservation"))), //nolint:gosec // a small number
 		Shares: &types.SharesInfo{Level: types.SharesLevel(wanted.text("ioShareLevel")),
-			Shares: int32(wanted.number("ioShareCount"))},
+			Shares: int32(wanted.number("ioShareCount"))}, //nolint:gosec // a small number
 	}
 	return fmt.Sprint(before) != fmt.Sprint(readDisk(disk, b)), nil
 }
@@ -444,7 +444,7 @@ func addInterface(ctx context.Context, vc *vcenter, list devices, w attributes) 
 }
 
 func editInterface(ctx context.Context, vc *vcenter, device types.BaseVirtualDevice, w attributes) (changes, error) {
-	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard()
+	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard() //nolint:forcetypeassert // a network card
 	now := readInterface(device)
 	same := true
 	for _, f := range interfaceFields() {
@@ -469,7 +469,7 @@ func editInterface(ctx context.Context, vc *vcenter, device types.BaseVirtualDev
 }
 
 func shapeInterface(device types.BaseVirtualDevice, w attributes) {
-	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard()
+	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard() //nolint:forcetypeassert // a network card
 	if w.flag("useStaticMac") {
 		card.AddressType, card.MacAddress = string(types.VirtualEthernetCardMacTypeManual), w.text("macAddress")
 	} else {
@@ -479,12 +479,12 @@ func shapeInterface(device types.BaseVirtualDevice, w attributes) {
 		Limit:       types.NewInt64(int64(w.number("bandwidthLimit"))),
 		Reservation: types.NewInt64(int64(w.number("bandwidthReservation"))),
 		Share: types.SharesInfo{Level: types.SharesLevel(w.text("bandwidthShareLevel")),
-			Shares: int32(w.number("bandwidthShareCount"))},
+			Shares: int32(w.number("bandwidthShareCount"))}, //nolint:gosec // a small number
 	}
 }
 
 func readInterface(device types.BaseVirtualDevice) attributes {
-	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard()
+	card := device.(types.BaseVirtualEthernetCard).GetVirtualEthernetCard() //nolint:forcetypeassert // a network card
 	out := attributes{
 		"networkId": networkOf(card), "adapterType": adapterType(device), "macAddress": card.MacAddress,
 		"useStaticMac":  card.AddressType == string(types.VirtualEthernetCardMacTypeManual),

@@ -66,7 +66,7 @@ func (vc *vcenter) finder(ctx context.Context, datacenterID string) (*find.Finde
 	if err != nil {
 		return nil, fmt.Errorf("cannot locate datacenter: could not find datacenter with id: %s: %w", datacenterID, err)
 	}
-	return f.SetDatacenter(o.(*object.Datacenter)), nil
+	return f.SetDatacenter(o.(*object.Datacenter)), nil //nolint:forcetypeassert // asked for one
 }
 
 // inventory is where an object stands: its datacenter, and its path below the datacenter's folder for its kind.
@@ -126,7 +126,7 @@ func (vc *vcenter) network(ctx context.Context, id string) (object.NetworkRefere
 	for _, kind := range []string{"DistributedVirtualPortgroup", "Network", "OpaqueNetwork"} {
 		var found object.Reference
 		if found, err = find.NewFinder(vc.Client.Client).ObjectReference(ctx, ref(kind, id)); err == nil {
-			return found.(object.NetworkReference), nil
+			return found.(object.NetworkReference), nil //nolint:forcetypeassert // a kind of network
 		}
 	}
 	return nil, fmt.Errorf("could not find network with ID %q: %w", id, err)

@@ -207,7 +207,7 @@ func cloneTemplate(ctx context.Context, vc *vcenter, template *object.VirtualMac
 	if err != nil {
 		return nil, fmt.Errorf("error cloning virtual machine: %w", err)
 	}
-	return object.NewVirtualMachine(vc.Client.Client, done.Result.(types.ManagedObjectReference)), nil
+	return object.NewVirtualMachine(vc.Client.Client, done.Result.(types.ManagedObjectReference)), nil //nolint:forcetypeassert // what cloning gives
 }
 
 // shapeClone gives a new machine its configuration: the controller first, because the disks hang on it.
