@@ -62,6 +62,7 @@ from config.values import (
     StorageUrl,
     Team,
     Text,
+    TimeServer,
     TreePath,
     Version,
     Zone,
@@ -318,7 +319,7 @@ class NetworkSettings(Model):
     cidr: Network = Field(description="the machines' network, as in 172.16.20.0/24")
     gateway: Address = Field(description="the machines' default gateway")
     name_servers: tuple[Address, ...] = Field(min_length=1, description="DNS servers' addresses")
-    time_servers: tuple[Host, ...] = Field(
+    time_servers: tuple[TimeServer, ...] = Field(
         default=("time.cloudflare.com",), min_length=1, description="NTP servers"
     )
     vip: Address | None = Field(

@@ -360,7 +360,9 @@ def parse_direct(value: object) -> str:
 
 
 def _is_registry(text: str) -> bool:
-    return text == "*" or _is_host_and_port(text)
+    # Docker's own is called docker.io in every image's full name, whatever serves it.
+    others = ("index.docker.io", "registry-1.docker.io", "hub.docker.com")
+    return text == "*" or (_is_host_and_port(text) and text not in others)
 
 
 def _are_certificates(text: str) -> bool:
@@ -597,6 +599,15 @@ Host = Annotated[
         _is_host,
         "not a host name or IPv4 address",
         "write it in lower case without scheme, port or path, as in vcenter.example.com",
+    ),
+]
+TimeServer = Annotated[
+    str,
+    _checked(
+        _is_host,
+        "not a host name or IPv4 address",
+        "write it in lower case without scheme or port, as in ntp.example.com; a clock of the "
+        "machine, such as /dev/ptp0, is not supported",
     ),
 ]
 HostPort = Annotated[

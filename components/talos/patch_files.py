@@ -179,11 +179,9 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
         yield from _of_a_worker(machine, one)
         yield from _old_keys(one)
         yield from _versioned(one)
-        shared = file.stem != machine.name
-        yield from patch_rules.faults(settings, machine, one, shared=shared)
+        yield from patch_rules.faults(settings, machine, one, shared=file.stem != machine.name)
         yield from _against(one, own.get(name, {}), name)
         yield from _deletions(one, first.get(name, {}), name)
-    yield from _nowhere_to_run(settings, read)
 
 
 def _unreadable(error: OSError | yaml_text.YamlError) -> str:
@@ -331,18 +329,6 @@ def _versioned(given: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f"{written}: an upgrade of Kubernetes writes it; remove it, and set "
                 "platform:kubernetes.version. For another registry set platform:talos.mirrors"
-            )
-
-
-def _nowhere_to_run(settings: Settings, read: list[Any]) -> Iterator[str]:
-    if settings.workers:
-        return
-    for one in read:
-        cluster = one.get("cluster") if isinstance(one, Mapping) else None
-        if isinstance(cluster, Mapping) and cluster.get("allowSchedulingOnControlPlanes") is False:
-            yield (
-                "cluster.allowSchedulingOnControlPlanes = False: without workers nothing could "
-                "run; remove it, or add workers to platform:machines"
             )
 
 

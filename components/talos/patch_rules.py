@@ -64,8 +64,9 @@ def faults(settings: Settings, machine: Machine, given: Document, *, shared: boo
     yield from _files(given)
     yield from _mirrors(settings, given)
     yield from _firewall(settings, given)
-    if shared and machine.is_control_plane and not settings.workers:
-        yield from _taints(given)
+    alone = shared or len(settings.control_planes) == 1
+    if alone and machine.is_control_plane and not any(map(_takes_pods, settings.workers)):
+        yield from _nowhere_to_run(given)
 
 
 def field(given: Any, path: str) -> Any:  # noqa: ANN401 YAML values
@@ -134,13 +135,24 @@ def _firewall(settings: Settings, given: Document) -> Iterator[str]:
         )
 
 
-def _taints(given: Document) -> Iterator[str]:
+def _takes_pods(machine: Machine) -> bool:
+    return not any(one.effect in KEEPS_PODS_AWAY for one in machine.taints)
+
+
+def _nowhere_to_run(given: Document) -> Iterator[str]:
+    """Find what keeps pods off all control planes, where no worker takes them."""
+    if field(given, "cluster.allowSchedulingOnControlPlanes") is False:
+        yield (
+            "cluster.allowSchedulingOnControlPlanes = False: without workers nothing could "
+            "run; remove it, or add workers without taints to platform:machines"
+        )
     taints = field(given, "machine.nodeTaints")
     values = taints.values() if isinstance(taints, Mapping) else ()
     if any(str(one).rpartition(":")[2] in KEEPS_PODS_AWAY for one in values):
         yield (
             "machine.nodeTaints: keeps pods away from every machine, and the platform's own "
-            "services find none to run on; remove it, or add workers to platform:machines"
+            "services find none to run on; remove it, or add workers without taints to "
+            "platform:machines"
         )
 
 

@@ -559,6 +559,7 @@ def test_a_file_may_add_to_what_the_platform_sets(tmp_path: Path, text: str) -> 
         ("common", f"machine: {{files: [{{path: {CONTAINERD}, op: create, content: a}}]}}"),
         ("common", "machine: {files: [{path: /etc/hosts, op: append, content: a}]}"),
         ("node01", "machine: {nodeTaints: {a: 'b:NoSchedule'}}"),
+        ("node01", "cluster: {allowSchedulingOnControlPlanes: false}"),
         ("common", "machine: {nodeTaints: {a: 'b:PreferNoSchedule'}}"),
     ],
 )
@@ -570,6 +571,18 @@ def test_a_file_may_say_what_neither_talos_nor_the_platform_denies(
     folder.mkdir(parents=True)
     (folder / f"{file}.yaml").write_text(text)
     check_patch_files(model, tmp_path)
+
+
+@pytest.mark.parametrize("taint", ["NoSchedule", "NoExecute"])
+def test_workers_that_keep_pods_away_are_no_place_to_run(tmp_path: Path, taint: str) -> None:
+    taints = [{"key": "gpu", "effect": taint}]
+    worker = machine("work01", "172.16.20.61", "worker", taints=taints)
+    model = settings(machines=[*production()["machines"], worker])
+    folder = tmp_path / model.talos.patches
+    folder.mkdir(parents=True)
+    (folder / "controlplane.yaml").write_text("cluster: {allowSchedulingOnControlPlanes: false}")
+    with pytest.raises(PatchError, match="without workers nothing could run"):
+        check_patch_files(model, tmp_path)
 
 
 def test_a_firewall_of_a_file_alone_would_let_nobody_in(tmp_path: Path) -> None:
