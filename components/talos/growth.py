@@ -85,12 +85,20 @@ def lacking(node: Size, machine: Size) -> str:
 
 
 def of_node(talos: Talosctl, control_planes: list[str], name: str) -> Size | str:
+    """Read a node's size as `node_of` does; a text says why not."""
+    node = node_of(talos, control_planes, name)
+    return node if isinstance(node, str) else Size.of_node(node)
+
+
+def node_of(talos: Talosctl, control_planes: list[str], name: str) -> Mapping[str, Any] | str:
     """Ask the Kubernetes API, with the first of these machines' kubeconfig; a text says why not."""
     reason = "there is no control plane"
     for address in control_planes:
         try:
             api = KubernetesApi(talos.kubeconfig(address))
-            return Size.of_node(api.get(f"/api/v1/nodes/{name}"))
+            found: Mapping[str, Any] = api.get(f"/api/v1/nodes/{name}")
         except (TalosctlError, ApiError) as error:
             reason = str(error)
-    return f"the Kubernetes API does not say how large the node is: {reason}"
+        else:
+            return found
+    return f"the Kubernetes API does not tell of the node: {reason}"

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clients.talosctl import TalosctlError
-from components.talos import claims, growth, lockout, refusals, volumes
+from components.talos import claims, growth, lockout, marks, refusals, volumes
 from components.talos.etcd import POLL_SECONDS, Etcd, HealthError, Member, listed
 from components.talos.growth import Size
+from components.talos.marks import Marks
 
 REBOOT_SECONDS = 600.0
 """From the order to reboot until the new boot answers; slow firmware takes minutes."""
@@ -252,6 +253,19 @@ class Observer(Etcd):
             return {"capacity": lacks} if lacks else {}
 
         self.wait(member, "of its new size", pending, CAPACITY_SECONDS)
+
+    def wait_marked(self, member: Member, wanted: Marks) -> None:
+        """Wait until the machine's node has the labels and taints of its configuration."""
+        if not wanted:
+            return
+        addresses = [one.address for one in self.control_planes]
+
+        def pending() -> dict[str, str]:
+            node = growth.node_of(self.talos, addresses, member.name)
+            lacks = node if isinstance(node, str) else marks.lacking(node, wanted)
+            return {"labels and taints": lacks} if lacks else {}
+
+        self.wait(member, "with its labels and taints", pending, CAPACITY_SECONDS)
 
     def wait_volumes(self, member: Member, size: Size) -> None:
         """Wait until Talos has made the volumes of the machine's data disks, of their sizes."""

@@ -19,6 +19,7 @@ from components.hooks import Hook, in_thread, resolved
 from components.talos.etcd import Member
 from components.talos.growth import Size
 from components.talos.health import Before, Observer
+from components.talos.marks import Marks
 from components.talos.snapshots import Snapshots, folder
 from components.talos.upgrade import Target, Upgrade
 
@@ -140,6 +141,7 @@ class Rollout:
                 cluster.wait_healthy(member, None, settle=False)
                 if size is not None:
                     cluster.wait_volumes(member, size)
+                cluster.wait_marked(member, Marks.of_gate(args.new_inputs))
 
             await self._observe(args, wait)
 
@@ -163,6 +165,7 @@ class Rollout:
                     cluster.take_up(member, old, new, boot)
                 if new is not None:
                     cluster.wait_volumes(member, new)
+                cluster.wait_marked(member, Marks.of_gate(args.new_inputs))
 
             await self._observe(args, wait)
 

@@ -13,6 +13,7 @@ from typing import Any
 from clients.kubernetes_api import KubernetesApi
 from clients.node_drain import cordoned_for
 from components.talos import redaction
+from components.talos.marks import Marks
 from ops.drift.finding import PULUMI, Field, Finding
 from ops.drift.machines import Machine
 from ops.drift.undeclared import NOT_SET, OF_TOOLS, set_by_people
@@ -56,7 +57,7 @@ def _node(node: Object, wanted: Object) -> Iterator[Finding]:
     told = [
         *_labels(node, machine.get("nodeLabels") or {}),
         *_annotations(node, machine.get("nodeAnnotations") or {}),
-        *_taints(node, _declared(machine), _schedules(wanted)),
+        *_taints(node, Marks.of_machine(machine).taints, _schedules(wanted)),
     ]
     if (node.get("spec") or {}).get("unschedulable"):
         why = cordoned_for(node)
@@ -106,18 +107,6 @@ def _annotations(node: Object, wanted: Object) -> Iterator[tuple[Field, str]]:
             pair = shlex.quote(f"{key}={value}")
             fix = f"kubectl annotate --overwrite node {name} {pair}"
             yield _field("annotations", key, value, live.get(key)), fix
-
-
-def _declared(machine: Object) -> dict[tuple[str, str], str]:
-    """Give the values of a machine's taints, by key and effect; a worker's are its kubelet's."""
-    found = {}
-    for key, text in (machine.get("nodeTaints") or {}).items():
-        value, _, effect = str(text).rpartition(":")
-        found[key, effect] = value
-    kubelet = (machine.get("kubelet") or {}).get("extraConfig") or {}
-    for one in kubelet.get("registerWithTaints") or ():
-        found[str(one.get("key")), str(one.get("effect"))] = str(one.get("value") or "")
-    return found
 
 
 def _taints(
