@@ -200,7 +200,7 @@ func (m *fakeMachine) Kubeconfig(_ *emptypb.Empty, stream grpc.ServerStreamingSe
 	files := tar.NewWriter(compressed)
 
 	files.WriteHeader(&tar.Header{Name: "kubeconfig", Size: int64(len(m.kubeconfig)), Mode: 0o600}) //nolint:errcheck // into memory
-	files.Write(m.kubeconfig) //nolint:errcheck
+	files.Write(m.kubeconfig)                                                                       //nolint:errcheck
 	files.Close()
 	compressed.Close()
 
