@@ -49,7 +49,7 @@ func TestAPodsServerLivesAsLongAsThePodIsReady(t *testing.T) {
 	b.until("an answer", func() bool {
 		text, err := get()
 
-		return err == nil && strings.Contains(text, "not by Traefik")
+		return err == nil && strings.Contains(text, "not from Traefik")
 	})
 
 	if !b.links.has(bodyAddress) || b.links.has("127.66.0.2") {

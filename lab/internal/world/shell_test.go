@@ -115,7 +115,7 @@ func TestTheGreetingSaysWhatIsThereWhatToTryAndHowToLeave(t *testing.T) {
 	}
 	out.Reset()
 	greet(&out, Layout{Root: "/world"}, spec, true)
-	if !strings.Contains(out.String(), "the world goes on") {
+	if !strings.Contains(out.String(), "the world keeps running") {
 		t.Errorf("whoever joined is told:\n%s", out.String())
 	}
 }
