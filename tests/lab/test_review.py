@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,11 @@ def merged(old: Any, new: Any) -> Any:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the program, for changes of its files; a chart's next major version is served too."""
     tree = repository.copy(WORLDS / "review.repository")
-    chart = tmp_path_factory.mktemp("chart") / "metrics-server"
-    shutil.copytree(tree / "lab" / "charts" / "metrics-server", chart)
+    folder = tmp_path_factory.mktemp("chart")
+    (package,) = (PROJECT / ".lab" / "bin" / "charts").glob("metrics-server-*.tgz")
+    with tarfile.open(package) as archive:
+        archive.extractall(folder, filter="data")
+    chart = folder / "metrics-server"
     (chart / "templates" / "new-in-the-major-version.yaml").write_text(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: new-in-the-major-version }\n"
     )
