@@ -117,6 +117,9 @@ def _judge(
     if change.type == CONFIGURATION:
         fields = talos.machine_fields(gates.get(f"{change.name}{HEALTHY}"))
         effect = talos.configuration(change, fields)
+        release = gates.get(f"{change.name}{UPGRADED}")
+        if release is not None and talos.upgrade(release).verdict is Verdict.REBOOTS:
+            effect = talos.with_the_upgrade(effect)
         return Judged(change, layer, machine, effect, fields=fields)
     if change.type == RELEASE:
         effect, chart = charts.judge(change, version)

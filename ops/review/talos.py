@@ -8,6 +8,7 @@ and every document besides the first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from components.talos import firewall, refusals, volumes
@@ -228,6 +229,14 @@ def upgrade(gate: Change) -> Effect:
         what = f"gets another image of Talos {after}"
     way = "its pods go elsewhere, then it reboots into it, once"
     return Effect(Verdict.REBOOTS, f"{what}: {way}", UPGRADE, UPGRADE_SOURCE)
+
+
+def with_the_upgrade(configuration: Effect) -> Effect:
+    """Judge a configuration of a machine that is upgraded before: there is one reboot for both."""
+    if configuration.verdict is not Verdict.REBOOTS:
+        return configuration
+    what = f"{configuration.why}, and is taken on at the boot of the upgrade"
+    return replace(configuration, why=what, away="no longer than the upgrade: it is one reboot")
 
 
 def machine_fields(gate: Change | None) -> list[Leaf]:

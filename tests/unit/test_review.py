@@ -829,6 +829,16 @@ def test_another_image_of_the_same_talos_reboots_too() -> None:
     assert "gets another image of Talos v1.13.9" in found.sentence
 
 
+def test_a_reboot_of_the_configuration_is_that_of_the_upgrade() -> None:
+    upgrade = step("update", GATE, "node01-talos", release("v1.13.9"), release("v1.13.10"))
+    udev = main_document({"udev": {"rules": ["SUBSYSTEM"]}})
+    found = reviewed(upgrade, *configuration("node01", main_document({}), udev))
+    rows = {one.what: one.away for one in found.rows if "udev" in one.what}
+    assert [*rows.values()] == ["no longer than the upgrade: it is one reboot"], rows
+    alone = reviewed(*configuration("node01", main_document({}), udev))
+    assert "1-2 minutes" in alone.rows[0].away
+
+
 @pytest.mark.parametrize("version", ["v1.15.0", "v1.12.9"])
 def test_a_talos_that_no_machine_may_go_to_is_refused(version: str) -> None:
     found = talos_gate("update", release("v1.13.9"), release(version))
