@@ -1,0 +1,68 @@
+package programs
+
+import (
+	"slices"
+	"strings"
+)
+
+// Image is a container image whose program the lab can run as a process.
+type Image struct {
+	// Repository is the image's name without tag and digest.
+	Repository string
+	// Files are the programs of Bin by their place in the image.
+	Files map[string]string
+	// Entrypoint, Command, Folder, User and Environment are the image's own, which a pod may override.
+	Entrypoint  []string
+	Command     []string
+	Folder      string
+	User, Group int64
+	Environment []string
+	// Kind is "real", or "stand-in" for a program of the lab's own that does the work of the real one.
+	Kind string
+	// Says is one line on what it is, for a run's summary.
+	Says string
+}
+
+// nonRoot is the user of distroless images.
+const nonRoot = 65532
+
+// Images are those that the lab knows.
+func Images() []Image {
+	return []Image{
+		{
+			Repository: "registry.k8s.io/metrics-server/metrics-server", Files: map[string]string{"/metrics-server": "metrics-server"},
+			Entrypoint: []string{"/metrics-server"}, User: nonRoot, Group: nonRoot, Kind: "real", Says: "built from its module",
+		},
+		{
+			Repository: "registry.k8s.io/coredns/coredns", Files: map[string]string{"/coredns": "coredns"},
+			Entrypoint: []string{"/coredns"}, User: nonRoot, Group: nonRoot, Kind: "real", Says: "built from its module, with the plugins of Talos' Corefile",
+		},
+		{
+			Repository: "ghcr.io/stefanprodan/podinfo", Files: map[string]string{"/home/app/podinfo": "podinfo"},
+			Command: []string{"./podinfo"}, Folder: "/home/app", User: 100, Group: 101, Kind: "stand-in",
+			Says: "the paths, ports and probes of podinfo that the platform and its tests use",
+		},
+	}
+}
+
+// ImageOf finds what a pod's image is; false for one that the lab does not know.
+func ImageOf(images []Image, reference string) (Image, bool) {
+	repository := Repository(reference)
+
+	at := slices.IndexFunc(images, func(one Image) bool { return one.Repository == repository })
+	if at < 0 {
+		return Image{}, false
+	}
+
+	return images[at], true
+}
+
+// Repository is an image's name without tag and digest.
+func Repository(reference string) string {
+	name, _, _ := strings.Cut(reference, "@")
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		name = name[:colon]
+	}
+
+	return name
+}
