@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"platform.lab/lab/internal/charts"
+	"platform.lab/lab/internal/machine/container"
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/progress"
 	"platform.lab/lab/internal/world"
@@ -110,7 +111,7 @@ func envOr(name, otherwise string) string {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	only, upgrades := false, false
+	only, upgrades, pods := false, false, ""
 	c := &cobra.Command{
 		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
@@ -141,6 +142,12 @@ func buildCommand(o *options) *cobra.Command {
 					}
 					wanted = append(wanted, further...)
 				}
+				if err := world.CheckPrograms(pods); err != nil {
+					return err
+				}
+				if pods == world.ProgramsReal {
+					wanted = append(wanted, programs.OfPods()...)
+				}
 				if err := builder.Build(c.Context(), wanted); err != nil {
 					return err
 				}
@@ -152,6 +159,7 @@ func buildCommand(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
+	c.Flags().StringVar(&pods, "programs", envOr("LAB_PROGRAMS", world.ProgramsPlayed), "real: also build the programs that pods run as processes")
 	c.Flags().BoolVar(&upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
 	chartFlags(c, o)
 	return c
@@ -174,6 +182,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
 	f.StringVar(&o.hosts, "hosts", os.Getenv("LAB_HOSTS"), "how many ESXi hosts the cluster has, those that the settings name among them; left out: as many as machines")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
+	f.StringVar(&o.simulation.Programs, "programs", envOr("LAB_PROGRAMS", world.ProgramsPlayed), "pods: played, or real: those run as processes whose images the lab has the programs of")
 	f.StringVar(&o.site, "site", os.Getenv("LAB_SITE"), "folder with what a site has: its authority (authority.pem, with the key) and its Git host's key (ssh-host-key)")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
 }
@@ -186,6 +195,9 @@ func (o *options) prepare(ctx context.Context) (world.Layout, error) {
 	}
 	err := world.CheckFaults(o.simulation.Faults)
 	if err != nil {
+		return l, err
+	}
+	if err = world.CheckPrograms(o.simulation.Programs); err != nil {
 		return l, err
 	}
 	if l, err = o.claim(); err != nil {
@@ -244,7 +256,7 @@ func joinFlags(c *cobra.Command, o *options) {
 // toJoin is the world to enter. Options that it was started without cannot be set in it.
 func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	var refused []string
-	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out"} {
+	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out", "programs"} {
 		if c.Flags().Changed(name) {
 			refused = append(refused, "--"+name)
 		}
@@ -357,6 +369,10 @@ func hiddenCommands(code *int) []*cobra.Command {
 			RunE: func(c *cobra.Command, args []string) error {
 				return world.Serve(c.Context(), world.Layout{Root: args[0]}, os.NewFile(3, "progress"))
 			},
+		},
+		{
+			Use: container.Command, Hidden: true, DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error { return container.Inside() },
 		},
 		{
 			Use: "inside-shell", Hidden: true, DisableFlagParsing: true,

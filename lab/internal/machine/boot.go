@@ -1,7 +1,9 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,10 +28,12 @@ import (
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/machine/pods"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
 	"platform.lab/lab/internal/machine/talosapi"
+	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
 )
 
@@ -114,7 +118,7 @@ func newBoot(m *machine) (*boot, error) {
 	b.node = kubelet.New(kubelet.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, TalosVersion: b.TalosVersion,
 		Disk: m.disk, Network: b.network, Services: b.services, StaticPods: b.plane.Snapshot, NodeReady: b.options().NodeReady,
-		PodLog: b.options().PodLog, LabLog: m.log, Pull: b.pull,
+		PodLog: b.options().PodLog, Pods: b.newPods(), LabLog: m.log, Pull: b.pull,
 	})
 
 	devices := blockdevices.New(m.vm)
@@ -132,6 +136,65 @@ func newBoot(m *machine) (*boot, error) {
 	}
 
 	return b, nil
+}
+
+// newPods is what runs pods as processes; nil when all are played.
+func (b *boot) newPods() *pods.Runtime {
+	options := b.options()
+	if len(options.Images) == 0 {
+		return nil
+	}
+
+	return pods.New(pods.Settings{
+		Lifetime: b.Lifetime, Images: options.Images, Bin: options.Bin, Self: options.Self, Trust: options.Trust, Network: b.network,
+		Folder: b.machine.disk.Path(disk.VolumesFolder, "pods"), HostPath: b.hostPath, Cluster: b.clusterNames,
+		Log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"),
+		Routed: func(pod netip.Addr, there bool) error {
+			if !there {
+				return network.RemoveRoute(pod)
+			}
+
+			// From the lab, where the Services' addresses are, and through it from the other machines.
+			return errors.Join(network.Forward(), network.AddRoute(pod, b.network.Address()))
+		},
+	})
+}
+
+// hostPath is what stands for a path of the machine's own file system: what pods write there, and the kernel's own folders.
+func (b *boot) hostPath(path string) (string, bool) {
+	path = filepath.Clean(path)
+
+	for _, kernel := range []string{"/proc", "/sys", "/dev"} {
+		if path == kernel || strings.HasPrefix(path, kernel+"/") {
+			return path, true
+		}
+	}
+
+	for _, writable := range []string{"/var", "/run", "/opt", "/etc/cni"} {
+		if path == writable || strings.HasPrefix(path, writable+"/") {
+			folder := b.machine.disk.Path(disk.VolumesFolder, "host", path)
+
+			return folder, os.MkdirAll(filepath.Dir(folder), 0o755) == nil //nolint:gosec // as on a machine
+		}
+	}
+
+	return "", false
+}
+
+// clusterNames are the cluster's domain and the addresses of its DNS.
+func (b *boot) clusterNames() (string, []string) {
+	provider := b.Provider()
+
+	var servers []string
+
+	addresses, err := provider.Cluster().Network().DNSServiceIPs()
+	b.LogError("the cluster's DNS", err)
+
+	for _, address := range addresses {
+		servers = append(servers, address.String())
+	}
+
+	return provider.Cluster().Network().DNSDomain(), servers
 }
 
 // pull gives the folder with the programs of a Kubernetes image, "" for any other image: no registry is here, and all

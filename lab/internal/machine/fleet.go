@@ -30,6 +30,7 @@ import (
 	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/programs"
 )
 
 // Options say how a fleet's machines are built.
@@ -47,6 +48,11 @@ type Options struct {
 	// InstallDelay, when not zero, models a machine that booted from an ISO: its first configuration
 	// installs Talos and reboots. A machine made from the OVA has Talos on its disk: no installation.
 	InstallDelay time.Duration
+	// Images are those whose pods run as processes; none: all pods are played.
+	Images []programs.Image
+	// Self is the lab's program, which Images need; Trust the file of authorities that their programs trust.
+	Self  []string
+	Trust string
 	// Environment is added to that of the control plane's programs (KEY=VALUE).
 	Environment []string
 	// KWOKStages is KWOK's folder of pod stages (kustomize/stage/pod/fast). Empty: no pod ever runs.
@@ -96,7 +102,7 @@ func NewFleet(ctx context.Context, options Options) *Fleet {
 	f := &Fleet{ctx: ctx, options: options, machines: map[string]*machine{}}
 	f.discovery = discovery.New(f.changed)
 	f.kwok = kwok.NewRunner(kwok.Settings{
-		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Environment: options.Environment, Discovery: f.discovery,
+		Dir: options.Dir, Bin: options.Bin, Stages: options.KWOKStages, Images: options.Images, Environment: options.Environment, Discovery: f.discovery,
 		Configurations: f.configurations, OnCluster: options.OnCluster, Log: options.Log,
 	})
 

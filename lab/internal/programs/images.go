@@ -23,6 +23,9 @@ type Image struct {
 	Says string
 }
 
+// Name is the program's, as a run's summary has it: the last part of the image's name.
+func (i Image) Name() string { return i.Repository[strings.LastIndexByte(i.Repository, '/')+1:] }
+
 // nonRoot is the user of distroless images.
 const nonRoot = 65532
 

@@ -111,6 +111,19 @@ func All() []Program {
 	}
 }
 
+// OfPods are the programs that pods run as processes, where a world does not play them. They are built only when somebody
+// asks for them.
+func OfPods() []Program {
+	return []Program{
+		{
+			Name: "metrics-server", Folder: "tools/metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server", Module: "sigs.k8s.io/metrics-server",
+			Stamps: []string{"k8s.io/client-go/pkg/version.gitVersion"},
+		},
+		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
+		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
+	}
+}
+
 // Builder builds programs of the source tree Lab into Bin, with the Go toolchain Go.
 type Builder struct {
 	Lab, Bin, Go string
@@ -198,6 +211,9 @@ func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 	if err != nil {
 		return recipe{}, err
 	}
+	if version == "" {
+		version = "of this tree" // a program of our own
+	}
 	flags := []string{"-s", "-w"}
 	for _, s := range p.Stamps {
 		flags = append(flags, "-X "+stamp(s, version))
@@ -219,8 +235,28 @@ func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 		}
 		hash.Write(content)
 	}
+	if p.Package == "." { // ours, over the module's packages
+		if err := hashSources(hash, folder); err != nil {
+			return recipe{}, err
+		}
+	}
 	fmt.Fprint(hash, toolchain, p.Package, argv)
 	return recipe{version: version, argv: argv, hash: hex.EncodeToString(hash.Sum(nil))}, nil
+}
+
+func hashSources(hash io.Writer, folder string) error {
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(hash, "%s %d\n%s", filepath.Base(file), len(content), content)
+	}
+	return nil
 }
 
 // stamp renders one -X value: the whole version, or the part that the variable's suffix names.

@@ -25,7 +25,7 @@ func runProxy(ctx context.Context, c *cluster) error {
 		return err
 	}
 
-	proxy := &proxy{cluster: c, addresses: map[netip.Addr]place{}, frontends: map[netip.AddrPort]*frontend{}}
+	proxy := &proxy{cluster: c, addresses: map[netip.Addr]place{}, frontends: map[netip.AddrPort]*frontend{}, datagrams: map[netip.AddrPort]*relay{}}
 	defer proxy.close()
 
 	c.sweep(ctx, "service-proxy", changed, proxy.reconcile)
@@ -38,11 +38,15 @@ type proxyPlan struct {
 	addresses map[netip.Addr]place
 	// backends of each address and port; one without backends refuses connections.
 	backends map[netip.AddrPort][]netip.AddrPort
+	// datagrams are the same for UDP.
+	datagrams map[netip.AddrPort][]netip.AddrPort
 }
 
-// planProxy reads Services and EndpointSlices as kube-proxy does, TCP ports only.
+// planProxy reads Services and EndpointSlices as kube-proxy does, ports of TCP and UDP.
 func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, balanced bool) proxyPlan {
-	plan := proxyPlan{addresses: map[netip.Addr]place{}, backends: map[netip.AddrPort][]netip.AddrPort{}}
+	plan := proxyPlan{
+		addresses: map[netip.Addr]place{}, backends: map[netip.AddrPort][]netip.AddrPort{}, datagrams: map[netip.AddrPort][]netip.AddrPort{},
+	}
 
 	for _, service := range services {
 		if service.Spec.Type == corev1.ServiceTypeExternalName {
@@ -67,8 +71,14 @@ func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, 
 			plan.addresses[address] = where
 
 			for _, port := range service.Spec.Ports {
-				if port.Protocol == corev1.ProtocolTCP || port.Protocol == "" {
-					plan.backends[netip.AddrPortFrom(address, uint16(port.Port))] = backendsOf(service, port, slices) //nolint:gosec // a port
+				at := netip.AddrPortFrom(address, uint16(port.Port)) //nolint:gosec // a port
+
+				switch port.Protocol {
+				case corev1.ProtocolTCP, "":
+					plan.backends[at] = backendsOf(service, port, slices)
+				case corev1.ProtocolUDP:
+					plan.datagrams[at] = backendsOf(service, port, slices)
+				case corev1.ProtocolSCTP:
 				}
 			}
 		}
@@ -81,6 +91,11 @@ func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, 
 func backendsOf(service *corev1.Service, port corev1.ServicePort, all []*discoveryv1.EndpointSlice) []netip.AddrPort {
 	var backends []netip.AddrPort
 
+	protocol := port.Protocol
+	if protocol == "" {
+		protocol = corev1.ProtocolTCP
+	}
+
 	for _, slice := range all {
 		if slice.Namespace != service.Namespace || slice.Labels[discoveryv1.LabelServiceName] != service.Name {
 			continue
@@ -88,7 +103,7 @@ func backendsOf(service *corev1.Service, port corev1.ServicePort, all []*discove
 
 		for _, target := range slice.Ports {
 			if target.Port == nil || (target.Name != nil && *target.Name != port.Name) || (target.Name == nil && port.Name != "") ||
-				(target.Protocol != nil && *target.Protocol != corev1.ProtocolTCP) {
+				(target.Protocol == nil && protocol != corev1.ProtocolTCP) || (target.Protocol != nil && *target.Protocol != protocol) {
 				continue
 			}
 
@@ -116,6 +131,7 @@ type proxy struct {
 	cluster   *cluster
 	addresses map[netip.Addr]place
 	frontends map[netip.AddrPort]*frontend
+	datagrams map[netip.AddrPort]*relay
 }
 
 func (p *proxy) reconcile(ctx context.Context) error {
@@ -130,6 +146,13 @@ func (p *proxy) reconcile(ctx context.Context) error {
 		if len(plan.backends[at]) == 0 {
 			running.close()
 			delete(p.frontends, at)
+		}
+	}
+
+	for at, running := range p.datagrams {
+		if len(plan.datagrams[at]) == 0 {
+			running.close()
+			delete(p.datagrams, at)
 		}
 	}
 
@@ -157,6 +180,12 @@ func (p *proxy) reconcile(ctx context.Context) error {
 	for at, backends := range plan.backends {
 		if len(backends) > 0 {
 			problems = append(problems, p.open(ctx, at, backends))
+		}
+	}
+
+	for at, backends := range plan.datagrams {
+		if len(backends) > 0 {
+			problems = append(problems, p.relay(ctx, at, backends))
 		}
 	}
 
@@ -189,7 +218,12 @@ func (p *proxy) plan() (proxyPlan, error) {
 
 	speaks := runs(labelled("", labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker"}))
 
-	return planProxy(services, endpointSlices, speaks), nil
+	plan := planProxy(services, endpointSlices, speaks)
+	if len(p.cluster.options.Images) == 0 {
+		plan.datagrams = nil // played pods answer nothing: a question is refused at once, and not lost
+	}
+
+	return plan, nil
 }
 
 func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.AddrPort) error {
@@ -216,6 +250,10 @@ func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.Ad
 
 func (p *proxy) close() {
 	for _, running := range p.frontends {
+		running.close()
+	}
+
+	for _, running := range p.datagrams {
 		running.close()
 	}
 

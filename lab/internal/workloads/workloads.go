@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/programs"
 )
 
 // Cluster is a running cluster as its machines tell of it.
@@ -37,6 +39,8 @@ type Options struct {
 	Bin string
 	// Dir gets a folder per cluster: logs, and files that pods would mount.
 	Dir string
+	// Images are those whose pods run as processes; nothing is answered for them.
+	Images []programs.Image
 	// Links carry the addresses.
 	Links Links
 	// Authority is the one that the world trusts; it vouches for the simulated ACME authority.
@@ -49,7 +53,7 @@ type Options struct {
 // Part is one piece of the simulation, for a run's summary.
 type Part struct {
 	Name string `json:"name"`
-	// Kind is "real" or "simulated".
+	// Kind is "real", "stand-in" or "simulated".
 	Kind string `json:"kind"`
 	Says string `json:"says"`
 }
@@ -60,9 +64,10 @@ type part struct {
 	run func(context.Context, *cluster) error
 }
 
-func parts() []part {
-	return []part{
-		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are TCP proxies to ready endpoints; no UDP, no network policies"}, runProxy},
+// parts are all that answer for pods; none for pods that run as processes.
+func parts(images []programs.Image) []part {
+	all := []part{
+		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are " + proxies(images) + " proxies to ready endpoints; no network policies"}, runProxy},
 		{Part{"cilium-operator", "simulated", "registers the operator's own CRDs and accepts its GatewayClass"}, runCiliumOperator},
 		{Part{"kubelet-serving-cert-approver", "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
 		{Part{"metallb-controller", "real", "the controller built from its module, with its webhooks and the rights of its ServiceAccount"}, runMetalLB},
@@ -72,16 +77,32 @@ func parts() []part {
 		{Part{"etcd-backup", "simulated", "does what talos-backup 0.1.0-beta.3 does: a real snapshot through the Talos API, real age, Amazon's real library; the storage checks signatures and names, and keeps objects in memory"}, runBackups},
 		{Part{"traefik", "simulated", "an HTTPS responder with the default TLSStore's certificate; it routes nothing"}, runTraefik},
 	}
+
+	return slices.DeleteFunc(all, func(p part) bool {
+		return slices.ContainsFunc(images, func(image programs.Image) bool { return image.Name() == p.Name })
+	})
 }
 
-// Parts are all pieces, with one line on what each is.
-func Parts() []Part {
+func proxies(images []programs.Image) string {
+	if len(images) == 0 {
+		return "TCP"
+	}
+
+	return "TCP and UDP"
+}
+
+// Parts are all pieces, and the programs that pods run as processes, with one line on what each is.
+func Parts(images []programs.Image) []Part {
 	var list []Part
-	for _, p := range parts() {
+	for _, p := range parts(images) {
 		list = append(list, p.Part)
 	}
 
-	return list
+	for _, image := range images {
+		list = append(list, Part{image.Name(), image.Kind, "its pods run as processes; " + image.Says})
+	}
+
+	return append(list, Part{"all other pods", "played", "KWOK says that they run; no program does"})
 }
 
 // Run works for one cluster until the context ends, and returns when nothing of it is left: no listener,
@@ -99,7 +120,7 @@ func Run(ctx context.Context, given Cluster, options Options) error {
 		return fmt.Errorf("workloads of cluster %s: %w", given.Name, err)
 	}
 
-	return c.run(ctx, parts())
+	return c.run(ctx, parts(options.Images))
 }
 
 func newCluster(given Cluster, options Options, config *rest.Config) (*cluster, error) {

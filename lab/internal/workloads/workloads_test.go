@@ -191,7 +191,7 @@ func (b *bench) define(names ...string) {
 }
 
 func TestEveryPartSaysWhatItIs(t *testing.T) {
-	for _, p := range Parts() {
+	for _, p := range Parts(nil) {
 		if p.Name == "" || p.Says == "" || !slices.Contains([]string{"real", "simulated"}, p.Kind) {
 			t.Errorf("%+v", p)
 		}

@@ -85,6 +85,7 @@ type Options struct {
 	Hosts            int             `json:"hosts"`            // of the cluster; 0: as many as machines
 	Faults           []string        `json:"faults"`           // see Faults
 	Site             Site            `json:"site"`             // what the site has and no settings hold
+	Programs         string          `json:"programs"`         // "real": pods whose images the lab knows run as processes
 }
 
 // Settings are the parts of `python -m ops show --json` that a world is built from.
@@ -109,7 +110,9 @@ type Settings struct {
 	Network  struct {
 		CIDR    netip.Prefix `json:"cidr"`
 		Gateway netip.Addr   `json:"gateway"`
-		Proxy   *struct {
+		// NameServers are asked by the machines.
+		NameServers []netip.Addr `json:"nameServers"`
+		Proxy       *struct {
 			URL string `json:"url"`
 		} `json:"proxy"`
 		Firewall *struct {

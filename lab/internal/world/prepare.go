@@ -41,6 +41,9 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 	if err := checkPrograms(r.Bin); err != nil {
 		return nil, err
 	}
+	if err := checkImages(r.Bin, r.Options.images()); err != nil {
+		return nil, err
+	}
 	settings, err := readSettings(r.Project, r.StackFile)
 	if err != nil {
 		return nil, err

@@ -95,7 +95,12 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	}
 	var center *vcenter.VCenter // made below: it needs the fleet
 	var images *factory.Factory // nil when the factory is down
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	fleet := machine.NewFleet(ctx, machine.Options{
+		Images: spec.Options.images(), Self: []string{self}, Trust: l.Authority(),
 		GuestPoweredOff: func(id string) {
 			if err := center.GuestPoweredOff(ctx, id); err != nil {
 				log.Error("a machine switched itself off", "error", err)
@@ -146,7 +151,12 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err := serveProxy(answer, l, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := errors.Join(serveControl(answer, l, fleet), writeParts(l)); err != nil {
+	if len(spec.Options.images()) > 0 {
+		if err := serveNames(ctx, &serving, spec, bridge, say); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(serveControl(answer, l, fleet), writeParts(l, spec)); err != nil {
 		return err
 	}
 	say(readyLine)

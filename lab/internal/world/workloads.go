@@ -17,7 +17,7 @@ import (
 func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Authority, log *slog.Logger) func(context.Context, machine.Cluster) {
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
-			Bin: spec.Bin, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+			Bin: spec.Bin, Images: spec.Options.images(), Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
 			Resolve: func(name string) (netip.Addr, bool) {
 				address, known := names(spec.Settings)[name]
 				return address, known
@@ -30,8 +30,8 @@ func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Auth
 }
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
-func writeParts(l Layout) error {
-	text, err := json.MarshalIndent(workloads.Parts(), "", "  ")
+func writeParts(l Layout, spec *Spec) error {
+	text, err := json.MarshalIndent(workloads.Parts(spec.Options.images()), "", "  ")
 	if err != nil {
 		return err
 	}

@@ -182,13 +182,31 @@ func coreDNSObjects(provider config.Provider) []runtime.Object {
 	}
 }
 
+// corefile is Talos' (internal/app/machined/pkg/controllers/k8s/internal/k8stemplates/coredns.go), with the cluster's domain
+// three times.
 const corefile = `.:53 {
     errors
-    health
+    health {
+        lameduck 5s
+    }
     ready
-    kubernetes %s in-addr.arpa ip6.arpa
-    forward . /etc/resolv.conf
-    cache 30
+    log . {
+        class error
+    }
+    prometheus :9153
+
+    kubernetes %[1]s in-addr.arpa ip6.arpa {
+        pods insecure
+        fallthrough in-addr.arpa ip6.arpa
+        ttl 30
+    }
+    forward . /etc/resolv.conf {
+       max_concurrent 1000
+    }
+    cache 30 {
+       disable success %[1]s
+       disable denial %[1]s
+    }
     loop
     reload
     loadbalance
@@ -198,25 +216,64 @@ const corefile = `.:53 {
 func coreDNSDeployment(provider config.Provider) *appsv1.Deployment {
 	replicas := int32(coreDNSReplicas)
 	labels := map[string]string{"k8s-app": kubeDNS}
+	one, yes, no := intstr.FromInt32(1), true, false
+	get := func(path string, port int32) corev1.ProbeHandler {
+		return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt32(port), Scheme: corev1.URISchemeHTTP}}
+	}
+	apart := corev1.PodAffinityTerm{
+		TopologyKey: corev1.LabelHostname,
+		LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "k8s-app", Operator: metav1.LabelSelectorOpIn, Values: []string{kubeDNS}},
+		}},
+	}
 
 	return &appsv1.Deployment{
-		TypeMeta:   metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"},
-		ObjectMeta: metav1.ObjectMeta{Name: coreDNS, Namespace: kubeapi.SystemNamespace, Labels: labels},
+		TypeMeta: metav1.TypeMeta{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: "Deployment"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: coreDNS, Namespace: kubeapi.SystemNamespace, Labels: map[string]string{"k8s-app": kubeDNS, "kubernetes.io/name": "CoreDNS"},
+		},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas,
+			Strategy: appsv1.DeploymentStrategy{
+				Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{MaxUnavailable: &one},
+			},
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: labels},
 				Spec: corev1.PodSpec{
-					ServiceAccountName: coreDNS, PriorityClassName: "system-cluster-critical",
-					Tolerations: []corev1.Toleration{{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}},
-					Containers: []corev1.Container{{
-						Name: coreDNS, Image: provider.Cluster().CoreDNS().Image(), Args: []string{"-conf", "/etc/coredns/Corefile"},
-						Ports: []corev1.ContainerPort{{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", ContainerPort: 53, Protocol: corev1.ProtocolTCP}},
-						Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
-							corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("70Mi"),
-						}},
+					ServiceAccountName: coreDNS, PriorityClassName: "system-cluster-critical", DNSPolicy: corev1.DNSDefault,
+					NodeSelector: map[string]string{corev1.LabelOSStable: "linux"},
+					Affinity: &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+						PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{Weight: 100, PodAffinityTerm: apart}},
 					}},
+					Tolerations: []corev1.Toleration{
+						{Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+						{Key: "node.cloudprovider.kubernetes.io/uninitialized", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+					},
+					Containers: []corev1.Container{{
+						Name: coreDNS, Image: provider.Cluster().CoreDNS().Image(), ImagePullPolicy: corev1.PullIfNotPresent,
+						Args: []string{"-conf", "/etc/coredns/Corefile"}, Env: []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "161MiB"}},
+						Ports: []corev1.ContainerPort{
+							{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", ContainerPort: 53, Protocol: corev1.ProtocolTCP},
+							{Name: "metrics", ContainerPort: 9153, Protocol: corev1.ProtocolTCP},
+						},
+						VolumeMounts: []corev1.VolumeMount{{Name: "config-volume", MountPath: "/etc/coredns", ReadOnly: true}},
+						LivenessProbe: &corev1.Probe{
+							ProbeHandler: get("/health", 8080), InitialDelaySeconds: 60, TimeoutSeconds: 5, SuccessThreshold: 1, FailureThreshold: 5,
+						},
+						ReadinessProbe: &corev1.Probe{ProbeHandler: get("/ready", 8181)},
+						SecurityContext: &corev1.SecurityContext{
+							AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+							Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_BIND_SERVICE"}, Drop: []corev1.Capability{"ALL"}},
+						},
+						Resources: corev1.ResourceRequirements{
+							Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("70Mi")},
+							Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("170Mi")},
+						},
+					}},
+					Volumes: []corev1.Volume{{Name: "config-volume", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+						LocalObjectReference: corev1.LocalObjectReference{Name: coreDNS}, Items: []corev1.KeyToPath{{Key: "Corefile", Path: "Corefile"}},
+					}}}},
 				},
 			},
 		},

@@ -23,12 +23,13 @@ const (
 	SecretsFolder = "secrets"
 	KubeletFolder = "kubelet"
 	PodsFolder    = "pods"
+	VolumesFolder = "volumes"
 	RecoveryFile  = "etcd.snapshot"
 	LogsFolder    = "logs"
 )
 
 // Ephemeral is what a wipe of EPHEMERAL loses.
-var Ephemeral = []string{EtcdFolder, SecretsFolder, KubeletFolder, PodsFolder, RecoveryFile}
+var Ephemeral = []string{EtcdFolder, SecretsFolder, KubeletFolder, PodsFolder, VolumesFolder, RecoveryFile}
 
 // Installation is what a machine's disk knows of its own installation (Talos' META partition and boot loader).
 type Installation struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/machine/pods"
 	"platform.lab/lab/internal/machine/services"
 )
 
@@ -52,6 +54,8 @@ type Machine struct {
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
 	PodLog func(cluster string, pod *corev1.Pod, container string) string
+	// Pods runs those pods as processes whose images it knows; nil when all are played.
+	Pods *pods.Runtime
 	// Pull fails when there is no such image.
 	Pull func(image string) (string, error)
 	// LabLog is the lab's log of the machine.
@@ -59,7 +63,7 @@ type Machine struct {
 }
 
 // Kubelet is the simulated kubelet: it registers the machine's Node, keeps its lease and conditions, mirrors the
-// static pods and serves the kubelet's API. It starts no pod: KWOK simulates them.
+// static pods and serves the kubelet's API. Pods of images that the lab knows are run by package pods; KWOK simulates all others.
 type Kubelet struct {
 	Machine
 
@@ -213,6 +217,12 @@ func (n *Kubelet) sync(rotate bool) error {
 
 	n.remember(object)
 
+	played := pods.Items
+	if n.Pods != nil {
+		n.Pods.Sync(client, object, n.networkReady(ctx, provider, object, pods.Items), pods.Items)
+		played = slices.DeleteFunc(slices.Clone(played), func(pod corev1.Pod) bool { return n.Pods.Owns(&pod) })
+	}
+
 	// A certificate that is not to be had keeps the kubelet from nothing else.
 	var refused error
 	if rotate {
@@ -223,7 +233,7 @@ func (n *Kubelet) sync(rotate bool) error {
 		return errors.Join(refused, err)
 	}
 
-	return errors.Join(refused, startedAgain(ctx, client, pods.Items, n.Begun), readyAgain(ctx, client, pods.Items), playDebuggers(ctx, client, pods.Items), n.applyConfigured(ctx, client, provider, object))
+	return errors.Join(refused, startedAgain(ctx, client, played, n.Begun), readyAgain(ctx, client, played), playDebuggers(ctx, client, played), n.applyConfigured(ctx, client, provider, object))
 }
 
 // Restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up
@@ -257,7 +267,7 @@ func (n *Kubelet) observe(pods []corev1.Pod) {
 	n.pods = pods
 	n.mu.Unlock()
 
-	for _, problem := range n.usage.observe(time.Now(), pods, n.measure) {
+	for _, problem := range n.usage.observe(time.Now(), pods, n.measurement()) {
 		n.log.Warn("simulated use", "error", problem)
 	}
 }

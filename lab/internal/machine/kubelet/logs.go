@@ -41,14 +41,23 @@ func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	source := n.logOf(&pods[at], r.PathValue("container"))
+	source, previous := n.logOf(&pods[at], r.PathValue("container")), r.URL.Query().Get("previous") == "true"
+	if n.Pods.Owns(&pods[at]) {
+		if source = n.Pods.LogFile(&pods[at], r.PathValue("container"), previous); source == "" {
+			http.Error(w, notStarted(&pods[at], r.PathValue("container"), previous), http.StatusBadRequest)
+
+			return
+		}
+
+		previous = false
+	}
 
 	switch {
 	case source == "":
 		http.Error(w, simulated.Pod("logs"), http.StatusBadRequest)
 
 		return
-	case r.URL.Query().Get("previous") == "true": // a program's log goes on where its last one ended
+	case previous: // a program's log goes on where its last one ended
 		http.Error(w, fmt.Sprintf("previous terminated container %q in pod %q not found", r.PathValue("container"), pod), http.StatusBadRequest)
 
 		return
@@ -59,12 +68,31 @@ func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// notStarted says of a container without a log why, in a kubelet's words.
+func notStarted(pod *corev1.Pod, container string, previous bool) string {
+	if previous {
+		return fmt.Sprintf("previous terminated container %q in pod %q not found", container, pod.Name)
+	}
+
+	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if status.Name == container && status.State.Waiting != nil {
+			return fmt.Sprintf("container %q in pod %q is waiting to start: %s", container, pod.Name, status.State.Waiting.Reason)
+		}
+	}
+
+	return fmt.Sprintf("container %q in pod %q is not available", container, pod.Name)
+}
+
 // logOf is the log file of a container whose program is real; "" of one that is simulated.
 func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
 	for _, static := range n.StaticPods() {
 		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.Name+"-"+n.Network.Hostname() {
 			return n.Disk.Log(static.Name)
 		}
+	}
+
+	if source := n.Pods.LogFile(pod, container, false); source != "" {
+		return source
 	}
 
 	find, provider := n.PodLog, n.Provider()

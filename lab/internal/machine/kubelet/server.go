@@ -69,6 +69,11 @@ func (n *Kubelet) handler() http.Handler {
 	routes.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", n.serveLogs)
 	routes.Handle("/metrics", metricsHandler(ownCollector{n}))
 	routes.Handle("/metrics/resource", metricsHandler(resourceCollector{n}))
+	routes.Handle("/stats/summary", http.HandlerFunc(n.serveSummary))
+	routes.HandleFunc("/exec/{namespace}/{pod}/{container}", n.serveExec)
+	routes.HandleFunc("/exec/{namespace}/{pod}/{uid}/{container}", n.serveExec)
+	routes.HandleFunc("/portForward/{namespace}/{pod}", n.servePortForward)
+	routes.HandleFunc("/portForward/{namespace}/{pod}/{uid}", n.servePortForward)
 	routes.HandleFunc("/", n.refuse)
 
 	return n.guard(routes)

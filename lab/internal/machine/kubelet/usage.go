@@ -61,7 +61,7 @@ type sample struct {
 	cores float64
 }
 
-// measured is the consumption of a real process of the machine: a static pod's.
+// measured is the consumption of a real process of the machine: a static pod's, or a container's that is not played.
 type measured struct {
 	started time.Time
 	seconds float64
@@ -75,9 +75,9 @@ func newUsage(begun time.Time) *usage {
 	}
 }
 
-// observe brings the counters to a time and takes over the machine's pods; real gives the process of a static
-// pod's container. It gives what is wrong with a pod's annotations, once a pod.
-func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod) *measured) []error {
+// observe brings the counters to a time and takes over the machine's pods; real gives what the process of a container
+// has used, nil of one that is played. It gives what is wrong with a pod's annotations, once a pod.
+func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(pod *corev1.Pod, container string) *measured) []error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 
@@ -107,15 +107,13 @@ func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(*corev1.Pod)
 			problems = append(problems, err)
 		}
 
-		process := real(pod)
-
 		for _, status := range pod.Status.ContainerStatuses {
 			if status.State.Running == nil {
 				continue
 			}
 
 			key := ContainerKey{pod.UID, status.Name}
-			seen[key] = u.take(key, pod, loads[status.Name], process, status.State.Running.StartedAt.Time)
+			seen[key] = u.take(key, pod, loads[status.Name], real(pod, status.Name), status.State.Running.StartedAt.Time)
 			u.node.bytes += seen[key].bytes
 		}
 	}
@@ -160,6 +158,22 @@ func (u *usage) snapshot() (at time.Time, node sample, containers []sample) {
 	}
 
 	return u.at, u.node, containers
+}
+
+// of are the containers of one pod.
+func (u *usage) of(pod types.UID) []sample {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+
+	var found []sample
+
+	for key, one := range u.containers {
+		if key.Pod == pod {
+			found = append(found, *one)
+		}
+	}
+
+	return found
 }
 
 // load is what a container uses.
@@ -219,8 +233,25 @@ func annotated(pod *corev1.Pod, annotation string, otherwise float64) (float64, 
 	return quantity.AsApproximateFloat64(), nil
 }
 
-// measure reads a static pod's process; nil for a pod that is none of the machine's.
-func (n *Kubelet) measure(pod *corev1.Pod) *measured {
+// measurement reads the containers that run as processes now, and gives what observe asks.
+func (n *Kubelet) measurement() func(pod *corev1.Pod, container string) *measured {
+	used := n.Pods.Used()
+
+	return func(pod *corev1.Pod, container string) *measured {
+		if one, runs := used[pod.UID][container]; runs {
+			return &measured{started: one.Started, seconds: one.Seconds, bytes: one.Bytes}
+		}
+
+		if n.Pods.Owns(pod) {
+			return &measured{started: n.Begun} // between two starts
+		}
+
+		return n.measureStatic(pod)
+	}
+}
+
+// measureStatic reads a static pod's process; nil for a pod that is none of the machine's.
+func (n *Kubelet) measureStatic(pod *corev1.Pod) *measured {
 	if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; !mirror {
 		return nil
 	}

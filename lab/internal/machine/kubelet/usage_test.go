@@ -27,7 +27,7 @@ func played(started time.Time, annotations map[string]string) corev1.Pod {
 	return pod
 }
 
-func noProcess(*corev1.Pod) *measured { return nil }
+func noProcess(*corev1.Pod, string) *measured { return nil }
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-6*math.Max(1, math.Abs(b)) }
 
@@ -138,7 +138,7 @@ func TestAStaticPodUsesWhatItsProcessUses(t *testing.T) {
 	started := begun.Add(time.Second)
 
 	for second, used := range []float64{1, 4} {
-		u.observe(begun.Add(time.Duration(second)*time.Second), []corev1.Pod{pod}, func(*corev1.Pod) *measured {
+		u.observe(begun.Add(time.Duration(second)*time.Second), []corev1.Pod{pod}, func(*corev1.Pod, string) *measured {
 			return &measured{started: started, seconds: used, bytes: 1 << 20}
 		})
 	}

@@ -25,6 +25,7 @@ import (
 	"platform.lab/lab/internal/machine/kubeprism"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/programs"
 )
 
 // noNodeStage keeps KWOK away from the nodes, whose lease and conditions are their machine's business: with
@@ -60,7 +61,9 @@ type Settings struct {
 	// Dir holds a folder per cluster, Bin the program.
 	Dir, Bin string
 	// Stages is KWOK's folder of pod stages. Empty: no pod ever runs.
-	Stages      string
+	Stages string
+	// Images are those whose pods the machines run as processes: KWOK leaves them alone.
+	Images      []programs.Image
 	Environment []string
 	Discovery   *discovery.Service
 	// Configurations are those of all machines that run.
@@ -178,7 +181,7 @@ func (k *instance) stop() {
 func (k *Runner) start(ctx context.Context, provider config.Provider) (*instance, error) {
 	folder := filepath.Join(k.Dir, "kwok-"+provider.Cluster().Name())
 
-	stages, err := podStages(k.Stages)
+	stages, err := podStages(k.Stages, k.Images)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +281,7 @@ func (k *Runner) apiServers(provider config.Provider) []string {
 }
 
 // podStages joins the stage files of a folder, and the node stage that never matches.
-func podStages(folder string) ([]byte, error) {
+func podStages(folder string, real []programs.Image) ([]byte, error) {
 	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
 	if err != nil {
 		return nil, err
@@ -297,10 +300,31 @@ func podStages(folder string) ([]byte, error) {
 			return nil, err
 		}
 
-		stages = append(stages, withoutBackups(string(data)))
+		stages = append(stages, withoutPrograms(withoutBackups(string(data)), real))
 	}
 
 	return []byte(strings.Join(stages, "---\n")), nil
+}
+
+// withoutPrograms keeps KWOK from pods whose images are all among those that the machines run.
+func withoutPrograms(stage string, real []programs.Image) string {
+	if len(real) == 0 {
+		return stage
+	}
+
+	var names []string
+	for _, image := range real {
+		names = append(names, strconv.Quote(image.Repository))
+	}
+
+	const selector = "    matchExpressions:\n"
+
+	// An image's name without tag and digest, as programs.Repository.
+	return strings.Replace(stage, selector, selector+fmt.Sprintf(`    - key: '[.spec.containers[], (.spec.initContainers // [])[]] | all(.image | sub("@.*$"; "") | sub(":[^/]*$"; "") | IN(%s))'
+      operator: 'NotIn'
+      values:
+      - 'true'
+`, strings.Join(names, ", ")), 1)
 }
 
 // withoutBackups keeps KWOK from ending a Job's pods that take backups: how those end depends on what they find

@@ -22,7 +22,7 @@ func TestKWOKLeavesTheEndOfABackupToWhatItFinds(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	stages, err := podStages(folder)
+	stages, err := podStages(folder, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

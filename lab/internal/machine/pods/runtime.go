@@ -7,11 +7,14 @@ package pods
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -50,7 +53,7 @@ type Settings struct {
 	Bin string
 	// Self is the lab's program, with what makes it a container: see container.Start.
 	Self []string
-	// Folder is the machine's for pods; it does not outlive a boot.
+	// Folder is the machine's for pods: /var/lib/kubelet/pods.
 	Folder string
 	// HostPath gives the folder or file that stands for a path of the machine; false for one that the lab has not.
 	HostPath func(path string) (string, bool)
@@ -122,6 +125,10 @@ func (r *Runtime) Sync(client kubernetes.Interface, node *corev1.Node, networkRe
 		r.listen(client, node)
 	}
 
+	if r.node == nil {
+		r.LogError("folders of pods that are gone", r.sweep(pods))
+	}
+
 	r.node, r.ready, r.played = node, networkReady, map[netip.Addr]bool{}
 	seen := map[types.UID]bool{}
 
@@ -159,6 +166,24 @@ func (r *Runtime) Sync(client kubernetes.Interface, node *corev1.Node, networkRe
 			running.gone()
 		}
 	}
+}
+
+// sweep removes the folders of pods that went while the machine was off.
+func (r *Runtime) sweep(pods []corev1.Pod) error {
+	folders, err := os.ReadDir(r.Folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+
+	problems := []error{err}
+
+	for _, folder := range folders {
+		if !slices.ContainsFunc(pods, func(pod corev1.Pod) bool { return string(pod.UID) == folder.Name() }) {
+			problems = append(problems, os.RemoveAll(filepath.Join(r.Folder, folder.Name())))
+		}
+	}
+
+	return errors.Join(problems...)
 }
 
 // listen sends events with another client.

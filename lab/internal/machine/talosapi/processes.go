@@ -57,7 +57,7 @@ func (b *Machine) containers(namespace string) []containerOf {
 		real[pod.Name+"-"+b.Network.Hostname()] = pod
 	}
 
-	used := b.Kubelet.Used()
+	used, processes := b.Kubelet.Used(), b.Kubelet.Pods.Used()
 
 	var list []containerOf
 
@@ -69,6 +69,8 @@ func (b *Machine) containers(namespace string) []containerOf {
 			one := containerOf{pod: name, name: container.Name, image: container.Image, status: containerStatus(container)}
 			use := used[kubelet.ContainerKey{Pod: pod.UID, Container: container.Name}]
 			one.seconds, one.bytes = use.Seconds, use.Bytes
+
+			one.pid = processes[pod.UID][container.Name].PID
 
 			if static, ok := real[pod.Name]; ok && pod.Namespace == kubeapi.SystemNamespace {
 				one.pid = static.Process.PID()

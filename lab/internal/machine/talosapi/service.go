@@ -251,6 +251,15 @@ func (b *Machine) logFile(id string) (string, error) {
 		}
 	}
 
+	// The hash at its end tells containers of one name apart; here a pod's name does.
+	if parts := strings.Split(id, ":"); len(parts) > 1 {
+		for _, pod := range b.Kubelet.PodsNow() {
+			if source := b.Kubelet.Pods.LogFile(&pod, parts[1], false); parts[0] == pod.Namespace+"/"+pod.Name && source != "" {
+				return source, nil
+			}
+		}
+	}
+
 	if slices.Contains(simulatedServices, id) {
 		return "", status.Error(codes.Unimplemented, simulated.Log(id))
 	}

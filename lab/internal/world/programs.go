@@ -1,0 +1,46 @@
+package world
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"platform.lab/lab/internal/programs"
+)
+
+// What LAB_PROGRAMS and --programs may say.
+const (
+	// ProgramsPlayed plays all pods: KWOK says that they run.
+	ProgramsPlayed = "played"
+	// ProgramsReal runs those pods as processes whose images the lab knows as programs.
+	ProgramsReal = "real"
+)
+
+// CheckPrograms refuses any other word.
+func CheckPrograms(word string) error {
+	if word != ProgramsPlayed && word != ProgramsReal {
+		return fmt.Errorf("LAB_PROGRAMS=%s is unknown: write %s or %s", word, ProgramsPlayed, ProgramsReal)
+	}
+	return nil
+}
+
+// images are those whose pods run as processes.
+func (o Options) images() []programs.Image {
+	if o.Programs != ProgramsReal {
+		return nil
+	}
+	return programs.Images()
+}
+
+// checkImages says which program is not built.
+func checkImages(bin string, images []programs.Image) error {
+	for _, image := range images {
+		for _, name := range image.Files {
+			if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+				return fmt.Errorf("missing tool: %s is not in %s, and LAB_PROGRAMS=%s runs it; build it with `LAB_PROGRAMS=%s make build`",
+					name, bin, ProgramsReal, ProgramsReal)
+			}
+		}
+	}
+	return nil
+}

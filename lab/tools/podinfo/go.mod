@@ -1,0 +1,3 @@
+module platform.lab/tools/podinfo
+
+go 1.26
