@@ -41,7 +41,7 @@ func Images() []Image {
 			Entrypoint: []string{"/coredns"}, User: nonRoot, Group: nonRoot, Kind: "real", Says: "built from its module, with the plugins of Talos' Corefile",
 		},
 		{
-			Repository: "ghcr.io/stefanprodan/podinfo", Files: map[string]string{"/home/app/podinfo": "podinfo"},
+			Repository: "ghcr.io/stefanprodan/podinfo", Files: map[string]string{"/home/app/podinfo": "podinfo", "/home/app/podcli": "podinfo"},
 			Command: []string{"./podinfo"}, Folder: "/home/app", User: 100, Group: 101, Kind: "stand-in",
 			Says: "the paths, ports and probes of podinfo that the platform and its tests use",
 		},

@@ -64,6 +64,16 @@ func Pod(call string) string {
 		"`kubectl describe` and `kubectl get events` show what happened; etcd, the API servers, controller managers and schedulers are real: `kubectl logs --namespace kube-system`, `talosctl logs`")
 }
 
+// Process answers for a call of the kubelet that a pod which runs as processes does not take, as "attach".
+func Process(call string) string {
+	return sentence("a pod that runs as processes takes no "+call, "`kubectl logs`, `exec` and `port-forward` work on it")
+}
+
+// Debugger says of an ephemeral container of such a pod that it does not run.
+func Debugger() string {
+	return sentence("no image runs beside a pod's processes, so there is no container for kubectl debug", "`kubectl exec` runs this computer's own tools in the pod")
+}
+
 // StaticPod answers for a call of the kubelet that the real programs of a control plane do not take.
 func StaticPod(call string) string {
 	return sentence("the control plane's programs run without containers, so there is nothing for "+call, "`kubectl logs` and `talosctl logs` show their real logs")

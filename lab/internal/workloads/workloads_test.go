@@ -22,6 +22,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/programs"
 )
 
 // noLinks remembers what it was asked for: the tests' addresses are all of 127.0.0.0/8, which lo has.
@@ -191,10 +192,37 @@ func (b *bench) define(names ...string) {
 }
 
 func TestEveryPartSaysWhatItIs(t *testing.T) {
-	for _, p := range Parts(nil) {
-		if p.Name == "" || p.Says == "" || !slices.Contains([]string{"real", "simulated"}, p.Kind) {
-			t.Errorf("%+v", p)
+	for _, images := range [][]programs.Image{nil, programs.Images()} {
+		names := map[string]bool{}
+
+		for _, p := range Parts(images) {
+			if p.Name == "" || p.Says == "" || names[p.Name] || !slices.Contains([]string{"real", "stand-in", "simulated", "played"}, p.Kind) {
+				t.Errorf("%+v", p)
+			}
+
+			names[p.Name] = true
 		}
+	}
+}
+
+func TestAProgramThatRunsIsNotAnsweredForAsWell(t *testing.T) {
+	kind := func(images []programs.Image) string {
+		for _, p := range Parts(images) {
+			if p.Name == metricsServerName {
+				return p.Kind
+			}
+		}
+
+		return ""
+	}
+
+	if played, runs := kind(nil), kind(programs.Images()); played != "simulated" || runs != "real" {
+		t.Errorf("played it is %s, as a process %s", played, runs)
+	}
+
+	runs := slices.ContainsFunc(parts(programs.Images()), func(p part) bool { return p.Name == metricsServerName })
+	if runs {
+		t.Error("two answer for metrics-server")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -28,6 +29,15 @@ const (
 )
 
 func main() {
+	if filepath.Base(os.Args[0]) == "podcli" {
+		if err := client(context.Background(), os.Args[1:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+
+		return
+	}
+
 	port := flag.Int("port", 9898, "HTTP port")
 	metrics := flag.Int("port-metrics", 0, "port of the metrics; 0: the HTTP port")
 	level := flag.String("level", "info", "log level")

@@ -222,6 +222,12 @@ func (n *Kubelet) refuse(w http.ResponseWriter, r *http.Request) {
 
 	message := simulated.Pod(call)
 
+	if len(parts) > 2 && slices.ContainsFunc(n.PodsNow(), func(p corev1.Pod) bool {
+		return p.Namespace == parts[1] && p.Name == parts[2] && n.Pods.Owns(&p)
+	}) {
+		message = simulated.Process(call)
+	}
+
 	if len(parts) > 2 && parts[1] == kubeapi.SystemNamespace {
 		if name, ours := strings.CutSuffix(parts[2], "-"+n.Network.Hostname()); ours && slices.ContainsFunc(n.StaticPods(), func(pod controlplane.StaticPod) bool { return pod.Name == name }) {
 			message = simulated.StaticPod(call)

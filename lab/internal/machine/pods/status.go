@@ -11,6 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
+
+	"platform.lab/lab/internal/simulated"
 )
 
 // phase is the pod's by its containers; the caller holds mu.
@@ -114,6 +116,14 @@ func (w *worker) status() corev1.PodStatus {
 				unready = append(unready, one.spec.Name)
 			}
 		}
+	}
+
+	for _, one := range w.pod.Spec.EphemeralContainers {
+		status.EphemeralContainerStatuses = append(status.EphemeralContainerStatuses, corev1.ContainerStatus{
+			Name: one.Name, Image: one.Image, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				ExitCode: startErrorCode, Reason: "StartError", Message: simulated.Debugger(), StartedAt: w.begun, FinishedAt: w.begun,
+			}},
+		})
 	}
 
 	over := status.Phase == corev1.PodSucceeded || status.Phase == corev1.PodFailed
@@ -225,7 +235,7 @@ func (w *worker) publish(ctx context.Context) {
 
 		updated := current.DeepCopy()
 		updated.Status = w.status()
-		updated.Status.ResourceClaimStatuses, updated.Status.EphemeralContainerStatuses = current.Status.ResourceClaimStatuses, current.Status.EphemeralContainerStatuses
+		updated.Status.ResourceClaimStatuses = current.Status.ResourceClaimStatuses
 
 		written, err := pods.UpdateStatus(ctx, updated, metav1.UpdateOptions{})
 		if err != nil {

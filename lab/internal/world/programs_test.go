@@ -1,0 +1,79 @@
+package world
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+func TestProgramsArePlayedUnlessAskedFor(t *testing.T) {
+	if (Options{}).images() != nil || (Options{Programs: ProgramsPlayed}).images() != nil {
+		t.Error("programs run that nobody asked for")
+	}
+
+	if len((Options{Programs: ProgramsReal}).images()) == 0 {
+		t.Error("no program runs")
+	}
+
+	if err := CheckPrograms("some"); err == nil || !strings.Contains(err.Error(), "LAB_PROGRAMS=some") {
+		t.Error(err)
+	}
+}
+
+func TestAProgramThatIsNotBuiltIsNamed(t *testing.T) {
+	bin, images := t.TempDir(), Options{Programs: ProgramsReal}.images()
+	if err := checkImages(bin, images); err == nil || !strings.Contains(err.Error(), "LAB_PROGRAMS=real make build") {
+		t.Error(err)
+	}
+
+	for _, image := range images {
+		for _, name := range image.Files {
+			if err := os.WriteFile(filepath.Join(bin, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+
+	if err := checkImages(bin, images); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheSitesNameServerKnowsTheLabsNamesAndTheWildcard(t *testing.T) {
+	site := siteNames{
+		known: map[string]netip.Addr{"vcenter.example": netip.MustParseAddr("192.0.2.1")}, domain: "platform.example", traefik: netip.MustParseAddr("192.0.2.2"),
+	}
+
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	server := &dns.Server{PacketConn: conn, Handler: site}
+
+	go func() { _ = server.ActivateAndServe() }()
+
+	t.Cleanup(func() { _ = server.Shutdown() })
+
+	for name, wanted := range map[string]string{"vcenter.example.": "192.0.2.1", "any.Platform.example.": "192.0.2.2", "other.example.": ""} {
+		question := new(dns.Msg)
+		question.SetQuestion(name, dns.TypeA)
+
+		answer, err := dns.Exchange(question, conn.LocalAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		switch {
+		case wanted == "" && answer.Rcode != dns.RcodeNameError:
+			t.Errorf("%s: %v", name, answer)
+		case wanted != "" && (len(answer.Answer) != 1 || !strings.Contains(answer.Answer[0].String(), wanted)):
+			t.Errorf("%s: %v", name, answer)
+		}
+	}
+}

@@ -1,0 +1,271 @@
+"""With `LAB_PROGRAMS=real` the machines run the platform's programs: pods are processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.rehearsal.world import PROJECT, World, wait_until
+
+pytestmark = pytest.mark.campaign
+
+WITH_SERVICES = True
+SERVICES = """\
+  platform:services:
+    cilium: {}
+    certManager:
+      issuer: letsencrypt-production
+      domain: platform.example.com
+      email: platform@example.com
+      dns: { provider: cloudflare }
+    traefik:
+      address: 172.16.20.100
+      dashboardDomain: traefik.platform.example.com
+    metallb:
+      interface: eth0
+      spareAddresses: 10
+    metricsServer: {}
+"""
+
+# An application of two pods, with a Service; its program is the lab's stand-in for podinfo.
+APPLICATION = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: web, namespace: default }
+spec:
+  replicas: 2
+  selector: { matchLabels: { app: web } }
+  template:
+    metadata: { labels: { app: web } }
+    spec:
+      terminationGracePeriodSeconds: 5
+      topologySpreadConstraints:
+        - maxSkew: 1
+          topologyKey: kubernetes.io/hostname
+          whenUnsatisfiable: DoNotSchedule
+          labelSelector: { matchLabels: { app: web } }
+      containers:
+        - name: podinfo
+          image: ghcr.io/stefanprodan/podinfo:6.14.1
+          command: [./podinfo, --port=9898]
+          ports: [{ name: http, containerPort: 9898 }]
+          readinessProbe:
+            httpGet: { path: /readyz, port: http }
+            periodSeconds: 1
+            failureThreshold: 1
+          livenessProbe: { httpGet: { path: /healthz, port: http }, periodSeconds: 5 }
+          resources: { requests: { cpu: 10m, memory: 16Mi } }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web, namespace: default }
+spec:
+  selector: { app: web }
+  ports: [{ name: http, port: 80, targetPort: http }]
+"""
+
+
+@pytest.fixture(scope="module")
+def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the production stack file with the services that these tests look at."""
+    target = tmp_path_factory.mktemp("programs") / "Pulumi.prod.yaml"
+    text, services, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("  platform:services:")
+    assert services
+    target.write_text(text + SERVICES)
+    return target
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """Build the stack in a world whose machines run programs, with an application on it."""
+    world = make_world("--programs", "real")
+    world.up()
+    world.write_credentials()
+    apply(world, APPLICATION)
+    kubectl(world, "rollout", "status", "deployment/web", "--timeout=120s")
+    return world
+
+
+def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
+    """Run kubectl in the world; gives its output."""
+    return world.run("kubectl", *argv, code=code).stdout
+
+
+def read(world: World, *argv: str) -> dict[str, Any]:
+    """Read objects of the cluster."""
+    found: dict[str, Any] = json.loads(kubectl(world, "get", *argv, "--output", "json"))
+    return found
+
+
+def apply(world: World, text: str) -> None:
+    """Apply a manifest."""
+    file = world.stack_file.parent / "manifest.yaml"
+    file.write_text(text)
+    kubectl(world, "apply", "--filename", str(file))
+
+
+def pods(world: World) -> list[dict[str, Any]]:
+    """Read the application's pods that are not on their way out."""
+    items: list[dict[str, Any]] = read(world, "pods", "--selector", "app=web")["items"]
+    return [one for one in items if "deletionTimestamp" not in one["metadata"]]
+
+
+def name(pod: dict[str, Any]) -> str:
+    """Give the name of a pod."""
+    return str(pod["metadata"]["name"])
+
+
+def inside(world: World, pod: str, *argv: str, code: int | None = 0) -> str:
+    """Run a command in one of the application's pods."""
+    return kubectl(world, "exec", pod, "--", *argv, code=code)
+
+
+def look_up(world: World, pod: str, host: str, code: int | None = 0) -> str:
+    """Look up a name in a pod, by its own /etc/resolv.conf."""
+    return inside(world, pod, "./podcli", "look-up", host, code=code).strip()
+
+
+def test_the_real_metrics_server_serves_what_the_kubelets_measured(world: World) -> None:
+    def usage() -> list[dict[str, Any]]:
+        raw = "/apis/metrics.k8s.io/v1beta1/pods"
+        answer = world.run("kubectl", "get", "--raw", raw, code=None)
+        items: list[dict[str, Any]] = json.loads(answer.stdout)["items"] if answer.stdout else []
+        return items
+
+    wait_until(
+        "metrics of the application",
+        lambda: any(one["metadata"]["name"].startswith("web-") for one in usage()),
+        180,
+    )
+    logs = kubectl(
+        world, "logs", "--namespace", "metrics-server", "deployment/metrics-server", "--tail=-1"
+    )
+    assert "Serving securely" in logs
+    used = next(one for one in usage() if one["metadata"]["name"].startswith("web-"))
+    memory = used["containers"][0]["usage"]["memory"]
+    assert int(memory.removesuffix("Ki")) > 1024
+    nodes = json.loads(kubectl(world, "get", "--raw", "/apis/metrics.k8s.io/v1beta1/nodes"))
+    assert len(nodes["items"]) == 3
+    assert "web-" in kubectl(world, "top", "pods")
+
+
+def test_coredns_answers_for_a_service_and_for_a_name_outside(world: World) -> None:
+    pod = name(pods(world)[0])
+    address = read(world, "service", "web")["spec"]["clusterIP"]
+    for host in ("web", "web.default", "web.default.svc.cluster.local"):
+        assert look_up(world, pod, host) == address
+    assert look_up(world, pod, "vcenter.example.internal")
+    assert look_up(world, pod, "anything.platform.example.com") == "172.16.20.100"
+    assert look_up(world, pod, "no-such-name.invalid", code=1) == ""
+
+
+def test_a_service_reaches_the_pods_of_other_machines(world: World) -> None:
+    caller = name(pods(world)[0])
+    answers = [inside(world, caller, "./podcli", "get", "http://web/") for _ in range(6)]
+    hosts = {json.loads(answer)["hostname"] for answer in answers}
+    assert hosts == {name(one) for one in pods(world)}
+    assert len({one["spec"]["nodeName"] for one in pods(world)}) == 2
+
+
+def test_a_pod_that_is_not_ready_gets_no_connections(world: World) -> None:
+    pod = pods(world)[0]
+
+    def ready() -> set[str]:
+        found = read(world, "endpointslices", "--selector", "kubernetes.io/service-name=web")
+        return {
+            one["targetRef"]["name"]
+            for each in found["items"]
+            for one in each["endpoints"] or []
+            if one["conditions"]["ready"]
+        }
+
+    assert name(pod) in ready()
+    inside(world, name(pod), "./podcli", "post", "http://127.0.0.1:9898/readyz/disable")
+    wait_until("the endpoint to go", lambda: name(pod) not in ready(), 60)
+    assert ready()
+    inside(world, name(pod), "./podcli", "post", "http://127.0.0.1:9898/readyz/enable")
+    wait_until("the endpoint to come back", lambda: name(pod) in ready(), 60)
+
+
+def test_logs_and_commands_are_the_programs_own(world: World) -> None:
+    pod = name(pods(world)[0])
+    assert "starting podinfo (a stand-in)" in kubectl(world, "logs", pod)
+    assert inside(world, pod, "hostname").strip() == pod
+    assert (
+        "command terminated with exit code 3"
+        in world.run("kubectl", "exec", pod, "--", "sh", "-c", "exit 3", code=3).stderr
+    )
+    refused = world.run(
+        "kubectl",
+        "exec",
+        "--namespace",
+        "cert-manager",
+        "deployment/cert-manager",
+        "--",
+        "true",
+        code=None,
+    )
+    assert "not in the lab: " in refused.stderr
+
+
+def test_a_program_that_crashes_is_started_again_and_held_back(world: World) -> None:
+    apply(
+        world,
+        """\
+apiVersion: v1
+kind: Pod
+metadata: { name: crash, namespace: default }
+spec:
+  containers:
+    - name: main
+      image: ghcr.io/stefanprodan/podinfo:6.14.1
+      command: [sh, -c, "echo last words; exit 42"]
+""",
+    )
+
+    def status() -> dict[str, Any]:
+        found: list[dict[str, Any]] = read(world, "pod", "crash")["status"].get(
+            "containerStatuses", [{}]
+        )
+        return found[0]
+
+    def reason() -> str:
+        return str(status().get("state", {}).get("waiting", {}).get("reason", ""))
+
+    wait_until("it to be held back", lambda: reason() == "CrashLoopBackOff", 90)
+    last = status()["lastState"]["terminated"]
+    assert (last["exitCode"], last["reason"]) == (42, "Error")
+    assert status()["restartCount"] >= 1
+    assert kubectl(world, "logs", "crash", "--previous") == "last words\n"
+    events = kubectl(world, "events", "--for", "pod/crash")
+    assert "Back-off restarting failed container main" in events
+    kubectl(world, "delete", "pod", "crash")
+
+
+def test_a_machine_that_reboots_starts_its_programs_again(world: World) -> None:
+    pod = pods(world)[0]
+    before = pod["status"]["containerStatuses"][0]["restartCount"]
+    address = pod["status"]["hostIP"]
+    world.run("talosctl", "--nodes", address, "reboot", "--wait", "--timeout", "5m")
+
+    def restarted() -> bool:
+        now = read(world, "pod", name(pod))["status"]
+        one = now["containerStatuses"][0]
+        return bool(one["restartCount"] == before + 1 and one["ready"])
+
+    wait_until("the pod to run again", restarted, 120)
+
+
+def test_the_run_says_of_each_program_what_it_is(world: World) -> None:
+    parts = {
+        one["name"]: one["kind"] for one in json.loads((world.state / "workloads.json").read_text())
+    }
+    assert parts["metrics-server"] == "real"
+    assert parts["coredns"] == "real"
+    assert parts["podinfo"] == "stand-in"
+    assert parts["all other pods"] == "played"
+    assert parts["cert-manager"] == "simulated"
