@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -234,9 +235,14 @@ func writeUsers(spec Spec, folder string) error {
 	return nil
 }
 
-// bind places a mount of the spec. A target that a volume has as a link is followed inside of the tree only.
+// bind places a mount of the spec. A link on the way, such as /var/run or one in a volume, leads to a place in the tree.
 func bind(mount Mount, root string) error {
-	if err := bindAt(mount.Source, filepath.Join(root, filepath.Clean("/"+mount.Target)), mount.ReadOnly); err != nil {
+	target, err := securejoin.SecureJoin(root, mount.Target)
+	if err == nil {
+		err = bindAt(mount.Source, target, mount.ReadOnly)
+	}
+
+	if err != nil {
 		return fmt.Errorf("mount %s: %w", mount.Target, err)
 	}
 

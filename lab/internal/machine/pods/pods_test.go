@@ -420,7 +420,7 @@ func TestAContainerSeesWhatItsPodSays(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "hidden", Namespace: "apps"}, Data: map[string][]byte{"word": []byte("sesame")},
 	}, metav1.CreateOptions{})
 
-	files := []string{"/etc/hosts", "/etc/resolv.conf", "/config/file.txt", "/projected/token", "/projected/labels", "/one/file.txt", "/empty", "/etc/shadow"}
+	files := []string{"/var/run/secrets/token", "/run/secrets/token", "/etc/hosts", "/etc/resolv.conf", "/config/file.txt", "/projected/token", "/projected/labels", "/one/file.txt", "/empty", "/etc/shadow"}
 	p := pod("facts", append([]string{"tell"}, files...)...)
 	p.Spec.RestartPolicy = corev1.RestartPolicyNever
 	user, yes := int64(1234), true
@@ -451,7 +451,7 @@ func TestAContainerSeesWhatItsPodSays(t *testing.T) {
 		}}}},
 	}
 	c.VolumeMounts = []corev1.VolumeMount{
-		{Name: "config", MountPath: "/config", ReadOnly: true}, {Name: "empty", MountPath: "/empty"}, {Name: "projected", MountPath: "/projected"},
+		{Name: "projected", MountPath: "/var/run/secrets"}, {Name: "config", MountPath: "/config", ReadOnly: true}, {Name: "empty", MountPath: "/empty"}, {Name: "projected", MountPath: "/projected"},
 		{Name: "config", MountPath: "/one/file.txt", SubPath: "file.txt"},
 	}
 
@@ -459,7 +459,7 @@ func TestAContainerSeesWhatItsPodSays(t *testing.T) {
 	seen := m.facts("facts")
 
 	for path, wanted := range map[string]string{
-		"/config/file.txt": "text", "/one/file.txt": "text", "/projected/token": "a.token", "/projected/labels": `app="facts"`,
+		"/var/run/secrets/token": "a.token", "/run/secrets/token": "a.token", "/config/file.txt": "text", "/one/file.txt": "text", "/projected/token": "a.token", "/projected/labels": `app="facts"`,
 		"/etc/resolv.conf": "search apps.svc.cluster.local svc.cluster.local cluster.local\nnameserver 10.96.0.10\noptions ndots:5\n",
 	} {
 		if seen.Files[path] != wanted {
