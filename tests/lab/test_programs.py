@@ -267,5 +267,5 @@ def test_the_run_says_of_each_program_what_it_is(world: World) -> None:
     assert parts["metrics-server"] == "real"
     assert parts["coredns"] == "real"
     assert parts["podinfo"] == "stand-in"
-    assert parts["all other pods"] == "played"
+    assert parts["all other pods"] == "simulated"
     assert parts["cert-manager"] == "simulated"

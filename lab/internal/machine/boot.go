@@ -138,7 +138,7 @@ func newBoot(m *machine) (*boot, error) {
 	return b, nil
 }
 
-// newPods is what runs pods as processes; nil when all are played.
+// newPods is what runs pods as processes; nil when all are simulated.
 func (b *boot) newPods() *pods.Runtime {
 	options := b.options()
 	if len(options.Images) == 0 {

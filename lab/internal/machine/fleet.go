@@ -48,7 +48,7 @@ type Options struct {
 	// InstallDelay, when not zero, models a machine that booted from an ISO: its first configuration
 	// installs Talos and reboots. A machine made from the OVA has Talos on its disk: no installation.
 	InstallDelay time.Duration
-	// Images are those whose pods run as processes; none: all pods are played.
+	// Images are those whose pods run as processes; none: all pods are simulated.
 	Images []programs.Image
 	// Self is the lab's program, which Images need; Trust the file of authorities that their programs trust.
 	Self  []string

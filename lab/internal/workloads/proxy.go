@@ -220,7 +220,7 @@ func (p *proxy) plan() (proxyPlan, error) {
 
 	plan := planProxy(services, endpointSlices, speaks)
 	if len(p.cluster.options.Images) == 0 {
-		plan.datagrams = nil // played pods answer nothing: a question is refused at once, and not lost
+		plan.datagrams = nil // simulated pods answer nothing: a question is refused at once, and not lost
 	}
 
 	return plan, nil

@@ -102,7 +102,7 @@ func Parts(images []programs.Image) []Part {
 		list = append(list, Part{image.Name(), image.Kind, "its pods run as processes; " + image.Says})
 	}
 
-	return append(list, Part{"all other pods", "played", "KWOK says that they run; no program does"})
+	return append(list, Part{"all other pods", "simulated", "KWOK says that they run; no program does"})
 }
 
 // Run works for one cluster until the context ends, and returns when nothing of it is left: no listener,

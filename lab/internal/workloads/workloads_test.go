@@ -196,7 +196,7 @@ func TestEveryPartSaysWhatItIs(t *testing.T) {
 		names := map[string]bool{}
 
 		for _, p := range Parts(images) {
-			if p.Name == "" || p.Says == "" || names[p.Name] || !slices.Contains([]string{"real", "stand-in", "simulated", "played"}, p.Kind) {
+			if p.Name == "" || p.Says == "" || names[p.Name] || !slices.Contains([]string{"real", "stand-in", "simulated"}, p.Kind) {
 				t.Errorf("%+v", p)
 			}
 
@@ -216,8 +216,8 @@ func TestAProgramThatRunsIsNotAnsweredForAsWell(t *testing.T) {
 		return ""
 	}
 
-	if played, runs := kind(nil), kind(programs.Images()); played != "simulated" || runs != "real" {
-		t.Errorf("played it is %s, as a process %s", played, runs)
+	if before, runs := kind(nil), kind(programs.Images()); before != "simulated" || runs != "real" {
+		t.Errorf("simulated it is %s, as a process %s", before, runs)
 	}
 
 	runs := slices.ContainsFunc(parts(programs.Images()), func(p part) bool { return p.Name == metricsServerName })

@@ -10,16 +10,18 @@ import (
 
 // What LAB_PROGRAMS and --programs may say.
 const (
-	// ProgramsPlayed plays all pods: KWOK says that they run.
-	ProgramsPlayed = "played"
+	// ProgramsSimulated simulates all pods: KWOK says that they run.
+	ProgramsSimulated = "simulated"
+	// programsPlayed is another word for it.
+	programsPlayed = "played"
 	// ProgramsReal runs those pods as processes whose images the lab knows as programs.
 	ProgramsReal = "real"
 )
 
 // CheckPrograms refuses any other word.
 func CheckPrograms(word string) error {
-	if word != ProgramsPlayed && word != ProgramsReal {
-		return fmt.Errorf("LAB_PROGRAMS=%s is unknown: write %s or %s", word, ProgramsPlayed, ProgramsReal)
+	if word != ProgramsSimulated && word != programsPlayed && word != ProgramsReal {
+		return fmt.Errorf("LAB_PROGRAMS=%s is unknown: write %s or %s", word, ProgramsSimulated, ProgramsReal)
 	}
 	return nil
 }

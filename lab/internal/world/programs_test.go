@@ -11,8 +11,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-func TestProgramsArePlayedUnlessAskedFor(t *testing.T) {
-	if (Options{}).images() != nil || (Options{Programs: ProgramsPlayed}).images() != nil {
+func TestPodsAreSimulatedUnlessTheirProgramsAreAskedFor(t *testing.T) {
+	if (Options{}).images() != nil || (Options{Programs: ProgramsSimulated}).images() != nil {
 		t.Error("programs run that nobody asked for")
 	}
 

@@ -200,8 +200,8 @@ func (p *Process) Stop(ctx context.Context, grace time.Duration) {
 // errNoEntry says that the program which enters namespaces is missing.
 var errNoEntry = errors.New("missing tool: nsenter (package util-linux), which enters a pod")
 
-// CommandIn is a command inside of the container, to be started with Launch. It ends with its process group.
-func (p *Process) CommandIn(argv []string) (*exec.Cmd, error) {
+// CommandFor is a command inside of the container, to be started with Launch. It ends with its process group.
+func (p *Process) CommandFor(argv []string) (*exec.Cmd, error) {
 	enter, err := exec.LookPath("nsenter")
 	if err != nil {
 		return nil, errNoEntry
@@ -230,7 +230,7 @@ func (p *Process) CommandIn(argv []string) (*exec.Cmd, error) {
 
 // Run runs a command inside of the container until it or the context ends.
 func (p *Process) Run(ctx context.Context, argv []string, output io.Writer) error {
-	cmd, err := p.CommandIn(argv)
+	cmd, err := p.CommandFor(argv)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (p *Process) Run(ctx context.Context, argv []string, output io.Writer) erro
 	return p.RunCommand(ctx, cmd)
 }
 
-// RunCommand starts a command of CommandIn and waits for its end; with the context it and its children are killed.
+// RunCommand starts a command of CommandFor and waits for its end; with the context it and its children are killed.
 func (p *Process) RunCommand(ctx context.Context, cmd *exec.Cmd) error {
 	cmd.WaitDelay = time.Second
 

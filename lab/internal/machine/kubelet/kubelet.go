@@ -54,7 +54,7 @@ type Machine struct {
 	NodeReady func(ctx context.Context, node *corev1.Node) bool
 	// PodLog finds the log file of a pod's container whose program somebody else runs for real; "" of all others.
 	PodLog func(cluster string, pod *corev1.Pod, container string) string
-	// Pods runs those pods as processes whose images it knows; nil when all are played.
+	// Pods runs those pods as processes whose images it knows; nil when all are simulated.
 	Pods *pods.Runtime
 	// Pull fails when there is no such image.
 	Pull func(image string) (string, error)
@@ -217,10 +217,10 @@ func (n *Kubelet) sync(rotate bool) error {
 
 	n.remember(object)
 
-	played := pods.Items
+	others := pods.Items
 	if n.Pods != nil {
 		n.Pods.Sync(client, object, n.networkReady(ctx, provider, object, pods.Items), pods.Items)
-		played = slices.DeleteFunc(slices.Clone(played), func(pod corev1.Pod) bool { return n.Pods.Owns(&pod) })
+		others = slices.DeleteFunc(slices.Clone(others), func(pod corev1.Pod) bool { return n.Pods.Owns(&pod) })
 	}
 
 	// A certificate that is not to be had keeps the kubelet from nothing else.
@@ -233,7 +233,7 @@ func (n *Kubelet) sync(rotate bool) error {
 		return errors.Join(refused, err)
 	}
 
-	return errors.Join(refused, startedAgain(ctx, client, played, n.Begun), readyAgain(ctx, client, played), playDebuggers(ctx, client, played), n.applyConfigured(ctx, client, provider, object))
+	return errors.Join(refused, startedAgain(ctx, client, others, n.Begun), readyAgain(ctx, client, others), playDebuggers(ctx, client, others), n.applyConfigured(ctx, client, provider, object))
 }
 
 // Restart lets the kubelet look at the machine's memory again. Its CPUs are those of the boot: Talos takes none up

@@ -61,7 +61,7 @@ type sample struct {
 	cores float64
 }
 
-// measured is the consumption of a real process of the machine: a static pod's, or a container's that is not played.
+// measured is the consumption of a real process of the machine: a static pod's, or a container's that is not simulated.
 type measured struct {
 	started time.Time
 	seconds float64
@@ -76,7 +76,7 @@ func newUsage(begun time.Time) *usage {
 }
 
 // observe brings the counters to a time and takes over the machine's pods; real gives what the process of a container
-// has used, nil of one that is played. It gives what is wrong with a pod's annotations, once a pod.
+// has used, nil of one that is simulated. It gives what is wrong with a pod's annotations, once a pod.
 func (u *usage) observe(now time.Time, pods []corev1.Pod, real func(pod *corev1.Pod, container string) *measured) []error {
 	u.mu.Lock()
 	defer u.mu.Unlock()

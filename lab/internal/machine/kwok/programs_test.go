@@ -49,7 +49,7 @@ func TestKWOKLeavesThePodsAloneThatRunAsProcesses(t *testing.T) {
 	for name, one := range map[string]struct {
 		images []programs.Image
 		pod    corev1.Pod
-		played bool
+		simulated bool
 	}{
 		"known":                {known, pod("example.com:5000/known:v1"), false},
 		"known by its digest":  {known, pod("example.com/other@sha256:00"), false},
@@ -64,8 +64,8 @@ func TestKWOKLeavesThePodsAloneThatRunAsProcesses(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			if got := matches(t, stages, one.pod); got != one.played {
-				t.Errorf("played: %v", got)
+			if got := matches(t, stages, one.pod); got != one.simulated {
+				t.Errorf("simulated: %v", got)
 			}
 		})
 	}

@@ -140,7 +140,7 @@ func (e executor) ExecInContainer(
 		defer cancel()
 	}
 
-	cmd, err := process.CommandIn(argv)
+	cmd, err := process.CommandFor(argv)
 	if err != nil {
 		return err
 	}

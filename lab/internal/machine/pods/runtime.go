@@ -1,7 +1,7 @@
 // Package pods runs pods as processes: for a pod whose images the lab knows as programs, it does what a kubelet and its
 // container runtime do: sandbox, volumes, environment, init containers, probes, restarts, termination, status, events.
 //
-// Nothing here is played. What a process cannot have in the lab is left out: images, cgroups (a limit of memory is held by
+// Nothing here is simulated. What a process cannot have in the lab is left out: images, cgroups (a limit of memory is held by
 // looking, a limit of CPU is not held), user and group are one each, a volume of a storage class.
 package pods
 
@@ -80,8 +80,8 @@ type Runtime struct {
 	workers map[types.UID]*worker
 	// taken are the addresses of the pods that run here.
 	taken map[netip.Addr]types.UID
-	// played are those of pods that somebody else has on this machine.
-	played map[netip.Addr]bool
+	// others are those of pods that somebody else has on this machine.
+	others map[netip.Addr]bool
 }
 
 // New makes the runtime of a machine that has just begun to boot.
@@ -129,7 +129,7 @@ func (r *Runtime) Sync(client kubernetes.Interface, node *corev1.Node, networkRe
 		r.LogError("folders of pods that are gone", r.sweep(pods))
 	}
 
-	r.node, r.ready, r.played = node, networkReady, map[netip.Addr]bool{}
+	r.node, r.ready, r.others = node, networkReady, map[netip.Addr]bool{}
 	seen := map[types.UID]bool{}
 
 	for i := range pods {
@@ -137,7 +137,7 @@ func (r *Runtime) Sync(client kubernetes.Interface, node *corev1.Node, networkRe
 
 		if !r.Owns(pod) {
 			if address, err := netip.ParseAddr(pod.Status.PodIP); err == nil {
-				r.played[address] = true
+				r.others[address] = true
 			}
 
 			continue
@@ -262,7 +262,7 @@ func (r *Runtime) all() []*worker {
 	return list
 }
 
-// assign gives a pod an address of the machine's part of the pod network. It begins at the end of it: KWOK, which plays
+// assign gives a pod an address of the machine's part of the pod network. It begins at the end of it: KWOK, which simulates
 // the other pods, gives addresses from the beginning.
 func (r *Runtime) assign(uid types.UID) (netip.Addr, error) {
 	r.mu.Lock()
@@ -275,7 +275,7 @@ func (r *Runtime) assign(uid types.UID) (netip.Addr, error) {
 
 	// Not the last one, which is the network's broadcast address, nor the first two.
 	for address := lastOf(network).Prev(); address.Prev().Prev() != network.Masked().Addr() && network.Contains(address); address = address.Prev() {
-		if _, taken := r.taken[address]; !taken && !r.played[address] {
+		if _, taken := r.taken[address]; !taken && !r.others[address] {
 			r.taken[address] = uid
 
 			return address, nil
