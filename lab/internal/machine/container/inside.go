@@ -79,8 +79,9 @@ func inside() error {
 	return fmt.Errorf("exec %s: %w", program, unix.Exec(program, spec.Argv, spec.Environment))
 }
 
-// system are folders of the computer that every tree has, where the computer has them.
-var system = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives"}
+// system are folders of the computer that every tree has, where the computer has them. /usr is placed folder by folder: its
+// `local` is the image's, which has programs there.
+var system = []string{"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives"}
 
 // folders are those of every tree, with their permissions.
 var folders = []struct {
@@ -119,6 +120,10 @@ func makeTree(spec Spec) error {
 		return err
 	}
 
+	if err := placeUsr(in("/usr")); err != nil {
+		return err
+	}
+
 	for _, path := range system {
 		if err := placeSystem(path, in(path)); err != nil {
 			return err
@@ -151,6 +156,29 @@ func makeTree(spec Spec) error {
 
 	for _, mount := range mounts {
 		if err := bind(mount, spec.Root); err != nil {
+			return err
+		}
+	}
+
+	return nil
+}
+
+func placeUsr(target string) error {
+	entries, err := os.ReadDir("/usr")
+	if err != nil {
+		return err
+	}
+
+	if err := os.MkdirAll(filepath.Join(target, "local", "bin"), 0o755); err != nil {
+		return err
+	}
+
+	for _, entry := range entries {
+		if entry.Name() == "local" {
+			continue
+		}
+
+		if err := placeSystem(filepath.Join("/usr", entry.Name()), filepath.Join(target, entry.Name())); err != nil {
 			return err
 		}
 	}

@@ -275,7 +275,7 @@ func newMachine(t *testing.T) *machine {
 	m.node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	m.runtime = New(Settings{
 		Lifetime: m.life, Bin: bin, Self: []string{self}, Folder: t.TempDir(), Network: m,
-		Images:   []programs.Image{{Repository: "example/actor", Files: map[string]string{"/bin-of-image/actor": "actor"}, Entrypoint: []string{"/bin-of-image/actor"}, User: 65532}},
+		Images:   []programs.Image{{Repository: "example/actor", Files: map[string]string{"/usr/local/bin/actor": "actor"}, Entrypoint: []string{"actor"}, User: 65532}},
 		HostPath: func(path string) (string, bool) { return filepath.Join(bin, path), strings.HasPrefix(path, "/var") },
 		Cluster:  func() (string, []string) { return "cluster.local", []string{"10.96.0.10"} },
 		Log:      slog.New(slog.DiscardHandler),
