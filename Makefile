@@ -13,14 +13,14 @@ export CGO_ENABLED := 0
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
+.PHONY: help setup build upgrades programs lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
-First minutes: help namespaces setup build upgrades lab lab-shell clean
+First minutes: help namespaces setup build upgrades programs lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
@@ -67,6 +67,9 @@ build: setup ## the lab and the real programs it runs (cached)
 
 upgrades: build ## the Kubernetes releases that the campaigns upgrade to
 	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --upgrades
+
+programs: build ## the programs that pods run as processes with LAB_PROGRAMS=real
+	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --programs real
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
@@ -156,7 +159,7 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
-campaigns: upgrades ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
+campaigns: upgrades programs ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
 	@$(lab_pytest) tests/lab -m campaign
 
 render: build ## what CHART renders with our values; without CHART, all of them

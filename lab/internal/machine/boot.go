@@ -174,7 +174,7 @@ func (b *boot) hostPath(path string) (string, bool) {
 		if path == writable || strings.HasPrefix(path, writable+"/") {
 			folder := b.machine.disk.Path(disk.VolumesFolder, "host", path)
 
-			return folder, os.MkdirAll(filepath.Dir(folder), 0o755) == nil //nolint:gosec // as on a machine
+			return folder, os.MkdirAll(filepath.Dir(folder), 0o755) == nil
 		}
 	}
 

@@ -308,7 +308,7 @@ func makeTarget(target string, folder bool) error {
 		return err
 	}
 
-	file, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o644) //nolint:gosec // only mounted over
+	file, err := os.OpenFile(target, os.O_CREATE|os.O_RDONLY, 0o644)
 	if err != nil {
 		return err
 	}

@@ -47,8 +47,8 @@ func TestKWOKLeavesThePodsAloneThatRunAsProcesses(t *testing.T) {
 	known := []programs.Image{{Repository: "example.com:5000/known"}, {Repository: "example.com/other"}}
 
 	for name, one := range map[string]struct {
-		images []programs.Image
-		pod    corev1.Pod
+		images    []programs.Image
+		pod       corev1.Pod
 		simulated bool
 	}{
 		"known":                {known, pod("example.com:5000/known:v1"), false},

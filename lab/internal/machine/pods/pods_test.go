@@ -162,7 +162,7 @@ func serve(port string) {
 			_, _ = w.Write(text)
 		}
 	})
-	fmt.Println(http.ListenAndServe(":"+port, handler)) //nolint:gosec // a test's
+	fmt.Println(http.ListenAndServe(":"+port, handler))
 }
 
 func tell(paths []string) {
@@ -580,7 +580,7 @@ func TestProbesDecideWhetherAPodIsReadyAndWhenItIsStartedAgain(t *testing.T) {
 	p = m.until("probed", "ready", isPodReady)
 
 	// From the lab, as the proxy of Services reaches it.
-	answer, err := http.Get("http://" + p.Status.PodIP + "/ready") //nolint:noctx // a test's
+	answer, err := http.Get("http://" + p.Status.PodIP + "/ready")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -307,7 +307,7 @@ func lastOf(network netip.Prefix) netip.Addr {
 // linkOf is the machine's end of a pod's cable: the kernel allows 15 characters.
 func linkOf(uid types.UID) string {
 	sum := fnv.New64a()
-	sum.Write([]byte(uid))
+	_, _ = sum.Write([]byte(uid))
 
 	return fmt.Sprintf("lxc%012x", sum.Sum64()&(1<<48-1))
 }

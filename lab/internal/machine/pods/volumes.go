@@ -90,9 +90,9 @@ func (w *worker) hostPath(wanted *corev1.HostPathVolumeSource) (string, error) {
 
 	switch kind {
 	case corev1.HostPathDirectoryOrCreate:
-		return path, os.MkdirAll(path, 0o755) //nolint:gosec // as a kubelet
+		return path, os.MkdirAll(path, 0o755)
 	case corev1.HostPathFileOrCreate:
-		made, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644) //nolint:gosec // as a kubelet
+		made, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
 		if err == nil {
 			err = made.Close()
 		}
@@ -304,13 +304,13 @@ func writeFiles(folder string, files map[string]file) error {
 		return err
 	}
 
-	if err := os.Chmod(made, 0o755); err != nil { //nolint:gosec // as a kubelet
+	if err := os.Chmod(made, 0o755); err != nil {
 		return err
 	}
 
 	for name, one := range files {
 		path := filepath.Join(made, filepath.Clean("/"+name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as a kubelet
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
 
