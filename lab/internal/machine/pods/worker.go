@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -123,7 +124,7 @@ func (w *worker) add(spec corev1.Container, kind role, statuses []corev1.Contain
 	}
 
 	at := slices.IndexFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == spec.Name })
-	if at >= 0 && (statuses[at].State.Running != nil || statuses[at].State.Terminated != nil) {
+	if at >= 0 && hasRun(statuses[at]) {
 		before := statuses[at]
 		one.begun, one.restarts, one.last = true, before.RestartCount, before.LastTerminationState
 
@@ -131,12 +132,16 @@ func (w *worker) add(spec corev1.Container, kind role, statuses []corev1.Contain
 			one.last = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 				ExitCode: lostExitCode, Reason: "Unknown", StartedAt: ran.StartedAt, FinishedAt: metav1.Now(), ContainerID: before.ContainerID,
 			}}
-		} else {
+		} else if before.State.Terminated != nil {
 			one.last = before.State
 		}
 	}
 
 	w.members = append(w.members, one)
+}
+
+func hasRun(status corev1.ContainerStatus) bool {
+	return status.State.Running != nil || status.State.Terminated != nil || status.LastTerminationState.Terminated != nil
 }
 
 // lostExitCode is what the kubelet says of a container that it finds gone.
@@ -146,16 +151,27 @@ func waiting(reason, message string) corev1.ContainerState {
 	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-// take gives the worker its pod as the API has it now.
+// take gives the worker its pod as the API has it. The API server's cache may be behind what the worker has read itself.
 func (w *worker) take(pod *corev1.Pod) {
 	w.mu.Lock()
-	changed := w.pod.ResourceVersion != pod.ResourceVersion
-	w.pod = pod
+
+	changed := isNewer(pod.ResourceVersion, w.pod.ResourceVersion)
+	if changed {
+		w.pod = pod
+	}
 	w.mu.Unlock()
 
 	if changed {
 		w.raise()
 	}
+}
+
+// isNewer compares versions of one object, which rise (KEP 5504). What is no number is taken for newer.
+func isNewer(version, than string) bool {
+	mine, err := strconv.ParseUint(version, 10, 64)
+	other, err2 := strconv.ParseUint(than, 10, 64)
+
+	return errors.Join(err, err2) != nil || mine > other
 }
 
 // gone says that the API has the pod no more.
