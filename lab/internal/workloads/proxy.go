@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"net"
 	"net/netip"
@@ -38,7 +39,9 @@ type proxyPlan struct {
 	addresses map[netip.Addr]place
 	// backends of each address and port; one without backends refuses connections.
 	backends map[netip.AddrPort][]netip.AddrPort
-	// datagrams are the same for UDP.
+	// sticky are those of Services whose clients stay with one endpoint (sessionAffinity: ClientIP).
+	sticky map[netip.AddrPort]bool
+	// datagrams are the same as backends for UDP.
 	datagrams map[netip.AddrPort][]netip.AddrPort
 }
 
@@ -46,6 +49,7 @@ type proxyPlan struct {
 func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, balanced bool) proxyPlan {
 	plan := proxyPlan{
 		addresses: map[netip.Addr]place{}, backends: map[netip.AddrPort][]netip.AddrPort{}, datagrams: map[netip.AddrPort][]netip.AddrPort{},
+		sticky: map[netip.AddrPort]bool{},
 	}
 
 	for _, service := range services {
@@ -76,6 +80,7 @@ func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, 
 				switch port.Protocol {
 				case corev1.ProtocolTCP, "":
 					plan.backends[at] = backendsOf(service, port, slices)
+					plan.sticky[at] = service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP
 				case corev1.ProtocolUDP:
 					plan.datagrams[at] = backendsOf(service, port, slices)
 				case corev1.ProtocolSCTP:
@@ -179,7 +184,7 @@ func (p *proxy) reconcile(ctx context.Context) error {
 
 	for at, backends := range plan.backends {
 		if len(backends) > 0 {
-			problems = append(problems, p.open(ctx, at, backends))
+			problems = append(problems, p.open(ctx, at, backends, plan.sticky[at]))
 		}
 	}
 
@@ -226,8 +231,9 @@ func (p *proxy) plan() (proxyPlan, error) {
 	return plan, nil
 }
 
-func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.AddrPort) error {
+func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.AddrPort, sticky bool) error {
 	if running := p.frontends[at]; running != nil {
+		running.sticky.Store(sticky)
 		running.backends.Store(&backends)
 
 		return nil
@@ -239,6 +245,7 @@ func (p *proxy) open(ctx context.Context, at netip.AddrPort, backends []netip.Ad
 	}
 
 	opened := &frontend{listener: listener}
+	opened.sticky.Store(sticky)
 	opened.backends.Store(&backends)
 	ctx, opened.cancel = context.WithCancel(ctx)
 	p.frontends[at] = opened
@@ -269,6 +276,7 @@ type frontend struct {
 	listener net.Listener
 	backends atomic.Pointer[[]netip.AddrPort]
 	turn     atomic.Uint64
+	sticky   atomic.Bool
 	cancel   context.CancelFunc
 	wait     sync.WaitGroup
 }
@@ -292,7 +300,7 @@ func (f *frontend) accept(ctx context.Context) {
 
 // forward gives a connection to the next endpoint that accepts; with none the client sees a reset.
 func (f *frontend) forward(ctx context.Context, client *net.TCPConn) {
-	server := f.dial(ctx)
+	server := f.dial(ctx, client.RemoteAddr())
 	if server == nil {
 		_ = client.SetLinger(0)
 		client.Close()
@@ -326,10 +334,17 @@ func (f *frontend) forward(ctx context.Context, client *net.TCPConn) {
 // dialTime is what an endpoint has to accept a connection.
 const dialTime = 3 * time.Second
 
-func (f *frontend) dial(ctx context.Context) *net.TCPConn {
+// dial tries the endpoints from the next one on; for a client that stays with one, from a number made of its address.
+func (f *frontend) dial(ctx context.Context, client net.Addr) *net.TCPConn {
 	backends := *f.backends.Load()
 	dialer := net.Dialer{Timeout: dialTime}
 	turn := f.turn.Add(1)
+
+	if from, ok := client.(*net.TCPAddr); ok && f.sticky.Load() {
+		sum := fnv.New64a()
+		_, _ = sum.Write(from.IP)
+		turn = sum.Sum64() % uint64(len(backends))
+	}
 
 	for i := range backends {
 		at := backends[(turn+uint64(i))%uint64(len(backends))]

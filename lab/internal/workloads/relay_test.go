@@ -110,3 +110,33 @@ func TestAPortOfUDPHasTheEndpointsOfItsProtocol(t *testing.T) {
 		}
 	}
 }
+
+func TestAClientStaysWithItsEndpointWhereTheServiceSaysSo(t *testing.T) {
+	first, second := echoServer(t, "127.0.0.1", "first"), echoServer(t, "127.0.0.1", "second")
+	backends := []netip.AddrPort{first.AddrPort(), second.AddrPort()}
+	at := netip.MustParseAddrPort("127.10.96.3:5380")
+
+	for _, sticky := range []bool{true, false} {
+		p := &proxy{frontends: map[netip.AddrPort]*frontend{}}
+		if err := p.open(t.Context(), at, backends, sticky); err != nil {
+			t.Fatal(err)
+		}
+
+		answers := map[string]bool{}
+
+		for range 6 {
+			answer, err := ask(at.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			answers[answer] = true
+		}
+
+		p.frontends[at].close()
+
+		if stayed := len(answers) == 1; stayed != sticky {
+			t.Errorf("sessionAffinity %v: %v", sticky, answers)
+		}
+	}
+}
