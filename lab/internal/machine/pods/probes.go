@@ -108,6 +108,9 @@ func graceOf(pod *corev1.Pod, one *member, what string) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
+// longestFirst keeps a pod from waiting for its first probe for longer than a program takes to start.
+const longestFirst = 2 * time.Second
+
 func orElse(value, otherwise int32) int32 {
 	if value == 0 {
 		return otherwise
@@ -122,8 +125,9 @@ func (w *worker) loop(ctx context.Context, pod *corev1.Pod, one *member, process
 	timeout := time.Duration(orElse(probe.TimeoutSeconds, 1)) * time.Second
 	good, bad := orElse(probe.SuccessThreshold, 1), orElse(probe.FailureThreshold, 3)
 
-	// A kubelet does not know when within its period the container began; the first look comes soon.
-	pause := time.Until(process.Started().Add(time.Duration(probe.InitialDelaySeconds) * time.Second))
+	// A kubelet looks at fixed times, whenever the container began: on an average half a period after that.
+	delay := max(time.Duration(probe.InitialDelaySeconds)*time.Second, min(period/2, longestFirst))
+	pause := time.Until(process.Started().Add(delay))
 	state := initial
 
 	var (
