@@ -255,7 +255,7 @@ func writeUsers(spec Spec, folder string) error {
 	}
 
 	for name, text := range map[string]string{"passwd": users, "group": groups, "nsswitch.conf": "hosts: files dns\n"} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil { //nolint:gosec // everybody may read it
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil { // everybody may read it
 			return err
 		}
 	}

@@ -303,7 +303,7 @@ func copyProgram(t *testing.T, from, to string) {
 
 	data, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, data, 0o755) //nolint:gosec // a program
+		err = os.WriteFile(to, data, 0o755)
 	}
 
 	if err != nil {
@@ -573,7 +573,7 @@ func TestProbesDecideWhetherAPodIsReadyAndWhenItIsStartedAgain(t *testing.T) {
 	m.until("probed", "started", func(p *corev1.Pod) bool { return first(p).Started != nil && *first(p).Started })
 
 	data := filepath.Join(m.runtime.Folder, "uid-probed", "volumes", "data")
-	if err := os.WriteFile(filepath.Join(data, "ready"), []byte("yes"), 0o644); err != nil { //nolint:gosec // a test's
+	if err := os.WriteFile(filepath.Join(data, "ready"), []byte("yes"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 
@@ -593,7 +593,7 @@ func TestProbesDecideWhetherAPodIsReadyAndWhenItIsStartedAgain(t *testing.T) {
 
 	m.until("probed", "not ready", func(p *corev1.Pod) bool { return !isPodReady(p) })
 
-	if err := os.WriteFile(filepath.Join(data, "dead"), nil, 0o644); err != nil { //nolint:gosec // a test's
+	if err := os.WriteFile(filepath.Join(data, "dead"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 

@@ -140,7 +140,7 @@ func (w *worker) writeNames(pod *corev1.Pod, made *sandbox) error {
 		resolvFile:   resolvOf(pod, domain, dns, w.r.Network.Resolvers()),
 		hostnameFile: made.hostname + "\n",
 	} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil { //nolint:gosec // everybody may read it
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil { // everybody may read it
 			return err
 		}
 	}

@@ -41,7 +41,7 @@ func (w *worker) mountVolumes(ctx context.Context, pod *corev1.Pod) error {
 
 		real, err := w.mountVolume(ctx, pod, volume, path)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err)) //nolint:staticcheck // a kubelet's words
+			problems = append(problems, fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume.Name, err))
 
 			continue
 		}

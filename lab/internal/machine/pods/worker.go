@@ -61,8 +61,7 @@ type member struct {
 	stopProbes context.CancelFunc
 	noted      chan struct{}
 
-	backOff      time.Duration
-	backOffSince time.Time
+	backOff time.Duration
 	// begun is whether it was ever started by this worker, or before the machine's boot.
 	begun bool
 }
