@@ -14,7 +14,15 @@ from urllib.parse import quote
 
 from pyVmomi import vmodl
 
-from clients.vcenter.connection import MODEL, VCenter, VCenterError, by_uuid, connected, finish
+from clients.vcenter.connection import (
+    MODEL,
+    VCenter,
+    VCenterError,
+    by_uuid,
+    connected,
+    finish,
+    settle,
+)
 from clients.vcenter.content_library import ITEM_PATH, Session, session
 from clients.waiting import Clock
 from config.resource_types import (
@@ -112,12 +120,23 @@ def clear_library(vcenter: VCenter, password: str, name: str, _clock: Clock) -> 
         return bool(found)
 
 
-def exists(content: Any, rest: Session, kind: str, identity: str) -> bool:  # noqa: ANN401
+def exists(
+    content: Any,  # noqa: ANN401
+    rest: Session,
+    kind: str,
+    identity: str,
+    clock: Clock,
+) -> bool:
     """Tell whether vCenter has what a resource of this type and id stands for.
 
-    Only vCenter's own "there is none" counts as no; whatever else goes wrong is an error.
+    Only vCenter's own "there is none" counts as no; whatever else goes wrong is an error. A machine
+    whose removal somebody has begun, such as a killed run, is looked for when vCenter is done.
     """
     if kind == MACHINE:
+        machine = by_uuid(content, identity)
+        if machine is None:
+            return False
+        settle(machine, clock, "powerOff", "destroy")
         return by_uuid(content, identity) is not None
     if kind == FOLDER:
         return _named(MODEL.Folder(identity, content.searchIndex._stub))  # noqa: SLF001 pyVmomi's way

@@ -140,7 +140,7 @@ def _gone(resources: Sequence[Resource], site: Site) -> Iterator[Resource]:
         content_library.session(site.vcenter, site.password) as rest,
     ):
         for one in ours:
-            if not leftovers.exists(content, rest, one["type"], one["id"]):
+            if not leftovers.exists(content, rest, one["type"], one["id"], CLOCK):
                 yield one
 
 

@@ -154,9 +154,13 @@ def test_a_rule_of_a_cluster_that_is_gone_is_gone_too(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(leftovers, "_rules", rules)
     rest: Any = FakeRest()
-    assert leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:7")
-    assert not leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:8")
-    assert not leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c2:7")
+    assert leftovers.exists(None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:7", Clock())
+    assert not leftovers.exists(
+        None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c1:8", Clock()
+    )
+    assert not leftovers.exists(
+        None, rest, resource_types.ANTI_AFFINITY_RULE, "domain-c2:7", Clock()
+    )
 
 
 def test_everything_in_vcenter_clears_its_place_before_it_is_made() -> None:
@@ -178,3 +182,30 @@ def test_a_machine_is_switched_on_before_it_is_configured() -> None:
     platform = run_production()
     for one in platform.all("talos:machine/configurationApply:ConfigurationApply"):
         assert one.hooks("before_create") == [f"{one.name}-unconfigured"]
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_machine_that_is_being_removed_is_looked_for_when_vcenter_is_done(
+    *, removed: bool
+) -> None:
+    states = [vim.TaskInfo.State.success, vim.TaskInfo.State.running, vim.TaskInfo.State.running]
+    asked: list[int] = []
+
+    class Removal:
+        descriptionId = "VirtualMachine.destroy"  # noqa: N815 vCenter's name
+
+        @property
+        def state(self) -> Any:
+            return states.pop() if len(states) > 1 else states[0]
+
+    def find(*_: object) -> Any:
+        asked.append(len(states))
+        done = len(states) == 1
+        return None if done and removed else machine
+
+    machine = SimpleNamespace(recentTask=[SimpleNamespace(info=Removal())])
+    content = SimpleNamespace(searchIndex=SimpleNamespace(FindByUuid=find))
+    clock = Clock(sleep=lambda _: None)
+    there = leftovers.exists(content, FakeRest(), resource_types.MACHINE, "uuid-1", clock)  # type: ignore[arg-type]
+    assert there is not removed
+    assert asked == [3, 1]

@@ -63,7 +63,9 @@ def vcenter(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(repair, "connected", connected)
     monkeypatch.setattr(content_library, "session", connected)
-    monkeypatch.setattr(leftovers, "exists", lambda _c, _r, _kind, identity: identity in has)
+    monkeypatch.setattr(
+        leftovers, "exists", lambda _c, _r, _kind, identity, _clock: identity in has
+    )
     return has
 
 
