@@ -1,12 +1,14 @@
 """A node whose machine is about to go: no new pods on it, its pods elsewhere, and back again.
 
-As `kubectl cordon`, `drain` and `uncordon` do it, with the API's own eviction, which respects
-disruption budgets (https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/).
+As `kubectl cordon`, `drain --force --ignore-daemonsets --delete-emptydir-data` and `uncordon` do
+it, and Talos' own drain: with the API's eviction, which respects disruption budgets
+(https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/). A pod without a controller
+goes too, and is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +82,23 @@ class Node:
 
         Raises `DrainError` when some are still there after so many seconds.
         """
+        told = False
+
+        def lacking() -> str:
+            nonlocal told
+            try:
+                pods = list(self._pods())
+            except ApiError as error:
+                return f"the Kubernetes API does not answer: {error}"
+            alone = [_label(pod) for pod in pods if _is_alone(pod)]
+            if alone and not told:
+                told = True
+                clock.tell(f"{self.name}: no controller makes these again: {_few(alone)}")
+            return self._evict(pods)
+
         left = clock.wait(
             f"the pods of {self.name} to go elsewhere",
-            self._evict,
+            lacking,
             seconds=seconds,
             poll=POLL_SECONDS,
         )
@@ -94,14 +110,12 @@ class Node:
                 "poddisruptionbudgets --all-namespaces`)"
             )
 
-    def _evict(self) -> str:
-        """Ask all pods to go; say which are left and why, "" when none is."""
+    def _evict(self, pods: Iterable[Mapping[str, Any]]) -> str:
+        """Ask these pods to go; say which are left and why, "" when none is."""
         try:
-            left = [f"{_label(pod)}: {self._why_there(pod)}" for pod in self._pods()]
+            return _few([f"{_label(pod)}: {self._why_there(pod)}" for pod in pods])
         except ApiError as error:
             return f"the Kubernetes API does not answer: {error}"
-        more = f"; and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        return "; ".join(left[:SHOWN]) + more
 
     def _pods(self) -> Iterator[dict[str, Any]]:
         listed = self.api.get(f"/api/v1/pods?fieldSelector=spec.nodeName={self.name}")
@@ -134,10 +148,21 @@ def goes(pod: Mapping[str, Any]) -> bool:
     return not any(one.get("controller") and one.get("kind") == "DaemonSet" for one in owners)
 
 
+def _is_alone(pod: Mapping[str, Any]) -> bool:
+    """Tell whether no controller would make the pod again elsewhere: a drain is its end."""
+    owners = pod["metadata"].get("ownerReferences") or []
+    return not any(one.get("controller") for one in owners)
+
+
 def is_ready(node: Mapping[str, Any]) -> bool:
     """Tell whether a node is Ready."""
     conditions = node.get("status", {}).get("conditions") or []
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "; ".join(names[:SHOWN]) + more
 
 
 def _label(pod: Mapping[str, Any]) -> str:

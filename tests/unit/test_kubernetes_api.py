@@ -89,6 +89,9 @@ BLOCKED = {
         (429, BLOCKED, BUDGET),
         (429, {"message": "it is still being processed"}, "it is still being processed"),
         (500, {"message": "This pod has more than one PodDisruptionBudget"}, "This pod has more"),
+        (403, {"message": "namespace shop is being terminated"}, "namespace shop is being term"),
+        (409, {"message": "the object has been modified"}, "the object has been modified"),
+        (502, {}, "it answers HTTP 502"),
     ],
 )
 def test_why_a_pod_may_not_go_is_told_in_the_apis_words(
@@ -100,11 +103,16 @@ def test_why_a_pod_may_not_go_is_told_in_the_apis_words(
     assert said.startswith(why)
 
 
-def test_an_eviction_that_the_api_refuses_is_an_error() -> None:
+def test_an_eviction_that_nobody_answers_is_an_error() -> None:
+    with server([]) as (address, _):
+        pass  # its port is free again
+    with pytest.raises(ApiError, match="Connection refused"):
+        KubernetesApi(kubeconfig(address)).evict("shop", "web-1")
+
+
+def test_a_change_that_the_api_refuses_is_an_error() -> None:
     with server([403], b'{"message": "forbidden"}') as (address, _):
         api = KubernetesApi(kubeconfig(address))
-        with pytest.raises(ApiError, match="forbidden"):
-            api.evict("shop", "web-1")
         with pytest.raises(ApiError, match="forbidden"):
             api.merge("/api/v1/nodes/node01", {})
 
