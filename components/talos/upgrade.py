@@ -96,6 +96,8 @@ class Upgrade:
         self._snapshot()
         try:
             self._drain(node)
+            # Fetching, the snapshot and the pods took minutes: another machine may be away by now.
+            self.cluster.guard(self.member)
             if interrupted:
                 self._reboot()
             else:
@@ -106,7 +108,8 @@ class Upgrade:
         self.cluster.wait_rebooted(self.member, before)
         if interrupted and not self._release().is_that_of(self.target.release):
             self.cluster.wait_healthy(self.member, before, settle=False)
-            self.run()  # it was not installed to its end: now there is nothing to overwrite
+            self._uncordon()  # what refuses it now must not leave a cordoned node
+            self.run()  # it runs what it boots: now there is nothing to overwrite
             return
         self._see_release(runs, before)
         self.cluster.wait_healthy(self.member, before, settle=False)
@@ -212,13 +215,14 @@ class Upgrade:
         return f"{before.boot_id} {self.target.image}"
 
     def _was_installing(self, node: Node, before: Before) -> bool:
-        """Tell whether a run was killed in this boot while the machine installed its target.
+        """Tell whether a run was killed in this boot while the machine installed something.
 
         The installation may have ended since, and the boot loader has two places only: a second one
-        before a reboot would overwrite the Talos that the machine goes back to.
+        before a reboot would overwrite the Talos that the machine goes back to, whatever release
+        the first one was of.
         """
-        noted = self._retried(partial(node.noted, INSTALLING))
-        return noted == self._installation(before)
+        noted = self._retried(partial(node.noted, INSTALLING)) or ""
+        return noted.partition(" ")[0] == before.boot_id
 
     def _reboot(self) -> None:
         """Let the machine start what it has installed; that is the old Talos if it was not done."""
@@ -314,14 +318,28 @@ class Upgrade:
 
     def _finish(self) -> None:
         """Finish what a killed run left of an upgrade that is done: a cordoned node."""
-        if not self.cluster.etcd_members(self.cluster.control_planes):
-            return  # there is no cluster yet
+        if not self._cluster_is_there():
+            return
         node = self._node()
         if self._retried(node.cordoned_for) is None:
             return
         was_ready = Before("", reboots=True, node_ready=True)
         self.cluster.wait_healthy(self.member, was_ready, settle=False)
         self._uncordon()
+
+    def _cluster_is_there(self) -> bool:
+        """Tell whether there is a cluster yet; one that has lost its quorum is no new one."""
+        without_majority = self.cluster.quorum_watch()
+
+        def look() -> bool:
+            if self.cluster.etcd_members(self.cluster.control_planes):
+                return True
+            if without_majority():
+                raise NotYetError("etcd runs, and finds no majority of its members")
+            return False
+
+        what = f"etcd to say whether {self.member} is in a cluster"
+        return self._wait(what, look, GUARD_SECONDS, "Look at the control planes")
 
     def _uncordon(self) -> None:
         node = self._node()

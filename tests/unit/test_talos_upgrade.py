@@ -259,6 +259,15 @@ def test_what_belongs_to_the_node_or_has_ended_is_not_evicted(scene: Scene) -> N
     assert scene.kubernetes.evicted == ["shop/web"]
 
 
+def test_a_pod_that_nobody_makes_again_is_named_once(scene: Scene) -> None:
+    owner = {"kind": "ReplicaSet", "controller": True}
+    scene.kubernetes.pods = [pod("by-hand"), pod("web", ownerReferences=[owner])]
+    scene.kubernetes.keeps = {"web": BUDGET}
+    scene.refused()
+    told = [text for text in scene.told if "no controller makes these again" in text]
+    assert told == ["node01: no controller makes these again: pod by-hand in namespace shop"]
+
+
 def test_a_configuration_that_needs_a_reboot_shares_it_with_the_upgrade(scene: Scene) -> None:
     scene.machine().reboots = True
     scene.run()
@@ -309,6 +318,23 @@ def test_no_machine_is_touched_while_another_machines_node_is_not_ready(scene: S
     scene.kubernetes.nodes["worker01"] = node("worker01", ready=False)
     assert "not ready: worker01" in scene.refused()
     assert scene.did(*CHANGES) == []
+
+
+def test_a_member_of_etcd_that_goes_away_while_pods_move_keeps_the_machine_up(
+    scene: Scene,
+) -> None:
+    """The first look at etcd may be half an hour old when the pods have gone."""
+    scene.kubernetes.pods = [pod("slow", deletionTimestamp="now")]
+
+    def lose() -> None:
+        scene.kubernetes.pods = []
+        scene.machine("node02").stage = "rebooting"
+
+    later(scene, 60, lose)
+    said = scene.refused()
+    assert "node02 (172.16.20.52) lacks stage: rebooting" in said
+    assert scene.did("upgrade", "reboot") == []
+    assert scene.kubernetes.cordoned() == []
 
 
 def test_an_installer_that_cannot_be_fetched_is_told_before_a_pod_is_moved(scene: Scene) -> None:
@@ -419,6 +445,63 @@ def test_an_installation_that_a_kill_cut_short_is_made_again_after_a_reboot(scen
     assert len(scene.did("upgrade")) == 1
 
 
+def test_an_installation_of_another_release_in_this_boot_is_started_first_too(
+    scene: Scene,
+) -> None:
+    """A run was killed, then the settings were changed: a second installation is one too many."""
+    machine, image = scene.machine(), f"factory/vmware-installer/{SCHEMATIC}:v1.13.11"
+    installing = {INSTALLING: f"{machine.boot} {image}"}
+    scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
+    machine.installed = ("v1.13.11", SCHEMATIC)
+    scene.run()
+    assert scene.did("reboot", "upgrade --image")[0].startswith("reboot")
+    assert machine.version == "v1.13.10"
+    assert scene.kubernetes.cordoned() == []
+    assert scene.kubernetes.nodes["node01"]["metadata"]["annotations"] == {}
+
+
+def test_a_node_takes_pods_again_when_what_follows_a_cut_short_installation_is_refused(
+    scene: Scene,
+) -> None:
+    machine, image = scene.machine(), f"factory/vmware-installer/{SCHEMATIC}:v1.13.10"
+    installing = {INSTALLING: f"{machine.boot} {image}"}
+    scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
+    talos_run = scene.talos.run
+
+    def run(arguments: Any, seconds: float) -> Any:
+        if arguments[0] == "reboot":
+            scene.talos.images = frozenset()
+        return talos_run(arguments, seconds)
+
+    scene.talos.run = run  # type: ignore[method-assign]
+    assert "cannot fetch the installer" in scene.refused()
+    assert scene.did("reboot")
+    assert scene.kubernetes.cordoned() == []
+
+
+def test_a_cordoned_node_is_not_forgotten_while_etcd_elects_a_leader(scene: Scene) -> None:
+    left = scene.kubernetes.nodes["node01"]
+    left["spec"]["unschedulable"] = True
+    left["metadata"]["annotations"][CORDONED_FOR] = "upgrade to v1.13.10"
+    scene.machine().version = "v1.13.10"
+    for one in scene.talos.machines[:3]:
+        one.alone = True
+
+    def elect() -> None:
+        for one in scene.talos.machines:
+            one.alone = False
+
+    later(scene, 4, elect)
+    scene.run()
+    assert scene.kubernetes.cordoned() == []
+
+
+def test_a_lost_quorum_is_named_where_a_killed_run_is_to_be_finished(scene: Scene) -> None:
+    for one in scene.talos.machines[:3]:
+        one.alone = True
+    assert "etcd has lost its quorum" in scene.refused(version="v1.13.9")
+
+
 def test_a_new_boot_owes_nothing_to_an_earlier_installation(scene: Scene) -> None:
     installing = {INSTALLING: f"another-boot {scene.machine().boot}"}
     scene.kubernetes.nodes["node01"]["metadata"]["annotations"] = installing
@@ -426,7 +509,7 @@ def test_a_new_boot_owes_nothing_to_an_earlier_installation(scene: Scene) -> Non
     assert scene.did("reboot") == []
 
 
-@pytest.mark.parametrize("step", range(1, 50))
+@pytest.mark.parametrize("step", range(1, 60))
 def test_a_run_that_is_killed_at_any_call_is_finished_by_the_next_one(
     scene: Scene, step: int
 ) -> None:
