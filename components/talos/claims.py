@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from clients.kubernetes_api import ApiError, KubernetesApi
 from clients.talosctl import Talosctl, TalosctlError
+from components.talos.etcd import Member
 
 PAGE = "docs/procedures/local-volumes.md"
 BOUND = "Bound"
@@ -22,24 +23,37 @@ def volume_name(machine: str, disk: str) -> str:
 
 
 def fault(
-    talos: Talosctl, control_planes: Sequence[str], machine: str, disks: Iterable[str]
+    talos: Talosctl, control_planes: Sequence[str], machine: Member, disks: Iterable[str]
 ) -> str:
     """Say why these data disks of a machine must not go; empty when they may.
 
     The first of the control planes, given by their addresses, that hands out a kubeconfig is asked.
-    Without any there is no cluster, and nobody's claim.
+    When none does, nobody knows: only a machine that still waits for its first configuration has
+    no volumes yet, and so nobody's claim.
     """
+    silent = []
     for address in control_planes:
         try:
             api = KubernetesApi(talos.kubeconfig(address))
-        except TalosctlError:
+        except TalosctlError as error:
+            silent.append(f"{address}: {error}")
             continue
         try:
-            found = [_claim(api, machine, disk) for disk in sorted(disks)]
+            found = [_claim(api, machine.name, disk) for disk in sorted(disks)]
         except ApiError as error:
-            return f"the Kubernetes API does not say whether a pod uses its data disks: {error}"
+            return _nobody_says(machine, disks, f"the Kubernetes API: {error}")
         return ". ".join(filter(None, found))
-    return ""
+    if talos.in_maintenance(machine.address):
+        return ""
+    return _nobody_says(machine, disks, "; ".join(silent))
+
+
+def _nobody_says(machine: Member, disks: Iterable[str], why: str) -> str:
+    return (
+        f"platform:machines, {machine.name}, dataDisks {', '.join(sorted(disks))}: nobody says "
+        f"whether a pod uses what is to go ({why}). Bring a control plane back, or this "
+        f"computer's way to it ({PAGE})"
+    )
 
 
 def _claim(api: KubernetesApi, machine: str, disk: str) -> str:

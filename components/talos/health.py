@@ -182,7 +182,7 @@ class Observer(Etcd):
         """Refuse to take away data disks of the machine that a pod's volume lies on."""
         addresses = [one.address for one in self.control_planes]
         going = set(disks)
-        if going and (fault := claims.fault(self.talos, addresses, member.name, going)):
+        if going and (fault := claims.fault(self.talos, addresses, member, going)):
             message = f"{member}: not touched. {fault}. Then run `pulumi up` again"
             raise HealthError(message)
 

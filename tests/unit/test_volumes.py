@@ -170,7 +170,7 @@ class Api:
     ("phase", "refusal"),
     [
         ("Bound", r"dataDisks data: its volume is claimed by app-db/data; delete that claim first"),
-        ("away", r"does not say whether a pod uses its data disks: no route to host"),
+        ("away", r"nobody says whether a pod uses .* \(the Kubernetes API: no route to host\)"),
         ("Released", None),
         (None, None),
     ],
@@ -190,6 +190,36 @@ def test_a_disk_is_not_taken_away_from_a_pod(
             return
         with pytest.raises(HealthError, match=refusal):
             observer.refuse_claimed(member, ["data"])
+
+
+def cut_off(*machines: FakeMachine) -> str:
+    """Give what keeps worker01's disk when no control plane answers; "" when nothing does."""
+    fake = FakeTalos([node(), *machines])
+    fake.machine("172.16.20.51").up = False
+    with talosctl.connect("talosconfig", fake.run, fake.dial) as talos:
+        members = [
+            Member("node01", "172.16.20.51", control_plane=True),
+            Member("worker01", "172.16.20.61", control_plane=False),
+        ]
+        try:
+            Observer(talos, members).refuse_claimed(members[1], ["data"])
+        except HealthError as error:
+            return str(error)
+    return ""
+
+
+def test_a_disk_stays_when_no_control_plane_says_who_uses_it() -> None:
+    """vCenter would delete it with its data, and it may well answer while they do not."""
+    said = cut_off(FakeMachine("worker01", "172.16.20.61", etcd=False))
+    assert said.startswith(
+        "worker01 (172.16.20.61): not touched. platform:machines, worker01, dataDisks data: nobody "
+        "says whether a pod uses what is to go (172.16.20.51: "
+    )
+    assert "Bring a control plane back" in said
+
+
+def test_a_disk_of_a_machine_that_was_never_configured_may_go_without_a_cluster() -> None:
+    assert cut_off(FakeMachine("worker01", "172.16.20.61", maintenance=True)) == ""
 
 
 def test_a_volume_that_leaves_the_configuration_is_held_against_its_claims(
