@@ -56,7 +56,7 @@ class Rollout:
         """Each changed machine's boot before its change."""
         self._made: set[str] = set()
         """Machines that this run has made."""
-        self._snapshots = Snapshots(folder())
+        self._snapshots = Snapshots(folder(), pulumi.get_stack())
 
     def guard(self, member: Member) -> Hook:
         """Make the hook that refuses to touch the machine while another one is unhealthy."""

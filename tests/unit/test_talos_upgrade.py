@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +113,7 @@ class Scene:
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.snapshots = Snapshots(self.where)
+        self.snapshots = Snapshots(self.where, "prod")
 
     @property
     def members(self) -> list[Member]:
@@ -232,7 +233,7 @@ def test_one_snapshot_a_run_is_taken_its_place_told_and_only_its_owner_reads_it(
     scene.run("node01")
     scene.run("node02")
     (file,) = scene.where.iterdir()
-    assert file.name == "etcd-before-talos-v1.13.10.snapshot"
+    assert re.fullmatch(r"prod-\d{8}T\d{6}Z-etcd-before-talos-v1\.13\.10\.snapshot", file.name)
     assert file.stat().st_mode & 0o077 == 0
     assert scene.where.stat().st_mode & 0o077 == 0
     assert any(str(file) in text and "Secrets" in text for text in scene.told)
@@ -240,9 +241,41 @@ def test_one_snapshot_a_run_is_taken_its_place_told_and_only_its_owner_reads_it(
 
 def test_old_snapshots_are_removed(scene: Scene) -> None:
     for patch in range(1, 5):
-        scene.snapshots = Snapshots(scene.where)
+        scene.snapshots = Snapshots(scene.where, "prod")
         scene.run(version=f"v1.13.{9 + patch}")
     assert len(list(scene.where.iterdir())) == KEPT
+
+
+def test_a_snapshot_takes_no_place_of_another_stacks_or_of_an_earlier_runs(scene: Scene) -> None:
+    scene.where.mkdir(mode=0o755)
+    name = "etcd-before-talos-v1.13.10.snapshot"
+    others = [f"prod-eu-20200101T00000{n}Z-{name}" for n in range(4)]
+    for one in (*others, f"prod-20200101T000000Z-{name}"):
+        (scene.where / one).write_text("earlier")
+    scene.run()
+    kept = sorted(one.name for one in scene.where.iterdir())
+    assert kept[-4:] == others
+    assert len(kept) == len(others) + 2
+    assert (scene.where / f"prod-20200101T000000Z-{name}").read_text() == "earlier"
+    assert scene.where.stat().st_mode & 0o077 == 0
+
+
+def test_nothing_is_left_of_a_snapshot_that_was_cut_off(scene: Scene) -> None:
+    """A talosctl that is ended leaves what it has: Secrets in plain text."""
+    scene.where.mkdir()
+    (scene.where / "prod-20200101T000000Z-etcd-before-talos-v1.13.9.snapshot.part").touch()
+    talos_run = scene.talos.run
+
+    def run(arguments: Any, seconds: float) -> Any:
+        if arguments[:2] == ["etcd", "snapshot"]:
+            Path(f"{arguments[2]}.part").write_text("the first Secret")
+            raise StoppedError("stopped by Ctrl-C")
+        return talos_run(arguments, seconds)
+
+    scene.talos.run = run  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        scene.run()
+    assert list(scene.where.iterdir()) == []
 
 
 def test_what_belongs_to_the_node_or_has_ended_is_not_evicted(scene: Scene) -> None:
@@ -538,7 +571,7 @@ def test_a_run_that_is_killed_at_any_call_is_finished_by_the_next_one(
         assert step > calls  # the run has fewer calls: it was not killed
     scene.talos.run = talos_run  # type: ignore[method-assign]
     kubernetes.called = lambda: None  # type: ignore[method-assign]
-    scene.snapshots = Snapshots(scene.where)
+    scene.snapshots = Snapshots(scene.where, "prod")
     scene.run()
     assert scene.machine().version == "v1.13.10"
     assert kubernetes.cordoned() == []
