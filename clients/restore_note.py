@@ -6,6 +6,7 @@ secret. Without it a killed restore could be gone on with as if nothing had been
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -47,6 +48,11 @@ def read(path: Path = NOTE) -> Begun | None:
         return None
     except (ValueError, KeyError, TypeError):
         raise NoteError(f"{path}: not a note of a restore; remove it, and begin again") from None
+
+
+def age(now: dt.datetime, path: Path = NOTE) -> dt.timedelta:
+    """Give how long ago the note was written. Raises OSError."""
+    return now - dt.datetime.fromtimestamp(path.stat().st_mtime, tz=dt.UTC)
 
 
 def write(begun: Begun, path: Path = NOTE) -> None:

@@ -37,6 +37,9 @@ NEXT = (
     "restored. What was made after the backup is in the stack's state and not in the cluster: now "
     "`pulumi refresh`, then `pulumi up`"
 )
+FORGOTTEN = dt.timedelta(days=1)
+"""A restore that stopped so long ago is not gone on with unless it is asked for."""
+MOST_HOURS = 1e6
 ERRORS = (
     EngineError, StorageError, AgeError, TalosctlError, HealthError, ApiError, RestoreError,
     NoteError, OSError,
@@ -100,6 +103,7 @@ def rebuild(options: argparse.Namespace) -> int:
     repair.refuse_locked()
     stack = Stack.read()
     if state.etcd_has_begun(stack.resources):
+        _forget_rebuild()
         raise RestoreError(
             "this stack's etcd has begun already. To finish a rebuild that was stopped: `pulumi "
             "up`. To replace the data of machines that run: `python -m ops restore`. To begin "
@@ -145,6 +149,12 @@ def _chosen(stack: Stack, options: argparse.Namespace, steps: set[Step]) -> Iter
     begun, now = restore_note.read(NOTE), _now()
     named, accepted = options.backup, options.accept_age
     if begun is not None and begun.step in steps and named in {None, begun.backup}:
+        if named is None and (age := restore_note.age(now, NOTE)) > FORGOTTEN:
+            raise RefusedError(
+                f"{NOTE}: a restore of {begun.backup} stopped {checks.ago(age)} ({begun.step}), "
+                f"and much may have been changed since. `--backup {begun.backup}` goes on with it; "
+                "to begin again, with the newest backup, remove that file"
+            )
         print(f"goes on with {begun.backup}, which an earlier run began to restore")
         named, accepted = begun.backup, (now - dt.datetime.min.replace(tzinfo=dt.UTC)).days * 24
     stored = checks.choose(stack, named)
@@ -152,6 +162,13 @@ def _chosen(stack: Stack, options: argparse.Namespace, steps: set[Step]) -> Iter
     with checks.fetched(stack, stored, options.identity) as checked:
         print(checked.told(now))
         yield checked
+
+
+def _forget_rebuild() -> None:
+    """Remove the note of a rebuild whose etcd has begun: it was killed before it could."""
+    begun = restore_note.read(NOTE)
+    if begun is not None and begun.step is Step.REBUILDING:
+        restore_note.forget(NOTE)
 
 
 def _agreed(what: str, stack: Stack, options: argparse.Namespace) -> bool:
@@ -166,6 +183,13 @@ def _agreed(what: str, stack: Stack, options: argparse.Namespace) -> bool:
 
 def _now() -> dt.datetime:
     return dt.datetime.now(tz=dt.UTC)
+
+
+def _hours(text: str) -> float:
+    found = float(text)
+    if not 0 < found <= MOST_HOURS:  # nan is not either
+        raise ValueError(text)
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         else:
             command.add_argument(
-                "--accept-age", type=float, metavar="HOURS", help="accept one of this age"
+                "--accept-age", type=_hours, metavar="HOURS", help="accept one of this age"
             )
         if name in {"running", "rebuild"}:
             command.add_argument("--yes", action="store_true", help="without asking")

@@ -27,12 +27,20 @@ class RestoreError(Exception):
 
 def restore(cluster: Observer, backup: str, snapshot: Path, note: Path) -> None:
     """Put a backup's data into the place of what is there. Raises RestoreError and HealthError."""
-    if restore_note.read(note) != Begun(backup, Step.RECOVERING):
-        refuse_silent(cluster)
+    begun = restore_note.read(note)
+    if begun != Begun(backup, Step.RECOVERING):
+        if begun != Begun(backup, Step.EMPTYING):  # else some are silent because they are wiped
+            refuse_silent(cluster)
+            refuse_unknown(cluster)
         restore_note.write(Begun(backup, Step.EMPTYING), note)
         empty(cluster)
         restore_note.write(Begun(backup, Step.RECOVERING), note)
-    recover(cluster, snapshot)
+    elif cluster.etcd_members(cluster.control_planes):
+        cluster.clock.tell(
+            f"etcd runs from {backup} since an earlier run, and only the rest is done now. To "
+            f"replace its data once more, stop this, remove {note}, then run the same command again"
+        )
+    recover(cluster, snapshot, note)
     for member in cluster.members:
         if not member.control_plane:
             # What it knows is newer than what is restored (kubernetes.io, "Restoring an etcd
@@ -55,6 +63,22 @@ def refuse_silent(cluster: Observer) -> None:
             f"nothing was changed. {'; '.join(silent)}. A control plane that comes back later "
             "would bring its old data: bring it back first, or replace it "
             f"(docs/procedures/replace-machine.md), {AGAIN}"
+        )
+
+
+def refuse_unknown(cluster: Observer) -> None:
+    """Refuse while etcd has a member that is none of the settings' control planes."""
+    known = {text for one in cluster.control_planes for text in (one.name, one.address)}
+    unknown = [
+        f"{one.name or one.id} ({one.address})"
+        for one in cluster.etcd_members(cluster.control_planes)
+        if not known & {one.name, one.address}
+    ]
+    if unknown:
+        raise RestoreError(
+            f"nothing was changed. etcd has a member that platform:machines does not name: "
+            f"{', '.join(unknown)}. It would go on with the old data, as a cluster of its own: "
+            f"take it out first (docs/procedures/remove-control-planes.md), {AGAIN}"
         )
 
 
@@ -87,7 +111,7 @@ def _still_there(cluster: Observer, member: Member, ordered: dict[str, str]) -> 
     return "is being wiped"
 
 
-def recover(cluster: Observer, snapshot: Path) -> None:
+def recover(cluster: Observer, snapshot: Path, note: Path) -> None:
     """Begin etcd from the snapshot, on the first control plane, unless it has begun.
 
     Talos refuses until the machine's etcd waits for it.
@@ -105,11 +129,19 @@ def recover(cluster: Observer, snapshot: Path) -> None:
             return f"not accepted yet: {error}"
         return "etcd is starting"
 
-    _wait(cluster, f"{first} to run etcd from the backup", lacking, BOOTSTRAP_SECONDS)
+    _wait(
+        cluster,
+        f"{first} to run etcd from the backup",
+        lacking,
+        BOOTSTRAP_SECONDS,
+        f"; without {note} it wipes all data once more first",
+    )
 
 
-def _wait(cluster: Observer, what: str, lacking: Callable[[], str], seconds: float) -> None:
+def _wait(
+    cluster: Observer, what: str, lacking: Callable[[], str], seconds: float, otherwise: str = ""
+) -> None:
     if lacks := cluster.clock.wait(what, lacking, seconds=seconds, poll=POLL_SECONDS):
         raise RestoreError(
-            f"waited {seconds:.0f} s for {what}; last seen: {lacks}. Fix it, {AGAIN}"
+            f"waited {seconds:.0f} s for {what}; last seen: {lacks}. Fix it, {AGAIN}{otherwise}"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -519,6 +520,60 @@ def test_another_backup_than_the_one_that_was_begun_begins_again(tmp_path: Path)
     assert [one for one in cluster.orders if one.startswith("reset")]
 
 
+def test_machines_that_are_silent_because_they_are_wiped_stop_no_second_run(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    restore_note.write(Begun(KEY, Step.EMPTYING), cluster.note)
+    second = cluster.machines[1]
+    second.up = second.etcd = second.data = False
+
+    def tick() -> None:
+        second.up = cluster.talos.now > 10
+        cluster.join()
+
+    cluster.talos.tick = tick
+    cluster.restore()
+    assert "reset @10.0.0.2" not in cluster.orders
+    assert [name for name, _ in cluster.talos.recovered] == ["node1"]
+
+
+def test_nothing_is_wiped_while_etcd_has_a_member_that_nobody_names(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.talos.machines.append(FakeMachine("node9", "10.0.0.9"))
+    with pytest.raises(RestoreError, match=r"^nothing was changed\. .*: node9 \(10\.0\.0\.9\)"):
+        cluster.restore()
+    assert cluster.orders == []
+    assert restore_note.read(cluster.note) is None
+
+
+def test_a_restore_whose_data_is_there_already_says_that_it_replaces_nothing(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    restore_note.write(Begun(KEY, Step.RECOVERING), cluster.note)
+    told: list[str] = []
+    with cluster.observer() as one:
+        clock = Clock(lambda: cluster.talos.now, cluster.talos.sleep, told.append)
+        running.restore(
+            Observer(one.talos, one.members, clock), KEY, cluster.snapshot, cluster.note
+        )
+    assert cluster.talos.recovered == []
+    assert [text for text in told if "only the rest is done now" in text and "restore.json" in text]
+
+
+def test_an_etcd_that_does_not_start_from_the_backup_says_how_to_begin_again(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    cluster.joins = False
+    for one in cluster.machines:
+        one.etcd = False
+    restore_note.write(Begun(KEY, Step.RECOVERING), cluster.note)
+    with pytest.raises(RestoreError, match=r"etcd is starting.*without .*restore\.json it wipes"):
+        cluster.restore()
+
+
 # The note, and the program that it speaks to.
 
 
@@ -656,13 +711,49 @@ def test_a_refused_backup_has_an_exit_code_of_its_own_and_names_the_page(
 
 
 def test_a_stack_whose_etcd_has_begun_is_not_built_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = resource("urn:pulumi:prod::platform::platform:index:Gate::etcd")
+    note = tmp_path / "restore.json"
+    restore_note.write(Begun(KEY, Step.REBUILDING), note)
+    monkeypatch.setattr(command, "NOTE", note)
     monkeypatch.setattr(repair, "refuse_locked", lambda: None)
     monkeypatch.setattr(Stack, "read", lambda: stack({}, [gate]))
     assert command.main(["rebuild", "--yes"]) == 1
     assert "etcd has begun already" in capsys.readouterr().err
+    assert restore_note.read(note) is None, "the next rebuild would go on with that old backup"
+
+
+@pytest.mark.parametrize("what", ["running", "rebuild"])
+def test_a_restore_that_stopped_days_ago_is_not_gone_on_with_unasked(
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+    identity: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    step = Step.EMPTYING if what == "running" else Step.REBUILDING
+    note = identity.with_name("restore.json")
+    restore_note.write(Begun(named(9), step), note)
+    os.utime(note, (0, 0))
+    monkeypatch.setattr(command, "NOTE", note)
+    monkeypatch.setattr(repair, "refuse_locked", lambda: None)
+    found = stack({named(9): b"", KEY: b""})
+    found.output = lambda _: ""
+    monkeypatch.setattr(Stack, "read", lambda: found)
+    assert command.main([what, "--identity", str(identity), "--yes"]) == 5
+    said = capsys.readouterr().err
+    assert f"{note}: a restore of {named(9)} stopped " in said
+    assert f"`--backup {named(9)}` goes on with it" in said
+    # Asked for it is gone on with: what is refused now is the backup itself.
+    assert command.main([what, "--identity", str(identity), "--yes", "--backup", named(9)]) != 0
+    assert "days ago (" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "1e12", "x"])
+def test_an_age_that_is_none_is_refused(hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["check", f"--accept-age={hours}"])
+    assert "--accept-age" in capsys.readouterr().err
 
 
 # The rehearsal.
