@@ -103,7 +103,7 @@ class Circle:
         against = [
             *self._stopped(),
             *self._against(change),
-            *self._closed(),
+            *window.closed(self._updates.window, self._now),
             *self._somebody_deploys(),
         ]
         if review is not None:
@@ -189,7 +189,9 @@ class Circle:
         ]
         newest: dict[tuple[str, int], dict[str, Any]] = {}
         for run in self._github.pages(f"commits/{head}/check-runs?filter=latest", "check_runs"):
-            newest[run["name"], run["app"]["id"]] = run
+            # One that was started again, or by an event of its own, is listed beside the first.
+            key = run["name"], run["app"]["id"]
+            newest[key] = max(newest.get(key, run), run, key=lambda one: one["id"])
         ended = {key: run["conclusion"] for key, run in newest.items() if run["conclusion"]}
         failed = [
             f"its check {name} ended as {ended[name, app]}"
@@ -243,14 +245,6 @@ class Circle:
                     newest = max(newest or ("", ""), (one["created_at"], one["sha"]))
                     break
         return newest[1] if newest else None
-
-    def _closed(self) -> list[str]:
-        opening = self._updates.window
-        if opening is None:
-            return ["platform:updates has no window"]
-        if window.is_open(opening, self._now):
-            return []
-        return [f"the window opens {window.next_opening(opening, self._now):%A %d %B %H:%M %Z}"]
 
     def _somebody_deploys(self) -> list[str]:
         """Name deployments that wait or run: GitHub would drop one of those that wait."""

@@ -1,7 +1,8 @@
 """Layer Updates: `python -m ops update`, which workflows call by make.
 
 The page is docs/updates.md. `merge` merges what the policy of `platform:updates`
-lets through, `due` says whether what is merged is to be deployed now, `note` says what came of it.
+lets through, `due` says whether what is merged is to be deployed now, `open` whether the window is
+open as it begins, `note` says what came of it.
 None of them changes the platform.
 """
 
@@ -22,16 +23,18 @@ from config import SettingsError, load_file
 from ops.report.api import GitHub
 from ops.report.command import run_url
 from ops.report.text import ReportError
+from ops.updates import window
 from ops.updates.circle import Circle, Due, Outcome
 from ops.updates.history import History, HistoryError
 
 NOT_DUE = 3
+CLOSED = 4
 TAIL = 60
 """Lines of the deployment's log that the issue shows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives its exit code: 0, 1 for an error, 3 when nothing is due."""
+    """Run one command; gives its exit code: 0, 1 for an error, 3 or 4 for not now."""
     options = parser().parse_args(arguments)
     try:
         return run(options)
@@ -44,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     """Run one command; raises what `main` tells."""
     history = History(options.repository)
     updates = load_file(options.repository / options.file).updates
+    if options.command == "open":
+        return _open(window.closed(updates.window, options.now))
     circle = Circle(GitHub.from_environment(), history, updates, options.now)
     match options.command:
         case "merge":
@@ -60,6 +65,14 @@ def run(options: argparse.Namespace) -> int:
             due = Due.model_validate_json(options.due.read_text(encoding="utf-8"))
             print("\n".join(_note(circle, due, options)))
             return 0
+
+
+def _open(closed: Sequence[str]) -> int:
+    """Say whether a deployment may still begin: it may have waited for a runner, or for others."""
+    for one in closed:
+        print(f"not deployed now, and nothing was changed: {one}")
+    _give("closed", "true" if closed else "false")
+    return CLOSED if closed else 0
 
 
 def told(outcomes: Iterable[Outcome]) -> list[str]:
@@ -111,12 +124,15 @@ def parser() -> argparse.ArgumentParser:
     )
     due.add_argument("--review", type=Path, metavar="JSON", help="the review of its plan")
     due.add_argument("--out", type=Path, default=Path(".lab/out/due.json"), metavar="FILE")
+    still = commands.add_parser(
+        "open", help=f"look at the window once more; exit code {CLOSED}: it is closed"
+    )
     note = commands.add_parser("note", help="write on GitHub how the deployment ended")
     note.add_argument("--due", type=Path, required=True, metavar="FILE", help="what `due` wrote")
     note.add_argument("--result", choices=("success", "failure", "cancelled"), required=True)
     note.add_argument("--log", type=Path, metavar="FILE", help="what the deployment said")
     note.add_argument("--drift", type=Path, metavar="FILE", help="the drift report after it")
-    for one in (merge, due, note):
+    for one in (merge, due, still, note):
         one.add_argument("--file", default="Pulumi.prod.yaml", help="the stack file")
         one.add_argument("--repository", type=Path, default=ROOT, help="the clone")
         one.add_argument(

@@ -18,9 +18,17 @@ class History:
         self._root = root
 
     def changed(self, old: str, new: str) -> dict[str, tuple[str | None, str | None]]:
-        """Give each file that differs, its text before and after; `None` where there is none."""
-        names = self._git("diff", "--name-only", "--no-renames", "-z", old, new).split("\0")
-        return {name: (self._text(old, name), self._text(new, name)) for name in names if name}
+        """Give each file that differs, its text before and after; `None` where there is none.
+
+        One that becomes executable, or a link, has none either: its text does not say that.
+        """
+        found: dict[str, tuple[str | None, str | None]] = {}
+        words = iter(self._git("diff", "--raw", "--no-renames", "-z", old, new).split("\0"))
+        for about, name in zip(words, words, strict=False):  # the last word is empty
+            before, after, *_ = about.removeprefix(":").split(" ")
+            texts = (self._text(old, name), self._text(new, name))
+            found[name] = texts if before == after else (None, None)
+        return found
 
     def base(self, one: str, other: str) -> str:
         """Give the commit that two have in common."""

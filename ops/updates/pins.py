@@ -18,7 +18,10 @@ from config import versions
 
 RENOVATE = Path(__file__).parents[2] / "renovate.json"
 LAB_MODULES = re.compile(r"lab/(.+/)?go\.(mod|sum)")
-"""What the lab is built of. It has no credentials and no way out of its namespace."""
+"""What the lab is built of. It has no credentials and no way out of its namespace; but it writes
+the review that decides, so a module is taken from where it was taken before."""
+REPLACED = re.compile(r"(?m)^\s*(?:replace\s+)?(\S+)(?:\s+v\S+)?\s+=>\s+(\S+)")
+"""A line of go.mod that takes a module from elsewhere: what, and from where."""
 LAYERS = {
     "siderolabs/talos": "talos",
     "kubernetes/kubernetes": "kubernetes",
@@ -89,19 +92,28 @@ class Change:
 
 
 def compare(files: Mapping[str, tuple[str | None, str | None]]) -> Change:
-    """Say what changes between two texts of each file; `None` is a file that is not there."""
-    moved: dict[tuple[str, str, str], Moved] = {}
+    """Say what changes between two texts of each file; `None` is one that is not there, or no text.
+
+    The same version in several places is one move, as long as its releases are listed at one.
+    """
+    moved: dict[tuple[str, ...], Moved] = {}
     others = []
     for path, (old, new) in files.items():
-        if LAB_MODULES.fullmatch(path):
+        if old is None or new is None:
+            others.append(path)
             continue
-        if old is None or new is None or _without_versions(old) != _without_versions(new):
+        if LAB_MODULES.fullmatch(path):
+            if set(REPLACED.findall(old)) != set(REPLACED.findall(new)):
+                others.append(path)
+            continue
+        if _without_versions(old) != _without_versions(new):
             others.append(path)
             continue
         for before, after in zip(pins(old), pins(new), strict=True):
             if before.version != after.version:
                 one = Moved(LAYERS.get(after.package, ""), before.version, after)
-                moved[after.package, before.version, after.version] = one
+                source = after.package, after.datasource, after.registry, after.tag
+                moved[*source, before.version, after.version] = one
     return Change(tuple(moved.values()), tuple(others))
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from config.settings import Updates
 from ops.review.verdict import Verdict
-from ops.updates.pins import Change, Moved
+from ops.updates.pins import Change, Moved, Pin
 
 HARMLESS = (Verdict.SAFE, Verdict.RESTARTS, Verdict.REBOOTS)
 """Machines are rebooted one at a time, each seen healthy before the next."""
@@ -33,18 +33,18 @@ class Reviewed(BaseModel):
 
 
 def against(
-    change: Change, policy: Updates, released: Mapping[str, dt.datetime | None], now: dt.datetime
+    change: Change, policy: Updates, released: Mapping[Pin, dt.datetime | None], now: dt.datetime
 ) -> Iterator[str]:
     """Say what of a change the policy does not let through; nothing when it does.
 
-    `released` is by package: when the new version came out, `None` when nobody could tell.
+    `released` says when each new version came out, `None` when nobody could tell.
     """
     if not change.moved and not change.others:
         yield "it moves no pinned version"
     if change.others:
         yield f"it changes more than pinned versions: {', '.join(change.others)}"
     for one in change.moved:
-        yield from _of_pin(one, policy, released.get(one.new.package), now)
+        yield from _of_pin(one, policy, released.get(one.new), now)
 
 
 def _of_pin(

@@ -11,9 +11,9 @@ from ops.report.api import GitHub, RefusedError
 from ops.updates.pins import Pin
 
 
-def dates(pins: Iterable[Pin], github: GitHub) -> dict[str, dt.datetime | None]:
-    """Say when the versions of pins came out, by package; `None` when nobody tells."""
-    return {pin.package: _date(pin, github) for pin in pins}
+def dates(pins: Iterable[Pin], github: GitHub) -> dict[Pin, dt.datetime | None]:
+    """Say when the version of each pin came out; `None` when nobody tells."""
+    return {pin: _date(pin, github) for pin in pins}
 
 
 def _date(pin: Pin, github: GitHub) -> dt.datetime | None:

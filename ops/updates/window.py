@@ -15,6 +15,15 @@ def is_open(window: Window, now: dt.datetime) -> bool:
     return any(begin <= now < end for begin, end in _around(window, now))
 
 
+def closed(window: Window | None, now: dt.datetime) -> list[str]:
+    """Say why no deployment may begin; nothing when one may."""
+    if window is None:
+        return ["platform:updates has no window"]
+    if is_open(window, now):
+        return []
+    return [f"the window opens {next_opening(window, now):%A %d %B %H:%M %Z}"]
+
+
 def next_opening(window: Window, now: dt.datetime) -> dt.datetime:
     """Say when it opens next, in its own zone."""
     return min(begin for begin, _ in _around(window, now) if begin > now)

@@ -17,7 +17,7 @@ from config.settings import Updates, Window
 from ops.review.verdict import Verdict
 from ops.updates import policy, window
 from ops.updates.circle import MARKER
-from ops.updates.command import NOT_DUE
+from ops.updates.command import CLOSED, NOT_DUE
 from ops.updates.pins import LAYERS, Change, Moved, Pin, compare, pins
 from tests.unit.fake_github import serving
 from tests.unit.update_project import NOW, Project, environment, reviewed
@@ -76,6 +76,41 @@ def test_the_labs_modules_may_move_beside_it() -> None:
     assert compare({**files, "Pulumi.prod.yaml": (STACK_FILE, talos("1.13.10"))}).others == ()
 
 
+REPLACES = "require a.example/x v1.0.0\n\nreplace (\n\ta.example/x => a.example/x v1.0.0\n)\n"
+
+
+def test_a_replaced_module_of_the_lab_may_move_with_its_version() -> None:
+    files = {"lab/go.mod": (REPLACES, REPLACES.replace("v1.0.0", "v1.0.1"))}
+    assert compare(files).others == ()
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        REPLACES.replace("=> a.example/x", "=> b.example/x"),
+        REPLACES.replace("=> a.example/x v1.0.0", "=> ../x"),
+        f"{REPLACES}replace a.example/y v2.0.0 => b.example/y v2.0.0\n",
+        None,
+    ],
+)
+def test_a_module_of_the_lab_that_comes_from_elsewhere_needs_a_person(new: str | None) -> None:
+    """What the lab is built of writes the review that decides."""
+    assert compare({"lab/tools/x/go.mod": (REPLACES, new)}).others == ("lab/tools/x/go.mod",)
+
+
+def test_two_versions_of_a_package_are_two_moves() -> None:
+    change = compare(
+        {
+            "Pulumi.prod.yaml": (STACK_FILE, talos("1.13.11")),
+            "config/versions.py": (VERSIONS, VERSIONS.replace('"1.13.9"', '"1.13.10"')),
+        }
+    )
+    assert sorted(map(str, change.moved)) == [
+        "siderolabs/talos 1.13.9 to 1.13.10",
+        "siderolabs/talos 1.13.9 to 1.13.11",
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "old", "new"),
     [
@@ -126,7 +161,7 @@ def moved(package: str, old: str, new: str) -> Moved:
 
 def judged(*changes: Moved, released: str | None = LONG_AGO, others: tuple[str, ...] = ()) -> str:
     when = dt.datetime.fromisoformat(released) if released else None
-    dates = {one.new.package: when for one in changes}
+    dates = {one.new: when for one in changes}
     settings = Updates.model_validate_json(json.dumps(POLICY))
     return "\n".join(policy.against(Change(changes, others), settings, dates, NOW))
 
@@ -306,6 +341,57 @@ def test_a_proposal_that_loosens_the_policy_is_judged_by_that_of_the_main_branch
     assert "more than pinned versions: Pulumi.prod.yaml" in comment_on(project, number)
 
 
+@pytest.mark.parametrize("young_first", [True, False])
+def test_a_release_that_is_too_young_is_seen_beside_an_older_one_of_its_package(
+    project: Project,
+    young_first: bool,  # noqa: FBT001 a case's
+) -> None:
+    project.commit(config__versions=VERSIONS)
+    project.git("update-ref", "refs/remotes/origin/main", "main")
+    young, old = "1.13.11", "1.13.10"
+    project.github.releases[f"siderolabs/talos/v{young}"] = "2026-11-28T08:00:00Z"
+    first, second = (young, old) if young_first else (old, young)
+    project.git("checkout", "--quiet", "main")
+    number = project.propose(talos(first, stack_file(project)))
+    project.git("checkout", "--quiet", f"renovate/{number}")
+    head = project.commit(config__versions=VERSIONS.replace('"1.13.9"', f'"{second}"'))
+    project.git("checkout", "--quiet", "main")
+    move_head(project, head)
+    assert project.update("merge") == 0
+    assert project.github.pulls[0]["state"] == "open"
+    assert f"siderolabs/talos 1.13.9 to {young}: 0 days old" in comment_on(project, number)
+
+
+def test_a_file_that_becomes_executable_needs_a_person(project: Project) -> None:
+    number = project.propose(talos("1.13.10", stack_file(project)))
+    project.git("checkout", "--quiet", f"renovate/{number}")
+    (project.root / RULESET).chmod(0o755)
+    head = project.commit()
+    project.git("checkout", "--quiet", "main")
+    move_head(project, head)
+    assert project.update("merge") == 0
+    assert f"more than pinned versions: {RULESET}" in comment_on(project, number)
+
+
+def move_head(project: Project, head: str) -> None:
+    """Let the pull request have one more commit, with the same checks and review."""
+    pull = project.github.pulls[0]
+    old, pull["head"]["sha"] = pull["head"]["sha"], head
+    project.github.checks[head] = project.github.checks[old]
+    project.review(head, "reboots machines")
+
+
+def test_the_newest_run_of_a_check_counts_in_whatever_order_they_are_listed(
+    project: Project,
+) -> None:
+    number = project.propose(talos("1.13.10", stack_file(project)))
+    runs = next(iter(project.github.checks.values()))
+    failed = {**runs[0], "id": 100, "conclusion": "failure"}
+    runs.insert(0, failed)
+    assert project.update("merge") == 0
+    assert f"its check {failed['name']} ended as failure" in comment_on(project, number)
+
+
 def test_nobody_else_than_renovate_is_merged(project: Project) -> None:
     project.propose(talos("1.13.10", stack_file(project)), author="somebody")
     assert project.update("merge") == 0
@@ -423,6 +509,21 @@ def test_the_plans_own_review_decides_at_last(project: Project, verdict: str, co
     path = project.root.parent / "preview-review.json"
     path.write_text(json.dumps(reviewed(verdict=verdict)))
     assert project.due("--review", str(path))[0] == code
+
+
+def test_a_deployment_that_begins_after_the_window_is_refused_without_a_token(
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It may wait for hours, for a runner or for another deployment."""
+    monkeypatch.delenv("GITHUB_TOKEN")
+    assert project.update("open") == 0
+    assert project.update("open", now=NOW + dt.timedelta(hours=5)) == CLOSED
+    said = "not deployed now, and nothing was changed: the window opens Saturday"
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "output").read_text() == "closed=false\nclosed=true\n"
 
 
 def test_a_failed_deployment_stops_the_updates_for_everybody(project: Project) -> None:

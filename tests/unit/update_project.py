@@ -93,7 +93,8 @@ class Project:
             }
         )
         self.github.checks[head] = [
-            {"name": name, "app": {"id": ACTIONS}, "conclusion": checks} for name in REQUIRED
+            {"id": n, "name": name, "app": {"id": ACTIONS}, "conclusion": checks}
+            for n, name in enumerate(REQUIRED)
         ]
         self.review(head, "reboots machines")
         return number
