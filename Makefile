@@ -16,7 +16,7 @@ OUT ?= .lab/out
 .PHONY: help setup build upgrades programs lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
-	update-merge update-due update-note
+	update-merge update-due update-open update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
@@ -25,7 +25,7 @@ The platform: reach review preview explain apply-plan drift render render-diff c
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
 Checks: test lint go-lint workflows-lint types unit go-test lab-test format
-Workflows: summary comment drift-report drift-issue update-merge update-due update-note
+Workflows: summary comment drift-report drift-issue update-merge update-due update-open update-note
 endef
 export HELP_GROUPS
 
@@ -232,6 +232,9 @@ update-due: setup ## whether what is merged is to be deployed now, without a per
 	$(PYTHON) -m ops update due --out $(OUT)/due.json $(if $(REVIEW),--review $(REVIEW)) || code=$$?
 	# That nothing is due is no failure.
 	case $$code in 0 | 3) ;; *) exit $$code ;; esac
+
+update-open: setup ## refuse a deployment without a person that begins outside of the window
+	@$(PYTHON) -m ops update open
 
 update-note: setup ## write on GitHub how that deployment ended (RESULT); one that failed stops the updates
 	@$(PYTHON) -m ops update note --due $(OUT)/due.json --result "$$RESULT" \

@@ -184,7 +184,8 @@ def test_what_changes_the_stack_runs_alone_and_is_never_cut_off() -> None:
 def test_a_deployment_that_is_cut_off_leaves_no_lock(workflow: str) -> None:
     up = load(workflow)["jobs"]["up"]["steps"]
     runs = [(one.get("run"), one.get("if"), one.get("env")) for one in up if "run" in one]
-    (applied, _, credentials), (last, condition, environment) = runs[:2]
+    first = next(at for at, one in enumerate(runs) if one[0] != "make update-open")
+    (applied, _, credentials), (last, condition, environment) = runs[first : first + 2]
     assert str(applied).startswith("make apply-plan")
     assert (last, condition) == ("make unlock", "${{ always() }}")
     assert environment == credentials, "it looks for the lock where the deployment took it"
@@ -238,6 +239,18 @@ def test_an_update_is_deployed_only_after_its_plan_was_decided_on() -> None:
     assert updates["up"]["if"] == "needs.decide.outputs.due == 'true'"
     (decided,) = (one["run"] for one in updates["decide"]["steps"] if "run" in one)
     assert decided == "make update-due REVIEW=.lab/out/preview-review.json"
+
+
+def test_a_deployment_without_a_person_that_had_to_wait_looks_at_the_window_again() -> None:
+    jobs = load("updates")["jobs"]
+    looks, applies = [one for one in jobs["up"]["steps"] if "run" in one][:2]
+    assert (looks["id"], looks["run"]) == ("window", "make update-open")
+    assert "if" not in looks
+    assert applies["run"].startswith("make apply-plan")
+    assert "if" not in applies
+    # Nothing was changed, so nothing stops the updates.
+    assert jobs["up"]["outputs"] == {"closed": "${{ steps.window.outputs.closed }}"}
+    assert "needs.up.outputs.closed != 'true'" in jobs["note"]["if"]
 
 
 @pytest.mark.parametrize("workflow", ["deploy", "updates"])
