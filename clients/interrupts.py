@@ -10,11 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 PATIENCE = ((2.5, signal.SIGINT), (1.0, signal.SIGINT), (0.5, signal.SIGKILL))
 """Seconds that a program gets after a Ctrl-C, and what it is sent when they are over. The engine
@@ -64,6 +64,41 @@ def run(
         _end(process)
         raise
     return subprocess.CompletedProcess(argv, process.returncode, shown + stdout, stderr or "")
+
+
+def attached(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Run a program on this terminal; at a Ctrl-C it gets the time to end by itself.
+
+    Gives its exit code. Raises `FileNotFoundError` when there is no such program.
+    """
+    process = subprocess.Popen(argv, env=dict(env), text=True)
+    try:
+        return process.wait()
+    except BaseException:
+        _end(process)
+        raise
+
+
+@contextmanager
+def unwound() -> Iterator[None]:
+    """Let SIGTERM and a lost terminal end what runs here as a Ctrl-C does, not at once.
+
+    What is decrypted lies in temporary folders, which are removed only then.
+    """
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # One that is ignored, as under nohup, stays so.
+    orders = (signal.SIGTERM, signal.SIGHUP)
+    before = {one: had for one in orders if (had := signal.getsignal(one)) != signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, interrupt)
+    try:
+        yield
+    finally:
+        for one, had in before.items():
+            signal.signal(one, had)
 
 
 def _followed(process: subprocess.Popen[str], show: Callable[[str], None]) -> str:

@@ -6,13 +6,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from clients import restore_note, talosctl
+from clients import interrupts, restore_note, talosctl
 from clients.age_file import AgeError
 from clients.backup_storage import StorageError
 from clients.kubernetes_api import ApiError, wait_ready
@@ -51,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
+        with interrupts.unwound():
+            return run(options)
     except RefusedError as error:
         print(f"not restored. {error}\nmore: {checks.PAGE}", file=sys.stderr)
         return REFUSED
@@ -118,11 +118,10 @@ def rebuild(options: argparse.Namespace) -> int:
             return 1
         restore_note.write(Begun(checked.stored.key, Step.REBUILDING), NOTE)
         sys.stdout.flush()
-        code = subprocess.run(
-            ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *POLICIES],  # noqa: S607
-            env=os.environ | {SNAPSHOT: str(checked.path)},
-            check=False,
-        ).returncode
+        code = interrupts.attached(
+            ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *POLICIES],
+            os.environ | {SNAPSHOT: str(checked.path)},
+        )
     if state.etcd_has_begun(Stack.read().resources):
         restore_note.forget(NOTE)
         if code:

@@ -16,7 +16,7 @@ from clients import restore_note
 from clients.restore_note import Begun, Step
 from clients.talosctl import TalosctlError
 from components.talos.etcd import BOOTSTRAP_SECONDS, POLL_SECONDS, Member
-from components.talos.health import REBOOT_SECONDS, Observer
+from components.talos.health import GUARD_SECONDS, REBOOT_SECONDS, Observer
 
 AGAIN = "then run the same command again: it goes on from here"
 
@@ -43,11 +43,25 @@ def restore(cluster: Observer, backup: str, snapshot: Path, note: Path) -> None:
     recover(cluster, snapshot, note)
     for member in cluster.members:
         if not member.control_plane:
-            # What it knows is newer than what is restored (kubernetes.io, "Restoring an etcd
-            # cluster": restart what could rely on stale data).
-            cluster.talos.restart_kubelet(member.address)
+            forget(cluster, member)
         cluster.wait_healthy(member, None, settle=False)
     restore_note.forget(note)
+
+
+def forget(cluster: Observer, member: Member) -> None:
+    """Let a worker forget what it knows, which is newer than what is restored.
+
+    kubernetes.io, "Restoring an etcd cluster": restart what could rely on stale data.
+    """
+
+    def lacking() -> str:
+        try:
+            cluster.talos.restart_kubelet(member.address)
+        except TalosctlError as error:
+            return str(error)
+        return ""
+
+    _wait(cluster, f"{member} to start its kubelet again", lacking, GUARD_SECONDS)
 
 
 def refuse_silent(cluster: Observer) -> None:

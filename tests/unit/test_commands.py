@@ -124,26 +124,28 @@ from clients import interrupts
 # A test run that was started in the background ignores it, and what it starts does too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.quiet()
-interrupts.run([{program}])
+interrupts.{how}
 """
 
 
+@pytest.mark.parametrize("how", ["run([{}])", "attached([{}], {{}})"], ids=["kept", "attached"])
 @pytest.mark.parametrize(
     "handler",
     ["signal.default_int_handler", "signal.SIG_IGN"],
     ids=["ends-by-itself", "does-not-end"],
 )
 def test_a_command_that_is_interrupted_ends_soon_and_leaves_no_program_behind(
-    handler: str, tmp_path: Path
+    handler: str, how: str, tmp_path: Path
 ) -> None:
     started = tmp_path / "started"
     program = (
-        f"import os, signal, time; signal.signal(signal.SIGINT, {handler}); "
-        f"open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+        f"import os, signal, sys, time; signal.signal(signal.SIGINT, {handler}); "
+        f"open({str(started)!r}, 'w').write(str(os.getpid())); sys.excepthook = lambda *_: None; "
+        "time.sleep(60)"
     )
     argv = f"{sys.executable!r}, '-c', {program!r}"
     process = subprocess.Popen(
-        [sys.executable, "-c", RUNNER.format(program=argv)],
+        [sys.executable, "-c", RUNNER.format(how=how.format(argv))],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -155,6 +157,29 @@ def test_a_command_that_is_interrupted_ends_soon_and_leaves_no_program_behind(
     assert errors == "\ninterrupted\n"
     assert process.returncode == -signal.SIGINT
     assert not Path(f"/proc/{started.read_text()}").exists()
+
+
+def test_an_engine_on_the_terminal_gets_the_time_to_free_its_lock(tmp_path: Path) -> None:
+    started, freed = tmp_path / "started", tmp_path / "freed"
+    program = (
+        "import os, signal, time\n"
+        "def end(*_):\n"
+        f"    time.sleep(1); open({str(freed)!r}, 'w').close(); os._exit(0)\n"
+        "signal.signal(signal.SIGINT, end)\n"
+        f"open({str(started)!r}, 'w').close(); time.sleep(60)"
+    )
+    how = f"attached([{sys.executable!r}, '-c', {program!r}], {{}})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER.format(how=how)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until("the program runs", started.exists)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.communicate(timeout=30)
+    assert freed.exists()
 
 
 def test_a_thread_that_hangs_does_not_keep_an_interrupted_command() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -562,6 +564,27 @@ def test_a_restore_whose_data_is_there_already_says_that_it_replaces_nothing(
     assert [text for text in told if "only the rest is done now" in text and "restore.json" in text]
 
 
+def test_a_worker_that_does_not_answer_for_a_moment_stops_no_restore(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    restore_note.write(Begun(KEY, Step.RECOVERING), cluster.note)
+    cluster.worker.up = False
+
+    def tick() -> None:
+        cluster.worker.up = cluster.talos.now > 10
+
+    cluster.talos.tick = tick
+    cluster.restore()
+    assert cluster.worker.kubelets == 1
+
+
+def test_a_worker_that_does_not_answer_is_named_with_what_to_do(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    restore_note.write(Begun(KEY, Step.RECOVERING), cluster.note)
+    cluster.worker.up = False
+    with pytest.raises(RestoreError, match=r"node4 \(10\.0\.0\.4\).*No route.*run the same"):
+        cluster.restore()
+
+
 def test_an_etcd_that_does_not_start_from_the_backup_says_how_to_begin_again(
     tmp_path: Path,
 ) -> None:
@@ -747,6 +770,33 @@ def test_a_restore_that_stopped_days_ago_is_not_gone_on_with_unasked(
     # Asked for it is gone on with: what is refused now is the backup itself.
     assert command.main([what, "--identity", str(identity), "--yes", "--backup", named(9)]) != 0
     assert "days ago (" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
+def test_nothing_decrypted_is_left_when_the_terminal_is_lost_or_the_command_is_ended(
+    order: signal.Signals,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    identity: Path,
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    left: list[list[str]] = []
+
+    def checked(*_: object) -> None:
+        left.append(sorted(one.name for one in folder.rglob("*.snapshot")))
+        os.kill(os.getpid(), order)
+
+    found = stack({KEY: age_file.encrypt(b"every Secret", str(IDENTITY.to_public()))})
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(Stack, "read", lambda: found)
+    monkeypatch.setattr(checks, "checked", checked)
+    before = signal.getsignal(order)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["check", "--identity", str(identity)])
+    assert left == [["db.snapshot"]], "it was there when the order came"
+    assert list(folder.iterdir()) == []
+    assert signal.getsignal(order) is before
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "1e12", "x"])
