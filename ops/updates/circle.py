@@ -22,7 +22,7 @@ from ops.report import reports
 from ops.report.api import GitHub, RefusedError
 from ops.report.reports import Issue
 from ops.updates import policy, releases, window
-from ops.updates.history import History
+from ops.updates.history import History, HistoryError
 from ops.updates.pins import Change, compare
 
 MARKER = "<!-- platform-updates -->"
@@ -147,7 +147,11 @@ class Circle:
 
     def _decide(self, pull: Mapping[str, Any], stop: Sequence[str]) -> Outcome:
         number, title, head = int(pull["number"]), str(pull["title"]), str(pull["head"]["sha"])
-        base = self._history.base(f"origin/{MAIN}", head)
+        try:
+            base = self._history.base(f"origin/{MAIN}", head)
+        except HistoryError:  # pushed after this clone was made; the next run has it
+            late = "its newest commit is not in this clone"
+            return Outcome(number, title, merged=False, waiting=(late,))
         change = compare(self._history.changed(base, head))
         against = [*stop, *self._against(change)]
         waiting: list[str] = []

@@ -341,6 +341,18 @@ def test_a_proposal_that_loosens_the_policy_is_judged_by_that_of_the_main_branch
     assert "more than pinned versions: Pulumi.prod.yaml" in comment_on(project, number)
 
 
+def test_a_commit_that_came_after_the_clone_holds_no_other_pull_request_back(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.propose(talos("1.13.10", stack_file(project)))
+    late = {**project.github.pulls[0], "number": 9, "head": dict(project.github.pulls[0]["head"])}
+    late["head"]["sha"] = "1" * 40
+    project.github.pulls.insert(0, late)
+    assert project.update("merge") == 0
+    assert [one["state"] for one in project.github.pulls] == ["open", "closed"]
+    assert "its newest commit is not in this clone" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("young_first", [True, False])
 def test_a_release_that_is_too_young_is_seen_beside_an_older_one_of_its_package(
     project: Project,
