@@ -43,6 +43,9 @@ API_SECONDS = 60.0
 CALL_SECONDS = 30.0
 """An API server's metrics are some megabytes."""
 
+OWN = frozenset({"staticPods", "static pods"})
+"""What a machine lacks whose API server, controller manager or scheduler does not run."""
+
 Api = Callable[[str, str | None], KubernetesApi]
 """Makes the API of a kubeconfig: that of everybody, or the API server at an address."""
 
@@ -101,7 +104,7 @@ class Upgrade:
             *versions.refusals(running, wanted),
             *self._unsupported(nodes, wanted),
             *self._removed(kubeconfig, running, nodes, wanted),
-            *self._unhealthy(nodes),
+            *self._unhealthy(nodes, running),
         ]
         if problems:
             raise UpgradeError(f"Kubernetes is not touched. {listed(problems)}")
@@ -213,7 +216,8 @@ class Upgrade:
         servers = {
             one.name: self.api(kubeconfig, one.address)
             for one in nodes
-            if one.name in running.api_servers
+            # One that is there already serves none of them any more, and may not even start.
+            if minor(running.api_servers.get(one.name, wanted)) != minor(wanted)
         }
         try:
             api = self.api(kubeconfig, None)
@@ -229,16 +233,22 @@ class Upgrade:
             ]
         return [_in_use(use, wanted) for use in found]
 
-    def _unhealthy(self, nodes: Sequence[Member]) -> list[Problem]:
+    def _unhealthy(self, nodes: Sequence[Member], running: Running) -> list[Problem]:
+        """Wait for all machines; the one that a stopped upgrade had in hand may be unhealthy.
+
+        Else a version whose programs do not start could not be followed by one whose do: Talos
+        moves that machine like the others, and goes on only when its programs run.
+        """
         observer = Observer(self.talos, nodes, self.clock)
         unhealthy: dict[str, str] = {}
 
         def lacking() -> str:
-            missing = {str(one): observer.missing(one) for one in nodes}
+            missing = {str(one): lacks for one in nodes if (lacks := observer.missing(one))}
+            if running.stopped and len(missing) == 1:
+                missing = {name: one for name, one in missing.items() if not one.keys() <= OWN}
             unhealthy.clear()
             for name, lacks in missing.items():
-                if lacks:
-                    unhealthy[name] = "; ".join(f"{key}: {why}" for key, why in lacks.items())
+                unhealthy[name] = "; ".join(f"{key}: {why}" for key, why in lacks.items())
             return ". ".join(f"{name} lacks {text}" for name, text in unhealthy.items())
 
         what = "all machines to be healthy, before Kubernetes is touched"

@@ -39,6 +39,11 @@ class Running:
         return {version for part in parts for version in part.values()}
 
     @property
+    def stopped(self) -> bool:
+        """Whether an upgrade stopped among the control planes: they run several versions."""
+        return len({*self.api_servers.values(), *self.controllers.values()}) > 1
+
+    @property
     def oldest(self) -> str:
         """The oldest version of a control plane's program: where an upgrade starts."""
         return min([*self.api_servers.values(), *self.controllers.values()], key=parse)

@@ -168,6 +168,49 @@ def test_an_unhealthy_machine_refuses_it_and_all_problems_are_told_at_once() -> 
     assert "worker01 (172.16.20.61): lacks Talos API" in text
 
 
+def stopped(wanted: str) -> Site:
+    """Give a site whose upgrade stopped at its first machine, whose API server does not start."""
+    site = Site()
+    site.cluster.programs["node01", "kube-apiserver"] = wanted
+    site.talos.machines[0].unmet = {"staticPods": "kube-system/kube-apiserver-node01 not ready"}
+    return site
+
+
+@pytest.mark.parametrize(("broken", "wanted"), [("1.34.9", "1.34.10"), ("1.35.5", "1.35.6")])
+def test_a_version_whose_programs_do_not_start_is_followed_by_one_whose_do(
+    broken: str, wanted: str
+) -> None:
+    site = stopped(broken)
+    asked: list[str] = []
+    real = site.cluster.answer
+
+    def answer(machine: str | None, path: str) -> Any:
+        if path == "/metrics":
+            assert machine != CONTROL_PLANES["node01"], "it does not answer"
+            asked.append(str(machine))
+        return real(machine, path)
+
+    site.cluster.answer = answer  # type: ignore[method-assign]
+    site.again(wanted)
+    assert site.running.all == {wanted}
+    assert len(asked) == (0 if wanted.startswith("1.34") else 2)
+
+
+def test_a_second_unhealthy_machine_or_another_reason_refuses_it_all_the_same() -> None:
+    site = stopped("1.34.9")
+    site.talos.machines[1].unmet = {"staticPods": "not ready"}
+    assert "node01" in site.refused("1.34.10")
+    site = stopped("1.34.9")
+    site.talos.machines[0].unmet["services"] = "etcd is not healthy"
+    assert "etcd is not healthy" in site.refused("1.34.10")
+
+
+def test_programs_that_do_not_run_refuse_an_upgrade_that_has_not_begun() -> None:
+    site = Site()
+    site.talos.machines[0].unmet = {"staticPods": "not ready"}
+    assert "lacks staticPods" in site.refused("1.34.10")
+
+
 def test_nobody_who_says_what_runs_refuses_it() -> None:
     site = Site()
     for machine in site.talos.machines:
