@@ -242,7 +242,7 @@ class Upgrade:
     def _stage(self) -> None:
         """Let the machine take its new configuration on at the same boot.
 
-        One that only the new Talos understands comes after the upgrade, as a change of its own.
+        One that it does not take now comes after the upgrade, as a change of its own.
         """
         try:
             self.cluster.talos.stage_configuration(self.member.address, self.configuration)

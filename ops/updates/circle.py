@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from config.settings import Updates
 from ops.report import reports
@@ -209,17 +209,21 @@ class Circle:
         """Give what in the reviews of a commit needs a person; the lab's review must be there."""
         against: list[str] = []
         for artifact, name in REVIEWS.items():
-            text = self._artifact(artifact, name, head)
-            if text is not None:
-                against += policy.against_effect(policy.Reviewed.model_validate_json(text))
-            elif artifact == "review":
-                against.append("its run left no review")
+            try:
+                text = self._artifact(artifact, name, head)
+                if text is not None:
+                    against += policy.against_effect(policy.Reviewed.model_validate_json(text))
+                elif artifact == "review":
+                    against.append("its run left no review")
+            except (ValidationError, UnicodeDecodeError, zipfile.BadZipFile):
+                against.append(f"its run left a {artifact} that cannot be read")
         return against
 
     def _artifact(self, artifact: str, name: str, head: str) -> str | None:
         """Read a file of an artifact of a commit's run; `None` when there is none."""
         for one in self._github.pages(f"actions/artifacts?name={artifact}", "artifacts"):
-            if one["workflow_run"]["head_sha"] == head and not one["expired"]:
+            run = one.get("workflow_run") or {}  # none when somebody deleted it
+            if run.get("head_sha") == head and not one["expired"]:
                 archive = self._github.archive(f"actions/artifacts/{one['id']}/zip")
                 with zipfile.ZipFile(io.BytesIO(archive)) as files:
                     # Under the folder that the files have in common, which may be none.

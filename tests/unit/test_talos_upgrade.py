@@ -313,7 +313,9 @@ def test_one_that_needs_no_reboot_follows_as_a_change_of_its_own(scene: Scene) -
     assert scene.machine().staged == ""
 
 
-def test_a_configuration_that_only_the_new_talos_understands_follows_it(scene: Scene) -> None:
+def test_a_configuration_that_is_not_taken_for_the_next_boot_follows_the_upgrade(
+    scene: Scene,
+) -> None:
     scene.machine().reboots, scene.machine().refuses = True, "unknown document"
     scene.run()
     assert scene.machine().version == "v1.13.10"

@@ -456,6 +456,30 @@ def test_a_run_without_a_review_needs_a_person(project: Project) -> None:
     assert "its run left no review" in comment_on(project, number)
 
 
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"verdict": 1}'])
+def test_a_review_that_cannot_be_read_needs_a_person_and_holds_no_other_back(
+    project: Project, text: str
+) -> None:
+    number = project.propose(talos("1.13.10", stack_file(project)))
+    project.leave_review(project.github.pulls[0]["head"]["sha"], text)
+    assert project.update("merge") == 0
+    assert "its run left a review that cannot be read" in comment_on(project, number)
+
+
+def test_an_archive_that_is_none_needs_a_person(project: Project) -> None:
+    number = project.propose(talos("1.13.10", stack_file(project)))
+    project.github.archives[1] = b"not a zip"
+    assert project.update("merge") == 0
+    assert "its run left a review that cannot be read" in comment_on(project, number)
+
+
+def test_an_artifact_whose_run_was_deleted_is_passed_over(project: Project) -> None:
+    project.propose(talos("1.13.10", stack_file(project)))
+    project.github.artifacts.insert(0, {**project.github.artifacts[0], "workflow_run": None})
+    assert project.update("merge") == 0
+    assert project.github.pulls[0]["state"] == "closed"
+
+
 def test_a_refused_approval_names_the_setting(
     project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
