@@ -8,7 +8,7 @@ goes too, and is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class Node:
         def lacking() -> str:
             nonlocal told
             try:
-                pods = list(self._pods())
+                pods = self._pods()
             except ApiError as error:
                 return f"the Kubernetes API does not answer: {error}"
             alone = [_label(pod) for pod in pods if _is_alone(pod)]
@@ -117,13 +117,18 @@ class Node:
         except ApiError as error:
             return f"the Kubernetes API does not answer: {error}"
 
-    def _pods(self) -> Iterator[dict[str, Any]]:
+    def _pods(self) -> list[dict[str, Any]]:
+        """List the pods that have to go first. Raises `ApiError`."""
         listed = self.api.get(f"/api/v1/pods?fieldSelector=spec.nodeName={self.name}")
-        return (pod for pod in listed["items"] if goes(pod))
+        pods = [pod for pod in listed["items"] if goes(pod)]
+        if any(map(_ends, pods)) and not is_ready(self.api.find(self._path) or {}):
+            # Its kubelet tells the end of none: they end with the machine.
+            return [pod for pod in pods if not _ends(pod)]
+        return pods
 
     def _why_there(self, pod: Mapping[str, Any]) -> str:
         about = pod["metadata"]
-        if "deletionTimestamp" in about:
+        if _ends(pod):
             return f"it is ending, which may take {about.get('deletionGracePeriodSeconds', 0)} s"
         return self.api.evict(about["namespace"], about["name"]) or "it was asked to end"
 
@@ -146,6 +151,11 @@ def goes(pod: Mapping[str, Any]) -> bool:
         return False
     owners = about.get("ownerReferences") or []
     return not any(one.get("controller") and one.get("kind") == "DaemonSet" for one in owners)
+
+
+def _ends(pod: Mapping[str, Any]) -> bool:
+    """Tell whether the pod was asked to end."""
+    return bool(pod["metadata"].get("deletionTimestamp"))
 
 
 def _is_alone(pod: Mapping[str, Any]) -> bool:

@@ -413,6 +413,22 @@ def test_a_pod_that_takes_long_to_end_is_waited_for(scene: Scene) -> None:
     assert any("it is ending, which may take 60 s" in text for text in scene.told)
 
 
+def test_a_node_whose_kubelet_is_gone_tells_the_end_of_no_pod_and_is_upgraded_all_the_same(
+    scene: Scene,
+) -> None:
+    """An upgrade may be what the machine needs; its pods end with it."""
+    scene.kubernetes.nodes["node01"] = node("node01", ready=False)
+    scene.kubernetes.pods = [pod("stuck", deletionTimestamp="now"), pod("web-1")]
+    scene.kubernetes.evict = lambda *_: ending()  # type: ignore[method-assign]
+
+    def ending() -> None:
+        scene.kubernetes.pods[1]["metadata"]["deletionTimestamp"] = "now"
+
+    scene.run()
+    assert scene.machine().version == "v1.13.10"
+    assert scene.kubernetes.cordoned() == []
+
+
 def test_a_node_that_a_person_cordoned_stays_cordoned(scene: Scene) -> None:
     scene.kubernetes.nodes["node01"]["spec"]["unschedulable"] = True
     scene.run()
