@@ -85,6 +85,12 @@ class _Answer(NamedTuple):
     resources: set[pulumi.Resource]
 
 
+def _take_note(task: asyncio.Future[Any]) -> None:
+    """Take a failure for seen: it is told by the group, and Python need not print it once more."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Questions:
     """Calls of provider functions that are asked together, and whose failures are told together."""
 
@@ -110,6 +116,8 @@ class Questions:
 
         # As futures: an output asks for the rest no more when the first of them fails.
         parts = [asyncio.ensure_future(part(n)) for n in range(len(_Answer._fields))]
+        for one in parts:
+            one.add_done_callback(_take_note)
         value, known, secret, resources = parts
         return pulumi.Output(resources, value, known, secret)
 
