@@ -8,7 +8,7 @@ goes too, and is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +88,13 @@ class Node:
             nonlocal told
             try:
                 pods = self._pods()
+                alone = [_label(pod) for pod in pods if _is_alone(pod)]
+                if alone and not told:
+                    told = True
+                    clock.tell(f"{self.name}: no controller makes these again: {_few(alone)}")
+                return _few([f"{_label(pod)}: {self._why_there(pod)}" for pod in pods])
             except ApiError as error:
                 return f"the Kubernetes API does not answer: {error}"
-            alone = [_label(pod) for pod in pods if _is_alone(pod)]
-            if alone and not told:
-                told = True
-                clock.tell(f"{self.name}: no controller makes these again: {_few(alone)}")
-            return self._evict(pods)
 
         left = clock.wait(
             f"the pods of {self.name} to go elsewhere",
@@ -109,13 +109,6 @@ class Node:
                 "healthy: give it more replicas or a smaller budget (`kubectl get "
                 "poddisruptionbudgets --all-namespaces`)"
             )
-
-    def _evict(self, pods: Iterable[Mapping[str, Any]]) -> str:
-        """Ask these pods to go; say which are left and why, "" when none is."""
-        try:
-            return _few([f"{_label(pod)}: {self._why_there(pod)}" for pod in pods])
-        except ApiError as error:
-            return f"the Kubernetes API does not answer: {error}"
 
     def _pods(self) -> list[dict[str, Any]]:
         """List the pods that have to go first. Raises `ApiError`."""

@@ -32,6 +32,14 @@ def _disks(machine: Mapping[str, Any] | None) -> set[str]:
     return {str(one.get("label")) for one in (machine or {}).get("disks") or ()}
 
 
+def _see_settings(cluster: Observer, member: Member, gate: Mapping[str, Any] | None) -> None:
+    """Wait until a healthy machine has its data disks, labels and taints, as its gate says them."""
+    size = Size.of_gate(gate)
+    if size is not None:
+        cluster.wait_volumes(member, size)
+    cluster.wait_marked(member, Marks.of_gate(gate))
+
+
 class Rollout:
     """Hooks for the machines of one cluster."""
 
@@ -135,13 +143,9 @@ class Rollout:
         """Make the hook that waits until a new machine is healthy."""
 
         async def first_health(args: pulumi.ResourceHookArgs) -> None:
-            size = Size.of_gate(args.new_inputs)
-
             def wait(cluster: Observer) -> None:
                 cluster.wait_healthy(member, None, settle=False)
-                if size is not None:
-                    cluster.wait_volumes(member, size)
-                cluster.wait_marked(member, Marks.of_gate(args.new_inputs))
+                _see_settings(cluster, member, args.new_inputs)
 
             await self._observe(args, wait)
 
@@ -163,9 +167,7 @@ class Rollout:
                 cluster.wait_healthy(member, before, settle=not reboots)
                 if old is not None and new is not None and old != new:
                     cluster.take_up(member, old, new, boot)
-                if new is not None:
-                    cluster.wait_volumes(member, new)
-                cluster.wait_marked(member, Marks.of_gate(args.new_inputs))
+                _see_settings(cluster, member, args.new_inputs)
 
             await self._observe(args, wait)
 
