@@ -19,16 +19,15 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/siderolabs/talos/pkg/machinery/config/configpatcher"
 	"github.com/siderolabs/talos/pkg/machinery/config/generate"
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
-	"golang.org/x/sys/unix"
 
 	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/machine/isolated"
 	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
@@ -40,50 +39,13 @@ var (
 )
 
 const (
-	insideVariable = "LAB_MACHINE_TEST_INSIDE"
-	talosVersion   = "v1.13.9"
-	vipAddress     = "172.16.20.250"
-	endpoint       = "https://" + vipAddress + ":6443"
+	talosVersion = "v1.13.9"
+	vipAddress   = "172.16.20.250"
+	endpoint     = "https://" + vipAddress + ":6443"
 )
 
-// TestMain runs the tests in user, network, mount and process namespaces of their own: whatever happens,
-// nothing of them is left behind.
-func TestMain(m *testing.M) {
-	if os.Getenv(insideVariable) != "" {
-		if err := enter(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-
-		os.Exit(m.Run())
-	}
-
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-
-	if err := cmd.Run(); err != nil {
-		os.Exit(1)
-	}
-}
-
-func enter() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("mounts: %w", err)
-	}
-
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("/proc: %w", err)
-	}
-
-	return network.AddLoopback()
-}
+// TestMain runs the tests in namespaces of their own.
+func TestMain(m *testing.M) { isolated.Main(m) }
 
 // world is a port group with machines, and an operator with talosctl and kubectl.
 type world struct {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -31,12 +30,11 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"platform.lab/lab/internal/machine/container"
+	"platform.lab/lab/internal/machine/isolated"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
 )
-
-const insideVariable = "LAB_PODS_TEST_INSIDE"
 
 // TestMain is three programs: the tests, in namespaces of their own; the lab's program in a container; and the program of
 // the containers.
@@ -49,40 +47,9 @@ func TestMain(m *testing.M) {
 	case filepath.Base(os.Args[0]) == "actor":
 		act(os.Args[1:])
 		os.Exit(0)
-	case os.Getenv(insideVariable) != "":
-		if err := enter(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-
-		os.Exit(m.Run())
 	}
 
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
-
-	if err := cmd.Run(); err != nil {
-		os.Exit(1)
-	}
-}
-
-func enter() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return err
-	}
-
-	return network.AddLoopback()
+	isolated.Main(m)
 }
 
 // facts are what the containers' program sees of its container.
@@ -480,7 +447,7 @@ func TestAContainerSeesWhatItsPodSays(t *testing.T) {
 		}
 	}
 
-	if strings.Contains(strings.Join(seen.Environment, " "), insideVariable) {
+	if strings.Contains(strings.Join(seen.Environment, " "), isolated.Variable) {
 		t.Errorf("the lab's own environment: %q", seen.Environment)
 	}
 
