@@ -63,6 +63,10 @@ type facts struct {
 	Capabilities           string
 }
 
+// waits is what a program of the tests says when it has chosen what SIGTERM does to it. A pod without probes is ready before
+// that, and a Go program that is process 1 and has no handler yet ends with code 2.
+const waits = "waits"
+
 // act is the program of the tests' containers. Its words: tell FILE... prints facts; exit CODE; say TEXT; last TEXT writes the
 // termination message; write FILE TEXT; serve PORT answers by the file /data/well; sleep; deaf sleeps and ignores SIGTERM.
 func act(words []string) {
@@ -109,10 +113,12 @@ func act(words []string) {
 			serve(take())
 		case "deaf":
 			signal.Ignore(syscall.SIGTERM)
+			fmt.Println(waits)
 			time.Sleep(time.Hour)
 		case "sleep":
 			terms := make(chan os.Signal, 1)
 			signal.Notify(terms, syscall.SIGTERM)
+			fmt.Println(waits)
 			<-terms
 			fmt.Println("asked to end")
 
@@ -575,7 +581,7 @@ func TestAPodThatIsDeletedIsAskedToEndAndThenGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
 			m.create(pod(name, one.word))
-			m.until(name, "running", isPodReady)
+			m.until(name, "waiting", func(*corev1.Pod) bool { return strings.Contains(m.log(name), waits) })
 
 			p, err := m.client.CoreV1().Pods("apps").Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
