@@ -590,7 +590,7 @@ def test_a_hook_does_not_block_the_event_loop() -> None:
 
         def tick() -> None:
             # Called in the hook's thread: the loop must be free to answer.
-            asyncio.run_coroutine_threadsafe(_set(served), loop).result(timeout=5)
+            asyncio.run_coroutine_threadsafe(_set(served), loop).result(timeout=60)
 
         fake.tick = tick
         await call(rollout(fake).health_again(member(fake.machines[0])))

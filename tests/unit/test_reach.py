@@ -633,11 +633,11 @@ def test_what_does_not_answer_in_time_has_failed_and_holds_nothing_up() -> None:
     held = threading.Event()
     asked = [question("slow", lambda _: str(held.wait(30))), question("good", lambda _: "answers")]
     begun = time.monotonic()
-    rows = ask_all(asked, Network({}), limit=0.3)
+    rows = ask_all(asked, Network({}), limit=2.5)
     held.set()
     assert time.monotonic() - begun < 20
     assert [row.outcome for row in rows] == [Outcome.FAILED, Outcome.OK]
-    assert "0.3 s" in rows[0].told
+    assert "2.5 s" in rows[0].told
 
 
 def test_a_mistake_in_one_question_hides_no_other_answer() -> None:

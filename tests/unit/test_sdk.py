@@ -102,6 +102,9 @@ def wait_for(*outputs: Any) -> None:
     """Run the SDK's wait over these outputs."""
 
     async def run() -> None:
+        # Another test's program that failed leaves what it did not wait for, of a loop of its own.
+        settings.SETTINGS.outputs.clear()
+        vars(stack)["_get_rpc_manager"]().clear()
         tasks = [asyncio.ensure_future(one) for one in outputs]
         settings.SETTINGS.outputs.update(tasks)
         try:

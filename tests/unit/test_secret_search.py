@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.rehearsal.world import wait_until
 from tests.secret_search import CommandLines, found_in
 
 VALUE = "a-value-that-nobody-has-set-anywhere"
@@ -63,7 +64,9 @@ def test_without_a_secret_nothing_is_found_and_without_values_nothing_is_proved(
 
 def test_a_secret_on_a_command_line_is_found() -> None:
     with CommandLines() as lines:
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.4)", VALUE], check=True)
+        process = subprocess.Popen([sys.executable, "-c", "input()", VALUE], stdin=subprocess.PIPE)
+        wait_until("the value on a command line", lambda: VALUE in lines.text, poll=0.02)
+        process.communicate(b"\n")
     assert found_in({VALUE: "password"}, [], {"processes": lines.text}) == [
         "password is in processes"
     ]

@@ -22,6 +22,7 @@ from ops.rehearsal.timeline import (
     last_awaited,
 )
 from ops.rehearsal.timeline_page import STYLE, main, render, seconds, tick_distance
+from ops.rehearsal.world import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -304,11 +305,11 @@ def test_the_recorder_stamps_each_line_when_it_appears(tmp_path: Path) -> None:
 
 def test_the_recorder_starts_again_when_the_engine_does(tmp_path: Path) -> None:
     log = tmp_path / "events"
-    with Recorder(log):
+    with Recorder(log) as recorder:
         log.write_text('{"timestamp":1,"of":"preview"}\n' * 5)
-        time.sleep(0.2)
+        wait_until("the preview is seen", lambda: recorder.seen == 5, poll=0.02)
         log.write_text('{"timestamp":1,"of":"update"}\n')
-        time.sleep(0.2)
+        wait_until("the update is seen", lambda: recorder.seen == 1, poll=0.02)
     (line,) = [json.loads(line) for line in log.read_text().splitlines()]
     assert line["of"] == "update"
     assert "time" in line
