@@ -238,8 +238,10 @@ class Observer(Etcd):
         booted = boot is not None and now is not None and now != boot
         if old.boots_for(new) and not booted:
             self._refuse_while_unhealthy(member, lambda: self.others(member), self.quorum_watch())
+            # It is healthy: what its node may lack is a CNI, and that it will lack afterwards, too.
+            ready = NODE_READY not in self.missing(member)
             self.talos.reboot(member.address)
-            before = Before(now or "", reboots=True, node_ready=True)
+            before = Before(now or "", reboots=True, node_ready=ready)
             self.wait_rebooted(member, before)
             self.wait_healthy(member, before, settle=False)
         elif new.memory_mib > old.memory_mib and not booted:

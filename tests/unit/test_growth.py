@@ -39,8 +39,14 @@ class Api:
         }
 
 
-def grow(monkeypatch: pytest.MonkeyPatch, new: Size, *, boot: str | None = "boot-1") -> FakeMachine:
-    machine = FakeMachine("node01", "172.16.20.51")
+def grow(
+    monkeypatch: pytest.MonkeyPatch,
+    new: Size,
+    *,
+    boot: str | None = "boot-1",
+    unmet: dict[str, str] | None = None,
+) -> FakeMachine:
+    machine = FakeMachine("node01", "172.16.20.51", unmet=unmet or {})
     fake = FakeTalos([machine])
     monkeypatch.setattr(growth, "KubernetesApi", lambda _: Api(machine, new))
     with talosctl.connect("talosconfig", fake.run, fake.dial) as talos:
@@ -62,6 +68,11 @@ def test_more_cpus_or_a_larger_system_disk_take_a_reboot(
     monkeypatch: pytest.MonkeyPatch, new: Size
 ) -> None:
     machine = grow(monkeypatch, new)
+    assert (machine.boots, machine.kubelets) == (1, 0)
+
+
+def test_a_machine_without_a_cni_comes_back_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = grow(monkeypatch, Size(6, 8192, 100), unmet={"nodeReady": "not ready"})
     assert (machine.boots, machine.kubelets) == (1, 0)
 
 
