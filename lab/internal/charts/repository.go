@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -17,9 +18,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Handler serves the packages and manifests of a build under their production addresses; the
-// request's Host decides which repository answers.
-func Handler(bin string) (http.Handler, error) { return newServer(bin) }
+// Handler serves the packages and manifests of a build under their production addresses; the request's Host decides which
+// repository answers. A package that somebody puts into the folder `published` while it serves is a version that its project
+// has just published; the folder may be missing.
+func Handler(bin, published string) (http.Handler, error) {
+	s, err := newServer(bin)
+	if err != nil {
+		return nil, err
+	}
+	s.published = published
+	return s, nil
+}
 
 // OutdatedHandler lists each chart in one version that nobody asks for, as a repository does that has dropped the
 // others.
@@ -44,10 +53,10 @@ func newServer(bin string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{bin: bin, files: map[string][]byte{}}
-	for _, c := range all {
-		if err := s.addRepository(c, entries); err != nil {
-			return nil, fmt.Errorf("chart %s: %w", c.name, err)
+	s := &server{bin: bin, files: map[string][]byte{}, indexes: map[string]*repo.IndexFile{}, seen: map[string]bool{}}
+	for _, e := range entries {
+		if err := s.add(filepath.Join(packages(bin), e.File())); err != nil {
+			return nil, fmt.Errorf("chart %s: %w", e.Name, err)
 		}
 	}
 	return s, nil
@@ -55,43 +64,79 @@ func newServer(bin string) (*server, error) {
 
 // server keeps all packages in memory: a rebuild must not change what a running world serves.
 type server struct {
-	bin   string
-	files map[string][]byte // host and path -> content
+	bin, published string
+
+	mu      sync.Mutex
+	files   map[string][]byte          // host and path -> content
+	indexes map[string]*repo.IndexFile // by the place of a repository
+	seen    map[string]bool            // packages of the folder `published`
 }
 
-func (s *server) addRepository(c chart, entries []Entry) error {
-	index := repo.NewIndexFile()
-	index.Generated = time.Time{} // the same packages, the same index
+// add serves a package from now on, in the repository of its chart.
+func (s *server) add(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	loaded, err := loader.LoadArchive(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	c, err := find(loaded.Name())
+	if err != nil {
+		return err
+	}
+	digest, err := provenance.Digest(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
 	at := c.url().Hostname() + strings.TrimSuffix(c.url().Path, "/") + "/"
-	for _, e := range entries {
-		if e.Name != c.name {
-			continue
-		}
-		content, err := os.ReadFile(filepath.Join(packages(s.bin), e.File()))
-		if err != nil {
-			return err
-		}
-		loaded, err := loader.LoadArchive(bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		digest, err := provenance.Digest(bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		// A relative address: Helm reads it as one beside the index.
-		if err := index.MustAdd(loaded.Metadata, e.File(), "", digest); err != nil {
-			return err
-		}
-		s.files[at+e.File()] = content
+	index := s.indexes[at]
+	if index == nil {
+		index = repo.NewIndexFile()
+		index.Generated = time.Time{} // the same packages, the same index
+		s.indexes[at] = index
+	}
+	// A relative address: Helm reads it as one beside the index.
+	if err := index.MustAdd(loaded.Metadata, filepath.Base(path), "", digest); err != nil {
+		return err
 	}
 	index.SortEntries()
 	text, err := yaml.Marshal(index)
 	if err != nil {
 		return err
 	}
-	s.files[at+"index.yaml"] = text
+	s.files[at+filepath.Base(path)], s.files[at+"index.yaml"] = content, text
 	return nil
+}
+
+// publish adds what somebody has put into the folder since the last request.
+func (s *server) publish() error {
+	found, err := filepath.Glob(filepath.Join(s.published, "*.tgz"))
+	if err != nil || s.published == "" {
+		return err
+	}
+	for _, path := range found {
+		if s.seen[path] {
+			continue
+		}
+		if err := s.add(path); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		s.seen[path] = true
+	}
+	return nil
+}
+
+// file gives what is served at a place now.
+func (s *server) file(place string) (content []byte, ok bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.publish(); err != nil {
+		return nil, false, err
+	}
+	content, ok = s.files[place]
+	return content, ok, nil
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +149,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	content, ok := s.files[host+r.URL.Path]
+	content, ok, err := s.file(host + r.URL.Path)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	if !ok && host == manifestHost {
 		content, ok = s.manifest(host + r.URL.Path)
 	}

@@ -29,7 +29,7 @@ func served(t *testing.T) (*fixture, http.Handler) {
 	t.Helper()
 	f := newFixture(t)
 	f.build(t)
-	handler, err := Handler(f.Bin)
+	handler, err := Handler(f.Bin, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +90,32 @@ func TestManifestsAreServedUnderTheirAddress(t *testing.T) {
 	}
 }
 
+func TestAVersionThatIsPublishedLaterIsServedBesideTheOthers(t *testing.T) {
+	f := newFixture(t)
+	f.build(t)
+	published := filepath.Join(t.TempDir(), "charts")
+	handler, err := Handler(f.Bin, published)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const repository = "https://argoproj.github.io/argo-helm/"
+	if code, _ := get(t, handler, http.MethodGet, repository+"argo-cd-99.0.0.tgz"); code != http.StatusNotFound {
+		t.Errorf("got %d before it was published", code)
+	}
+	pack(t, filepath.Join(published, "argo-cd-99.0.0.tgz"), "apiVersion: v2\nname: argo-cd\nversion: 99.0.0\n")
+	_, body := get(t, handler, http.MethodGet, repository+"index.yaml")
+	var index repo.IndexFile
+	if err := yaml.Unmarshal([]byte(body), &index); err != nil {
+		t.Fatal(err)
+	}
+	if found := index.Entries["argo-cd"]; len(found) != 2 || found[0].Version != "99.0.0" {
+		t.Errorf("the index has %d versions", len(found))
+	}
+	if code, _ := get(t, handler, http.MethodGet, repository+"argo-cd-99.0.0.tgz"); code != http.StatusOK {
+		t.Errorf("got %d for the package", code)
+	}
+}
+
 func TestARepositoryIsOnlyRead(t *testing.T) {
 	_, handler := served(t)
 	if code, _ := get(t, handler, http.MethodPut, "https://helm.cilium.io/index.yaml"); code != http.StatusMethodNotAllowed {
@@ -102,7 +128,7 @@ func TestARepositoryIsOnlyRead(t *testing.T) {
 
 func TestAFolderWithoutABuildIsNamed(t *testing.T) {
 	bin := t.TempDir()
-	if _, err := Handler(bin); err == nil || !strings.Contains(err.Error(), bin) || !strings.Contains(err.Error(), "make build") {
+	if _, err := Handler(bin, ""); err == nil || !strings.Contains(err.Error(), bin) || !strings.Contains(err.Error(), "make build") {
 		t.Errorf("got %v", err)
 	}
 }

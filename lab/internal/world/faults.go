@@ -92,11 +92,11 @@ func (o Options) versions(wanted string) []string {
 }
 
 // repositories serve charts, and with the fault list versions that nobody asks for.
-func (o Options) repositories(bin string) (http.Handler, error) {
+func (o Options) repositories(bin, published string) (http.Handler, error) {
 	if o.has(FaultChart) {
 		return charts.OutdatedHandler(bin)
 	}
-	return charts.Handler(bin)
+	return charts.Handler(bin, published)
 }
 
 // refuse lets vCenter refuse what makes machines, in its own words.

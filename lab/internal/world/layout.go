@@ -41,6 +41,7 @@ func (l Layout) Tools() string      { return l.path("tools") }
 func (l Layout) Authority() string  { return l.path("ca.crt") }
 func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
+func (l Layout) Charts() string     { return l.path("charts") }         // packages that appear in the repositories while it runs
 func (l Layout) Storage() string    { return l.path("storage") }        // what backups have left, by bucket
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 

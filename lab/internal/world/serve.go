@@ -129,7 +129,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 
 	if spec.Options.has(FaultCharts) {
 		say("no chart repositories: --fault %s", FaultCharts)
-	} else if err := serveCharts(answer, authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
+	} else if err := serveCharts(answer, l, authority, spec, addresses[charts.Hosts()[0]], say); err != nil {
 		return err
 	}
 
@@ -255,8 +255,8 @@ func serveFactory(answer answerer, authority *pki.Authority, spec *Spec, address
 }
 
 // serveCharts answers for the repositories of charts and manifests, each under its own name.
-func serveCharts(answer answerer, authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
-	handler, err := spec.Options.repositories(spec.Bin)
+func serveCharts(answer answerer, l Layout, authority *pki.Authority, spec *Spec, address netip.Addr, say func(string, ...any)) error {
+	handler, err := spec.Options.repositories(spec.Bin, l.Charts())
 	if err != nil {
 		return fmt.Errorf("chart repositories: %w", err)
 	}
