@@ -18,6 +18,22 @@ import (
 )
 
 // write makes a file and the folders above it.
+// workloadText is a manifest with a variable of a ConfigMap, one of a Secret, and one that the stand-in sets itself.
+func workloadText(part string) string {
+	return `apiVersion: apps/v1
+kind: Deployment
+spec:
+  template:
+    spec:
+      containers:
+        - name: ` + part + `
+          env:
+            - {name: ARGOCD_LEVEL, valueFrom: {configMapKeyRef: {name: argocd-cmd-params-cm, key: ` + part + `.log.level, optional: true}}}
+            - {name: REDIS_PASSWORD, valueFrom: {secretKeyRef: {name: elsewhere, key: auth}}}
+            - {name: KUBECACHEDIR, value: /elsewhere}
+`
+}
+
 func writeFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -77,6 +93,9 @@ func newFixture(t *testing.T) *fixture {
 	writeFile(t, in("github.com/traefik/traefik/v3", traefikDefinitions.path), definitionText("middlewares.traefik.io")+"\n---\n"+definitionText("tlsstores.traefik.io"))
 	writeFile(t, in("github.com/argoproj/argo-cd/v3", "manifests/crds/application-crd.yaml"), definitionText("applications.argoproj.io"))
 	writeFile(t, in("github.com/argoproj/argo-cd/v3", "manifests/crds/kustomization.yaml"), "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
+	for part, path := range argoWorkloads {
+		writeFile(t, in("github.com/argoproj/argo-cd/v3", argoManifests.path+"/"+path), workloadText(part))
+	}
 	writeFile(t, in("sigs.k8s.io/gateway-api", "config/crd/standard/gateways.yaml"), definitionText("gateways.gateway.networking.k8s.io"))
 	f.Builder = &Builder{
 		Lab: filepath.Join(root, "lab"), Bin: filepath.Join(root, "bin"), Cache: filepath.Join(root, "cache"), Display: progress.New(io.Discard),

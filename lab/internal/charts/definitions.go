@@ -7,9 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"gopkg.in/yaml.v3"
 	helm "helm.sh/helm/v3/pkg/chart"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	kubernetesyaml "sigs.k8s.io/yaml"
 )
 
 // manifestHost serves single files of repositories to the program.
@@ -19,6 +23,7 @@ var (
 	gatewayDefinitions = folder{"tools/gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard"}
 	traefikDefinitions = folder{"tools/charts", "github.com/traefik/traefik/v3", "docs/content/reference/dynamic-configuration/kubernetes-crd-definition-v1.yml"}
 	argoDefinitions    = folder{"tools/charts", "github.com/argoproj/argo-cd/v3", "manifests/crds"}
+	argoManifests      = folder{"tools/charts", "github.com/argoproj/argo-cd/v3", "manifests/base"}
 	// Two folders, because the module keeps one for each version of its API.
 	ciliumDefinitions = []folder{
 		{"tools/charts", "github.com/cilium/cilium", "pkg/k8s/apis/cilium.io/client/crds/v2"},
@@ -106,7 +111,55 @@ func (b *Builder) addDefinitions(c *helm.Chart) error {
 			c.Files = append(c.Files, &helm.File{Name: s.to + "/" + d.name + ".yaml", Data: d.text})
 		}
 	}
+	if c.Name() == "argo-cd" {
+		return b.addEnvironment(c)
+	}
 	return nil
+}
+
+// argoWorkloads are the manifests of Argo CD's parts, by the parts' keys in the chart's values.
+var argoWorkloads = map[string]string{
+	"controller":     "application-controller/argocd-application-controller-statefulset.yaml",
+	"server":         "server/argocd-server-deployment.yaml",
+	"repoServer":     "repo-server/argocd-repo-server-deployment.yaml",
+	"applicationSet": "applicationset-controller/argocd-applicationset-controller-deployment.yaml",
+	"notifications":  "notification/argocd-notifications-controller-deployment.yaml",
+}
+
+// addEnvironment gives the stand-in the variables by which Argo CD's programs get what its ConfigMaps say: the real chart
+// has those of Argo CD's own manifests. A template of the stand-in reads environment/PART.yaml.
+func (b *Builder) addEnvironment(c *helm.Chart) error {
+	dir, version, err := b.Module(argoManifests.tool, argoManifests.module)
+	if err != nil {
+		return err
+	}
+	for part, path := range argoWorkloads {
+		content, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(argoManifests.path), filepath.FromSlash(path)))
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", argoManifests.module, version, err)
+		}
+		variables, err := environment(content)
+		if err != nil {
+			return fmt.Errorf("%s %s: %s: %w", argoManifests.module, version, path, err)
+		}
+		c.Files = append(c.Files, &helm.File{Name: "environment/" + part + ".yaml", Data: variables})
+	}
+	return nil
+}
+
+// environment takes the variables of the first container out of a workload's manifest. What a Secret says is left out: the
+// chart has settings for these.
+func environment(manifest []byte) ([]byte, error) {
+	var workload appsv1.Deployment // a StatefulSet's template is in the same place
+	if err := kubernetesyaml.Unmarshal(manifest, &workload); err != nil {
+		return nil, err
+	}
+	containers := workload.Spec.Template.Spec.Containers
+	if len(containers) == 0 {
+		return nil, errors.New("no container")
+	}
+	variables := slices.DeleteFunc(containers[0].Env, func(one corev1.EnvVar) bool { return one.ValueFrom != nil && one.ValueFrom.SecretKeyRef != nil })
+	return kubernetesyaml.Marshal(variables)
 }
 
 // copyManifests keeps the files that the program downloads by their addresses:

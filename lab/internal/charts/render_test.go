@@ -156,6 +156,35 @@ notifications: {enabled: false}
 	}
 }
 
+func TestArgoCDsPartsReadTheConfigMapsAsItsOwnManifestsSay(t *testing.T) {
+	f := newFixture(t)
+	f.build(t)
+
+	got := f.render(t, Request{Chart: "argo-cd", Namespace: "argocd"})
+
+	variables := map[string]any{}
+	for _, one := range container(got["StatefulSet/argo-cd-argocd-application-controller"])["env"].([]any) {
+		variable := one.(map[string]any)
+		name := variable["name"].(string)
+
+		if _, twice := variables[name]; twice {
+			t.Errorf("%s is there twice", name)
+		}
+
+		variables[name] = variable
+	}
+
+	for _, c := range []struct{ got, want any }{
+		{at(variables, "ARGOCD_LEVEL", "valueFrom", "configMapKeyRef", "key"), "controller.log.level"},
+		{at(variables, "REDIS_PASSWORD", "valueFrom", "secretKeyRef", "name"), "argocd-redis"},
+		{at(variables, "KUBECACHEDIR", "value"), "/tmp/kubecache"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %v, want %v", c.got, c.want)
+		}
+	}
+}
+
 func TestArgoCDOfTheDefaultsHasOneRedisAndAnInitJob(t *testing.T) {
 	f := newFixture(t)
 	f.build(t)
