@@ -6,6 +6,7 @@ Up, a look around, a preview that must be empty, destroy, and the deployment's t
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from config import load_file
 from config.placeholders import operators_file, placeholders
-from ops.rehearsal import judgement, report, timeline_page
+from ops.rehearsal import flows, judgement, platform, report, run_page, timeline_page
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
 from ops.rehearsal.tools import PROJECT, Engine, status_of, world, write_credentials
@@ -42,11 +43,13 @@ def rehearse() -> None:
     events = world() / "up.events"
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
+    began = dt.datetime.now(dt.UTC)
     with chapter("pulumi up", times), Recorder(events):
         engine.up(events)
     with chapter("a look around", times):
         write_credentials(engine)
-        print(report.look_around())
+        layers, found = platform.layers(), report.entrances()
+        print(report.look_around(layers, found))
     with chapter("pulumi preview must be empty", times):
         judged = judgement.of(events, engine.preview_expecting_no_changes())
     state = engine.state()
@@ -55,6 +58,20 @@ def rehearse() -> None:
     timeline = Timeline.from_events(events, state)
     picture = OUT / "timeline.html"
     picture.write_text(timeline_page.render(timeline))
+    seen = flows.read(world())
+    placed = stand_ins(operators_file())
+    page = run_page.Run(
+        stack=report.spec()["stack"],
+        began=f"{began:%Y-%m-%d %H:%M:%S %Z}",
+        chapters=times,
+        parts=report.parts(),
+        layers=layers,
+        addresses=found,
+        seen=seen,
+        notes=(str(judged), placed),
+        timeline=picture.name,
+    )
+    (OUT / "run.html").write_text(run_page.render(page))
     shutil.copy(events, OUT / "up.events")
     (OUT / "times.json").write_text(json.dumps(times, indent=2) + "\n")
     print("\n=== summary")
@@ -62,7 +79,8 @@ def rehearse() -> None:
         print(f"{title:40} {seconds:7.1f} s")
     print(f"\n{judged}")
     print(f"\n{report.real_and_simulated()}")
-    print(f"\n{stand_ins(operators_file())}")
+    print(f"\n{flows.summary(seen)}")
+    print(f"\n{placed}")
     print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
 
 

@@ -144,9 +144,12 @@ def _addresses(service: Mapping[str, Any]) -> list[str]:
 
 
 def workloads_in_lab(folder: Path) -> list[str]:
-    """Say what of the workloads the lab runs for real or simulates, as the world wrote it."""
+    """Say what of the workloads the lab runs for real or simulates."""
+    return [f"{one['name']} ({one['kind']}): {one['says']}" for one in parts_in_lab(folder)]
+
+
+def parts_in_lab(folder: Path) -> list[dict[str, str]]:
+    """Give them as the world wrote them: `name`, `kind` and `says` of each."""
     file = folder / "workloads.json"
-    if not file.exists():
-        return []
-    parts: list[dict[str, str]] = json.loads(file.read_text())
-    return [f"{one['name']} ({one['kind']}): {one['says']}" for one in parts]
+    parts: list[dict[str, str]] = json.loads(file.read_text()) if file.exists() else []
+    return parts

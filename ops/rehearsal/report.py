@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ops.rehearsal import platform
+from ops.rehearsal.run_page import Address, Part
 from ops.rehearsal.tools import run, world
 
 
-def look_around() -> str:
-    """Ask vCenter, Talos and Kubernetes, each through its own client."""
+def look_around(layers: Sequence[platform.Layer], found: Sequence[Address]) -> str:
+    """Ask vCenter, Talos and Kubernetes, each through its own client.
+
+    `layers` and what was `found` behind the ingress are written beside.
+    """
     parts = [
         ("virtual machines (vCenter)", virtual_machines()),
         ("etcd members (Talos)", run("talosctl", "--nodes", first_machine(), "etcd", "members")),
         ("versions (Talos)", run("talosctl", "--nodes", first_machine(), "version", "--short")),
         ("nodes (Kubernetes)", run("kubectl", "get", "nodes", "--output", "wide")),
         ("version through the VIP", run("kubectl", "get", "--raw", "/version")),
-        ("layers", platform.table(platform.layers())),
-        ("through the ingress", ingress()),
+        ("layers", platform.table(layers)),
+        ("through the ingress", ingress(found)),
     ]
     return "\n".join(f"--- {title}\n{text.strip()}" for title, text in parts)
 
 
-def ingress() -> str:
-    """Ask the ingress for the dashboard, as a browser would."""
-    traefik = spec()["settings"]["services"].get("traefik")
+def entrances() -> list[Address]:
+    """Ask the ingress for the pages that people open, as a browser would; none without it."""
+    services = spec()["settings"]["services"]
+    traefik = services.get("traefik")
     if not traefik:
+        return []
+    hosts = [("Traefik's dashboard", traefik.get("dashboardDomain") or "anything.example.com")]
+    if argocd := services.get("argocd"):
+        hosts.append(("Argo CD", argocd["domain"]))
+    found = []
+    for name, host in hosts:
+        status, text = platform.ask(traefik["address"], host)
+        line = text.strip().partition("\n")[0][:SHOWN]
+        found.append(Address(name, f"https://{host}", f"HTTP {status}, {line}"))
+    return found
+
+
+def ingress(found: Sequence[Address]) -> str:
+    """Write what the ingress answered."""
+    if not found:
         return "no ingress in the settings"
-    host = traefik.get("dashboardDomain") or "anything.example.com"
-    status, text = platform.ask(traefik["address"], host)
-    return f"https://{host} at {traefik['address']}: HTTP {status}, {text.strip()}"
+    return "\n".join(f"{one.name}, {one.url}: {one.answer}" for one in found)
 
 
 def pictures(folder: Path) -> str:
@@ -79,6 +98,9 @@ def virtual_machines() -> str:
     return "\n".join(lines)
 
 
+SHOWN = 120
+"""Characters of an answer that are shown."""
+
 REAL = (
     ("Pulumi engine", "pulumi"),
     ("etcd", "etcd"),
@@ -118,3 +140,23 @@ def real_and_simulated() -> str:
     charts = platform.chart_sources()
     lines += [f"  chart {name}: {source}" for name, source in sorted(charts.items())]
     return "\n".join(lines)
+
+
+def parts() -> list[Part]:
+    """Say the same of each part, for the page of the run."""
+    this = spec()
+    published: dict[str, bool] = this["options"]["publishedPlugins"]
+    charts = platform.chart_sources()
+    return [
+        *(Part(name, "real", this["versions"].get(program, "")) for name, program in REAL),
+        *(
+            Part(f"provider plugin {name}", "real" if it else "stand-in", "")
+            for name, it in published.items()
+        ),
+        *(Part(name, "simulated", how) for name, how in SIMULATED),
+        *(Part(**one) for one in platform.parts_in_lab(world())),
+        *(
+            Part(f"chart {name}", "stand-in" if source == "stand-in" else "real", source)
+            for name, source in sorted(charts.items())
+        ),
+    ]
