@@ -139,8 +139,7 @@ def build(
             services.traefik,
             charts["traefik"],
             kubeconfig,
-            domain=services.cert_manager.domain,
-            issuer=services.cert_manager.issuer,
+            certificates=services.cert_manager,
             dashboard_password=secrets.get("traefikDashboardPassword"),
             opts=below("traefik"),
         )

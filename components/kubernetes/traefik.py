@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi
 
+from components.kubernetes import issuance
 from components.kubernetes.cert_manager import CERTIFICATE_API
 from components.kubernetes.guardrails import ROUTE_PRIORITY
 from components.kubernetes.isolated_namespace import IsolatedNamespace, anybody, metrics
@@ -19,6 +20,7 @@ from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
 
 if TYPE_CHECKING:
+    from config.settings import CertManager as CertManagerSettings
     from config.settings import Traefik as TraefikSettings
 
 NAMESPACE = "traefik"
@@ -29,8 +31,6 @@ WEB_PORT, SECURE_PORT, METRICS_PORT = 8000, 8443, 9100
 WILDCARD = "wildcard"
 GATEWAY = "platform"
 DASHBOARD_USER = "admin"
-CERTIFICATE_MINUTES = 15
-"""DNS-01 waits for name servers all over the world to know the challenge."""
 
 CIPHERS = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
@@ -112,12 +112,11 @@ class Traefik(pulumi.ComponentResource):
         chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
         *,
-        domain: str,
-        issuer: str,
+        certificates: CertManagerSettings,
         dashboard_password: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, with a certificate for the platform's `domain` from this ClusterIssuer."""
+        """Install it, with a certificate for the platform's domain, as `certificates` says."""
         super().__init__("platform:kubernetes:Traefik", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         namespace.allow(
@@ -127,10 +126,20 @@ class Traefik(pulumi.ComponentResource):
             # Whatever it serves runs in some namespace, on any port.
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
-        self._certificate(domain, issuer, namespace)
+        domain = certificates.domain
+        issued = issuance.once_issued(
+            WILDCARD,
+            certificates,
+            kubeconfig,
+            namespace=NAMESPACE,
+            after=self._certificate(domain, certificates.issuer, namespace),
+            parent=self,
+        )
         # Its definitions are the foundation's, which keeps them as new as the chart.
         release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
-        after = namespace.options(release)
+        after = pulumi.ResourceOptions.merge(
+            namespace.options(release), pulumi.ResourceOptions(depends_on=[issued.opened])
+        )
         self._tls(after)
         self._gateway(domain, after)
         if traefik.dashboard_domain is not None and dashboard_password is not None:
@@ -149,29 +158,21 @@ class Traefik(pulumi.ComponentResource):
             }
         )
 
-    def _certificate(self, domain: str, issuer: str, namespace: IsolatedNamespace) -> None:
-        """Ask for the platform's certificate, and wait for it."""
-        wait = pulumi.CustomTimeouts(
-            create=f"{CERTIFICATE_MINUTES}m", update=f"{CERTIFICATE_MINUTES}m"
-        )
-        KubernetesObject(
+    @staticmethod
+    def _certificate(domain: str, issuer: str, namespace: IsolatedNamespace) -> KubernetesObject:
+        """Ask for the platform's certificate; a gate waits for it."""
+        return KubernetesObject(
             CERTIFICATE_API,
             "Certificate",
             "certificate-wildcard",
-            metadata={
-                "name": WILDCARD,
-                "namespace": NAMESPACE,
-                "annotations": {"pulumi.com/waitFor": "condition=Ready"},
-            },
+            metadata={"name": WILDCARD, "namespace": NAMESPACE},
             spec={
                 "secretName": WILDCARD,
                 "dnsNames": [domain, f"*.{domain}"],
                 "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
                 "issuerRef": {"kind": "ClusterIssuer", "name": issuer},
             },
-            opts=pulumi.ResourceOptions.merge(
-                namespace.options(), pulumi.ResourceOptions(custom_timeouts=wait)
-            ),
+            opts=namespace.options(),
         )
 
     @staticmethod
