@@ -17,7 +17,6 @@ import (
 	"platform.lab/lab/internal/progress"
 )
 
-// write makes a file and the folders above it.
 // workloadText is a manifest with a variable of a ConfigMap, one of a Secret, and one that the stand-in sets itself.
 func workloadText(part string) string {
 	return `apiVersion: apps/v1
@@ -34,6 +33,7 @@ spec:
 `
 }
 
+// writeFile makes a file and the folders above it.
 func writeFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
