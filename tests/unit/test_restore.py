@@ -772,7 +772,15 @@ def test_a_restore_that_stopped_days_ago_is_not_gone_on_with_unasked(
     assert "days ago (" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP])
+def order(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """Give an order to end, which this process does not ignore; under nohup it would."""
+    given: signal.Signals = request.param
+    before = signal.signal(given, signal.SIG_DFL)
+    yield given
+    signal.signal(given, before)
+
+
 def test_nothing_decrypted_is_left_when_the_terminal_is_lost_or_the_command_is_ended(
     order: signal.Signals,
     tmp_path: Path,

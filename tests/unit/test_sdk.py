@@ -13,6 +13,7 @@ import pytest
 from pulumi import log
 from pulumi.runtime import resource, settings, stack
 
+from components import sdk
 from components.sdk import DEBUG, be_quick
 
 WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
@@ -140,6 +141,7 @@ def test_outputs_are_waited_for_together(
 ) -> None:
     if quick:
         be_quick()
+        monkeypatch.setattr(sdk, "NEW_OUTPUTS_SECONDS", 600.0)  # no round for the time alone
     rounds = waits(monkeypatch)
     wait_for(*(after(number) for number in range(100)))
     # The SDK's own wait begins some 1 + ... + 100 times, again and again with the ones that remain.
