@@ -20,6 +20,11 @@ from ops.engine.urn import kind_and_name
 PROJECT = Path(__file__).resolve().parents[2]
 LAB = PROJECT / ".lab" / "bin" / "lab"
 
+PATIENCE_SECONDS = 300.0
+"""What has not come by then never comes: a busy computer needs seconds for anything."""
+START_SECONDS, STOP_SECONDS = 180.0, 120.0
+"""Likewise, for a world."""
+
 Result = subprocess.CompletedProcess[str]
 
 
@@ -57,7 +62,7 @@ class World:
         )
         up = threading.Event()
         threading.Thread(target=self._read, args=(self._process, up), daemon=True).start()
-        if not up.wait(60) or self._process.poll() is not None:
+        if not up.wait(START_SECONDS) or self._process.poll() is not None:
             raise WorldError("the world did not come up:\n" + "".join(self.output))
         return self
 
@@ -82,7 +87,7 @@ class World:
         """Give the exit code of a world that ends by itself."""
         if self._process is None:
             raise WorldError("the world was never started")
-        return self._process.wait(30)
+        return self._process.wait(STOP_SECONDS)
 
     def init_pid(self) -> int:
         """Give the process id of the first process in the world, seen from outside."""
@@ -200,11 +205,24 @@ class World:
 
 
 def wait_until(
-    what: str, condition: Callable[[], bool], seconds: float = 60, poll: float = 0.25
+    what: str,
+    condition: Callable[[], bool],
+    seconds: float = PATIENCE_SECONDS,
+    poll: float = 0.25,
 ) -> None:
-    """Poll until condition() holds; `what` names it in the failure."""
-    if Clock().wait(what, lambda: "" if condition() else "not yet", seconds=seconds, poll=poll):
-        raise AssertionError(f"not within {seconds:.0f} s: {what}")
+    """Poll until condition() holds; `what` names it in the failure.
+
+    A command of the condition that fails says that it does not hold yet.
+    """
+
+    def lacking() -> str:
+        try:
+            return "" if condition() else "not yet"
+        except WorldError as error:
+            return str(error)
+
+    if lacks := Clock().wait(what, lacking, seconds=seconds, poll=poll):
+        raise AssertionError(f"not within {seconds:.0f} s: {what}: {lacks}")
 
 
 def processes_of(state: Path) -> list[str]:

@@ -183,7 +183,7 @@ def test_a_machine_that_does_not_answer_is_waited_for_until_a_ctrl_c_and_picked_
         def says(text: str) -> Callable[[], bool]:
             return lambda: text in log.read_text()
 
-        wait_until("node01 is powered on", lambda: bool(world.machines()), 120)
+        wait_until("node01 is powered on", lambda: bool(world.machines()))
         time.sleep(8)
         assert deployment.poll() is None, "up went on, or gave up, without the machine"
         assert [machine["name"] for machine in world.machines()] == ["node01"]
@@ -191,21 +191,20 @@ def test_a_machine_that_does_not_answer_is_waited_for_until_a_ctrl_c_and_picked_
         wait_until(
             "node01 has its configuration",
             says("ConfigurationApply node01 created"),
-            180,
             poll=0.05,
         )
         cable.touch()
         wait_until("the gate tells what it waits for", says("waiting for node01 (172.16.20.51)"))
         assert deployment.poll() is None, log.read_text()
         os.killpg(deployment.pid, signal.SIGINT)
-        wait_until("the engine has ended", says("\nResources:"), 30)
+        wait_until("the engine has ended", says("\nResources:"))
         diagnostics = log.read_text().partition("Diagnostics:")[2]
         assert diagnostics.count("stopped by Ctrl-C; `pulumi up` goes on from here") == 1
         assert "Traceback" not in diagnostics
-        deployment.wait(30)
+        deployment.wait(120)
         cable.unlink()
         wait_until(
-            "the lock is free", lambda: not list(world.state.glob("backend/**/locks/**/*.json")), 30
+            "the lock is free", lambda: not list(world.state.glob("backend/**/locks/**/*.json"))
         )
         world.up()
         world.expect_no_changes()

@@ -193,7 +193,7 @@ def patch_api_servers(world: World, patch: str, *, serve_alpha: bool) -> None:
             )
         return False
 
-    wait_until("the API servers to have started with the patch", settled, 120, poll=1)
+    wait_until("the API servers to have started with the patch", settled, poll=1)
 
 
 def test_the_next_minor_release_runs_everywhere_though_its_run_is_killed_again_and_again(

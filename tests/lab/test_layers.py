@@ -289,7 +289,7 @@ def test_the_example_application_is_accepted_and_its_autoscaler_acts(world: Worl
         "kubectl", "annotate", "pods", "--all", "--namespace", namespace,
         "lab.platform/cpu=2", "--overwrite",
     )  # fmt: skip
-    wait_until("the autoscaler adds pods", lambda: replicas() > before, 180, poll=2)
+    wait_until("the autoscaler adds pods", lambda: replicas() > before, poll=2)
     world.run("kubectl", "delete", "--kustomize", "apps/overlays/prod/podinfo", "--wait=false")
 
 

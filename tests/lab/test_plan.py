@@ -123,7 +123,7 @@ def test_a_killed_run_leaves_a_lock_that_unlock_frees(world: World) -> None:
     locks = world.state / "backend" / ".pulumi" / "locks"
     process = world.start_command("make", "apply-plan", f"OUT={world.state / 'out'}")
     try:
-        wait_until("the lock is taken", lambda: any(locks.rglob("*.json")), 120, poll=0.05)
+        wait_until("the lock is taken", lambda: any(locks.rglob("*.json")), poll=0.05)
         assert process.poll() is None
     finally:
         kill_tree(process.pid)

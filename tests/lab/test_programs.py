@@ -139,7 +139,6 @@ def test_the_real_metrics_server_serves_what_the_kubelets_measured(world: World)
     wait_until(
         "metrics of the application",
         lambda: any(one["metadata"]["name"].startswith("web-") for one in usage()),
-        180,
     )
     logs = kubectl(
         world, "logs", "--namespace", "metrics-server", "deployment/metrics-server", "--tail=-1"
@@ -185,10 +184,10 @@ def test_a_pod_that_is_not_ready_gets_no_connections(world: World) -> None:
 
     assert name(pod) in ready()
     inside(world, name(pod), "./podcli", "post", "http://127.0.0.1:9898/readyz/disable")
-    wait_until("the endpoint to go", lambda: name(pod) not in ready(), 60)
+    wait_until("the endpoint to go", lambda: name(pod) not in ready())
     assert ready()
     inside(world, name(pod), "./podcli", "post", "http://127.0.0.1:9898/readyz/enable")
-    wait_until("the endpoint to come back", lambda: name(pod) in ready(), 60)
+    wait_until("the endpoint to come back", lambda: name(pod) in ready())
 
 
 def test_logs_and_commands_are_the_programs_own(world: World) -> None:
@@ -236,7 +235,7 @@ spec:
     def reason() -> str:
         return str(status().get("state", {}).get("waiting", {}).get("reason", ""))
 
-    wait_until("it to be held back", lambda: reason() == "CrashLoopBackOff", 90)
+    wait_until("it to be held back", lambda: reason() == "CrashLoopBackOff")
     last = status()["lastState"]["terminated"]
     assert (last["exitCode"], last["reason"]) == (42, "Error")
     assert status()["restartCount"] >= 1
@@ -257,7 +256,7 @@ def test_a_machine_that_reboots_starts_its_programs_again(world: World) -> None:
         one = now["containerStatuses"][0]
         return bool(one["restartCount"] == before + 1 and one["ready"])
 
-    wait_until("the pod to run again", restarted, 120)
+    wait_until("the pod to run again", restarted)
 
 
 def test_the_run_says_of_each_program_what_it_is(world: World) -> None:

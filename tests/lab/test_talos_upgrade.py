@@ -112,7 +112,7 @@ def world(make_world: Callable[..., World]) -> World:
     world.write_credentials()
     world.run("kubectl", "apply", "--kustomize", "apps/overlays/prod/podinfo")
     world.run("kubectl", "create", "configmap", "probe", "--from-literal=at=0")
-    wait_until("the application runs", lambda: ready(world) >= 2, 120)
+    wait_until("the application runs", lambda: ready(world) >= 2)
     return world
 
 
