@@ -14,6 +14,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
+	corev1 "k8s.io/api/core/v1"
 
 	"platform.lab/lab/internal/machine/blockdevices"
 	"platform.lab/lab/internal/machine/certificates"
@@ -145,17 +146,30 @@ func (b *boot) newPods() *pods.Runtime {
 		return nil
 	}
 
+	path := options.DataPath.Begin(b.Context(), b.network, b.network.Address)
+
 	return pods.New(pods.Settings{
 		Lifetime: b.Lifetime, Images: options.Images, Bin: options.Bin, Self: options.Self, Trust: options.Trust, Network: b.network,
 		Folder: b.machine.disk.Path(disk.VolumesFolder, "pods"), HostPath: b.hostPath, Cluster: b.clusterNames,
 		Log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"),
-		Routed: func(pod netip.Addr, there bool) error {
+		Routed: func(pod *corev1.Pod, address netip.Addr, there bool) error {
 			if !there {
-				return network.RemoveRoute(pod)
+				path.Unplug(address)
+
+				return network.RemoveRoute(address)
+			}
+
+			if err := path.Plug(pod, address); err != nil {
+				return err
 			}
 
 			// From the lab, where the Services' addresses are, and through it from the other machines.
-			return errors.Join(network.Forward(), network.AddRoute(pod, b.network.Address()))
+			err := errors.Join(network.Forward(), network.AddRoute(address, b.network.Address()))
+			if err != nil {
+				path.Unplug(address)
+			}
+
+			return err
 		},
 	})
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	corev1 "k8s.io/api/core/v1"
 
+	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/machine/discovery"
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kwok"
@@ -50,6 +51,8 @@ type Options struct {
 	InstallDelay time.Duration
 	// Images are those whose pods run as processes; none: all pods are simulated.
 	Images []programs.Image
+	// DataPath is told of the machines and of their pods, and holds them to network policies; nil: nobody does.
+	DataPath *datapath.Machines
 	// Self is the lab's program, which Images need; Trust the file of authorities that their programs trust.
 	Self  []string
 	Trust string

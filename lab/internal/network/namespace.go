@@ -31,6 +31,8 @@ type Namespace struct {
 	name   string
 	handle *os.File
 	ports  []string // the bridges' ends of further cards
+	// services counts the tables of them.
+	services int
 }
 
 // NewNamespace makes a network namespace whose eth0 is plugged into the bridge as the link `name`.

@@ -70,6 +70,10 @@ func (c *cluster) startInformers(ctx context.Context) error {
 		c.secretInformer(), c.definitions, c.apiServices,
 	}
 
+	if c.options.DataPath != nil {
+		shared = append(shared, c.objects.Networking().V1().NetworkPolicies().Informer(), c.objects.Core().V1().Namespaces().Informer())
+	}
+
 	if err := c.definitions.SetTransform(withoutSchemas); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/programs"
 )
@@ -41,6 +42,9 @@ type Options struct {
 	Dir string
 	// Images are those whose pods run as processes; nothing is answered for them.
 	Images []programs.Image
+	// DataPath is that of the machines, and Flows what is seen there; both are needed where Images are.
+	DataPath *datapath.Machines
+	Flows    *Flows
 	// Links carry the addresses.
 	Links Links
 	// Authority is the one that the world trusts; it vouches for the simulated ACME authority.
@@ -67,7 +71,7 @@ type part struct {
 // parts are all that answer for pods; none for pods that run as processes.
 func parts(images []programs.Image) []part {
 	all := []part{
-		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are " + proxies(images) + " proxies to ready endpoints; no network policies"}, runProxy},
+		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are " + proxies(images) + " proxies to ready endpoints"}, runProxy},
 		{Part{"cilium-operator", "simulated", "registers the operator's own CRDs and accepts its GatewayClass"}, runCiliumOperator},
 		{Part{"kubelet-serving-cert-approver", "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
 		{Part{"metallb-controller", "real", "the controller built from its module, with its webhooks and the rights of its ServiceAccount"}, runMetalLB},
@@ -76,6 +80,13 @@ func parts(images []programs.Image) []part {
 		{Part{"metrics-server", "simulated", "serves metrics.k8s.io/v1beta1 from the kubelets, verified and authorized; its numbers are as real as the kubelets'"}, runMetricsServer},
 		{Part{"etcd-backup", "simulated", "does what talos-backup 0.1.0-beta.3 does: a real snapshot through the Talos API, real age, Amazon's real library; the storage checks signatures and names, and keeps objects in memory"}, runBackups},
 		{Part{"traefik", "simulated", "an HTTPS responder with the default TLSStore's certificate; it routes nothing"}, runTraefik},
+	}
+
+	if len(images) > 0 {
+		all = append(all, part{Part{
+			networkPolicies, "simulated",
+			"Cilium's data path by the kernel's packet filter: each connection of a pod that runs as processes needs a policy; policies of Cilium's own kinds allow nothing here",
+		}, runNetworkPolicies})
 	}
 
 	return slices.DeleteFunc(all, func(p part) bool {

@@ -85,6 +85,8 @@ func newBench(t *testing.T, objects ...runtime.Object) *bench {
 
 	kinds[schema.ParseGroupResource(gatewayClasses).WithVersion("v1")] = "GatewayClassList"
 	kinds[schema.ParseGroupResource(tlsStores).WithVersion("v1alpha1")] = "TLSStoreList"
+	kinds[schema.ParseGroupResource(ciliumPolicies).WithVersion("v2")] = "CiliumNetworkPolicyList"
+	kinds[schema.ParseGroupResource(ciliumClusterPolicies).WithVersion("v2")] = "CiliumClusterwideNetworkPolicyList"
 
 	b := &bench{
 		T: t, links: &noLinks{held: map[netip.Addr]place{}},

@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"platform.lab/lab/internal/charts"
+	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/factory"
 	"platform.lab/lab/internal/httpserver"
 	"platform.lab/lab/internal/machine"
@@ -99,14 +100,18 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err != nil {
 		return err
 	}
+	var paths *datapath.Machines // nil: no pod runs as processes
+	if len(spec.Options.images()) > 0 {
+		paths = &datapath.Machines{}
+	}
 	fleet := machine.NewFleet(ctx, machine.Options{
-		Images: spec.Options.images(), Self: []string{self}, Trust: l.Authority(),
+		Images: spec.Options.images(), DataPath: paths, Self: []string{self}, Trust: l.Authority(),
 		GuestPoweredOff: func(id string) {
 			if err := center.GuestPoweredOff(ctx, id); err != nil {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
-		OnCluster: onCluster(l, spec, bridge, authority, log),
+		OnCluster: onCluster(l, spec, bridge, paths, authority, log),
 		PodLog: func(cluster string, pod *corev1.Pod, container string) string {
 			return workloads.LogOf(l.path("workloads"), cluster, pod, container)
 		},

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 
+	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/machine"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
@@ -14,10 +15,13 @@ import (
 )
 
 // onCluster runs what answers on a cluster for pods that KWOK only simulates.
-func onCluster(l Layout, spec *Spec, bridge *network.Bridge, authority *pki.Authority, log *slog.Logger) func(context.Context, machine.Cluster) {
+func onCluster(
+	l Layout, spec *Spec, bridge *network.Bridge, paths *datapath.Machines, authority *pki.Authority, log *slog.Logger,
+) func(context.Context, machine.Cluster) {
+	flows := workloads.NewFlows(l.Root)
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
-			Bin: spec.Bin, Images: spec.Options.images(), Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+			Bin: spec.Bin, Images: spec.Options.images(), DataPath: paths, Flows: flows, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
 			Resolve: func(name string) (netip.Addr, bool) {
 				address, known := names(spec.Settings)[name]
 				return address, known

@@ -252,12 +252,12 @@ func newMachine(t *testing.T) *machine {
 		HostPath: func(path string) (string, bool) { return filepath.Join(bin, path), strings.HasPrefix(path, "/var") },
 		Cluster:  func() (string, []string) { return "cluster.local", []string{"10.96.0.10"} },
 		Log:      slog.New(slog.DiscardHandler),
-		Routed: func(pod netip.Addr, there bool) error {
+		Routed: func(_ *corev1.Pod, address netip.Addr, there bool) error {
 			if there {
-				return network.AddRoute(pod, own.Addr())
+				return network.AddRoute(address, own.Addr())
 			}
 
-			return network.RemoveRoute(pod)
+			return network.RemoveRoute(address)
 		},
 	})
 

@@ -64,7 +64,7 @@ type Settings struct {
 	Trust string
 	Log   *slog.Logger
 	// Routed is told when an address begins and ceases to be reached through the machine.
-	Routed func(pod netip.Addr, there bool) error
+	Routed func(pod *corev1.Pod, address netip.Addr, there bool) error
 }
 
 // Runtime runs the pods of one machine, from its boot to its end.
@@ -309,7 +309,7 @@ func linkOf(uid types.UID) string {
 	sum := fnv.New64a()
 	_, _ = sum.Write([]byte(uid))
 
-	return fmt.Sprintf("lxc%012x", sum.Sum64()&(1<<48-1))
+	return fmt.Sprintf("%s%012x", network.PodLinks, sum.Sum64()&(1<<48-1))
 }
 
 func (r *Runtime) folderOf(pod *corev1.Pod) string { return filepath.Join(r.Folder, string(pod.UID)) }

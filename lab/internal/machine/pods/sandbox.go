@@ -61,7 +61,7 @@ func (w *worker) plug(pod *corev1.Pod, made *sandbox) error {
 
 	own, err := w.r.Network.NewPod(linkOf(pod.UID), address, w.r.Network.Address())
 	if err == nil {
-		err = w.r.Routed(address, true)
+		err = w.r.Routed(pod, address, true)
 	}
 
 	if err != nil {
@@ -76,7 +76,7 @@ func (w *worker) plug(pod *corev1.Pod, made *sandbox) error {
 
 	made.address, made.own = address, own
 	made.release = func() error {
-		err := errors.Join(w.r.Routed(address, false), w.r.Network.RemovePod(own))
+		err := errors.Join(w.r.Routed(pod, address, false), w.r.Network.RemovePod(own))
 		w.r.release(address)
 
 		return err
