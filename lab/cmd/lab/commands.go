@@ -23,7 +23,7 @@ type options struct {
 	project, state, stackFile  string
 	charts, plugins, out, site string
 	hosts                      string
-	join, quiet                bool
+	join, quiet, browse        bool
 	simulation                 world.Options
 }
 
@@ -295,6 +295,7 @@ func shellCommand(o *options, code *int) *cobra.Command {
 	c := &cobra.Command{
 		Use: "shell", Short: "A shell in a world of its own that ends with it, or with --join in one that runs", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			o.browse = true
 			return o.run(c, code, []string{"lab", "inside-shell"}, []string{"lab", "inside-shell", "joined"})
 		},
 	}
@@ -316,6 +317,11 @@ func (o *options) run(c *cobra.Command, code *int, own, joined []string) error {
 	if err != nil {
 		return err
 	}
+	if o.browse {
+		if err := world.Browse(c.Context(), l); err != nil {
+			return err
+		}
+	}
 	*code, err = world.Run(l, own)
 	return err
 }
@@ -326,6 +332,9 @@ func upCommand(o *options, code *int) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := o.prepare(c.Context())
 			if err != nil {
+				return err
+			}
+			if err := world.Browse(c.Context(), l); err != nil {
 				return err
 			}
 			*code, err = world.Run(l, nil)

@@ -161,7 +161,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 			return err
 		}
 	}
-	if err := errors.Join(serveControl(answer, l, fleet), writeParts(l, spec)); err != nil {
+	if err := errors.Join(serveControl(answer, l, fleet), serveEntrance(ctx, &serving, l, s), writeParts(l, spec)); err != nil {
 		return err
 	}
 	say(readyLine)

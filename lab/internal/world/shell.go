@@ -153,7 +153,7 @@ A world of the lab, cut off from all networks: %s rehearsed as stack %s.
   files       this tree is read-only here: edit it in another terminal; the next command sees it.
               private/ and .lab/out are the world's own; `+"`pulumi config set`"+` changes this world only
   look into   %s: every part of the world writes what it does into world.log and machines/
-  leave       %s
-`, s.StackFile, s.Stack, len(s.Settings.Machines), l.Root, leave)
+%s  leave       %s
+`, s.StackFile, s.Stack, len(s.Settings.Machines), l.Root, howToBrowse(l, s.Settings), leave)
 	fmt.Fprintln(out)
 }
