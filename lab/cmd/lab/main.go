@@ -16,6 +16,7 @@ import (
 	"platform.lab/lab/internal/plugins/talosplugin"
 	"platform.lab/lab/internal/plugins/vsphereplugin"
 	"platform.lab/lab/internal/simulated"
+	"platform.lab/lab/internal/talosbackup"
 	"platform.lab/lab/internal/world"
 )
 
@@ -42,6 +43,8 @@ func dispatch(ctx context.Context, name string, args []string) (int, error) {
 		return 0, kubernetesplugin.Main(ctx)
 	case "govc":
 		return govc.Main(args), nil
+	case talosbackup.Name:
+		return 0, talosbackup.Main(ctx, os.Stdout)
 	case "pulumi":
 		return 0, world.Pulumi(ctx, args)
 	default:

@@ -26,6 +26,9 @@ type Image struct {
 // Name is the program's, as a run's summary has it: the last part of the image's name.
 func (i Image) Name() string { return i.Repository[strings.LastIndexByte(i.Repository, '/')+1:] }
 
+// Lab is the lab's own program, which is several by their names.
+const Lab = "lab"
+
 // nonRoot is the user of distroless images.
 const nonRoot = 65532
 
@@ -44,6 +47,11 @@ func Images() []Image {
 			Repository: "ghcr.io/stefanprodan/podinfo", Files: map[string]string{"/home/app/podinfo": "podinfo", "/home/app/podcli": "podinfo"},
 			Command: []string{"./podinfo"}, Folder: "/home/app", User: 100, Group: 101, Kind: "stand-in",
 			Says: "the paths, ports and probes of podinfo that the platform and its tests use",
+		},
+		{
+			Repository: "ghcr.io/siderolabs/talos-backup", Files: map[string]string{"/talos-backup": Lab},
+			Entrypoint: []string{"/talos-backup"}, User: nonRoot, Group: nonRoot, Kind: "stand-in",
+			Says: "does what 0.1.0-beta.3 does, over Talos' own client, age and Amazon's library; the storage outside is simulated",
 		},
 	}
 }
