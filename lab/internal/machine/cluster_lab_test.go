@@ -17,7 +17,6 @@ import (
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 
 	"platform.lab/lab/internal/machine/disk"
-	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/talosapi"
 )
 
@@ -65,13 +64,13 @@ func threeControlPlanes(w *world) {
 // bootstrap begins the cluster and waits for the API behind the VIP.
 func (w *world) bootstrap(number int, arguments ...string) {
 	w.Helper()
-	w.until("bootstrap is possible", 20*time.Second, func() bool {
+	w.until("bootstrap is possible", func() bool {
 		_, err := w.tryTalosctl(number, append([]string{"bootstrap"}, arguments...)...)
 
 		return err == nil
 	})
 	// After a recovery the election still holds the members of before, until their sessions end: 60 s.
-	w.until("the API answers through the VIP", 2*time.Minute, func() bool {
+	w.until("the API answers through the VIP", func() bool {
 		if _, err := w.tryTalosctl(number, "kubeconfig", "--force", filepath.Join(w.folder, "kubeconfig")); err != nil {
 			return false
 		}
@@ -79,7 +78,7 @@ func (w *world) bootstrap(number int, arguments ...string) {
 		return w.apiAnswers()
 	})
 	// The API server makes the system's namespaces a moment after its first answer.
-	w.until("kube-system is there", 30*time.Second, func() bool {
+	w.until("kube-system is there", func() bool {
 		_, err := w.try("kubectl", "get", "namespace", "kube-system")
 
 		return err == nil
@@ -94,9 +93,9 @@ func (w *world) apiAnswers() bool {
 
 func (w *world) allThree() {
 	w.Helper()
-	w.until("three etcd voters", time.Minute, func() bool { return w.voters(1) == 3 })
-	w.until("three control planes", 90*time.Second, func() bool { return w.planeReady(1) && w.planeReady(2) && w.planeReady(3) })
-	w.until("three registered nodes", time.Minute, func() bool {
+	w.until("three etcd voters", func() bool { return w.voters(1) == 3 })
+	w.until("three control planes", func() bool { return w.planeReady(1) && w.planeReady(2) && w.planeReady(3) })
+	w.until("three registered nodes", func() bool {
 		output, err := w.try("kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name")
 
 		return err == nil && strings.Count(output, "node/") == 3
@@ -117,8 +116,8 @@ func liveChange(w *world) {
 		w.Errorf("talosctl says: %s", output)
 	}
 
-	w.until("the label is on the node", 10*time.Second, func() bool {
-		return strings.Contains(w.kubectl("get", "nodes", "-l", "lab/rack=one", "-o", "name"), "node/node01")
+	w.until("the label is on the node", func() bool {
+		return strings.Contains(w.kubectlSays("get", "nodes", "-l", "lab/rack=one", "-o", "name"), "node/node01")
 	})
 
 	if value := w.talosctl(1, "read", "/proc/sys/vm/max_map_count"); strings.TrimSpace(value) != "262144" {
@@ -133,7 +132,7 @@ func liveChange(w *world) {
 func flagChange(w *world) {
 	before, others := w.pids(1), w.pids(2)
 	w.talosctl(1, "apply-config", "-f", w.config(1, machinetype.TypeControlPlane, strings.Split(flagged, "\n---\n")...))
-	w.until("another API server runs", 30*time.Second, func() bool {
+	w.until("another API server runs", func() bool {
 		return w.planeReady(1) && w.pids(1)["kube-apiserver"] != before["kube-apiserver"]
 	})
 
@@ -143,8 +142,8 @@ func flagChange(w *world) {
 		w.Errorf("other programs restarted: %v, then %v; on node02 %v, then %v", before, after, others, w.pids(2))
 	}
 
-	w.until("the mirror pod shows the flag", 20*time.Second, func() bool {
-		return strings.Contains(w.kubectl("-n", "kube-system", "get", "pod", "kube-apiserver-node01", "-o", "jsonpath={.spec.containers[0].args}"), `"--v=1"`)
+	w.until("the mirror pod shows the flag", func() bool {
+		return strings.Contains(w.kubectlSays("-n", "kube-system", "get", "pod", "kube-apiserver-node01", "-o", "jsonpath={.spec.containers[0].args}"), `"--v=1"`)
 	})
 }
 
@@ -208,12 +207,12 @@ func (w *world) bootID(number int) string {
 // cameBack waits until a machine has another boot ID and all is well again.
 func (w *world) cameBack(number int, before string) {
 	w.Helper()
-	w.until(name(number)+" is back", time.Minute, func() bool {
+	w.until(name(number)+" is back", func() bool {
 		after := w.bootID(number)
 
 		return after != "" && after != before
 	})
-	w.until(name(number)+" is a control plane again", time.Minute, func() bool { return w.planeReady(number) && w.voters(number) == 3 })
+	w.until(name(number)+" is a control plane again", func() bool { return w.planeReady(number) && w.voters(number) == 3 })
 }
 
 // probe counts the API's failures through the VIP while something happens.
@@ -294,9 +293,9 @@ func ciliumAgents(w *world) {
 	}
 
 	w.kubectl("apply", "-f", path)
-	w.until("all machines are ready", time.Minute, func() bool { return w.status(1).Ready && w.status(2).Ready && w.status(3).Ready })
-	w.until("CoreDNS runs", time.Minute, func() bool {
-		return strings.Count(w.kubectl("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns"), "Running") == 2
+	w.until("all machines are ready", func() bool { return w.status(1).Ready && w.status(2).Ready && w.status(3).Ready })
+	w.until("CoreDNS runs", func() bool {
+		return strings.Count(w.kubectlSays("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns"), "Running") == 2
 	})
 	w.Log(w.talosctl(1, "health", "--wait-timeout=1m"))
 	w.Log(w.talosctl(1, "health", "--server=false", "--wait-timeout=1m", "--control-plane-nodes", strings.Join([]string{address(1), address(2), address(3)}, ",")))
@@ -305,7 +304,7 @@ func ciliumAgents(w *world) {
 func workerJoins(w *world) {
 	w.startup(4)
 	w.apply(4, machinetype.TypeWorker)
-	w.until("the worker is ready", time.Minute, func() bool { return w.status(4).Ready })
+	w.until("the worker is ready", func() bool { return w.status(4).Ready })
 	w.Log(w.kubectl("get", "nodes", "-o", "wide"))
 
 	if output, err := w.tryTalosctl(4, "etcd", "members"); err == nil || !strings.Contains(output, "only available on control plane") {
@@ -350,9 +349,9 @@ func plannedFailover(w *world) {
 func unplannedFailover(w *world) {
 	holder := w.holder()
 	w.fleet.PowerOff(w.hardware(holder).ID)
-	w.until("the API does not answer", 10*time.Second, func() bool { return !w.apiAnswers() })
-	w.until("the VIP is elsewhere", 90*time.Second, func() bool { return w.holder() != 0 })
-	w.until("the API answers", 10*time.Second, w.apiAnswers)
+	w.until("the API does not answer", func() bool { return !w.apiAnswers() })
+	w.until("the VIP is elsewhere", func() bool { return w.holder() != 0 })
+	w.until("the API answers", w.apiAnswers)
 	w.fleet.PowerOn(w.hardware(holder))
 	w.cameBack(holder, "")
 }
@@ -363,19 +362,21 @@ func cable(w *world) {
 		w.Fatal(err)
 	}
 
-	time.Sleep(2 * lifetime.Tick)
+	w.until("it does not answer", func() bool {
+		conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(talosapi.Port)), time.Second)
+		if err == nil {
+			conn.Close()
+		}
 
-	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(address(2), strconv.Itoa(talosapi.Port)), time.Second); err == nil {
-		conn.Close()
-		w.Error("it answers")
-	}
+		return err != nil
+	})
 
 	if err := os.Remove(fault); err != nil {
 		w.Fatal(err)
 	}
 
-	w.until("it answers again", time.Minute, func() bool { return w.bootID(2) != "" })
-	w.until("three etcd voters", time.Minute, func() bool { return w.voters(2) == 3 })
+	w.until("it answers again", func() bool { return w.bootID(2) != "" })
+	w.until("three etcd voters", func() bool { return w.voters(2) == 3 })
 }
 
 func resetOne(w *world) {
@@ -397,7 +398,7 @@ func recovery(w *world) {
 	}
 
 	for number := 1; number <= 3; number++ {
-		w.until(name(number)+" is back", time.Minute, func() bool {
+		w.until(name(number)+" is back", func() bool {
 			after := w.bootID(number)
 
 			return after != "" && after != before[number]
@@ -407,14 +408,14 @@ func recovery(w *world) {
 	w.bootstrap(1, "--recover-from="+snapshot)
 	w.allThree()
 	w.kubectl("get", "configmap", "before-the-disaster")
-	w.until("all machines are ready", time.Minute, func() bool {
+	w.until("all machines are ready", func() bool {
 		return w.status(1).Ready && w.status(2).Ready && w.status(3).Ready && w.status(4).Ready
 	})
 }
 
 func destruction(w *world) {
 	// The recovery was a beginning again.
-	w.until("it runs", time.Minute, func() bool { return w.beside.Load() == 2 && w.ended.Load() == 1 })
+	w.until("it runs", func() bool { return w.beside.Load() == 2 && w.ended.Load() == 1 })
 
 	for number := 1; number <= 3; number++ {
 		if w.ended.Load() != 1 {
@@ -422,8 +423,8 @@ func destruction(w *world) {
 		}
 
 		w.fleet.Destroy(w.hardware(number).ID)
-		w.until(name(number)+" is gone", 20*time.Second, func() bool { return w.status(number).Name == "" })
+		w.until(name(number)+" is gone", func() bool { return w.status(number).Name == "" })
 	}
 
-	w.until("it has ended", 10*time.Second, func() bool { return w.ended.Load() == 2 })
+	w.until("it has ended", func() bool { return w.ended.Load() == 2 })
 }

@@ -43,17 +43,17 @@ func TestACrashedProgramIsStartedAgainAndPowerOffLeavesNone(t *testing.T) {
 	w.startup(1)
 	w.apply(1, machinetype.TypeControlPlane)
 	w.bootstrap(1)
-	w.until("the control plane runs", time.Minute, func() bool { return w.planeReady(1) })
+	w.until("the control plane runs", func() bool { return w.planeReady(1) })
 
 	before := w.pids(1)["kube-apiserver"]
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 
-	w.until("the crash is seen", 10*time.Second, func() bool {
+	w.until("the crash is seen", func() bool {
 		return strings.Contains(strings.Join(w.status(1).Unmet, " "), "staticPods: kube-system/kube-apiserver-node01 not ready")
 	})
-	w.until("another API server runs", time.Minute, func() bool { return w.planeReady(1) && w.pids(1)["kube-apiserver"] != before })
+	w.until("another API server runs", func() bool { return w.planeReady(1) && w.pids(1)["kube-apiserver"] != before })
 
 	w.fleet.PowerOff(w.hardware(1).ID)
 
@@ -79,7 +79,7 @@ func TestAMachineWithoutAnAddressIsUnreachable(t *testing.T) {
 	hardware := w.hardware(1)
 	hardware.GuestInfo = nil
 	w.fleet.PowerOn(hardware)
-	w.until("the machine waits in maintenance mode", 10*time.Second, func() bool { return w.status(1).Stage == "maintenance" })
+	w.until("the machine waits in maintenance mode", func() bool { return w.status(1).Stage == "maintenance" })
 
 	if s := w.status(1); s.Address != "" {
 		t.Errorf("it has an address: %s", s.Address)
@@ -88,13 +88,13 @@ func TestAMachineWithoutAnAddressIsUnreachable(t *testing.T) {
 
 func TestAMachineFromAnISOInstallsFirst(t *testing.T) {
 	w := newWorld(t)
-	w.fleet.options.InstallDelay = time.Second
+	w.fleet.options.InstallDelay = 3 * time.Second // long enough to be seen
 	w.startup(1)
 
 	before := w.bootOf(1)
 	w.apply(1, machinetype.TypeControlPlane)
-	w.until("it installs", 10*time.Second, func() bool { return w.status(1).Stage == "installing" })
-	w.until("it has booted from its disk", 20*time.Second, func() bool {
+	w.until("it installs", func() bool { return w.status(1).Stage == "installing" })
+	w.until("it has booted from its disk", func() bool {
 		after := w.bootID(1)
 
 		return after != "" && strings.TrimSpace(after) != before

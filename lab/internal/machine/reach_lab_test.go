@@ -41,7 +41,7 @@ func TestAMachineIsReachedFromItsCluster(t *testing.T) {
 	w.apply(1, machinetype.TypeControlPlane, rotated, configtest.TalosAccess, logging)
 	w.bootstrap(1)
 	w.kubectl("apply", "-f", w.file("cilium.yaml", ciliumDaemonSet))
-	w.until("node01 is ready", time.Minute, func() bool { return w.status(1).Ready })
+	w.until("node01 is ready", func() bool { return w.status(1).Ready })
 
 	w.tell(
 		chapter{"without an approval the kubelet shows no certificate", noCertificate},
@@ -56,7 +56,7 @@ func TestAMachineIsReachedFromItsCluster(t *testing.T) {
 		{"talos-service": "kubelet", "msg": "node registered"},
 		{"facility": "user", "msg": "[talos] stage running\n"},
 	} {
-		w.until(fmt.Sprintf("a log line with %v", wanted), 10*time.Second, func() bool { return lines.have(wanted) })
+		w.until(fmt.Sprintf("a log line with %v", wanted), func() bool { return lines.have(wanted) })
 	}
 
 	w.Log(w.talosctl(1, "logs", "kubelet", "--tail=3"))
@@ -145,7 +145,7 @@ func (w *world) kubelet(path, token string) (int, string, error) {
 	roots.AppendCertsFromPEM(w.input.Options.SecretsBundle.Certs.K8s.Crt)
 
 	client := &http.Client{
-		Timeout:   5 * time.Second,
+		Timeout:   20 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true},
 	}
 
@@ -168,8 +168,8 @@ func (w *world) kubelet(path, token string) (int, string, error) {
 }
 
 func noCertificate(w *world) {
-	w.until("the kubelet has asked", time.Minute, func() bool {
-		return strings.Contains(w.kubectl("get", "csr"), "kubernetes.io/kubelet-serving")
+	w.until("the kubelet has asked", func() bool {
+		return strings.Contains(w.kubectlSays("get", "csr"), "kubernetes.io/kubelet-serving")
 	})
 
 	if _, _, err := w.kubelet("/healthz", ""); err == nil || !strings.Contains(err.Error(), "remote error: tls: internal error") {
@@ -196,7 +196,7 @@ func approvedCertificate(w *world) {
 
 		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: conn.ConnectionState().PeerCertificates[0].Raw}))
 	}
-	w.until("the certificate is shown", time.Minute, func() bool { return serial() != "" })
+	w.until("the certificate is shown", func() bool { return serial() != "" })
 
 	if code, _, err := w.kubelet("/healthz", "nobody's"); err != nil || code != http.StatusUnauthorized {
 		w.Errorf("%d, %v", code, err)
@@ -208,13 +208,13 @@ func approvedCertificate(w *world) {
 
 	first, before := serial(), w.bootID(1)
 	w.talosctl(1, "reboot", "--wait=false")
-	w.until("node01 is back", time.Minute, func() bool {
+	w.until("node01 is back", func() bool {
 		after := w.bootID(1)
 
 		return after != "" && after != before
 	})
-	w.until("the same certificate is shown", time.Minute, func() bool { return serial() == first })
-	w.until("the API answers", 2*time.Minute, w.apiAnswers)
+	w.until("the same certificate is shown", func() bool { return serial() == first })
+	w.until("the API answers", w.apiAnswers)
 }
 
 const loaded = `apiVersion: v1
@@ -226,7 +226,7 @@ spec:
 `
 
 func resourceMetrics(w *world) {
-	w.until("a pod is made", time.Minute, func() bool {
+	w.until("a pod is made", func() bool {
 		_, err := w.try("kubectl", "apply", "-f", w.file("pod.yaml", loaded))
 
 		return err == nil
@@ -236,7 +236,7 @@ func resourceMetrics(w *world) {
 	w.kubectl("create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount=default:scraper")
 	token := strings.TrimSpace(w.kubectl("create", "token", "scraper"))
 
-	w.until("the pod's use is told", time.Minute, func() bool {
+	w.until("the pod's use is told", func() bool {
 		_, body, _ := w.kubelet("/metrics/resource", token)
 
 		return strings.Contains(body, `pod_memory_working_set_bytes{namespace="default",pod="loaded"} 2.097152e+08`) &&
@@ -264,7 +264,7 @@ spec: {roles: ["os:admin"]}
 `
 
 func backupAccount(w *world) {
-	w.until("the accounts can be made", time.Minute, func() bool {
+	w.until("the accounts can be made", func() bool {
 		_, err := w.try("kubectl", "apply", "-f", w.file("accounts.yaml", backupAccounts))
 
 		return err == nil
@@ -274,13 +274,13 @@ func backupAccount(w *world) {
 		Data map[string][]byte `json:"data"`
 	}
 
-	w.until("the credentials are there", time.Minute, func() bool {
+	w.until("the credentials are there", func() bool {
 		output, err := w.try("kubectl", "-n", "platform-backup", "get", "secret", "backup", "-o", "json")
 
 		return err == nil && json.Unmarshal([]byte(output), &secret) == nil
 	})
-	w.until("the other account is refused", time.Minute, func() bool {
-		return strings.Contains(w.kubectl("-n", "platform-backup", "get", "tsa", "root", "-o", "jsonpath={.status.failureReason}"), "Roles not allowed: [os:admin]")
+	w.until("the other account is refused", func() bool {
+		return strings.Contains(w.kubectlSays("-n", "platform-backup", "get", "tsa", "root", "-o", "jsonpath={.status.failureReason}"), "Roles not allowed: [os:admin]")
 	})
 
 	talosconfig := w.file("backup-talosconfig", string(secret.Data["config"]))

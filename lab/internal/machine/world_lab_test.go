@@ -255,14 +255,24 @@ func (w *world) kubectl(arguments ...string) string {
 	return w.must("kubectl", arguments...)
 }
 
+// kubectlSays is for what is waited for: a call that fails says something else.
+func (w *world) kubectlSays(arguments ...string) string {
+	output, _ := w.try("kubectl", arguments...)
+
+	return output
+}
+
+// patience is how long a test waits for what must come; it measures nothing, and ends a test that is broken.
+const patience = 4 * time.Minute
+
 // until waits for a condition.
-func (w *world) until(what string, limit time.Duration, condition func() bool) {
+func (w *world) until(what string, condition func() bool) {
 	w.Helper()
 
 	begun := time.Now()
 	for !condition() {
-		if time.Since(begun) > limit {
-			w.Fatalf("not within %s: %s\n%s", limit, what, w.describe())
+		if time.Since(begun) > patience {
+			w.Fatalf("not within %s: %s\n%s", patience, what, w.describe())
 		}
 
 		time.Sleep(100 * time.Millisecond)
@@ -294,7 +304,7 @@ func (w *world) status(number int) Status {
 func (w *world) startup(number int) {
 	w.Helper()
 	w.fleet.PowerOn(w.hardware(number))
-	w.until(name(number)+" is in maintenance mode", 10*time.Second, func() bool {
+	w.until(name(number)+" is in maintenance mode", func() bool {
 		_, err := w.tryTalosctl(number, "get", "disks", "--insecure")
 
 		return err == nil

@@ -82,6 +82,9 @@ func newNamespace(t *testing.T, bridge *Bridge, name string, address netip.Prefi
 	return namespace
 }
 
+// patience is how long a test waits for what must come. On a busy machine a thread may not run for seconds.
+const patience = 20 * time.Second
+
 // serve answers every connection to the namespace with its own name.
 func serve(t *testing.T, namespace *Namespace) {
 	t.Helper()
@@ -106,10 +109,26 @@ func serve(t *testing.T, namespace *Namespace) {
 	}()
 }
 
-func answerOf(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), address netip.Prefix) string {
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// answerOf is what the server says to a connection, or why there is none.
+func answerOf(t *testing.T, dial dialer, address netip.Prefix) string {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	return answerWithin(t, patience, dial, address)
+}
+
+// isSilent says whether nobody answers; who would answer has a second to do so.
+func isSilent(t *testing.T, name string, dial dialer, address netip.Prefix) bool {
+	t.Helper()
+
+	return answerWithin(t, time.Second, dial, address) != name
+}
+
+func answerWithin(t *testing.T, limit time.Duration, dial dialer, address netip.Prefix) string {
+	t.Helper()
+
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 
 	conn, err := dial(ctx, "tcp", net.JoinHostPort(address.Addr().String(), "9"))
@@ -176,7 +195,7 @@ func TestAFurtherCardIsInANetworkOfItsOwn(t *testing.T) {
 		t.Error(err)
 	}
 
-	if got := answerOf(t, one.DialContext, far); got == "two" {
+	if !isSilent(t, "two", one.DialContext, far) {
 		t.Error("the address is still there")
 	}
 }
@@ -217,7 +236,7 @@ func TestAPulledCableCutsTheMachineOffAndPluggedInItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if got := answerOf(t, new(net.Dialer).DialContext, first); got == "one" {
+	if !isSilent(t, "one", new(net.Dialer).DialContext, first) {
 		t.Error("the machine answers without a cable")
 	}
 
@@ -225,9 +244,8 @@ func TestAPulledCableCutsTheMachineOffAndPluggedInItIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	deadline := time.Now().Add(5 * time.Second)
-	for answerOf(t, new(net.Dialer).DialContext, first) != "one" {
-		if time.Now().After(deadline) {
+	for end := time.Now().Add(patience); isSilent(t, "one", new(net.Dialer).DialContext, first); {
+		if time.Now().After(end) {
 			t.Fatal("the machine does not answer with its cable plugged in")
 		}
 	}
@@ -258,7 +276,8 @@ func TestAMovedAddressAnswersAtOnceAfterItsAnnouncement(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		if got := answerOf(t, new(net.Dialer).DialContext, shared); got != holder.name {
+		// Without the announcement the kernel would ask for the old holder for half a minute.
+		if got := answerWithin(t, patience/2, new(net.Dialer).DialContext, shared); got != holder.name {
 			t.Errorf("move %d: %q answers, not %q", i, got, holder.name)
 		}
 	}
@@ -385,7 +404,7 @@ func TestConnectionsComeFromTheSourceThatIsSet(t *testing.T) {
 	}
 	defer listener.Close()
 
-	conn, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", net.JoinHostPort(first.Addr().String(), "9"))
+	conn, err := (&net.Dialer{Timeout: patience}).Dial("tcp", net.JoinHostPort(first.Addr().String(), "9"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func (b *bench) start(runs ...func(context.Context, *cluster) error) {
 func (b *bench) until(what string, condition func() bool) {
 	b.Helper()
 
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatalf("never came: %s", what)
 		}

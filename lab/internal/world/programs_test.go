@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -64,7 +65,7 @@ func TestTheSitesNameServerKnowsTheLabsNamesAndTheWildcard(t *testing.T) {
 		question := new(dns.Msg)
 		question.SetQuestion(name, dns.TypeA)
 
-		answer, err := dns.Exchange(question, conn.LocalAddr().String())
+		answer, _, err := (&dns.Client{Timeout: time.Minute}).Exchange(question, conn.LocalAddr().String())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -159,7 +159,7 @@ func (s *apiServer) prepare(admin *kubernetes.Clientset, node *corev1.Node) {
 	create := metav1.CreateOptions{}
 	ready := false
 
-	for end := time.Now().Add(time.Minute); !ready && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ready && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		_, err := admin.CoreV1().Services("default").Get(s.Context(), "kubernetes", metav1.GetOptions{})
 		ready = err == nil
 	}
@@ -207,7 +207,7 @@ func TestARealAPIServerAcceptsWhatTheKubeletDoesForAPod(t *testing.T) {
 		m.runtime.Sync(kubelet, m.node, true, list.Items)
 	}
 	until := func(name, what string, wanted func(*corev1.Pod) bool) *corev1.Pod {
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 			sync()
 
 			found, err := admin.CoreV1().Pods("apps").Get(t.Context(), name, metav1.GetOptions{})
@@ -251,7 +251,7 @@ func TestARealAPIServerAcceptsWhatTheKubeletDoesForAPod(t *testing.T) {
 		t.Errorf("%v: %q", err, out.String())
 	}
 
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		events, err := admin.CoreV1().Events("apps").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=web,reason=Started"})
 		if err == nil && len(events.Items) > 0 {
 			break
@@ -274,7 +274,7 @@ func TestARealAPIServerAcceptsWhatTheKubeletDoesForAPod(t *testing.T) {
 
 		return err != nil || found.UID != running.UID
 	}
-	for end := time.Now().Add(30 * time.Second); !gone(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); !gone(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a deleted pod is still there")
 		}

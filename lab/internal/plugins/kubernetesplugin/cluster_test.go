@@ -132,7 +132,7 @@ func startCluster(bin, folder string, programs *processes) (string, error) {
 }
 
 func waitForAPI(config string) error {
-	deadline := time.Now().Add(90 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 
 	for {
 		c, err := connect(context.Background(), values(map[string]any{"kubeconfig": config}))
@@ -406,7 +406,7 @@ func TestADeletionThatAFinalizerHoldsNamesIt(t *testing.T) {
 	inputs := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "held", "namespace": "default", "finalizers": []any{"example.com/hold"}}}
 	response, _ := made(t, configMapToken, inputs)
 
-	err := api.Delete(context.Background(), p.DeleteRequest{ID: response.ID, Urn: urn(configMapToken), Properties: response.Properties, Timeout: 1})
+	err := api.Delete(context.Background(), p.DeleteRequest{ID: response.ID, Urn: urn(configMapToken), Properties: response.Properties, Timeout: 5})
 	if err == nil || !strings.Contains(err.Error(), "finalizers: example.com/hold") {
 		t.Error(err)
 	}

@@ -119,7 +119,7 @@ func TestAPreviewWithUnknownConfigurationCallsNoMachine(t *testing.T) {
 
 func TestAnUnreachableMachineGivesItsCauseWhenTheTimeIsUp(t *testing.T) {
 	m, secrets := startMachine(t), newSecrets(t)
-	inputs := applyInputs(t, m, secrets, map[string]any{"timeouts": map[string]any{"create": "1s"}}).Set("endpoint", property.New("127.0.0.1:1"))
+	inputs := applyInputs(t, m, secrets, map[string]any{"timeouts": map[string]any{"create": "5s"}}).Set("endpoint", property.New("127.0.0.1:1"))
 
 	_, err := New().Create(context.Background(), p.CreateRequest{Urn: urn(applyToken), Properties: inputs})
 	if err == nil || !strings.Contains(err.Error(), "Error applying configuration") || !strings.Contains(err.Error(), "connection refused") {
@@ -172,12 +172,12 @@ func TestBootstrapWaitsForEtcdToBeReady(t *testing.T) {
 func TestBootstrapOfABootstrappedClusterFailsOnlyAtTheTimeout(t *testing.T) {
 	m, inputs := configured(t)
 	m.bootstraps = []error{status.Error(codes.AlreadyExists, "etcd data directory is not empty")}
-	inputs = inputs.Set("timeouts", property.New(map[string]property.Value{"create": property.New("2s")}))
+	inputs = inputs.Set("timeouts", property.New(map[string]property.Value{"create": property.New("5s")}))
 
 	start := time.Now()
 	_, err := New().Create(context.Background(), p.CreateRequest{Urn: urn(bootstrapToken), Properties: inputs})
 
-	if err == nil || !strings.Contains(err.Error(), "AlreadyExists") || time.Since(start) < 2*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "AlreadyExists") || time.Since(start) < 5*time.Second {
 		t.Errorf("after %s: %v", time.Since(start), err)
 	}
 }
