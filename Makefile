@@ -140,7 +140,7 @@ types: setup ## the types, with mypy
 	@$(PYTHON) -m mypy .
 
 unit: setup ## the quick tests (seconds)
-	@$(PYTHON) -m pytest tests/unit --numprocesses auto
+	@$(PYTHON) -m pytest tests/unit --numprocesses auto --dist loadfile
 
 go-test: build ## vet and test the lab's Go code; what needs the real programs runs in lab-test
 	@go=$$(tail -n 1 .lab/go-path)

@@ -7,6 +7,7 @@ is or may be a secret.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -42,6 +43,7 @@ _RUN = re.compile(r"[A-Za-z0-9+/=_-]{16,}", re.ASCII)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_$][\w./$-]{0,99}", re.ASCII)
 
 
+@functools.lru_cache(maxsize=4096)  # each key is asked for again with every one below it
 def names_secret(key: str) -> bool:
     """Say whether a key's name says that its value is a secret."""
     return _SECRET_KEY.search(key) is not None

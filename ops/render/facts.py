@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Facts:
     schema: Schema | None
     """Its own, where it has one."""
 
+    @cached_property
+    def _paths(self) -> list[schemas.Path]:
+        """Every path that the defaults name."""
+        return list(schemas.known(self.keys))
+
     def problems(self, plan: ChartPlan) -> Iterator[str]:
         """Say everything about a plan's values that the chart does not know or take."""
         for problem in (*self._unlike_defaults(plan.values), *self._refused(plan.values)):
@@ -54,7 +60,7 @@ class Facts:
 
     def _unknown(self, path: schemas.Path) -> Iterator[str]:
         if not self._schema_names(path):
-            near = schemas.nearest(self.keys, path)
+            near = schemas.nearest(self._paths, path)
             hint = f"; the nearest that it has is {near}" if near else ""
             yield f"it has no key {schemas.join(path)}{hint}"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as File
 from typing import Any, NamedTuple
 
@@ -137,9 +137,8 @@ def known(schema: Schema, above: Path = ()) -> Iterator[Path]:
         yield from known(below, (*above, key))
 
 
-def nearest(schema: Schema, path: Path) -> str | None:
-    """Give the known path that an unknown one was most likely meant to be."""
-    every = list(known(schema))
+def nearest(every: Sequence[Path], path: Path) -> str | None:
+    """Give that of the known paths which an unknown one was most likely meant to be."""
     beside = [one for one in every if one[:-1] == path[:-1]]
     for candidates, cutoff in ((beside, 0.6), (every, 0.8)):
         if found := difflib.get_close_matches(join(path), map(join, candidates), 1, cutoff):

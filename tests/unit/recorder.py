@@ -13,6 +13,7 @@ import runpy
 import stat
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ import yaml
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
-from pulumi.runtime.proto import resource_pb2
+from pulumi.runtime.proto import resource_pb2, source_pb2
 
 from components.gitops.generated import folder
 from components.gitops.root import root_application
@@ -200,8 +201,21 @@ def root_of(settings: Settings) -> dict[str, Any]:
 
 def production() -> dict[str, Any]:
     """Read the settings of Pulumi.prod.yaml, by section."""
-    file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())
-    return {key.removeprefix("platform:"): value for key, value in file["config"].items()}
+    return {
+        key.removeprefix("platform:"): value
+        for key, value in deepcopy(_production_file())["config"].items()
+    }
+
+
+@cache
+def _production_file() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())
+    return found
+
+
+def on_one_machine(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave one machine of settings, for runs that look at what is on the cluster only."""
+    return {**settings, "machines": settings["machines"][:1]}
 
 
 def everything() -> dict[str, Any]:
@@ -275,6 +289,9 @@ def run(
             mock.patch("components.hooks.end_waits_on_interrupt"),
             mock.patch("components.failures.exit_when_told"),
             mock.patch("components.sdk.be_quick"),
+            # What it changes of the SDK, and nothing here looks at.
+            mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
+            mock.patch("pulumi.log.debug"),
             nullcontext() if check_git else mock.patch("components.gitops.generated.check"),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from ops.commands import COMMANDS, find
 from ops.completion import FUNCTION
 from ops.former import NEW
 from ops.rehearsal.world import wait_until
+from tests import fresh
 
 ROOT = Path(__file__).parents[2]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def make(*arguments: str) -> str:
@@ -52,30 +56,24 @@ def test_the_help_of_make_names_the_files_and_no_variable() -> None:
     assert "Pulumi.mine.yaml" in text
 
 
-def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a module where no tool could be called."""
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env={"PATH": str(tmp_path), "LAB_WORLD": str(tmp_path)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a module where no tool could be called; the folder is all that it knows."""
+    environment = {"PATH": str(tmp_path), "LAB_WORLD": str(tmp_path)}
+    said = tmp_path_factory.mktemp("said")
+    return partial(fresh.run, folder=said, environment=environment)
 
 
 @pytest.mark.parametrize("name", [one.name for one in COMMANDS])
-def test_the_help_of_a_command_starts_nothing(name: str, tmp_path: Path) -> None:
-    result = run(tmp_path, "ops", *name.split(), "--help")
+def test_the_help_of_a_command_starts_nothing(name: str, run: Run, tmp_path: Path) -> None:
+    result = run("ops", *name.split(), "--help")
     assert result.returncode == 0, result.stderr
     assert f"usage: python -m ops {name}" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_one_command_lists_all_others_with_examples_that_they_take(tmp_path: Path) -> None:
-    listed = run(tmp_path, "ops").stdout
+def test_the_one_command_lists_all_others_with_examples_that_they_take(run: Run) -> None:
+    listed = run("ops").stdout
     for command in COMMANDS:
         assert f"  {command.name} " in listed
         name, rest = find(command.example.split())
@@ -83,18 +81,16 @@ def test_the_one_command_lists_all_others_with_examples_that_they_take(tmp_path:
         command.parser().parse_args(rest)
 
 
-def test_an_unknown_command_is_refused_with_the_one_that_was_meant(tmp_path: Path) -> None:
-    result = run(tmp_path, "ops", "reveiw")
+def test_an_unknown_command_is_refused_with_the_one_that_was_meant(run: Run) -> None:
+    result = run("ops", "reveiw")
     assert result.returncode == 2
     assert "no command reveiw; did you mean review?" in result.stderr
 
 
 @pytest.mark.parametrize(("former", "words"), NEW.items())
-def test_a_former_name_still_works_and_says_the_new_one(
-    former: str, words: str, tmp_path: Path
-) -> None:
+def test_a_former_name_still_works_and_says_the_new_one(former: str, words: str, run: Run) -> None:
     first = {"config": ["check"], "deploy": ["preview"]}.get(former, [])
-    result = run(tmp_path, former, *first, "--help")
+    result = run(former, *first, "--help")
     assert result.returncode == 0, result.stderr
     new = " ".join(words.split() or first)
     assert result.stderr == f"`python -m {former}` is now `python -m ops {new}`\n"
@@ -102,8 +98,8 @@ def test_a_former_name_still_works_and_says_the_new_one(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_shell_can_complete_every_command(shell: str, tmp_path: Path) -> None:
-    text = run(tmp_path, "ops", "completion", shell).stdout
+def test_a_shell_can_complete_every_command(shell: str, run: Run) -> None:
+    text = run("ops", "completion", shell).stdout
     assert FUNCTION in text
     for command in COMMANDS:
         assert command.name.split()[-1] in text

@@ -3,7 +3,6 @@
 import base64
 import datetime as dt
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -27,6 +26,7 @@ from tests.unit.recorder import (
     definition,
     everything,
     is_secret,
+    on_one_machine,
     plain,
     production,
     public_text,
@@ -46,8 +46,8 @@ pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def changed(**services: object) -> dict[str, Any]:
-    """Give the production settings with other services; None leaves one out."""
-    settings = deepcopy(production())
+    """Give the production settings with other services, on one machine; None leaves one out."""
+    settings = on_one_machine(production())
     for name, value in services.items():
         if value is None:
             settings["services"].pop(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import ssl
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -29,7 +28,16 @@ from config.way_out import ROOTS, ROOTS_FOLDER, WayOut
 from ops.render import facts
 from tests.unit.certificates import certificate
 from tests.unit.hand_clock import Time
-from tests.unit.recorder import ROOT, Platform, is_secret, plain, production, public_text, run
+from tests.unit.recorder import (
+    ROOT,
+    Platform,
+    is_secret,
+    on_one_machine,
+    plain,
+    production,
+    public_text,
+    run,
+)
 
 AUTHORITY = base64.b64decode(certificate(dt.datetime(2031, 1, 1, tzinfo=dt.UTC))).decode()
 PROXY = {"url": "http://172.16.30.9:3128", "direct": [".corp.net", "10.0.0.0/8"]}
@@ -44,8 +52,8 @@ pytestmark = pytest.mark.usefixtures("talosctl")
 
 
 def given(**changes: dict[str, Any]) -> dict[str, Any]:
-    """Give production's settings with more keys in some sections, or services."""
-    settings = deepcopy(production())
+    """Give production's settings, on one machine, with more keys in some sections or services."""
+    settings = on_one_machine(production())
     for section, more in changes.items():
         place = settings if section in settings else settings["services"]
         place[section] |= more
@@ -335,7 +343,7 @@ def test_images_come_from_mirrors() -> None:
 
 def test_a_registrys_password_is_a_secret_of_the_stack_and_nowhere_in_clear() -> None:
     login = {"registry": "mirror.corp.net", "user": "pull"}
-    settings = given(talos={"registryLogin": login})
+    settings = given(talos={"registryLogin": login}) | {"machines": production()["machines"]}
     platform = run(settings)
     password = "registryPassword-of-the-test"  # noqa: S105 no real one
     asked = [args for name, args in platform.calls if name.startswith("talos:machine/")]
