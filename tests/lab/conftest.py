@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ops.rehearsal.world import LAB, PROJECT, World
+from tests.lab.workers import Workers
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A run in the background ignores Ctrl-C, and all that it starts would.
@@ -34,6 +35,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, so that no worker is left alone with one at the end."""
     rank = {name: at for at, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+WORKERS = Workers()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note when a worker did what."""
+    node = getattr(report, "node", None)  # of pytest-xdist; without it there is one process
+    WORKERS.add(node.gateway.id if node else "alone", report.nodeid, report.start, report.stop)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell where the time went: which file to begin with, and whether a worker was idle."""
+    for line in WORKERS.lines():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session", autouse=True)
