@@ -67,9 +67,11 @@ class Node:
         *,
         bootstraps: bool,
     ) -> None:
-        """Make it after `after`; one node of a cluster `bootstraps` it."""
+        """Let it join after `after`, and change after it; one node of a cluster `bootstraps` it."""
         self._shared = shared
         self._machine = machine
+        # For what comes after the virtual machine, too: at the first creation only that comes.
+        self._turn = after
         self._member = as_member(machine)
         self.virtual = shared.machines.virtual_machine(machine, after, self._machine_hooks())
         configuration = shared.questions.ask(self._generate, self._refused)
@@ -159,7 +161,7 @@ class Node:
             after=self.virtual,
             on_create=hook,
             on_update=hook,
-            opts=pulumi.ResourceOptions(parent=shared.parent),
+            opts=pulumi.ResourceOptions(parent=shared.parent, depends_on=[self._turn]),
         ).opened
 
     def _apply(
@@ -180,7 +182,7 @@ class Node:
             opts=pulumi.ResourceOptions(
                 parent=shared.parent,
                 provider=shared.provider,
-                depends_on=[self.virtual, after],
+                depends_on=[self.virtual, after, self._turn],
                 # A machine rebuilt on the same address has no configuration.
                 replacement_trigger=self.virtual.id,
                 hooks=pulumi.ResourceHookBinding(

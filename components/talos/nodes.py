@@ -1,7 +1,8 @@
 """Layer Talos: the cluster's machines, one after the other.
 
 The chain: machine 1, its configuration, its health, machine 2, ... so that at most one machine is
-ever touched, at the first installation as at every change.
+ever touched. At the first creation, when none is there, the machines are made before all that, at
+once, and join one after the other.
 """
 
 from __future__ import annotations

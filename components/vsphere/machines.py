@@ -12,21 +12,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_vsphere as vsphere
+from pulumi.resource import DependencyResource
 
 from clients.vcenter import evidence, leftovers
 from clients.vcenter.connection import VCenter
 from components import resource_failures
 from components.gate import Gate
 from components.vsphere import apart, disks
+from components.vsphere.first_creation import FirstCreation
 from components.vsphere.hardware import LINK, LINUX_START_MIB, further_cards
 from components.vsphere.leftovers import cleared, no_leftover_item
 from components.vsphere.site import Look, roles
+from config.resource_types import PLACE
 
 if TYPE_CHECKING:
     from config.settings import Machine, NetworkSettings, Settings, Site, Talos
@@ -99,7 +102,10 @@ class Machines(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Make what the machines share; `image` must exist at the factory before its download."""
-        super().__init__("platform:vsphere:Machines", name, None, opts)
+        first = FirstCreation(f"{name}-first")
+        witness = pulumi.ResourceOptions(hooks=first.hooks)
+        own = pulumi.ResourceOptions.merge(opts, witness)
+        super().__init__("platform:vsphere:Machines", name, None, own)
         self._inputs = inputs
         self.password = password
         site = inputs.site
@@ -110,8 +116,11 @@ class Machines(pulumi.ComponentResource):
             user=site.user,
             password=password,
             allow_unverified_ssl=site.allow_unverified_tls,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions.merge(pulumi.ResourceOptions(parent=self), witness),
         )
+        # Of no resource's outputs: what depends on a component depends on all its children.
+        witnessed: Awaitable[bool] = first.is_witnessed_by(self, self.provider)
+        self._first: pulumi.Output[bool] = pulumi.Output.from_input(witnessed)
         self._on_error = resource_failures.explained(
             "vCenter's answer",
             lambda args, words: resource_failures.of_vsphere(site, inputs.talos, args, words),
@@ -120,6 +129,7 @@ class Machines(pulumi.ComponentResource):
         self._found = Look(site, inputs.machines, asked_by).up()
         self._make_image(image)
         self._make_place()
+        self._place: pulumi.Input[pulumi.Resource] = self._item
 
     def _make_image(self, image: pulumi.Resource | None) -> None:
         """Import Talos' OVA once; a new version is a new item, machines keep the one they have."""
@@ -205,13 +215,40 @@ class Machines(pulumi.ComponentResource):
             for role in roles(inputs.machines)
         }
 
+    def _turn(
+        self, place: pulumi.Output[pulumi.Resource], after: pulumi.Input[pulumi.Resource]
+    ) -> pulumi.Output[list[pulumi.Resource]]:
+        """Give what a machine waits for: its place, and `after` unless all are made now."""
+
+        def awaited(first: bool) -> pulumi.Output[list[pulumi.Resource]]:  # noqa: FBT001 an output's
+            return pulumi.Output.all(place) if first else pulumi.Output.all(place, after)
+
+        return self._first.apply(awaited)
+
+    def _next_place(self, machine: Machine) -> pulumi.Output[pulumi.Resource]:
+        """Give a machine's place in the order in which machines are deleted, the last one first.
+
+        The engine deletes at once what stands equally high over what it needs (ScheduleDeletes in
+        pulumi/pkg, resource/deploy/step_generator.go). Machines that were made together do not
+        stand on each other, but on places that do.
+        """
+        place = Gate(
+            f"{machine.name}{PLACE}",
+            {},
+            after=self._place,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        # By its URN: the SDK takes a dependency on a component for one on its children.
+        self._place = found = place.urn.apply(DependencyResource)
+        return found
+
     def virtual_machine(
         self,
         machine: Machine,
         after: pulumi.Input[pulumi.Resource],
         hooks: pulumi.ResourceHookBinding,
     ) -> vsphere.VirtualMachine:
-        """Make a machine, after `after`."""
+        """Make a machine: after `after`, but together with the others when none is there yet."""
         found, site = self._found, self._inputs.site
         return vsphere.VirtualMachine(
             machine.name,
@@ -268,7 +305,7 @@ class Machines(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 self._child(),
                 pulumi.ResourceOptions(
-                    depends_on=[after],
+                    depends_on=self._turn(self._next_place(machine), after),
                     # The name and the address are taken until the old machine is gone.
                     delete_before_replace=True,
                     ignore_changes=IGNORED,

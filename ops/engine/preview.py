@@ -44,6 +44,7 @@ class State(_Model):
     outputs: dict[str, Any] = {}
     protect: bool = False
     parent: str = ""
+    dependencies: list[str] = []
 
 
 class PropertyDifference(_Model):

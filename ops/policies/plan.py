@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from math import comb
 from typing import TYPE_CHECKING, Any
 
 from config.resource_types import CONFIGURATION, GATE, KUBECONFIG, MACHINE, RELEASE
@@ -184,17 +185,31 @@ def check_order(resources: Sequence[Resource], known: Known) -> Iterator[tuple[R
     """Ask that of any two control planes one waits for the other.
 
     The engine deletes and makes machines along these dependencies: without one, both could be gone
-    at a time, and etcd's quorum with them.
+    at a time, and etcd's quorum with them. At a first creation no machine waits for another: there
+    is none that could be gone. Then it is their configurations that wait. Whether there is none,
+    the engine tells no pack: the rule on a plan asks that (ops/policies/steps.py).
     """
     if known.settings is None:
         return  # said by check_addresses, at each machine
     names = {one.name for one in known.settings.control_planes}
     after = _closure(resources)
+
+    def alone(type_: str) -> list[tuple[Resource, Resource]]:
+        members = [one for one in resources if one.type == type_ and one.name in names]
+        return [
+            (one, other)
+            for one, other in combinations(members, 2)
+            if one.urn not in after[other.urn] and other.urn not in after[one.urn]
+        ]
+
     machines = [one for one in resources if one.type == MACHINE and one.name in names]
-    for one, other in combinations(machines, 2):
-        if one.urn not in after[other.urn] and other.urn not in after[one.urn]:
-            text = f"nothing keeps it and {one.name} from being replaced at the same time"
-            yield other, f"{text}; {WAIT}"
+    apart = alone(MACHINE)
+    configured = sum(one.type == CONFIGURATION and one.name in names for one in resources)
+    if len(apart) == comb(len(machines), 2) and configured == len(machines):
+        apart = alone(CONFIGURATION)
+    for one, other in apart:
+        text = f"nothing keeps it and {one.name} from being replaced at the same time"
+        yield other, f"{text}; {WAIT}"
 
 
 def _closure(resources: Sequence[Resource]) -> dict[str, set[str]]:

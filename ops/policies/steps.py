@@ -13,16 +13,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from config.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from config.resource_types import CONFIGURATION, GATE, MACHINE, MACHINE_SECRETS
 from ops.engine.operations import OPERATIONS
 from ops.engine.preview import Document, Step
+from ops.engine.urn import type_of
 from ops.engine.values import mapping
 from ops.policies.model import Level
-from ops.policies.plan import MEMBERS_GATE
+from ops.policies.plan import MEMBERS_GATE, WAIT
 
 REPLACES = frozenset(op for op, change in OPERATIONS.items() if change == "replace")
 REMOVES = frozenset(op for op, change in OPERATIONS.items() if change == "delete")
 GOES = REPLACES | REMOVES
+CHANGES = REPLACES | {op for op, change in OPERATIONS.items() if change == "update"}
 SAFE_AMOUNT = 20
 """More than all that a layer on the cluster makes: a plan that takes away more is worth a look."""
 
@@ -128,6 +130,23 @@ def _control_planes(steps: Sequence[Step]) -> Iterator[Finding]:
         )
 
 
+def _turns(steps: Sequence[Step]) -> Iterator[Finding]:
+    """Ask that control planes which are there wait for another's configuration, all but the first.
+
+    Only a first creation makes them together, and then none is there.
+    """
+    members = _members(steps)
+    free = [
+        step
+        for step in _once([one for one in steps if one.new_state], CHANGES)
+        if step.type == MACHINE and (members is None or step.name in members)
+        if step.new_state and CONFIGURATION not in map(type_of, step.new_state.dependencies)
+    ]
+    if len(free) > 1:
+        names = ", ".join(sorted(step.name for step in free))
+        yield free[1].urn, f"{names} would be changed at the same time; {WAIT}"
+
+
 def _members(steps: Sequence[Step]) -> set[str] | None:
     """Give the control planes there were and will be; None when no gate tells them."""
     gates = [step for step in steps if (step.type, step.name) == (GATE, MEMBERS_GATE)]
@@ -174,6 +193,12 @@ PLAN_RULES = (
         Level.MANDATORY,
         "No plan replaces a control plane together with the loss of another.",
         _control_planes,
+    ),
+    PlanRule(
+        "plan-changes-one-control-plane-at-a-time",
+        Level.MANDATORY,
+        "No plan changes a control plane that exists beside another one.",
+        _turns,
     ),
     PlanRule(
         "plan-is-small",

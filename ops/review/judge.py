@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.layers import LAYERS
-from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, RELEASE, UPGRADED
+from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, PLACE, RELEASE, UPGRADED
 from ops.engine.preview import Change, Preview
 from ops.review import charts, kubernetes, talos, upgrades, vsphere
 from ops.review.charts import ChartChange
@@ -103,7 +103,7 @@ def _judge(
     change: Change, machines: list[str], gates: Mapping[str, Change], gone: set[str], version: str
 ) -> Judged:
     layer = layer_of(change)
-    name = change.name.removesuffix(HEALTHY).removesuffix(UPGRADED)
+    name = change.name.removesuffix(HEALTHY).removesuffix(PLACE).removesuffix(UPGRADED)
     machine = name if name in machines else ""
     if (
         change.type == GATE

@@ -11,7 +11,8 @@ import datetime as dt
 import json
 import runpy
 import stat
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -163,7 +164,9 @@ class _Mocks(mocks.Mocks):
                 return {"id": f"id-of-{name}", "resourcePoolId": f"pool-of-{name}"}
 
 
-class _Monitor(mocks.MockMonitor):
+class Monitor(mocks.MockMonitor):
+    """Stands for the engine: what it is told goes to the platform's record."""
+
     def __init__(self, platform: Platform) -> None:
         super().__init__(_Mocks(platform))
         self.platform = platform
@@ -232,6 +235,7 @@ def run(
     *,
     preview: bool = False,
     platform: Platform | None = None,
+    monitor: Callable[[Platform], Monitor] = Monitor,
     check_git: bool = False,
 ) -> Platform:
     """Run the program with these settings; it is recorded in `platform`, also when it fails.
@@ -246,7 +250,7 @@ def run(
         project="platform",
         stack="prod",
         preview=preview,
-        monitor=_Monitor(platform),
+        monitor=monitor(platform),
     )
     secrets = {key.name: f"{key.name}-of-the-test" for key in SECRET_KEYS}
     secrets["vspherePassword"] = PASSWORD
@@ -302,8 +306,13 @@ def run(
 
 @cache
 def event_loop() -> asyncio.AbstractEventLoop:
-    """Give one loop to all runs; the SDK's threads keep using it, so it is never closed."""
-    return asyncio.new_event_loop()
+    """Give one loop to all runs; the SDK's threads keep using it, so it is never closed.
+
+    Its threads are more than a program registers at once: Python has as many as processors, and 4.
+    """
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(ThreadPoolExecutor(64))
+    return loop
 
 
 def definition(manifest: Manifest) -> list[dict[str, Any]]:

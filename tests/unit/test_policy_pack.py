@@ -121,6 +121,12 @@ def chain(*after: tuple[str, ...]) -> list[Resource]:
     return [machine(f"node0{n}", n - 1, after=names) for n, names in enumerate(after, start=1)]
 
 
+def configured(*after: tuple[str, ...]) -> list[Resource]:
+    return [
+        resource(CONFIGURATION, f"node0{n}", after=names) for n, names in enumerate(after, start=1)
+    ]
+
+
 def deployment(resources: Mapping[str, object]) -> Resource:
     container = {
         "name": "web",
@@ -197,6 +203,7 @@ GOOD: list[tuple[str, list[Resource]]] = [
     ("control-planes-are-odd", [members(**THREE)]),
     ("control-planes-are-odd", [resource(GATE, "etcd", cluster="prod")]),
     ("control-planes-wait", chain((), ("node01",), ("node02",))),
+    ("control-planes-wait", [*chain((), (), ()), *configured((), ("node01",), ("node02",))]),
     ("no-node-port", [service(type="ClusterIP", ports=[{"port": 80}])]),
     ("no-node-port", [service(type="LoadBalancer", allocateLoadBalancerNodePorts=False)]),
     ("no-node-port", [traefik(spec={"allocateLoadBalancerNodePorts": False})]),
@@ -310,6 +317,16 @@ BAD: list[tuple[str, str, list[Resource]]] = [
         "control-planes-wait",
         "nothing keeps it and node02 from",
         chain((), ("node01",), ("node01",)),
+    ),
+    (
+        "control-planes-wait",
+        "nothing keeps it and node01 from",
+        [*chain((), (), ()), *configured((), (), ("node01", "node02"))],
+    ),
+    (
+        "control-planes-wait",
+        "nothing keeps it and node02 from",
+        [*chain((), ("node01",), ("node01",)), *configured((), ("node01",), ("node02",))],
     ),
     ("no-node-port", "type is NodePort", [service(type="NodePort")]),
     ("no-node-port", "also gets ports", [service(type="LoadBalancer")]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.resource_types import GATE, MACHINE, MACHINE_SECRETS
+from config.resource_types import CONFIGURATION, GATE, MACHINE, MACHINE_SECRETS
 from ops.policies.model import Level
 from ops.policies.steps import PLAN_RULES, SAFE_AMOUNT, PlanError, violations
 
@@ -39,6 +39,15 @@ def gate(*names: str) -> Step:
     return step("same", GATE, "etcd-members", old=state)
 
 
+def changed(name: str, *after: str) -> Step:
+    return step("update", MACHINE, name, old={"dependencies": list(after)})
+
+
+def after(name: str) -> Step:
+    """Give a change of a machine that waits for another one."""
+    return changed(name, f"urn:pulumi:prod::platform::x:y:Nodes${CONFIGURATION}::before-it")
+
+
 THREE = gate("node01", "node02", "node03")
 PROTECTED = {"protect": True}
 
@@ -54,6 +63,12 @@ GOOD: list[tuple[str, list[Step]]] = [
     (
         "plan-replaces-one-control-plane",
         [gate("a", "b"), step("delete", MACHINE, "a"), step("delete", MACHINE, "b")],
+    ),
+    ("plan-changes-one-control-plane-at-a-time", [THREE, changed("node01"), after("node02")]),
+    ("plan-changes-one-control-plane-at-a-time", [THREE, changed("node02")]),
+    (
+        "plan-changes-one-control-plane-at-a-time",
+        [THREE, *(step("create", MACHINE, name) for name in ("node01", "node02", "node03"))],
     ),
     ("plan-is-small", [step("delete", "x:a:A", str(n)) for n in range(SAFE_AMOUNT)]),
 ]
@@ -85,6 +100,16 @@ BAD: list[tuple[str, str, list[Step]]] = [
     ),
     # Without the gate nobody knows which machines are control planes.
     ("plan-replaces-one-control-plane", "a, b would be lost", [*replaced("a"), *replaced("b")]),
+    (
+        "plan-changes-one-control-plane-at-a-time",
+        "node01, node03 would be changed",
+        [THREE, changed("node01"), after("node02"), changed("node03")],
+    ),
+    (
+        "plan-changes-one-control-plane-at-a-time",
+        "node01, node02 would be changed",
+        [THREE, changed("node01"), *replaced("node02")],
+    ),
     (
         "plan-is-small",
         f"{SAFE_AMOUNT + 1} resources",

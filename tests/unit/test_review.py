@@ -77,7 +77,10 @@ def vm_update(name: str = "node01", **changes: tuple[Any, Any]) -> dict[str, Any
     old = common | {key: pair[0] for key, pair in changes.items()}
     new = common | {key: pair[1] for key, pair in changes.items()}
     detail = {key: {"kind": "update", "inputDiff": False} for key in changes}
-    return step("update", VM, name, old, new, detailedDiff=detail)
+    found = step("update", VM, name, old, new, detailedDiff=detail)
+    # Each waits for the one before it.
+    found["newState"]["dependencies"] = [f"urn:pulumi:prod::platform::{APPLY}::before-{name}"]
+    return found
 
 
 def configuration(name: str, old: Any, new: Any) -> list[dict[str, Any]]:
