@@ -244,8 +244,10 @@ namespaces: ## let everybody make namespaces, which the lab needs and Ubuntu for
 	@key=kernel.apparmor_restrict_unprivileged_userns
 	if [ "$$(sysctl -n $$key 2> /dev/null || echo 0)" = 1 ]; then sudo sysctl -w $$key=0; fi
 
-bench: build ## measure, and write .lab/bench.json
-	@$(PYTHON) -m ops rehearse bench .lab/bench.json
+BENCH ?=
+
+bench: build ## measure, and write .lab/bench.json and docs/speed.md: BENCH="--only life --lives 1"
+	@$(PYTHON) -m ops rehearse bench .lab/bench.json --page docs/speed.md $(BENCH)
 
 format: setup ## format the code
 	@$(PYTHON) -m ruff format .

@@ -2,19 +2,23 @@
 
 Times are wall seconds, and seconds of processor time with all the processes that a command starts:
 those say the same on a busy machine. Memory is MiB (proportional set size, so that shared pages
-count once).
+count once). Figures are medians of rounds; `table` has the few that are to be reached, as ratios
+where a machine's speed would tell nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import platform
 import resource
 import statistics
 import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +43,10 @@ STACK_FILE = PROJECT / "Pulumi.prod.yaml"
 WORLDS = PROJECT / ".lab" / "worlds"
 SIZES = (3, 20, 100, 200)
 ROUNDS = 5
+LIVES = 3
+"""Rounds of a whole `up`, which takes minutes."""
+REAL_DELAYS = {"clone-delay": "60s", "boot-delay": "75s", "install-delay": "40s"}
+"""What cloning, booting and installing took at a site."""
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -151,13 +159,14 @@ def stack_of(machines: int, folder: Path) -> Path:
     return target
 
 
-def preview_at(machines: int) -> Cost:
+def preview_at(machines: int, rounds: int) -> Cost:
     """Measure the first preview of that many machines: nothing exists yet."""
     with tempfile.TemporaryDirectory() as folder:
         file = stack_of(machines, Path(folder))
         with started(f"preview-{machines}", file) as world:
-            preview = {"first": lambda: world.run("pulumi", "preview", "--non-interactive")}
-            return medians(preview, rounds=3)["first"]
+            command = ("pulumi", "preview", "--non-interactive")
+            preview = {"first": lambda: world.run(*command, timeout=3600)}
+            return medians(preview, rounds=rounds)["first"]
 
 
 EMPTY = """\
@@ -166,7 +175,7 @@ runtime: { name: python, options: { virtualenv: .venv } }
 """
 
 
-def previews(world: World) -> dict[str, Cost]:
+def previews(world: World, rounds: int) -> dict[str, Cost]:
     """Measure previews without a change, and of a program without a resource, on one engine."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
@@ -180,35 +189,100 @@ def previews(world: World) -> dict[str, Cost]:
                 "noop_preview": world.expect_no_changes,
                 "noop_preview_with_policies": lambda: world.expect_no_changes(*POLICIES),
                 "empty_program_preview": lambda: world.run(*empty),
-            }
+            },
+            rounds,
         )
 
 
-def life_of_prod() -> dict[str, Any]:
+class Up(NamedTuple):
+    """One `up` of the production stack on an empty site."""
+
+    cost: Cost
+    timeline: Timeline
+    state_kib: float
+
+    @property
+    def to_critical_path(self) -> float:
+        """How much longer it takes than the work on its critical path."""
+        return self.cost.wall / self.timeline.critical_seconds
+
+
+def first_up(world: World) -> Up:
+    """Build what the world's stack file says, and measure it."""
+    events = world.state / "up.events"
+    with Recorder(events):
+        up = cost(lambda: world.up("--event-log", str(events), timeout=3600))
+    state = json.loads(world.run("pulumi", "stack", "export").stdout)
+    return Up(up, Timeline.from_events(events, state), len(json.dumps(state)) / 1024)
+
+
+def life_of_prod(rounds: int, lives: int) -> dict[str, Any]:
     """Build the production stack, and measure up, the empty preview after it, and memory."""
     with started("prod", STACK_FILE) as world, MemoryPeak(world.init_pid()) as memory:
-        events = world.state / "up.events"
-        with Recorder(events):
-            up = cost(lambda: world.up("--event-log", str(events)))
-        state = json.loads(world.run("pulumi", "stack", "export").stdout)
-        timeline = Timeline.from_events(events, state)
-        found = previews(world)
+        ups = [first_up(world)]
+        found = previews(world, rounds)
         destroy = seconds(world.destroy)
+    for _ in range(lives - 1):
+        with started("prod", STACK_FILE) as world:
+            ups.append(first_up(world))
     noop, empty = found["noop_preview"], found["empty_program_preview"]
     return {
-        "up_seconds": up.wall,
-        "up_processor_seconds": up.processor,
-        "up_critical_path_seconds": timeline.critical_seconds,
-        "up_to_critical_path_ratio": up.wall / timeline.critical_seconds,
-        "up_seconds_by_layer": seconds_by_layer(timeline),
+        "up_seconds": statistics.median(one.cost.wall for one in ups),
+        "up_processor_seconds": statistics.median(one.cost.processor for one in ups),
+        "up_critical_path_seconds": statistics.median(one.timeline.critical_seconds for one in ups),
+        "up_to_critical_path_ratio": statistics.median(one.to_critical_path for one in ups),
+        "up_seconds_by_layer": seconds_by_layer(ups[0].timeline),
         **{f"{name}_seconds": one.wall for name, one in found.items()},
         **{f"{name}_processor_seconds": one.processor for name, one in found.items()},
         "noop_to_empty_ratio": noop.wall / empty.wall,
         "noop_to_empty_processor_ratio": noop.processor / empty.processor,
-        "state_kib": len(json.dumps(state)) / 1024,
+        "state_kib": ups[0].state_kib,
         "destroy_seconds": destroy,
         "peak_memory_mib": memory.peak,
     }
+
+
+def up_with_real_delays() -> dict[str, float]:
+    """Measure one `up` of the production stack with a site's delays; takes a quarter of an hour."""
+    options = [part for name, value in REAL_DELAYS.items() for part in (f"--{name}", value)]
+    with started("delays", STACK_FILE, *options) as world:
+        up = first_up(world)
+    return {
+        "up_with_real_delays_seconds": up.cost.wall,
+        "up_with_real_delays_critical_path_seconds": up.timeline.critical_seconds,
+    }
+
+
+def made(*targets: str) -> Callable[[], object]:
+    """Make an action that runs targets of the Makefile."""
+    return lambda: subprocess.run(
+        ["make", *targets], cwd=PROJECT, check=True, stdin=subprocess.DEVNULL, capture_output=True
+    )
+
+
+def second_lab(lives: int) -> dict[str, float]:
+    """Measure `make lab` where everything is built."""
+    return {"make_lab_seconds": medians({"lab": made("lab")}, lives)["lab"].wall}
+
+
+def unit_tests(lives: int) -> dict[str, float]:
+    """Measure `make unit`."""
+    found = medians({"unit": made("unit")}, lives)["unit"]
+    return {"make_unit_seconds": found.wall, "make_unit_processor_seconds": found.processor}
+
+
+def whole_test() -> dict[str, float]:
+    """Measure `make test` in a fresh clone, with the caches of this account; takes half an hour."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "--quiet", PROJECT, folder], check=True)
+        test = ["make", "-C", folder, "test"]
+        return {
+            "make_test_seconds": seconds(
+                lambda: subprocess.run(
+                    test, check=True, stdin=subprocess.DEVNULL, capture_output=True
+                )
+            )
+        }
 
 
 def seconds_by_layer(timeline: Timeline) -> dict[str, float]:
@@ -233,40 +307,157 @@ def lab_start() -> float:
     )  # fmt: skip
 
 
-def measure() -> dict[str, Any]:
-    """Measure everything; takes minutes."""
+def first_previews(sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Measure first previews of so many machines, each."""
+    first = {size: preview_at(size, rounds) for size in sizes}
+    found: dict[str, Any] = {
+        "first_preview_seconds_by_machines": {str(size): one.wall for size, one in first.items()},
+        "first_preview_processor_seconds_by_machines": {
+            str(size): one.processor for size, one in first.items()
+        },
+    }
+    few, many = GROWTH
+    if few in first and many in first:
+        found["first_preview_growth_ratio"] = (first[many].wall / many) / (first[few].wall / few)
+    return found
+
+
+GROWTH = (20, 200)
+"""Seconds a machine of the larger first preview, to those of the smaller one: 1 is linear."""
+
+
+def starts() -> dict[str, float]:
+    """Measure the start of a world, and of the program."""
+    return {
+        "lab_start_first_seconds": lab_start(),
+        "lab_start_again_seconds": statistics.median(lab_start() for _ in range(3)),
+        "program_import_seconds": import_time(),
+    }
+
+
+PARTS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
+    "starts": lambda _: starts(),
+    "life": lambda given: life_of_prod(given.rounds, given.lives),
+    "previews": lambda given: first_previews(given.sizes, min(given.rounds, 3)),
+    "delays": lambda _: up_with_real_delays(),
+    "lab": lambda given: second_lab(given.lives),
+    "unit": lambda given: unit_tests(given.lives),
+    "test": lambda _: whole_test(),
+}
+"""What can be measured, by its name on the command line."""
+LONG = {"test"}
+"""Measured only when it is named."""
+
+
+class Goal(NamedTuple):
+    """A figure that is to be reached."""
+
+    measure: str
+    key: str
+    """Of the figure in the result."""
+    goal: float
+    unit: str = ""
+    """Empty for a ratio."""
+
+
+GOALS = (
+    Goal("preview without changes / empty program", "noop_to_empty_ratio", 3.0),
+    Goal("first preview, seconds a machine, 200 machines / 20", "first_preview_growth_ratio", 1.1),
+    Goal("`up` of production / its critical path", "up_to_critical_path_ratio", 1.05),
+    Goal("critical path of `up` in the lab", "up_critical_path_seconds", 60, "s"),
+    Goal(
+        "`up` with real delays (clone 60, boot 75, install 40 s)",
+        "up_with_real_delays_seconds",
+        670,
+        "s",
+    ),
+    Goal("second `make lab`", "make_lab_seconds", 75, "s"),
+    Goal("`make unit`, processor time", "make_unit_processor_seconds", 10, "s"),
+    Goal("`make test` in a fresh clone, warm module caches", "make_test_seconds", 1500, "s"),
+)
+
+
+def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the figures that are to be reached, of those that were measured."""
+    return [
+        {"measure": one.measure, "found": found[one.key], "to_reach": one.goal, "unit": one.unit}
+        for one in GOALS
+        if one.key in found
+    ]
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """Write the table as a page for people, with the machine and what else it did."""
+    machine = result["machine"]
+    before, after = machine["load_of_others"], machine["load_at_the_end"]
+    about = (
+        f"Written by `make bench` on {machine['date']}, on {machine['cpus']} cores, Linux "
+        f"{machine['kernel']}. The load was {before:.1f} before and {after:.1f} at the end, the "
+        "benchmark's own included: without other work it is about the number of cores. Medians of "
+        f"{machine['rounds']} rounds, of {machine['lives']} where a round takes minutes, of one "
+        "with real delays."
+    )
+
+    def with_unit(value: float, form: str, unit: str) -> str:
+        return f"{value:{form}} {unit}".strip()
+
+    rows = [
+        f"| {one['measure']} | {with_unit(one['found'], '.2f', one['unit'])} "
+        f"| {with_unit(one['to_reach'], 'g', one['unit'])} |"
+        for one in result["table"]
+    ]
+    head = ["| measure | found | to reach |", "|---|---|---|"]
+    return "\n".join(["# Speed", "", textwrap.fill(about, 120), "", *head, *rows, ""])
+
+
+def measure(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure the parts that were asked for; takes minutes."""
     load = os.getloadavg()[1]
-    cold = lab_start()
-    lives = life_of_prod()
-    first = {str(size): preview_at(size) for size in SIZES}
+    found: dict[str, Any] = {}
+    for name in given.only or [one for one in PARTS if one not in LONG]:
+        print(f"measuring {name}", file=sys.stderr, flush=True)
+        found |= PARTS[name](given)
     return {
         "machine": {
+            "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "cpus": len(os.sched_getaffinity(0)),
             "kernel": platform.release(),
             "load_of_others": load,
+            "load_at_the_end": os.getloadavg()[1],
+            "rounds": given.rounds,
+            "lives": given.lives,
         },
-        "lab_start_first_seconds": cold,
-        "lab_start_again_seconds": statistics.median(lab_start() for _ in range(3)),
-        "program_import_seconds": import_time(),
-        **lives,
-        "first_preview_seconds_by_machines": {size: one.wall for size, one in first.items()},
-        "first_preview_processor_seconds_by_machines": {
-            size: one.processor for size, one in first.items()
-        },
+        "table": table(found),
+        **found,
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and write and show the result; gives the exit status."""
-    out: Path = parser().parse_args(arguments).out
-    result = json.dumps(measure(), indent=2)
-    out.write_text(result + "\n")
+    given = parser().parse_args(arguments)
+    found = measure(given)
+    result = json.dumps(found, indent=2)
+    given.out.write_text(result + "\n")
+    if given.page is not None:
+        given.page.write_text(page(found))
     print(result)
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
-    made = argparse.ArgumentParser(prog="python -m ops rehearse bench", description=__doc__)
-    made.add_argument("out", type=Path, metavar="OUT.json", help="where the result is written")
-    return made
+    described = argparse.ArgumentParser(prog="python -m ops rehearse bench", description=__doc__)
+    add = described.add_argument
+    add("out", type=Path, metavar="OUT.json", help="where the result is written")
+    add("--page", type=Path, metavar="PAGE.md", help="where its table is written for people")
+    add("--rounds", type=int, default=ROUNDS, help="of what takes seconds (%(default)s)")
+    add("--lives", type=int, default=LIVES, help="rounds of what takes minutes (%(default)s)")
+    add(
+        "--sizes",
+        type=lambda text: [int(one) for one in text.split(",")],
+        default=SIZES,
+        metavar="N,N",
+        help="machines of the first previews (3,20,100,200); 1000 takes minutes",
+    )
+    add("--only", action="append", choices=PARTS, help="measure this part, and others so named")
+    return described

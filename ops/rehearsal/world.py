@@ -137,11 +137,10 @@ class World:
 
     # The engine, as an operator calls it.
 
-    def up(self, *argv: str, code: int | None = 0) -> Result:
+    def up(self, *argv: str, code: int | None = 0, timeout: float = 600) -> Result:
         """Build what the stack file says."""
-        return self.run(
-            "pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *argv, code=code
-        )
+        command = ("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", *argv)
+        return self.run(*command, code=code, timeout=timeout)
 
     def destroy(self) -> Result:
         """Delete all but what is protected."""
