@@ -91,6 +91,14 @@ def summary(seen: Seen | None) -> str:
     return "\n".join(_summary(seen))
 
 
+def _by_reason(unused: Mapping[str, str]) -> list[str]:
+    """Write a line for each reason, with the policies that it is of."""
+    return [
+        f"{why}: {', '.join(name for name, of in unused.items() if of == why)}"
+        for why in dict.fromkeys(unused.values())
+    ]
+
+
 def _summary(seen: Seen | None) -> Iterator[str]:
     if seen is None:
         yield "network policies: no pod ran as a process, so no connection was held to them"
@@ -104,7 +112,7 @@ def _summary(seen: Seen | None) -> Iterator[str]:
     for title, lines in (
         ("refused", [describe(one) for one in seen.refused]),
         ("allowed since no policy selects the pods", [describe(one) for one in seen.unguarded]),
-        ("policies not used", [f"{name}: {why}" for name, why in seen.unused.items()]),
+        ("policies not used", _by_reason(seen.unused)),
     ):
         if lines:
             yield f"  {title}:"
