@@ -96,7 +96,7 @@ type mounted struct {
 	flags uintptr
 }
 
-// lockedFlags are by their names in /proc/self/mountinfo (proc_pid_mountinfo(5)).
+// lockedFlags are by their names in mountinfo (proc_pid_mountinfo(5)).
 var lockedFlags = map[string]uintptr{
 	"nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
 	"noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "relatime": unix.MS_RELATIME,
@@ -104,7 +104,7 @@ var lockedFlags = map[string]uintptr{
 
 // mountsBelow lists the mounts at a path and in it. Of several at one path only the last is reached.
 func mountsBelow(path string) ([]mounted, error) {
-	file, err := os.Open("/proc/self/mountinfo")
+	file, err := os.Open("/proc/thread-self/mountinfo") // a namespace of the thread alone, where it has one
 	if err != nil {
 		return nil, err
 	}
