@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -150,6 +151,9 @@ func program(t *testing.T, script string) *pulumirpc.RunRequest {
 }
 
 func TestACtrlCInterruptsTheProgramAndWaitsForItsEnd(t *testing.T) {
+	// A test run in the background ignores a Ctrl-C, and a shell that it starts cannot ask for it.
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	t.Cleanup(func() { signal.Reset(os.Interrupt) })
 	told := filepath.Join(t.TempDir(), "told")
 	request := program(t, `trap 'echo interrupted > `+told+`; exit 32' INT
 echo started > `+told+`
