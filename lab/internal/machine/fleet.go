@@ -15,6 +15,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -222,6 +223,17 @@ func (f *Fleet) boots() []*boot {
 	slices.SortFunc(running, func(a, b *boot) int { return strings.Compare(a.machine.name(), b.machine.name()) })
 
 	return running
+}
+
+// SetBalanced gives a machine what it forwards of LoadBalancer addresses; one that is off takes nothing.
+func (f *Fleet) SetBalanced(address netip.Addr, services []network.Balanced) error {
+	for _, b := range f.boots() {
+		if b.network.Address() == address {
+			return b.network.SetBalanced(services)
+		}
+	}
+
+	return nil
 }
 
 // changed tells all machines that are on that another one is there, or is no more.

@@ -51,7 +51,7 @@ type FirewallRule struct {
 
 // SetFirewall replaces the namespace's firewall in one step; nil takes it away. It is the chain that Talos 1.13 makes for
 // the hook `input` (nftables_chain_config.go). The second one, for `prerouting`, holds the same rules before
-// destinations are rewritten, which nothing does here.
+// destinations are rewritten: it has nothing to say here, since Cilium takes what is for a Service's address before.
 func (n *Namespace) SetFirewall(firewall *Firewall) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(n.handle.Fd())))
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +34,9 @@ type Namespace struct {
 	ports  []string // the bridges' ends of further cards
 	// services counts the tables of them.
 	services int
+
+	mu       sync.Mutex
+	balanced []Balanced
 }
 
 // NewNamespace makes a network namespace whose eth0 is plugged into the bridge as the link `name`.

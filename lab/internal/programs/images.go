@@ -9,6 +9,8 @@ import (
 type Image struct {
 	// Repository is the image's name without tag and digest.
 	Repository string
+	// Part is the program's name where the image's own says too little.
+	Part string
 	// Files are the programs of Bin by their place in the image.
 	Files map[string]string
 	// Entrypoint, Command, Folder, User and Environment are the image's own, which a pod may override.
@@ -23,8 +25,14 @@ type Image struct {
 	Says string
 }
 
-// Name is the program's, as a run's summary has it: the last part of the image's name.
-func (i Image) Name() string { return i.Repository[strings.LastIndexByte(i.Repository, '/')+1:] }
+// Name is the program's, as a run's summary has it: the last part of the image's name, if there is no better one.
+func (i Image) Name() string {
+	if i.Part != "" {
+		return i.Part
+	}
+
+	return i.Repository[strings.LastIndexByte(i.Repository, '/')+1:]
+}
 
 // Lab is the lab's own program, which is several by their names.
 const Lab = "lab"

@@ -19,7 +19,7 @@ import (
 )
 
 // runProxy is the data path of Services, as long as something in the cluster would provide it: ClusterIPs work
-// while a Cilium agent (or kube-proxy) runs, LoadBalancer addresses while a MetalLB speaker does too.
+// while a Cilium agent (or kube-proxy) runs, LoadBalancer addresses while a MetalLB speaker is simulated too.
 func runProxy(ctx context.Context, c *cluster) error {
 	changed, err := on(ctx, c.pods(), c.objects.Core().V1().Services().Informer(), c.objects.Discovery().V1().EndpointSlices().Informer())
 	if err != nil {
@@ -92,9 +92,25 @@ func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, 
 	return plan
 }
 
-// backendsOf are the ready endpoints of one port of a Service: its slices name the port as the Service does.
+// backendsOf are the places of endpointsOf.
 func backendsOf(service *corev1.Service, port corev1.ServicePort, all []*discoveryv1.EndpointSlice) []netip.AddrPort {
 	var backends []netip.AddrPort
+	for _, one := range endpointsOf(service, port, all) {
+		backends = append(backends, one.at)
+	}
+
+	return backends
+}
+
+// backend is an endpoint of a Service, and the node that it is on.
+type backend struct {
+	at   netip.AddrPort
+	node string
+}
+
+// endpointsOf are the ready endpoints of one port of a Service: its slices name the port as the Service does.
+func endpointsOf(service *corev1.Service, port corev1.ServicePort, all []*discoveryv1.EndpointSlice) []backend {
+	var backends []backend
 
 	protocol := port.Protocol
 	if protocol == "" {
@@ -119,16 +135,21 @@ func backendsOf(service *corev1.Service, port corev1.ServicePort, all []*discove
 
 				for _, text := range e.Addresses {
 					if address, err := netip.ParseAddr(text); err == nil {
-						backends = append(backends, netip.AddrPortFrom(address, uint16(*target.Port))) //nolint:gosec // a port
+						one := backend{at: netip.AddrPortFrom(address, uint16(*target.Port))} //nolint:gosec // a port
+						if e.NodeName != nil {
+							one.node = *e.NodeName
+						}
+
+						backends = append(backends, one)
 					}
 				}
 			}
 		}
 	}
 
-	slices.SortFunc(backends, netip.AddrPort.Compare)
+	slices.SortFunc(backends, func(a, b backend) int { return a.at.Compare(b.at) })
 
-	return slices.Compact(backends)
+	return slices.CompactFunc(backends, func(a, b backend) bool { return a.at == b.at })
 }
 
 // proxy is what is there of the plan.
@@ -207,7 +228,7 @@ func (p *proxy) plan() (proxyPlan, error) {
 		return slices.ContainsFunc(pods, func(pod *corev1.Pod) bool { return isReady(pod) && selects(pod) })
 	}
 
-	if !runs(labelled("kube-system", labels.Set{"k8s-app": "cilium"})) && !runs(labelled("kube-system", labels.Set{"k8s-app": "kube-proxy"})) {
+	if !runs(isCilium) && !runs(labelled("kube-system", labels.Set{"k8s-app": "kube-proxy"})) {
 		return proxyPlan{}, nil
 	}
 
@@ -221,7 +242,8 @@ func (p *proxy) plan() (proxyPlan, error) {
 		return proxyPlan{}, err
 	}
 
-	speaks := runs(labelled("", labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker"}))
+	// Speakers that are processes announce the addresses themselves, and the machines forward them: see runBalancer.
+	speaks := !p.cluster.speakersRun() && runs(labelled("", labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker"}))
 
 	plan := planProxy(services, endpointSlices, speaks)
 	if len(p.cluster.options.Images) == 0 {

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"platform.lab/lab/internal/datapath"
+	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/talosbackup"
@@ -48,6 +49,8 @@ type Options struct {
 	Flows    *Flows
 	// Links carry the addresses.
 	Links Links
+	// Forward gives the machine with an address what it forwards of LoadBalancer addresses.
+	Forward func(machine netip.Addr, services []network.Balanced) error
 	// Authority is the one that the world trusts; it vouches for the simulated ACME authority.
 	Authority *pki.Authority
 	// Resolve gives the address of a name outside the cluster, as the site's name servers know it; nil knows none.
@@ -72,7 +75,7 @@ type part struct {
 // parts are all that answer for pods; none for pods that run as processes.
 func parts(images []programs.Image) []part {
 	all := []part{
-		{Part{"service-proxy", "simulated", "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are " + proxies(images) + " proxies to ready endpoints"}, runProxy},
+		{Part{"service-proxy", "simulated", proxied(images)}, runProxy},
 		{Part{"cilium-operator", "simulated", "registers the operator's own CRDs and accepts its GatewayClass"}, runCiliumOperator},
 		{Part{"kubelet-serving-cert-approver", "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
 		{Part{"metallb-controller", "real", "the controller built from its module, with its webhooks and the rights of its ServiceAccount"}, runMetalLB},
@@ -90,17 +93,37 @@ func parts(images []programs.Image) []part {
 		}, runNetworkPolicies})
 	}
 
-	return slices.DeleteFunc(all, func(p part) bool {
-		return slices.ContainsFunc(images, func(image programs.Image) bool { return image.Name() == p.Name })
-	})
-}
-
-func proxies(images []programs.Image) string {
-	if len(images) == 0 {
-		return "TCP"
+	if isReal(images, speakerName) {
+		all = append(all, part{Part{
+			balancerName, "simulated",
+			"Cilium's data path of LoadBalancer addresses: every machine's kernel forwards to ready endpoints, by externalTrafficPolicy",
+		}, runBalancer})
 	}
 
-	return "TCP and UDP"
+	return slices.DeleteFunc(all, func(p part) bool { return isReal(images, p.Name) })
+}
+
+// balancerName is the part that gives machines what they forward.
+const balancerName = "load-balancer"
+
+// isReal says whether pods of a part are processes.
+func isReal(images []programs.Image, part string) bool {
+	return slices.ContainsFunc(images, func(image programs.Image) bool { return image.Name() == part })
+}
+
+// proxied says what the Services' proxies do.
+func proxied(images []programs.Image) string {
+	what, how := "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker)", "TCP"
+
+	if isReal(images, speakerName) {
+		what = "ClusterIPs (Cilium's data path)"
+	}
+
+	if len(images) > 0 {
+		how = "TCP and UDP"
+	}
+
+	return what + " are " + how + " proxies to ready endpoints"
 }
 
 // Parts are all pieces, and the programs that pods run as processes, with one line on what each is.

@@ -104,14 +104,17 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if len(spec.Options.images()) > 0 {
 		paths = &datapath.Machines{}
 	}
-	fleet := machine.NewFleet(ctx, machine.Options{
+	var fleet *machine.Fleet
+	fleet = machine.NewFleet(ctx, machine.Options{
 		Images: spec.Options.images(), DataPath: paths, Self: []string{self}, Trust: l.Authority(),
 		GuestPoweredOff: func(id string) {
 			if err := center.GuestPoweredOff(ctx, id); err != nil {
 				log.Error("a machine switched itself off", "error", err)
 			}
 		},
-		OnCluster: onCluster(l, spec, bridge, paths, authority, log),
+		OnCluster: onCluster(l, spec, bridge, paths, authority, func(machine netip.Addr, services []network.Balanced) error {
+			return fleet.SetBalanced(machine, services)
+		}, log),
 		PodLog: func(cluster string, pod *corev1.Pod, container string) string {
 			return workloads.LogOf(l.path("workloads"), cluster, pod, container)
 		},

@@ -16,12 +16,13 @@ import (
 
 // onCluster runs what answers on a cluster for pods that KWOK only simulates.
 func onCluster(
-	l Layout, spec *Spec, bridge *network.Bridge, paths *datapath.Machines, authority *pki.Authority, log *slog.Logger,
+	l Layout, spec *Spec, bridge *network.Bridge, paths *datapath.Machines, authority *pki.Authority,
+	forward func(netip.Addr, []network.Balanced) error, log *slog.Logger,
 ) func(context.Context, machine.Cluster) {
 	flows := workloads.NewFlows(l.Root)
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
-			Bin: spec.Bin, Images: spec.Options.images(), DataPath: paths, Flows: flows, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+			Bin: spec.Bin, Images: spec.Options.images(), DataPath: paths, Flows: flows, Forward: forward, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
 			Resolve: func(name string) (netip.Addr, bool) {
 				address, known := names(spec.Settings)[name]
 				return address, known
