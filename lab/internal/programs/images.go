@@ -61,6 +61,14 @@ func Images() []Image {
 			Entrypoint: []string{"/talos-backup"}, User: nonRoot, Group: nonRoot, Kind: "stand-in",
 			Says: "does what 0.1.0-beta.3 does, over Talos' own client, age and Amazon's library; the storage outside is simulated",
 		},
+		{
+			Repository: "quay.io/metallb/controller", Part: "metallb-controller", Files: map[string]string{"/controller": "metallb-controller"},
+			Entrypoint: []string{"/controller"}, Kind: "real", Says: "built from its module",
+		},
+		{
+			Repository: "quay.io/metallb/speaker", Part: "metallb-speaker", Files: map[string]string{"/speaker": "metallb-speaker"},
+			Entrypoint: []string{"/speaker"}, Kind: "real", Says: "built from its module; layer 2 only, as the platform's settings have it",
+		},
 	}
 }
 

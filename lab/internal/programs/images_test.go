@@ -25,7 +25,7 @@ func TestAnImageIsKnownByItsNameWithoutTagAndDigest(t *testing.T) {
 
 func TestEveryProgramOfAPodIsBuilt(t *testing.T) {
 	built := map[string]bool{Lab: true}
-	for _, program := range OfPods() {
+	for _, program := range append(OfPods(), All()...) {
 		built[program.Name] = true
 	}
 

@@ -121,6 +121,7 @@ func OfPods() []Program {
 		},
 		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
 		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
+		{Name: "metallb-speaker", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/speaker", Module: "go.universe.tf/metallb"},
 	}
 }
 
