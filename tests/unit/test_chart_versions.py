@@ -68,6 +68,11 @@ def test_traefiks_definitions_are_of_the_version_that_its_chart_installs() -> No
     assert versions.TRAEFIK_API in traefik_api.SHA256
 
 
+def test_the_traefik_that_pods_run_is_the_version_that_its_chart_installs() -> None:
+    module = required("traefik")["github.com/traefik/traefik/v3"]
+    assert stand_in("traefik")["appVersion"] == f"v{module}"
+
+
 def test_no_stand_in_is_forgotten() -> None:
     folders = {path.parent.name for path in (LAB / "charts").glob("*/Chart.yaml")}
     assert folders == {"traefik", "argo-cd"}

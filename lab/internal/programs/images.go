@@ -62,6 +62,11 @@ func Images() []Image {
 			Says: "does what 0.1.0-beta.3 does, over Talos' own client, age and Amazon's library; the storage outside is simulated",
 		},
 		{
+			Repository: "docker.io/traefik", Files: map[string]string{"/usr/local/bin/traefik": "traefik"},
+			Entrypoint: []string{"/usr/local/bin/traefik"}, Kind: "real",
+			Says: "built from its module's packages; no ACME, plugins, ECS, Tailscale, tracing, and no pages of the dashboard",
+		},
+		{
 			Repository: "quay.io/metallb/controller", Part: "metallb-controller", Files: map[string]string{"/controller": "metallb-controller"},
 			Entrypoint: []string{"/controller"}, Kind: "real", Says: "built from its module",
 		},

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +122,10 @@ func OfPods() []Program {
 		},
 		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
 		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
+		{
+			Name: "traefik", Folder: "tools/traefik", Package: ".", Module: "github.com/traefik/traefik/v3",
+			Stamps: []string{"github.com/traefik/traefik/v3/pkg/version.Version"},
+		},
 		{Name: "metallb-speaker", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/speaker", Module: "go.universe.tf/metallb"},
 	}
 }
@@ -245,19 +250,19 @@ func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 	return recipe{version: version, argv: argv, hash: hex.EncodeToString(hash.Sum(nil))}, nil
 }
 
+// hashSources takes a folder's own code, and that of modules in it which stand in for others.
 func hashSources(hash io.Writer, folder string) error {
-	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
-	if err != nil {
-		return err
-	}
-	for _, file := range files {
+	return filepath.WalkDir(folder, func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(file) != ".go" && filepath.Base(file) != "go.mod" {
+			return err
+		}
 		content, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(hash, "%s %d\n%s", filepath.Base(file), len(content), content)
-	}
-	return nil
+		_, err = fmt.Fprintf(hash, "%s %d\n%s", file[len(folder):], len(content), content)
+		return err
+	})
 }
 
 // stamp renders one -X value: the whole version, or the part that the variable's suffix names.
