@@ -1,0 +1,95 @@
+"""Asks the ingress; a program that tests run in a world."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+
+PATIENCE = 1.0
+"""Seconds that an answer may take."""
+
+
+class Ingress(http.client.HTTPSConnection):
+    """HTTPS to one address, whatever it is the host of; its certificate is verified by name."""
+
+    def __init__(self, address: str, host: str) -> None:
+        super().__init__(host, timeout=PATIENCE, context=ssl.create_default_context())
+        self._address = address
+
+    def connect(self) -> None:
+        """Connect to the address."""
+        plain = socket.create_connection((self._address, 443), PATIENCE)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+
+
+def ask(connection: Ingress, path: str) -> bool:
+    """Say whether an answer with status 200 came."""
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, http.client.HTTPException):
+        connection.close()
+        return False
+    return answer.status == http.client.OK
+
+
+def load(address: str, host: str, path: str, seconds: float, clients: int) -> dict[str, int]:
+    """Ask without a pause from so many clients; gives how many requests were answered."""
+    answered, failed = [0] * clients, [0] * clients
+    end = time.monotonic() + seconds
+
+    def run(number: int) -> None:
+        connection = Ingress(address, host)
+        while time.monotonic() < end:
+            if ask(connection, path):
+                answered[number] += 1
+            else:
+                failed[number] += 1
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"answered": sum(answered), "failed": sum(failed)}
+
+
+def watch(address: str, host: str, path: str, seconds: float) -> None:
+    """Ask with a new connection five times a second; writes a line of JSON for each question."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        begun = time.monotonic()
+        connection = Ingress(address, host)
+        answered = ask(connection, path)
+        connection.close()
+        sys.stdout.write(json.dumps({"at": begun, "answered": answered}) + "\n")
+        sys.stdout.flush()
+        time.sleep(max(0.0, begun + 0.2 - time.monotonic()))
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["load", "watch"])
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--path", default="/")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--clients", type=int, default=8)
+    given = parser.parse_args()
+    if given.what == "watch":
+        watch(given.address, given.host, given.path, given.seconds)
+    else:
+        done = load(given.address, given.host, given.path, given.seconds, given.clients)
+        sys.stdout.write(json.dumps(done) + "\n")
+
+
+if __name__ == "__main__":
+    main()

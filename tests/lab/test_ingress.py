@@ -1,0 +1,361 @@
+"""With `LAB_PROGRAMS=real` requests come through the real Traefik.
+
+They come to the address that MetalLB's real speakers announce.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.rehearsal.world import PROJECT, World, wait_until
+
+pytestmark = pytest.mark.campaign
+
+SERVICES = """\
+  platform:services:
+    cilium: {}
+    certManager:
+      issuer: letsencrypt-production
+      domain: platform.example.com
+      email: platform@example.com
+      dns: { provider: cloudflare }
+    traefik:
+      address: 172.16.20.100
+      dashboardDomain: traefik.platform.example.com
+    metallb:
+      interface: eth0
+      spareAddresses: 10
+    metricsServer: {}
+"""
+DOMAIN = "platform.example.com"
+ADDRESS, HOST = "172.16.20.100", f"podinfo.{DOMAIN}"
+NAMESPACE = ("--namespace", "app-podinfo")
+CLIENT = "tests/lab/https_client.py"
+QUICK_SCALER = {
+    "spec": {
+        "maxReplicas": 4,
+        "behavior": {
+            "scaleUp": {"stabilizationWindowSeconds": 0},
+            "scaleDown": {
+                "stabilizationWindowSeconds": 15,
+                "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
+            },
+        },
+        "metrics": [
+            {
+                "type": "Resource",
+                "resource": {
+                    "name": "cpu",
+                    "target": {"type": "AverageValue", "averageValue": "10m"},
+                },
+            }
+        ],
+    }
+}
+"""The application's own waits five minutes before it takes pods away, as production should."""
+
+
+@pytest.fixture(scope="module")
+def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the production stack file without what ingress does not need."""
+    target = tmp_path_factory.mktemp("ingress") / "Pulumi.prod.yaml"
+    text, services, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("  platform:services:")
+    assert services
+    target.write_text(text + SERVICES)
+    return target
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """Build the stack in a world whose machines run programs, with the example application."""
+    world = make_world("--programs", "real")
+    world.up()
+    world.write_credentials()
+    kubectl(world, "apply", "--kustomize", "apps/overlays/prod/podinfo")
+    kubectl(world, "rollout", "status", "deployment/podinfo", *NAMESPACE, "--timeout=120s")
+    return world
+
+
+def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
+    """Run kubectl in the world; gives its output."""
+    return world.run("kubectl", *argv, code=code).stdout
+
+
+def read(world: World, *argv: str) -> dict[str, Any]:
+    """Read objects of the cluster."""
+    found: dict[str, Any] = json.loads(kubectl(world, "get", *argv, "--output", "json"))
+    return found
+
+
+def curl(world: World, url: str, *options: str, code: int | None = 0) -> str:
+    """Ask through the ingress address; gives the headers and the answer."""
+    host = url.split("/")[2]
+    to = ("--resolve", f"{host}:443:{ADDRESS}", "--resolve", f"{host}:80:{ADDRESS}")
+    shown = ("--silent", "--show-error", "--include", "--max-time", "5")
+    return world.run("curl", *shown, *to, *options, url, code=code).stdout
+
+
+def body(answer: str) -> str:
+    """Take the headers away."""
+    return answer.replace("\r\n", "\n").partition("\n\n")[2]
+
+
+def ready(world: World) -> list[str]:
+    """Give the names of the application's ready pods."""
+    found = read(world, "endpointslices", *NAMESPACE)
+    return [
+        one["targetRef"]["name"]
+        for each in found["items"]
+        for one in each["endpoints"] or []
+        if one["conditions"]["ready"]
+    ]
+
+
+def holder(world: World) -> str:
+    """Give the machine whose speaker announces the ingress address, as the speakers say."""
+    found = read(world, "servicel2statuses", "--all-namespaces")["items"]
+    nodes = {
+        one["status"]["node"]
+        for one in found
+        if one["status"].get("serviceName") == "traefik" and one["status"].get("node")
+    }
+    assert len(nodes) == 1, found
+    return str(nodes.pop())
+
+
+def neighbour(world: World) -> str:
+    """Give the hardware address that answered for the ingress address."""
+    curl(world, f"https://{HOST}/", code=None)
+    shown = world.run("ip", "-json", "neighbour", "show", ADDRESS).stdout
+    return str(json.loads(shown)[0].get("lladdr", ""))
+
+
+def is_elected(world: World) -> bool:
+    """Say whether exactly one machine announces the address."""
+    try:
+        return bool(holder(world))
+    except AssertionError:
+        return False
+
+
+def client(world: World, what: str, seconds: int, *more: str) -> subprocess.Popen[str]:
+    """Start the client in the world."""
+    to = ("--address", ADDRESS, "--host", HOST, "--seconds", str(seconds))
+    return world.start_command("python", CLIENT, what, *to, *more)
+
+
+@contextmanager
+def watched(world: World, seconds: int) -> Iterator[list[dict[str, Any]]]:
+    """Ask all the time; the list is filled at the end."""
+    asked: list[dict[str, Any]] = []
+    running = client(world, "watch", seconds)
+    try:
+        yield asked
+    finally:
+        output, _ = running.communicate(timeout=seconds + 60)
+        asked += [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def longest_silence(asked: list[dict[str, Any]]) -> float:
+    """Give the longest time between two answers, in seconds."""
+    answered = [float(one["at"]) for one in asked if one["answered"]]
+    return max(after - before for before, after in itertools.pairwise(answered))
+
+
+def say(text: str) -> None:
+    """Print a figure of the run past pytest's capture."""
+    sys.__stderr__.write(f"\n{text}\n") if sys.__stderr__ else None
+
+
+def test_the_application_answers_by_https_with_the_platforms_certificate(world: World) -> None:
+    answer = curl(world, f"https://{HOST}/")  # verified: by name, with the world's authorities
+    assert answer.startswith("HTTP/2 200")
+    assert json.loads(body(answer))["hostname"] in ready(world)
+    shown = world.run(
+        "curl", "--silent", "--verbose", "--resolve", f"{HOST}:443:{ADDRESS}", f"https://{HOST}/"
+    ).stderr
+    assert f"*.{DOMAIN}" in shown or f"CN={DOMAIN}" in shown
+
+
+def test_every_pod_of_the_application_gets_requests(world: World) -> None:
+    hosts = {json.loads(body(curl(world, f"https://{HOST}/")))["hostname"] for _ in range(12)}
+    assert hosts == set(ready(world))
+    assert len(hosts) == 2
+
+
+def test_plain_http_is_sent_to_https(world: World) -> None:
+    answer = curl(world, f"http://{HOST}/some?where=1")
+    assert answer.startswith(("HTTP/1.1 301", "HTTP/1.1 308"))
+    assert f"https://{HOST}/some?where=1" in answer
+
+
+def test_a_host_that_no_route_names_is_not_found(world: World) -> None:
+    answer = curl(world, f"https://nobody.{DOMAIN}/")
+    assert answer.startswith("HTTP/2 404")
+    assert "404 page not found" in answer
+
+
+def test_the_dashboards_api_shows_every_route_of_the_platform_without_an_error(
+    world: World,
+) -> None:
+    site = f"https://traefik.{DOMAIN}"
+    assert curl(world, f"{site}/api/overview").startswith("HTTP/2 401")
+    found = read(world, "secret", "dashboard-user", "--namespace", "traefik")["data"]
+    user, word = (base64.b64decode(found[key]).decode() for key in ("username", "password"))
+    login = ("--user", f"{user}:{word}")
+    overview = json.loads(body(curl(world, f"{site}/api/overview", *login)))
+    assert overview["http"]["routers"]["errors"] == 0
+    assert overview["http"]["services"]["errors"] == 0
+    assert overview["http"]["middlewares"]["errors"] == 0
+    assert {"KubernetesCRD", "KubernetesIngress", "KubernetesGateway"} <= set(overview["providers"])
+    routers = json.loads(body(curl(world, f"{site}/api/http/routers", *login)))
+    rules = {one["rule"]: one["status"] for one in routers if "rule" in one}
+    assert rules[f"Host(`traefik.{DOMAIN}`)"] == "enabled"
+    assert any(HOST in rule for rule in rules)
+    version = json.loads(body(curl(world, f"{site}/api/version", *login)))["Version"]
+    pods = read(world, "pods", "--namespace", "traefik")["items"]
+    assert pods[0]["spec"]["containers"][0]["image"].endswith(f":v{version}")
+
+
+def test_traefik_says_the_address_in_the_status_of_routes(world: World) -> None:
+    def address() -> list[Any]:
+        found = read(world, "ingress", "podinfo", *NAMESPACE)["status"]["loadBalancer"]
+        listed: list[Any] = found.get("ingress", [])
+        return listed
+
+    wait_until("the Ingress to have an address", lambda: address() == [{"ip": ADDRESS}], 30)
+    gateway = read(world, "gateway", "platform", "--namespace", "traefik")["status"]
+    conditions = {one["type"]: one["status"] for one in gateway["conditions"]}
+    assert conditions["Programmed"] == "True"
+
+
+def test_one_machine_announces_the_address_and_traefik_sees_the_clients_own(world: World) -> None:
+    elected = holder(world)
+    machine = next(one for one in world.machines() if one["name"] == elected)
+    other = world.run("ip", "-json", "route", "get", ADDRESS).stdout
+    source = json.loads(other)[0]["prefsrc"]
+    curl(world, f"https://{HOST}/who-asks")
+    pods = read(world, "pods", "--namespace", "traefik")["items"]
+    (pod,) = [one for one in pods if one["spec"]["nodeName"] == elected]
+    assert pod["status"]["hostIP"] == machine["address"]
+
+    def logged() -> list[dict[str, Any]]:
+        text = kubectl(world, "logs", "--namespace", "traefik", pod["metadata"]["name"])
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        return [one for one in lines if one.get("RequestPath") == "/who-asks"]
+
+    wait_until("the request in the access log", lambda: bool(logged()), 10)
+    # externalTrafficPolicy: Local keeps it.
+    assert {one["ClientHost"] for one in logged()} == {source}
+
+
+def test_an_argument_that_traefik_does_not_know_is_an_error(world: World) -> None:
+    pods = read(world, "pods", "--namespace", "traefik")["items"]
+    name = pods[0]["metadata"]["name"]
+    command = (
+        "exec",
+        "--namespace",
+        "traefik",
+        name,
+        "--",
+        "traefik",
+        "--providers.kubernetescdr=true",
+    )
+    refused = world.run("kubectl", *command, code=None)
+    assert refused.returncode != 0
+    assert "kubernetescdr" in refused.stdout + refused.stderr
+
+
+def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(world: World) -> None:
+    kubectl(world, "patch", "hpa", "podinfo", *NAMESPACE, "--patch", json.dumps(QUICK_SCALER))
+    running = client(world, "load", 100, "--clients", "6")
+    wait_until("the autoscaler to add pods", lambda: len(ready(world)) > 2, 95)
+    scaled = read(world, "hpa", "podinfo", *NAMESPACE)["status"]
+    assert scaled["currentMetrics"], "the processor time comes from metrics-server"
+    more = set(ready(world))
+    hosts = {json.loads(body(curl(world, f"https://{HOST}/")))["hostname"] for _ in range(24)}
+    assert len(hosts & more) > 2
+    output, _ = running.communicate(timeout=160)
+    done = json.loads(output.splitlines()[-1])
+    say(f"load through Traefik for 100 s: {done}, pods: {len(more)}")
+    assert done["answered"] > 1000
+    assert done["failed"] == 0
+    wait_until("the autoscaler to take the pods away", lambda: len(ready(world)) == 2, 150)
+
+
+def test_the_address_moves_when_its_machine_loses_its_power(world: World) -> None:
+    before, hardware = holder(world), neighbour(world)
+    with watched(world, 75) as asked:
+        world.run("govc", "vm.power", "-off", "-force", before)
+        try:
+            wait_until(
+                "another machine to announce the address",
+                lambda: is_elected(world) and holder(world) != before,
+                60,
+            )
+        finally:
+            world.run("govc", "vm.power", "-on", before)
+    silence = longest_silence(asked)
+    say(
+        f"the ingress address moved from {before} to {holder(world)}: no answer for {silence:.1f} s"
+    )
+    assert neighbour(world) != hardware
+    assert asked[-1]["answered"]
+    wait_until("all machines to be healthy again", lambda: healthy(world), 120)
+
+
+def test_requests_are_answered_while_etcd_loses_its_leader(world: World) -> None:
+    addresses = {one["name"]: one["address"] for one in world.machines()}
+    elected = holder(world)
+
+    def leader() -> str:
+        shown = world.run("talosctl", "--nodes", ",".join(addresses.values()), "etcd", "status")
+        lines = [line.split() for line in shown.stdout.splitlines()[1:]]
+        members = {line[1]: line[0] for line in lines}
+        number = next(word for word in lines[0][2:] if word in members)
+        return str(next(name for name, one in addresses.items() if one == members[number]))
+
+    lost = leader()
+    if lost == elected:
+        # Two losses at once are the test above: here another machine leads first.
+        world.run("talosctl", "--nodes", addresses[elected], "etcd", "forfeit-leadership")
+        wait_until("another leader", lambda: leader() != elected, 30)
+        lost = leader()
+    with watched(world, 40) as asked:
+        world.run("govc", "vm.power", "-off", "-force", lost)
+        try:
+            wait_until("the API to answer", lambda: api_answers(world), 120)
+        finally:
+            world.run("govc", "vm.power", "-on", lost)
+    failed = [one for one in asked if not one["answered"]]
+    say(f"etcd lost its leader on {lost}: {len(failed)} of {len(asked)} requests failed")
+    assert asked[-1]["answered"]
+    wait_until("all machines to be healthy again", lambda: healthy(world), 120)
+
+
+def healthy(world: World) -> bool:
+    """Say whether all machines run, with etcd."""
+    return all(one["stage"] == "running" and one["etcd"] == "Running" for one in world.machines())
+
+
+def api_answers(world: World) -> bool:
+    """Say whether the API answers through its shared address."""
+    command = ("kubectl", "--request-timeout=2s", "get", "--raw", "/readyz")
+    return world.run(*command, code=None).returncode == 0
+
+
+def test_the_run_says_that_traefik_and_metallb_are_real(world: World) -> None:
+    parts = {
+        one["name"]: one["kind"] for one in json.loads((world.state / "workloads.json").read_text())
+    }
+    assert parts["traefik"] == parts["metallb-speaker"] == parts["metallb-controller"] == "real"
