@@ -112,14 +112,15 @@ func All() []Program {
 	}
 }
 
-// OfPods are the programs that pods run as processes, where a world does not play them. They are built only when somebody
-// asks for them.
+// OfPods are the programs that pods run as processes, where a world does not play them, and the servers outside that only
+// they ask. They are built only when somebody asks for them.
 func OfPods() []Program {
 	return []Program{
 		{
 			Name: "metrics-server", Folder: "tools/metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server", Module: "sigs.k8s.io/metrics-server",
 			Stamps: []string{"k8s.io/client-go/pkg/version.gitVersion"},
 		},
+		{Name: "pebble", Folder: "tools/pebble", Package: ".", Module: "github.com/letsencrypt/pebble/v2"},
 		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
 		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
 		{

@@ -2,17 +2,15 @@ package world
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/miekg/dns"
 
 	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/publicdns"
 )
 
 // nameSeconds is how long an answer of the site's name servers is good.
@@ -25,6 +23,8 @@ type siteNames struct {
 	// domain is the platform's, whose names all are Traefik's; "" is none.
 	domain  string
 	traefik netip.Addr
+	// public is asked for what is no address, where the settings say that this server sees the domain as the public does.
+	public *publicdns.Resolver
 }
 
 func (s siteNames) find(name string) (netip.Addr, bool) {
@@ -40,6 +40,10 @@ func (s siteNames) find(name string) (netip.Addr, bool) {
 
 // ServeDNS answers one question.
 func (s siteNames) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
+	if s.public != nil && len(question.Question) == 1 && question.Question[0].Qtype != dns.TypeA {
+		s.public.ServeDNS(w, question)
+		return
+	}
 	answer := new(dns.Msg)
 	answer.SetReply(question)
 	answer.Authoritative, answer.RecursionAvailable = true, true
@@ -60,10 +64,10 @@ func (s siteNames) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
 }
 
 // serveNames runs the name servers of the settings, which pods ask through CoreDNS. The commands in a world have a hosts file.
-func serveNames(ctx context.Context, serving *sync.WaitGroup, spec *Spec, bridge *network.Bridge, say func(string, ...any)) error {
+func serveNames(ctx context.Context, serving *sync.WaitGroup, spec *Spec, bridge *network.Bridge, public *publicdns.Resolver, say func(string, ...any)) error {
 	s := spec.Settings
 	site := siteNames{known: map[string]netip.Addr{}}
-	for name, address := range names(s) {
+	for name, address := range spec.names() {
 		site.known[strings.ToLower(name)] = address
 	}
 	if s.Services.Traefik != nil && s.Services.CertManager != nil {
@@ -79,22 +83,12 @@ func serveNames(ctx context.Context, serving *sync.WaitGroup, spec *Spec, bridge
 		if err := add(); err != nil {
 			return err
 		}
-		at := netip.AddrPortFrom(address, 53).String()
-		packets, err := net.ListenPacket("udp", at)
-		if err != nil {
-			return fmt.Errorf("name server %s: %w", at, err)
+		handler := site
+		if slices.Contains(s.resolvers(), address) {
+			handler.public = public
 		}
-		listener, err := net.Listen("tcp", at)
-		if err != nil {
-			return errors.Join(fmt.Errorf("name server %s: %w", at, err), packets.Close())
-		}
-		for _, server := range []*dns.Server{{PacketConn: packets, Handler: site}, {Listener: listener, Handler: site}} {
-			context.AfterFunc(ctx, func() { _ = server.Shutdown() })
-			serving.Go(func() {
-				if err := server.ActivateAndServe(); err != nil && ctx.Err() == nil {
-					slog.Error("name server ended", "error", err)
-				}
-			})
+		if err := answerDNS(ctx, serving, netip.AddrPortFrom(address, dnsPort), handler, nil); err != nil {
+			return err
 		}
 		say("name server %s (simulated): the lab's names", address)
 	}

@@ -33,13 +33,14 @@ const (
 	FaultChart       = "chart-missing"
 	FaultPrivilege   = "privilege-missing"
 	FaultFull        = "datastore-full"
+	FaultToken       = "dns-token-refused"
 	faultSilent      = "machine-silent="       // and a machine's name
 	faultDead        = "talos-does-not-start=" // and a version, such as v1.13.10, or a schematic
 )
 
 var faults = []string{
 	FaultCertificate, FaultAuthority, FaultVcenter, FaultPassword, FaultDatacenter, FaultCluster, FaultPool, FaultDatastore,
-	FaultNetwork, FaultPolicy, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull,
+	FaultNetwork, FaultPolicy, FaultFactory, FaultCharts, FaultImage, FaultChart, FaultPrivilege, FaultFull, FaultToken,
 }
 
 // CheckFaults refuses a fault that the lab does not know.

@@ -43,6 +43,7 @@ func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
 func (l Layout) Charts() string     { return l.path("charts") }         // packages that appear in the repositories while it runs
 func (l Layout) Storage() string    { return l.path("storage") }        // what backups have left, by bucket
+func (l Layout) ACME() string       { return l.path("acme") }           // logs of the ACME servers and of the public DNS
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 
 // settings is the stack's, made from the operator's file; madeSettings is the same before a command
@@ -145,6 +146,17 @@ type Settings struct {
 		} `json:"backup"`
 		CertManager *struct {
 			Domain string `json:"domain"`
+			ACME   *struct {
+				Directory string `json:"directory"`
+				CA        string `json:"ca"`
+			} `json:"acme"`
+			DNS *struct {
+				Provider   string       `json:"provider"`
+				NameServer string       `json:"nameServer"`
+				KeyName    string       `json:"keyName"`
+				Algorithm  string       `json:"algorithm"`
+				Resolvers  []netip.Addr `json:"resolvers"`
+			} `json:"dns"`
 		} `json:"certManager"`
 		Traefik *struct {
 			Address         netip.Addr `json:"address"`

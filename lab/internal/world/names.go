@@ -15,8 +15,8 @@ import (
 var servers = netip.MustParsePrefix("198.18.255.0/24")
 
 // names maps every production name to the address of the lab's server for it. A name that is an
-// address already keeps it.
-func names(s Settings) map[string]netip.Addr {
+// address already keeps it. Further names get an address each.
+func names(s Settings, further ...string) map[string]netip.Addr {
 	next := servers.Addr()
 	out := map[string]netip.Addr{}
 	all := []string{s.Site.Vcenter, s.Site.ImageFactory}
@@ -39,6 +39,13 @@ func names(s Settings) map[string]netip.Addr {
 	next = next.Next()
 	for _, name := range charts.Hosts() { // one server for all
 		out[name] = next
+	}
+	for _, name := range further {
+		next = next.Next()
+		out[name] = next
+		if literal, err := netip.ParseAddr(name); err == nil {
+			out[name] = literal
+		}
 	}
 	for _, name := range s.served() {
 		out[name] = s.Services.Traefik.Address

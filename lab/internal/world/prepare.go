@@ -89,7 +89,7 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 			return nil, err
 		}
 	}
-	return spec, writeHosts(l.Hosts(), names(spec.Settings))
+	return spec, writeHosts(l.Hosts(), spec.names())
 }
 
 // required are the programs without which no world can be entered.

@@ -2,8 +2,10 @@ package world
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"platform.lab/lab/internal/programs"
 )
@@ -36,12 +38,17 @@ func (o Options) images() []programs.Image {
 
 // checkImages says which program is not built.
 func checkImages(bin string, images []programs.Image) error {
+	var needed []string
 	for _, image := range images {
-		for _, name := range image.Files {
-			if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
-				return fmt.Errorf("missing tool: %s is not in %s, and LAB_PROGRAMS=%s runs it; build it with `LAB_PROGRAMS=%s make build`",
-					name, bin, ProgramsReal, ProgramsReal)
-			}
+		needed = append(needed, slices.Collect(maps.Values(image.Files))...)
+	}
+	if len(images) > 0 {
+		needed = append(needed, acmeProgram)
+	}
+	for _, name := range needed {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			return fmt.Errorf("missing tool: %s is not in %s, and LAB_PROGRAMS=%s runs it; build it with `LAB_PROGRAMS=%s make build`",
+				name, bin, ProgramsReal, ProgramsReal)
 		}
 	}
 	return nil

@@ -1,10 +1,12 @@
 package world
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,11 +34,14 @@ func TestAProgramThatIsNotBuiltIsNamed(t *testing.T) {
 		t.Error(err)
 	}
 
+	names := []string{acmeProgram}
 	for _, image := range images {
-		for _, name := range image.Files {
-			if err := os.WriteFile(filepath.Join(bin, name), nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+		names = append(names, slices.Collect(maps.Values(image.Files))...)
+	}
+
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(bin, name), nil, 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 

@@ -69,7 +69,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 		return err
 	}
 	s := spec.Settings
-	addresses := names(s)
+	addresses := spec.names()
 	if err := network.AddLoopback(addresses[s.Site.Vcenter], addresses[s.Site.ImageFactory], addresses[charts.Hosts()[0]]); err != nil {
 		return err
 	}
@@ -160,7 +160,11 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 		return err
 	}
 	if len(spec.Options.images()) > 0 {
-		if err := serveNames(ctx, &serving, spec, bridge, say); err != nil {
+		public, err := serveACME(ctx, &serving, answer, l, authority, spec, addresses, say)
+		if err != nil {
+			return err
+		}
+		if err := serveNames(ctx, &serving, spec, bridge, public, say); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ func onCluster(
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
 			Bin: spec.Bin, Images: spec.Options.images(), DataPath: paths, Flows: flows, Forward: forward, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
 			Resolve: func(name string) (netip.Addr, bool) {
-				address, known := names(spec.Settings)[name]
+				address, known := spec.names()[name]
 				return address, known
 			},
 		})
@@ -36,7 +36,7 @@ func onCluster(
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
-	text, err := json.MarshalIndent(workloads.Parts(spec.Options.images()), "", "  ")
+	text, err := json.MarshalIndent(append(workloads.Parts(spec.Options.images()), spec.issuanceParts()...), "", "  ")
 	if err != nil {
 		return err
 	}
