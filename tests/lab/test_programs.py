@@ -202,8 +202,8 @@ def test_logs_and_commands_are_the_programs_own(world: World) -> None:
         "kubectl",
         "exec",
         "--namespace",
-        "cert-manager",
-        "deployment/cert-manager",
+        "kube-system",
+        "deployment/cilium-operator",
         "--",
         "true",
         code=None,
@@ -267,4 +267,4 @@ def test_the_run_says_of_each_program_what_it_is(world: World) -> None:
     assert parts["coredns"] == "real"
     assert parts["podinfo"] == "stand-in"
     assert parts["all other pods"] == "simulated"
-    assert parts["cert-manager"] == "simulated"
+    assert parts["cilium-operator"] == "simulated"

@@ -51,6 +51,9 @@ func Images() []Image {
 			Repository: "registry.k8s.io/coredns/coredns", Files: map[string]string{"/coredns": "coredns"},
 			Entrypoint: []string{"/coredns"}, User: nonRoot, Group: nonRoot, Kind: "real", Says: "built from its module, with the plugins of Talos' Corefile",
 		},
+		certManager("controller", "built from its module, without the issuers Vault and Venafi"),
+		certManager("webhook", "built from its module"),
+		certManager("cainjector", "built from its module"),
 		{
 			Repository: "ghcr.io/stefanprodan/podinfo", Files: map[string]string{"/home/app/podinfo": "podinfo", "/home/app/podcli": "podinfo"},
 			Command: []string{"./podinfo"}, Folder: "/home/app", User: 100, Group: 101, Kind: "stand-in",
@@ -74,6 +77,18 @@ func Images() []Image {
 			Repository: "quay.io/metallb/speaker", Part: "metallb-speaker", Files: map[string]string{"/speaker": "metallb-speaker"},
 			Entrypoint: []string{"/speaker"}, Kind: "real", Says: "built from its module; layer 2 only, as the platform's settings have it",
 		},
+	}
+}
+
+// certManager is one of cert-manager's images: one program does the work of all, by the name that it is started with.
+func certManager(name, says string) Image {
+	const user = 1000
+
+	place := "/app/cmd/" + name + "/" + name
+
+	return Image{
+		Repository: "quay.io/jetstack/cert-manager-" + name, Files: map[string]string{place: "cert-manager"},
+		Entrypoint: []string{place}, User: user, Group: user, Kind: "real", Says: says,
 	}
 }
 

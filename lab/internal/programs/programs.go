@@ -120,6 +120,10 @@ func OfPods() []Program {
 			Name: "metrics-server", Folder: "tools/metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server", Module: "sigs.k8s.io/metrics-server",
 			Stamps: []string{"k8s.io/client-go/pkg/version.gitVersion"},
 		},
+		{
+			Name: "cert-manager", Folder: "tools/cert-manager", Package: ".", Module: "github.com/cert-manager/cert-manager",
+			Stamps: []string{"github.com/cert-manager/cert-manager/pkg/util.AppVersion"},
+		},
 		{Name: "pebble", Folder: "tools/pebble", Package: ".", Module: "github.com/letsencrypt/pebble/v2"},
 		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
 		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
