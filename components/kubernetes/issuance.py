@@ -147,7 +147,7 @@ def refusal(settings: CertManager, reason: str) -> Problem | None:
     provider = settings.dns.provider
     pattern, fix = REFUSED.get(provider, ("$^", ""))
     if re.search(pattern, reason):
-        steps = f"{fix}, set it with `pulumi config set --secret dnsToken`, {AGAIN}"
+        steps = f"{fix}, set it with `pulumi config set --secret platform:dnsToken`, {AGAIN}"
         return Problem("platform:dnsToken", f"{provider} refuses it ({reason})", steps)
     if NO_ZONE.search(reason):
         fix = f"check the domain, and that the token may see its zone, {AGAIN}"

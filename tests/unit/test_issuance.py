@@ -121,7 +121,7 @@ def test_a_token_that_cloudflare_goes_on_refusing_is_named_with_its_key_and_the_
         "_acme-challenge.platform.example.com. while querying the Cloudflare API for GET "
         '"/zones?name=com" Error: 9109: Invalid access token); make an API token that may read '
         "the zone and edit its DNS (Zone: Read, DNS: Edit), set it with `pulumi config set "
-        "--secret dnsToken`, then `pulumi up` again"
+        "--secret platform:dnsToken`, then `pulumi up` again"
     )
     assert LASTING_SECONDS <= took < MINUTES * 60 / 2
 
