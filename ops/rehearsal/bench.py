@@ -421,7 +421,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "machine": {
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
             "cpus": len(os.sched_getaffinity(0)),
-            "kernel": platform.release(),
+            "kernel": platform.release().partition("-")[0],
             "load_of_others": load,
             "load_at_the_end": os.getloadavg()[1],
             "rounds": given.rounds,
