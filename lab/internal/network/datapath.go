@@ -106,7 +106,7 @@ func (n *Namespace) setServices(services []Service) error {
 // balance makes the chain that chooses an endpoint.
 func (b *builder) balance(number int, service Service) (*nftables.Chain, error) {
 	chain := b.chain(fmt.Sprintf("service-%d", number), nil)
-	count := uint32(len(service.Endpoints)) //nolint:gosec // a few
+	count := uint32(len(service.Endpoints))
 
 	for i, endpoint := range service.Endpoints {
 		to := b.chain(fmt.Sprintf("service-%d-%d", number, i), nil)
@@ -125,13 +125,13 @@ func (b *builder) balance(number int, service Service) (*nftables.Chain, error) 
 
 		var chosen []expr.Any
 
-		switch left := count - uint32(i); { //nolint:gosec // a few
+		switch left := count - uint32(i); {
 		case left == 1: // whoever came here has no other
 		case service.Sticky:
 			chosen = []expr.Any{
 				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source.v4, Len: 4, DestRegister: 1},
 				&expr.Hash{SourceRegister: 1, DestRegister: 1, Length: 4, Modulus: count, Type: expr.HashTypeJenkins},
-				equal(binaryutil.NativeEndian.PutUint32(uint32(i))), //nolint:gosec // a few
+				equal(binaryutil.NativeEndian.PutUint32(uint32(i))),
 			}
 		default:
 			chosen = []expr.Any{&expr.Numgen{Register: 1, Modulus: left, Type: unix.NFT_NG_RANDOM}, equal(make([]byte, 4))}

@@ -253,7 +253,7 @@ func TestAServicesAddressIsTranslatedAndTheEndpointSeesWhoCalls(t *testing.T) {
 	// As many as a platform has.
 	many := make([]Service, 100)
 	for i := range many {
-		many[i] = Service{Protocol: TCP, At: netip.AddrPortFrom(service.Addr(), uint16(10+i)), Endpoints: []netip.AddrPort{ //nolint:gosec // small
+		many[i] = Service{Protocol: TCP, At: netip.AddrPortFrom(service.Addr(), uint16(10+i)), Endpoints: []netip.AddrPort{
 			netip.AddrPortFrom(caller.Addr(), 9), netip.AddrPortFrom(called.Addr(), 9), netip.AddrPortFrom(first.Addr(), 9),
 		}}
 	}

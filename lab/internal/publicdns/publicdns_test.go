@@ -47,7 +47,10 @@ func serve(t *testing.T, handler dns.Handler, key dns.TsigProvider) string {
 
 	t.Cleanup(func() {
 		_ = server.Shutdown()
-		<-ended
+
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 
 	return packets.LocalAddr().String()

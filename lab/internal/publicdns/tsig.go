@@ -2,7 +2,7 @@ package publicdns
 
 import (
 	"crypto/hmac"
-	"crypto/sha1" //nolint:gosec // what an operator's name server may use
+	"crypto/sha1" // what an operator's name server may use
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/base64"
