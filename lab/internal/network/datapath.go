@@ -106,7 +106,7 @@ func (n *Namespace) setServices(services []Service) error {
 // balance makes the chain that chooses an endpoint.
 func (b *builder) balance(number int, service Service) (*nftables.Chain, error) {
 	chain := b.chain(fmt.Sprintf("service-%d", number), nil)
-	count := uint32(len(service.Endpoints))
+	count := uint32(len(service.Endpoints)) //nolint:gosec // a few
 
 	for i, endpoint := range service.Endpoints {
 		to := b.chain(fmt.Sprintf("service-%d-%d", number, i), nil)
