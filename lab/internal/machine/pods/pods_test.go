@@ -456,12 +456,13 @@ func TestAContainerSeesWhatItsPodSays(t *testing.T) {
 		}
 	}
 
-	if !strings.Contains(seen.Files["/etc/hosts"], "10.244.0.254\tfacts") || !slices.Contains(seen.Addresses, "10.244.0.254/32") {
+	address := m.until("facts", "there", func(p *corev1.Pod) bool { return p.Status.PodIP != "" }).Status.PodIP
+	if !strings.Contains(seen.Files["/etc/hosts"], address+"\tfacts") || !slices.Contains(seen.Addresses, address+"/32") {
 		t.Errorf("hosts %q, addresses %q", seen.Files["/etc/hosts"], seen.Addresses)
 	}
 
 	for _, wanted := range []string{
-		"NAME=facts", "ADDRESS=10.244.0.254", "WORD=sesame", "MEMORY=512", "CPU=4", "SET_colour=blue", "GREETING=hello facts at 10.96.0.1",
+		"NAME=facts", "ADDRESS=" + address, "WORD=sesame", "MEMORY=512", "CPU=4", "SET_colour=blue", "GREETING=hello facts at 10.96.0.1",
 		"KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_PORT_443_TCP=tcp://10.96.0.1:443", "HOSTNAME=facts",
 	} {
 		if !slices.Contains(seen.Environment, wanted) {

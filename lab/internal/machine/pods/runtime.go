@@ -12,6 +12,7 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -262,8 +263,12 @@ func (r *Runtime) all() []*worker {
 	return list
 }
 
-// assign gives a pod an address of the machine's part of the pod network. It begins at the end of it: KWOK, which simulates
-// the other pods, gives addresses from the beginning.
+// choice is how many free addresses a pod's is chosen from.
+const choice = 100
+
+// assign gives a pod an address of the machine's part of the pod network, any of the free ones, as Cilium's agent does: after a
+// reboot a pod hardly ever has the address that another one had, where somebody still expects that one. It begins at the end
+// of the network: KWOK, which simulates the other pods, gives addresses from the beginning.
 func (r *Runtime) assign(uid types.UID) (netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -273,16 +278,27 @@ func (r *Runtime) assign(uid types.UID) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("the node has no part of the pod network yet (spec.podCIDR %q)", r.node.Spec.PodCIDR)
 	}
 
+	var free []netip.Addr
+
 	// Not the last one, which is the network's broadcast address, nor the first two.
 	for address := lastOf(network).Prev(); address.Prev().Prev() != network.Masked().Addr() && network.Contains(address); address = address.Prev() {
 		if _, taken := r.taken[address]; !taken && !r.others[address] {
-			r.taken[address] = uid
+			free = append(free, address)
+		}
 
-			return address, nil
+		if len(free) == choice {
+			break
 		}
 	}
 
-	return netip.Addr{}, fmt.Errorf("no address left in %s", network)
+	if len(free) == 0 {
+		return netip.Addr{}, fmt.Errorf("no address left in %s", network)
+	}
+
+	chosen := free[rand.IntN(len(free))] //nolint:gosec // nobody is to be kept from guessing it
+	r.taken[chosen] = uid
+
+	return chosen, nil
 }
 
 func (r *Runtime) release(address netip.Addr) {
