@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 PATIENCE = 1.0
 """Seconds that an answer may take."""
@@ -18,14 +19,14 @@ PATIENCE = 1.0
 class Ingress(http.client.HTTPSConnection):
     """HTTPS to one address, whatever it is the host of; its certificate is verified by name."""
 
-    def __init__(self, address: str, host: str) -> None:
-        super().__init__(host, timeout=PATIENCE, context=ssl.create_default_context())
-        self._address = address
+    def __init__(self, address: str, host: str, trusted: ssl.SSLContext) -> None:
+        super().__init__(host, timeout=PATIENCE, context=trusted)
+        self._address, self._trusted = address, trusted
 
     def connect(self) -> None:
         """Connect to the address."""
         plain = socket.create_connection((self._address, 443), PATIENCE)
-        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+        self.sock = self._trusted.wrap_socket(plain, server_hostname=self.host)
 
 
 def ask(connection: Ingress, path: str) -> bool:
@@ -40,13 +41,13 @@ def ask(connection: Ingress, path: str) -> bool:
     return answer.status == http.client.OK
 
 
-def load(address: str, host: str, path: str, seconds: float, clients: int) -> dict[str, int]:
+def load(connect: Callable[[], Ingress], path: str, seconds: float, clients: int) -> dict[str, int]:
     """Ask without a pause from so many clients; gives how many requests were answered."""
     answered, failed = [0] * clients, [0] * clients
     end = time.monotonic() + seconds
 
     def run(number: int) -> None:
-        connection = Ingress(address, host)
+        connection = connect()
         while time.monotonic() < end:
             if ask(connection, path):
                 answered[number] += 1
@@ -61,12 +62,12 @@ def load(address: str, host: str, path: str, seconds: float, clients: int) -> di
     return {"answered": sum(answered), "failed": sum(failed)}
 
 
-def watch(address: str, host: str, path: str, seconds: float) -> None:
+def watch(connect: Callable[[], Ingress], path: str, seconds: float) -> None:
     """Ask with a new connection five times a second; writes a line of JSON for each question."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         begun = time.monotonic()
-        connection = Ingress(address, host)
+        connection = connect()
         answered = ask(connection, path)
         connection.close()
         sys.stdout.write(json.dumps({"at": begun, "answered": answered}) + "\n")
@@ -80,14 +81,20 @@ def main() -> None:
     parser.add_argument("what", choices=["load", "watch"])
     parser.add_argument("--address", required=True)
     parser.add_argument("--host", required=True)
+    parser.add_argument("--authority", required=True)
     parser.add_argument("--path", default="/")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--clients", type=int, default=8)
     given = parser.parse_args()
+    trusted = ssl.create_default_context(cafile=given.authority)
+
+    def connect() -> Ingress:
+        return Ingress(given.address, given.host, trusted)
+
     if given.what == "watch":
-        watch(given.address, given.host, given.path, given.seconds)
+        watch(connect, given.path, given.seconds)
     else:
-        done = load(given.address, given.host, given.path, given.seconds, given.clients)
+        done = load(connect, given.path, given.seconds, given.clients)
         sys.stdout.write(json.dumps(done) + "\n")
 
 
