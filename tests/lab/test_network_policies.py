@@ -289,8 +289,10 @@ def test_a_backup_by_hand_is_a_snapshot_that_the_private_key_alone_opens(world: 
 
 
 UNUSED = {
-    # It knows the API and the kubelets by their addresses, and so asks no name service.
-    "metrics-server/default-deny": "no connection needed it",
+    # They let ask the name service. These programs know the API, the machines and endpoints by
+    # their addresses.
+    f"{namespace}/default-deny": "no connection needed it"
+    for namespace in ("metallb-system", "metrics-server", "traefik")
 }
 """Policies of programs that run here, which nothing used, and why."""
 
@@ -305,7 +307,12 @@ def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None
     assert {name: why for name, why in reasons.items() if why != simulated} == UNUSED
     used = {one["name"] for one in seen(world).policies if one["allowed"]}
     assert used >= {
+        "cert-manager/cainjector",
+        "cert-manager/controller",
+        "cert-manager/webhook",
+        "metallb-system/controller",
         "metrics-server/metrics-server",
         "platform-backup/backup",
         "platform-backup/default-deny",
+        "traefik/ingress",
     }
