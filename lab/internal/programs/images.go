@@ -13,6 +13,10 @@ type Image struct {
 	Part string
 	// Files are the programs of Bin by their place in the image.
 	Files map[string]string
+	// System are further ones, where the computer's own programs lie: they take the place of those of the computer.
+	System map[string]string
+	// Needs are programs of the computer that the image's own ones call.
+	Needs []string
 	// Entrypoint, Command, Folder, User and Environment are the image's own, which a pod may override.
 	Entrypoint  []string
 	Command     []string
@@ -77,6 +81,21 @@ func Images() []Image {
 			Repository: "quay.io/metallb/speaker", Part: "metallb-speaker", Files: map[string]string{"/speaker": "metallb-speaker"},
 			Entrypoint: []string{"/speaker"}, Kind: "real", Says: "built from its module; layer 2 only, as the platform's settings have it",
 		},
+		argoCD(),
+		{
+			Repository: "ecr-public.aws.com/docker/library/redis", Files: in("/usr/local/bin", "redis", "redis-server", "redis-sentinel", "redis-cli"),
+			Entrypoint: []string{"redis-server"}, Folder: "/data", User: 999, Group: 1000, Kind: "stand-in",
+			Says: "miniredis, and a sentinel without votes: the first server that answers is the master, and a new one begins empty",
+		},
+		{
+			Repository: "ecr-public.aws.com/docker/library/haproxy", Files: in("/usr/local/sbin", "redis", "haproxy"),
+			Command: []string{"haproxy", "-f", "/usr/local/etc/haproxy/haproxy.cfg"}, Folder: "/var/lib/haproxy", User: 99, Group: 99, Kind: "stand-in",
+			Says: "brings connections to the first Redis of its configuration that answers",
+		},
+		{
+			Repository: "ghcr.io/oliver006/redis_exporter", Files: in("", "redis", "redis_exporter"),
+			Entrypoint: []string{"/redis_exporter"}, User: 59000, Group: 59000, Kind: "stand-in", Says: "whether its Redis answers",
+		},
 	}
 }
 
@@ -90,6 +109,33 @@ func certManager(name, says string) Image {
 		Repository: "quay.io/jetstack/cert-manager-" + name, Files: map[string]string{place: "cert-manager"},
 		Entrypoint: []string{place}, User: user, Group: user, Kind: "real", Says: says,
 	}
+}
+
+// argoCD is the image of all of Argo CD's parts (its Dockerfile).
+func argoCD() Image {
+	files := in("/usr/local/bin", "argocd", "argocd", "argocd-server", "argocd-repo-server", "argocd-application-controller",
+		"argocd-applicationset-controller", "argocd-notifications")
+	for _, name := range []string{"helm", "kustomize", "git-verify-wrapper.sh", "gpg-wrapper.sh"} {
+		files["/usr/local/bin/"+name] = name
+	}
+
+	return Image{
+		// The chart's pods copy the program with an option that cp has since 2023 only.
+		Repository: "quay.io/argoproj/argocd", Files: files, System: map[string]string{"/bin/cp": "argocd"}, Needs: []string{"git", "gpg", "ssh"},
+		Folder: "/home/argocd", User: 999, Group: 999, Kind: "real",
+		Environment: []string{"USER=argocd", "HOME=/home/argocd", "GRPC_ENABLE_TXT_SERVICE_CONFIG=false"},
+		Says:        "built from its module, of the nearest version that is served; without the web interface and the command line",
+	}
+}
+
+// in gives places of a folder that all have one program.
+func in(folder, program string, names ...string) map[string]string {
+	files := map[string]string{}
+	for _, name := range names {
+		files[folder+"/"+name] = program
+	}
+
+	return files
 }
 
 // ImageOf finds what a pod's image is; false for one that the lab does not know.

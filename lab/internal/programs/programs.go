@@ -132,8 +132,25 @@ func OfPods() []Program {
 			Stamps: []string{"github.com/traefik/traefik/v3/pkg/version.Version"},
 		},
 		{Name: "metallb-speaker", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/speaker", Module: "go.universe.tf/metallb"},
+		{
+			Name: argoCDProgram, Folder: argoCDFolder, Package: ".", Module: argoCDModule, Stamps: []string{argoCDModule + "/common.version=number"},
+		},
+		{
+			Name: "kustomize", Folder: argoCDFolder, Package: "sigs.k8s.io/kustomize/kustomize/v5", Module: "sigs.k8s.io/kustomize/kustomize/v5",
+			Stamps: []string{"sigs.k8s.io/kustomize/api/provenance.version"},
+		},
+		{Name: "redis", Folder: "tools/redis", Package: ".", Module: "platform.lab/tools/redis"},
 	}
 }
+
+const (
+	argoCDProgram = "argocd"
+	argoCDFolder  = "tools/argocd"
+	argoCDModule  = "github.com/argoproj/argo-cd/v3"
+)
+
+// argoScripts lie in the folder hack of Argo CD's module, and in its image on PATH.
+var argoScripts = []string{"git-verify-wrapper.sh", "gpg-wrapper.sh"}
 
 // Builder builds programs of the source tree Lab into Bin, with the Go toolchain Go.
 type Builder struct {
@@ -181,7 +198,26 @@ func (b *Builder) Build(ctx context.Context, wanted []Program) error {
 			return err
 		}
 	}
+	if slices.ContainsFunc(wanted, func(p Program) bool { return p.Name == argoCDProgram }) {
+		if err := b.copyScripts(ctx); err != nil {
+			return err
+		}
+	}
 	return b.dataFiles(ctx)
+}
+
+// copyScripts takes those that Argo CD's image has beside the program.
+func (b *Builder) copyScripts(ctx context.Context) error {
+	folder, err := b.moduleFolder(ctx, argoCDFolder, argoCDModule)
+	if err != nil {
+		return err
+	}
+	for _, name := range argoScripts {
+		if err := copyFile(filepath.Join(folder, "hack", name), filepath.Join(b.Bin, name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // prefetch downloads the modules of a program. What goes wrong is not told: the build finds it again.
@@ -279,6 +315,8 @@ func stamp(variable, version string) string {
 		return name + "=" + numbers[0]
 	case "minor":
 		return name + "=" + numbers[1]
+	case "number":
+		return name + "=" + strings.TrimPrefix(version, "v")
 	}
 	return name + "=" + version
 }

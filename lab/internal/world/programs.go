@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -41,6 +42,12 @@ func checkImages(bin string, images []programs.Image) error {
 	var needed []string
 	for _, image := range images {
 		needed = append(needed, slices.Collect(maps.Values(image.Files))...)
+		for _, name := range image.Needs {
+			if _, err := exec.LookPath(name); err != nil {
+				return fmt.Errorf("missing tool: %s is not on PATH, and with LAB_PROGRAMS=%s the program %s calls it; "+
+					"install it with the system's package manager", name, ProgramsReal, image.Name())
+			}
+		}
 	}
 	if len(images) > 0 {
 		needed = append(needed, acmeProgram)

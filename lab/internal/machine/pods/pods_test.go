@@ -739,3 +739,22 @@ func TestPodsOfUnknownImagesAreLeftAlone(t *testing.T) {
 		t.Error("a mirror pod, or one without a runtime, is owned")
 	}
 }
+
+func TestAProgramOfTheComputerBehindALinkStaysAsItIs(t *testing.T) {
+	folder := t.TempDir()
+	program, link := filepath.Join(folder, "program"), filepath.Join(folder, "link")
+
+	if err := os.WriteFile(program, nil, 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+
+	if err := os.Symlink(program, link); err != nil {
+		t.Fatal(err)
+	}
+
+	for path, wanted := range map[string]bool{program: true, link: false, filepath.Join(folder, "missing"): false, "/no/folder": false} {
+		if got := isPlain(path); got != wanted {
+			t.Errorf("%s: %t", path, got)
+		}
+	}
+}

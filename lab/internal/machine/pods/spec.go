@@ -45,6 +45,12 @@ func (w *worker) specOf(ctx context.Context, pod *corev1.Pod, one *member) (cont
 		files[target] = filepath.Join(w.r.Bin, name)
 	}
 
+	for target, name := range one.image.System {
+		if isPlain(target) {
+			files[target] = filepath.Join(w.r.Bin, name)
+		}
+	}
+
 	folder := one.spec.WorkingDir
 	if folder == "" {
 		folder = one.image.Folder
@@ -66,6 +72,18 @@ func (w *worker) specOf(ctx context.Context, pod *corev1.Pod, one *member) (cont
 	}
 
 	return spec, nil
+}
+
+// isPlain says whether the computer has a file of its own at a path: behind a link is a program of many names, which must stay.
+func isPlain(path string) bool {
+	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return false
+	}
+
+	info, err := os.Lstat(filepath.Join(folder, filepath.Base(path)))
+
+	return err == nil && info.Mode().IsRegular()
 }
 
 func isTrue(value *bool) bool { return value != nil && *value }
