@@ -1,0 +1,421 @@
+"""With `LAB_PROGRAMS=real` the real Argo CD takes over its own release, and keeps it from Git."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ops.rehearsal.world import PROJECT, World, wait_until
+
+pytestmark = pytest.mark.campaign
+
+WITH_SERVICES = True
+NAMESPACE = "argocd"
+URL = "https://github.com/example/platform"
+VALUES = "bootstrap/argo-cd/values.yaml"
+SETTINGS = "clusters/prod/gitops/settings/settings.yaml"
+PODINFO = "apps/base/podinfo"
+NEXT_CHART = "10.1.2"
+"""A version of the chart that its project publishes while the world runs."""
+TRACKING = "argocd.argoproj.io/tracking-id"
+Object = dict[str, Any]
+
+HOST, INGRESS_ADDRESS = "argocd.platform.example.com", "172.16.20.100"
+GITHUB_SAYS = {
+    "Content-Type": "application/json",
+    "X-GitHub-Event": "push",
+    "X-GitHub-Delivery": "00000000-0000-0000-0000-000000000000",
+}
+"""What GitHub's calls after a push say (its page "Webhook events and payloads", push)."""
+
+
+class Repository:
+    """The repository that Argo CD follows: a clone whose pushes the Git host tells of."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self.world = world
+        self.folder = folder
+        self.git("clone", "--quiet", str(world.state / "repository"), str(folder), at=PROJECT)
+
+    def git(self, *argv: str, at: Path | None = None) -> str:
+        """Run Git in the clone, with no settings of this machine's user."""
+        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        who = ("-c", "user.name=Operator", "-c", "user.email=operator@example.com")
+        result = subprocess.run(
+            ["git", *who, "-c", "safe.directory=*", *argv],  # noqa: S607 the operator's own
+            cwd=at or self.folder,
+            env=os.environ | own,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def replace(self, path: str, old: str, new: str) -> None:
+        """Replace a text that a file has once."""
+        text = (self.folder / path).read_text()
+        assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
+        (self.folder / path).write_text(text.replace(old, new))
+
+    def push(self, subject: str) -> str:
+        """Commit all, push, and let the Git host call; gives the commit's name."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", subject)
+        return self.publish()
+
+    def revert(self) -> str:
+        """Undo the last commit by another one."""
+        self.git("revert", "--no-edit", "HEAD")
+        return self.publish()
+
+    def publish(self) -> str:
+        """Push, and call Argo CD's webhook through the ingress, as GitHub does."""
+        before = self.git("rev-parse", "origin/main")
+        self.git("push", "--quiet", "origin", "HEAD:main")
+        after = self.git("rev-parse", "HEAD")
+        changed = self.git("diff", "--name-only", before, after).splitlines()
+        body = json.dumps(
+            {
+                "ref": "refs/heads/main",
+                "before": before,
+                "after": after,
+                "repository": {
+                    "html_url": URL,
+                    "full_name": "example/platform",
+                    "default_branch": "main",
+                },
+                "commits": [{"id": after, "added": [], "removed": [], "modified": changed}],
+            }
+        )
+        secret = read(self.world, "secret", "argocd-secret")["data"]["webhook.github.secret"]
+        mac = hmac.new(base64.b64decode(secret), body.encode(), hashlib.sha256)
+        headers = GITHUB_SAYS | {"X-Hub-Signature-256": f"sha256={mac.hexdigest()}"}
+        self.world.run(
+            *("curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "30"),
+            *("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}", "--data-binary", body),
+            *(word for name, text in headers.items() for word in ("--header", f"{name}: {text}")),
+            f"https://{HOST}/api/webhook",
+        )
+        return after
+
+
+@pytest.fixture(scope="module")
+def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the production stack file without the backup, which has tests of its own."""
+    target = tmp_path_factory.mktemp("handover") / "Pulumi.prod.yaml"
+    text, backup, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("    backup:\n")
+    assert backup
+    target.write_text(text)
+    return target
+
+
+@pytest.fixture(scope="module")
+def installed(make_world: Callable[..., World]) -> tuple[World, dict[str, Object]]:
+    """Build all but the root Application; gives the objects of Argo CD's release."""
+    world = make_world("--programs", "real")
+    world.up("--exclude", "**root-application", timeout=1200)
+    world.write_credentials()
+
+    def scaled() -> bool:
+        found = read(world, "deployments")["items"]
+        return all(one["status"].get("readyReplicas") == one["spec"]["replicas"] for one in found)
+
+    wait_until("the autoscalers' first look", lambda: replicas(world, "server") == 2)
+    wait_until("the pods of Argo CD to be ready", scaled)
+    return world, released(world)
+
+
+@pytest.fixture(scope="module")
+def world(installed: tuple[World, dict[str, Object]]) -> World:
+    """Give Argo CD the root Application."""
+    world, _ = installed
+    world.up()
+    wait_until("Argo CD to have taken over", lambda: is_well(world, "argo-cd"))
+    return world
+
+
+@pytest.fixture(scope="module")
+def repository(world: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Give a clone of the world's repository."""
+    return Repository(world, tmp_path_factory.mktemp("repository") / "clone")
+
+
+def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
+    """Run kubectl in Argo CD's namespace; gives its output."""
+    return world.run("kubectl", "--namespace", NAMESPACE, *argv, code=code).stdout
+
+
+def read(world: World, *argv: str) -> Object:
+    """Read objects of the cluster."""
+    found: Object = json.loads(kubectl(world, "get", *argv, "--output", "json"))
+    return found
+
+
+def application(world: World, name: str) -> Object:
+    """Read what an Application says of itself; empty while there is none."""
+    said = kubectl(
+        world, "get", "application", name, "--ignore-not-found", "--output", "json", code=None
+    )
+    found: Object = json.loads(said)["status"] if said else {}
+    return found
+
+
+def is_well(world: World, name: str, revision: str = "") -> bool:
+    """Say whether an Application is synced and healthy, at a commit if one is given."""
+    status = application(world, name)
+    sync = status.get("sync", {})
+    at = [sync.get("revision"), *sync.get("revisions", [])]
+    return (
+        sync.get("status") == "Synced"
+        and status.get("health", {}).get("status") == "Healthy"
+        and (not revision or revision in at)
+    )
+
+
+def deployment(world: World, part: str) -> Object:
+    """Read the Deployment of a part of Argo CD."""
+    return read(world, "deployment", f"argo-cd-argocd-{part}")
+
+
+def replicas(world: World, part: str) -> int:
+    """Give how many pods a part of Argo CD shall have."""
+    number: int = deployment(world, part)["spec"]["replicas"]
+    return number
+
+
+def identity(one: Object) -> str:
+    """Name an object."""
+    return f"{one['kind']} {one['metadata'].get('namespace', '-')}/{one['metadata']['name']}"
+
+
+def declared(one: Object) -> Object:
+    """Leave out what an API server and controllers add, an autoscaler's number, Argo CD's mark."""
+    metadata = {
+        key: value
+        for key, value in one["metadata"].items()
+        if key not in {"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"}
+    }
+    metadata["annotations"] = {
+        key: value for key, value in metadata.get("annotations", {}).items() if key != TRACKING
+    }
+    spec = {key: value for key, value in one.get("spec", {}).items() if key != "replicas"}
+    rest = {key: value for key, value in one.items() if key not in {"status", "spec"}}
+    return rest | {"metadata": metadata, "spec": spec}
+
+
+def released(world: World) -> dict[str, Object]:
+    """Read every object that Helm's record of Argo CD's release names."""
+    manifest = world.stack_file.parent / "release.yaml"
+    manifest.write_text(world.run("helm", "get", "manifest", "argo-cd", "-n", NAMESPACE).stdout)
+    found = read(world, "--filename", str(manifest))["items"]
+    return {identity(one): one for one in found}
+
+
+def revisions(world: World) -> list[str]:
+    """Name what Deployments and StatefulSets have rolled out so far."""
+    found = read(world, "replicasets,controllerrevisions")["items"]
+    return sorted(identity(one) for one in found)
+
+
+# --- It takes over -----------------------------------------------------------------------------
+
+
+def test_argo_cd_takes_over_its_release_and_changes_nothing_but_its_mark(
+    installed: tuple[World, dict[str, Object]],
+) -> None:
+    world, before = installed
+    rolled_out = revisions(world)
+    assert before
+    assert not [
+        one for one in before.values() if TRACKING in one["metadata"].get("annotations", {})
+    ]
+    world.up()
+    wait_until("Argo CD to have taken over", lambda: is_well(world, "argo-cd"))
+    after = released(world)
+    assert sorted(before) == sorted(after)
+    changed = [name for name, one in before.items() if declared(one) != declared(after[name])]
+    assert changed == []
+    unmarked = [
+        name
+        for name, one in after.items()
+        if TRACKING not in one["metadata"].get("annotations", {})
+    ]
+    assert unmarked == []
+    assert revisions(world) == rolled_out
+
+
+def test_the_root_and_the_applications_follow_without_a_hand(world: World) -> None:
+    wait_until("the root to be synced", lambda: is_well(world, "root"))
+    wait_until(
+        "podinfo to run",
+        lambda: application(world, "podinfo").get("sync", {}).get("status") == "Synced",
+    )
+    conditions = application(world, "root").get("conditions", [])
+    assert conditions == []
+
+
+def test_the_preview_stays_empty(world: World) -> None:
+    world.expect_no_changes()
+
+
+# --- It keeps itself from Git ------------------------------------------------------------------
+
+
+def test_a_commit_that_changes_a_value_is_rolled_out(world: World, repository: Repository) -> None:
+    repository.replace(
+        VALUES,
+        "  # What is told, and when. To whom:",
+        "  podAnnotations: { example.com/rolled-out: first }\n  # What is told, and when. To whom:",
+    )
+    commit = repository.push("The notifications' pods get an annotation")
+    wait_until("the commit to be rolled out", lambda: is_well(world, "argo-cd", commit))
+    template = deployment(world, "notifications-controller")["spec"]["template"]
+    assert template["metadata"]["annotations"]["example.com/rolled-out"] == "first"
+
+
+def test_a_bad_commit_is_undone_by_a_revert(world: World, repository: Repository) -> None:
+    good = deployment(world, "notifications-controller")["spec"]["template"]
+    repository.replace(
+        VALUES,
+        "  podAnnotations: { example.com/rolled-out: first }\n",
+        "  podAnnotations: { example.com/rolled-out: first }\n  extraArgs: [--no-such-flag]\n",
+    )
+    repository.push("A flag that the program does not know")
+
+    def crashes() -> bool:
+        found = read(
+            world, "pods", "--selector", "app.kubernetes.io/component=notifications-controller"
+        )
+        states = [
+            state
+            for pod in found["items"]
+            for one in pod["status"].get("containerStatuses", [])
+            for state in (one["state"], one["lastState"])
+        ]
+        return any("terminated" in state for state in states)
+
+    wait_until("the bad commit's pod to end", crashes)
+    assert not is_well(world, "argo-cd")
+    commit = repository.revert()
+    wait_until("the revert to be rolled out", lambda: is_well(world, "argo-cd", commit))
+    assert deployment(world, "notifications-controller")["spec"]["template"] == good
+
+
+def test_a_change_by_hand_is_healed(world: World) -> None:
+    kubectl(world, "scale", "deployment/argo-cd-argocd-applicationset-controller", "--replicas=1")
+    wait_until("the replicas to be back", lambda: replicas(world, "applicationset-controller") == 2)
+
+
+# --- Applications ------------------------------------------------------------------------------
+
+
+def arguments(world: World) -> list[str]:
+    """Give the command line of podinfo as it is declared in the cluster."""
+    found = read(world, "deployment", "podinfo", "--namespace", "app-podinfo")
+    argv: list[str] = found["spec"]["template"]["spec"]["containers"][0]["command"]
+    return argv
+
+
+def test_a_commit_to_apps_is_live_within_a_minute(world: World, repository: Repository) -> None:
+    repository.replace(f"{PODINFO}/deployment.yaml", "--level=info", "--level=debug")
+    repository.push("podinfo says more")
+    wait_until("the commit to be live", lambda: "--level=debug" in arguments(world))
+    kubectl(
+        world, "rollout", "status", "deployment/podinfo", "--namespace=app-podinfo", "--timeout=60s"
+    )
+
+
+def test_an_application_may_not_make_what_belongs_to_the_whole_cluster(
+    world: World, repository: Repository
+) -> None:
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "podinfo"},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
+    }
+    (repository.folder / PODINFO / "clusterrole.yaml").write_text(yaml.safe_dump(role))
+    repository.replace(
+        f"{PODINFO}/kustomization.yaml",
+        "  - ingress.yaml",
+        "  - ingress.yaml\n  - clusterrole.yaml",
+    )
+    repository.push("podinfo wants to read every Secret")
+
+    def refused() -> bool:
+        state = application(world, "podinfo").get("operationState", {})
+        said = json.dumps(state.get("syncResult", {}).get("resources", [])) + state.get(
+            "message", ""
+        )
+        return "ClusterRole is not permitted in project apps" in said
+
+    wait_until("the sync to be refused", refused)
+    assert kubectl(world, "get", "clusterrole", "podinfo", "--ignore-not-found") == ""
+    commit = repository.revert()
+
+    def undone() -> bool:
+        state = application(world, "podinfo").get("operationState", {})
+        return state.get("phase") == "Succeeded" and commit in json.dumps(state)
+
+    # The sync that was refused is tried again, each time later; a retry takes the newest commit.
+    wait_until("the revert to be synced", undone)
+
+
+# --- An upgrade, and a controller that is lost in it -------------------------------------------
+
+
+def publish(world: World) -> None:
+    """Let the chart's project publish its next version: the present one under that number."""
+    packages = PROJECT / ".lab" / "bin" / "charts"
+    (present,) = packages.glob("argo-cd-*.tgz")
+    folder = world.state / "charts"
+    work = folder / "work"
+    work.mkdir(parents=True)
+    with tarfile.open(present) as package:
+        package.extractall(work, filter="data")
+    chart = work / "argo-cd" / "Chart.yaml"
+    chart.write_text(yaml.safe_dump(yaml.safe_load(chart.read_text()) | {"version": NEXT_CHART}))
+    made = folder / "next"
+    with tarfile.open(made, "w:gz") as package:
+        package.add(work / "argo-cd", "argo-cd")
+    made.rename(folder / f"argo-cd-{NEXT_CHART}.tgz")
+
+
+def test_a_chart_is_upgraded_by_a_commit_although_its_controller_is_lost_in_the_middle(
+    world: World, repository: Repository
+) -> None:
+    publish(world)
+    text = (repository.folder / SETTINGS).read_text()
+    old = next(line for line in text.splitlines() if "argoCdVersion:" in line)
+    repository.replace(SETTINGS, old, f"  argoCdVersion: {NEXT_CHART}")
+    controller = "argo-cd-argocd-application-controller-0"
+    lost = read(world, "pod", controller)["metadata"]["uid"]
+    repository.push("The next version of Argo CD's chart")
+
+    def syncs() -> bool:
+        state = application(world, "argo-cd").get("operationState", {})
+        at = state.get("operation", {}).get("sync", {}).get("revisions", [])
+        return state.get("phase") == "Running" and NEXT_CHART in at
+
+    wait_until("the sync of the next version to run", syncs, poll=0.05)
+    kubectl(world, "delete", "pod", controller, "--grace-period=0", "--force")
+    wait_until("the upgrade to be whole", lambda: is_well(world, "argo-cd", NEXT_CHART))
+    assert read(world, "pod", controller)["metadata"]["uid"] != lost
+    label = deployment(world, "server")["metadata"]["labels"]["helm.sh/chart"]
+    assert label == f"argo-cd-{NEXT_CHART}"
+
+
+def test_the_preview_is_still_empty_after_all_that_argo_cd_did(world: World) -> None:
+    world.expect_no_changes()
