@@ -15,7 +15,7 @@ from cryptography import x509
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.conftest import editing
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
 
 WITH_SERVICES = True
 SERVICES = """\

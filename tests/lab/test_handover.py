@@ -18,7 +18,7 @@ import yaml
 
 from ops.rehearsal.world import PROJECT, World, wait_until
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
 
 WITH_SERVICES = True
 NAMESPACE = "argocd"

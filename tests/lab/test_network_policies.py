@@ -14,7 +14,7 @@ from clients import etcd_snapshot
 from ops.rehearsal import flows
 from ops.rehearsal.world import World, wait_until
 
-pytestmark = pytest.mark.campaign
+pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
 
 WITH_SERVICES = True
 
