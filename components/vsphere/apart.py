@@ -33,7 +33,7 @@ LOSS = "when it fails, etcd loses its quorum"
 def together(hosts: Mapping[str, str]) -> str:
     """Say which machines share a host; takes machine -> host, "" when none do."""
     on: dict[str, list[str]] = {}
-    for machine, host in hosts.items():
+    for machine, host in sorted(hosts.items()):
         on.setdefault(host, []).append(machine)
     shared = {host: names for host, names in on.items() if host and len(names) > 1}
     return "; ".join(

@@ -37,7 +37,7 @@ def findings(resources: Sequence[Resource]) -> Iterator[Finding]:
             who="control planes",
             owner=PULUMI,
             what=f"share a host: {shared}; {apart.LOSS}",
-            fix=apart.fix(next(iter(hosts))),
+            fix=apart.fix(min(hosts)),
         )
 
 

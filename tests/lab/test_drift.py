@@ -39,8 +39,9 @@ def test_a_fresh_platform_has_no_drift(world: World) -> None:
 def test_one_run_tells_every_change_behind_the_stacks_back_and_its_owner(world: World) -> None:
     world.run("govc", "vm.change", "-vm", "node03", "-m", "20480")
     # Two control planes on one host, as HA leaves them after a host's failure.
-    first, *_ = hosts(world)
+    first, second, *_ = hosts(world)
     world.run("govc", "vm.migrate", "-host", first, "node01", "node02")
+    world.run("govc", "vm.migrate", "-host", second, "node03")
     world.run(
         "talosctl", "--nodes", NODE02, "--endpoints", NODE02, "patch", "machineconfig",
         "--patch", '{"machine": {"nodeLabels": {"example.com/by-hand": "yes"}}}',
