@@ -744,7 +744,7 @@ func TestAProgramOfTheComputerBehindALinkStaysAsItIs(t *testing.T) {
 	folder := t.TempDir()
 	program, link := filepath.Join(folder, "program"), filepath.Join(folder, "link")
 
-	if err := os.WriteFile(program, nil, 0o755); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(program, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
 

@@ -295,7 +295,7 @@ func (r *Runtime) assign(uid types.UID) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("no address left in %s", network)
 	}
 
-	chosen := free[rand.IntN(len(free))] //nolint:gosec // nobody is to be kept from guessing it
+	chosen := free[rand.IntN(len(free))] // nobody is to be kept from guessing it
 	r.taken[chosen] = uid
 
 	return chosen, nil
