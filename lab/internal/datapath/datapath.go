@@ -21,7 +21,7 @@ import (
 // Space is the network namespace of a machine.
 type Space interface {
 	HoldPods(ctx context.Context, decide func(network.Connection) bool) error
-	SetServices(services []network.Service) error
+	SetServices(services network.Services) error
 	Forget(which func(network.Connection) bool) error
 }
 
@@ -31,7 +31,7 @@ type Machines struct {
 	running  []*Machine
 	decider  Decider
 	deciders int
-	services []network.Service
+	services network.Services
 	version  int
 }
 
@@ -177,7 +177,7 @@ func (a *Machines) Decide(ctx context.Context, decider Decider) {
 
 // SetServices gives all machines the same translations. Datagrams to endpoints that are gone are not passed on as
 // those of a connection any more; a connection of TCP ends with its endpoint.
-func (a *Machines) SetServices(services []network.Service) error {
+func (a *Machines) SetServices(services network.Services) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
@@ -208,10 +208,10 @@ func (a *Machines) SetServices(services []network.Service) error {
 	return nil
 }
 
-func datagramEndpoints(services []network.Service) map[netip.AddrPort]bool {
+func datagramEndpoints(services network.Services) map[netip.AddrPort]bool {
 	found := map[netip.AddrPort]bool{}
 
-	for _, service := range services {
+	for _, service := range services.All {
 		for _, endpoint := range service.Endpoints {
 			if service.Protocol == network.UDP {
 				found[endpoint] = true

@@ -16,7 +16,7 @@ import (
 type space struct {
 	problem  error
 	decide   func(network.Connection) bool
-	services []network.Service
+	services network.Services
 	forgets  func(network.Connection) bool
 }
 
@@ -26,7 +26,7 @@ func (s *space) HoldPods(_ context.Context, decide func(network.Connection) bool
 	return s.problem
 }
 
-func (s *space) SetServices(services []network.Service) error {
+func (s *space) SetServices(services network.Services) error {
 	s.services = services
 
 	return nil
@@ -117,18 +117,18 @@ func TestAMachineThatBootsHasTheServicesOfTheOthers(t *testing.T) {
 	dns := network.Service{Protocol: network.UDP, At: netip.MustParseAddrPort("10.96.0.10:53"), Endpoints: []netip.AddrPort{
 		netip.MustParseAddrPort("10.244.0.5:53"), netip.MustParseAddrPort("10.244.1.5:53"),
 	}}
-	if err := all.SetServices([]network.Service{dns}); err != nil {
+	if err := all.SetServices(network.Services{All: []network.Service{dns}}); err != nil {
 		t.Fatal(err)
 	}
 
 	all.Begin(t.Context(), two, machineAt("172.16.20.52"))
 
-	if len(one.services) != 1 || len(two.services) != 1 {
+	if len(one.services.All) != 1 || len(two.services.All) != 1 {
 		t.Errorf("%v, %v", one.services, two.services)
 	}
 
 	dns.Endpoints = dns.Endpoints[:1]
-	if err := all.SetServices([]network.Service{dns}); err != nil {
+	if err := all.SetServices(network.Services{All: []network.Service{dns}}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -39,10 +39,18 @@ type Service struct {
 	Sticky bool
 }
 
+// Services are what a machine's data path knows of a cluster's Services.
+type Services struct {
+	All []Service
+	// Ranges are the cluster's addresses of Services: what goes there and is of no known Service leaves no machine.
+	Ranges []netip.Prefix
+}
+
 // SetServices replaces, in one step, what the namespace translates: connections of pods and of the machine's own programs to
 // an address of a Service go to one of its endpoints, with the caller's own address. What comes from other machines is not
-// touched. Without endpoints there is no translation. It is not to be called by two at a time.
-func (n *Namespace) SetServices(services []Service) error {
+// touched. Without endpoints there is no translation. What goes to the Services' ranges otherwise is lost: a client that
+// knows a Service before the machine does asks again. It is not to be called by two at a time.
+func (n *Namespace) SetServices(services Services) error {
 	if err := n.setServices(services); err != nil {
 		return fmt.Errorf("namespace %s: services: %w", n.name, err)
 	}
@@ -50,7 +58,7 @@ func (n *Namespace) SetServices(services []Service) error {
 	return nil
 }
 
-func (n *Namespace) setServices(services []Service) error {
+func (n *Namespace) setServices(services Services) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(int(n.handle.Fd())))
 	if err != nil {
 		return err
@@ -71,7 +79,7 @@ func (n *Namespace) setServices(services []Service) error {
 	b := &builder{conn: conn, table: table}
 	all := b.chain("services", nil)
 
-	for i, service := range services {
+	for i, service := range services.All {
 		if len(service.Endpoints) > 0 && service.At.Addr().Is4() {
 			chain, err := b.balance(i, service)
 			if err != nil {
@@ -91,6 +99,7 @@ func (n *Namespace) setServices(services []Service) error {
 	b.add(b.chain("postrouting", natChain(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)), []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, equal(binaryutil.NativeEndian.PutUint32(hairpinMark)), &expr.Masq{},
 	})
+	b.keep(services)
 
 	conn.DelTable(former)
 
@@ -101,6 +110,29 @@ func (n *Namespace) setServices(services []Service) error {
 	n.services++
 
 	return nil
+}
+
+// keep drops what goes to the Services' ranges and was not translated, but for Services without endpoints: who answers for
+// those refuses at once.
+func (b *builder) keep(services Services) {
+	lost := b.chain("unknown-services", nil)
+
+	for _, service := range services.All {
+		if len(service.Endpoints) == 0 && service.At.Addr().Is4() {
+			b.add(lost, destinedFor(service), verdict(expr.VerdictReturn))
+		}
+	}
+
+	for _, one := range services.Ranges {
+		if one.Addr().Is4() {
+			b.add(lost, within(one, destination), verdict(expr.VerdictDrop))
+		}
+	}
+
+	for name, hook := range map[string]*nftables.ChainHook{"passing": nftables.ChainHookForward, "leaving": nftables.ChainHookOutput} {
+		chain := &nftables.Chain{Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter}
+		b.add(b.chain(name, chain), jump(lost))
+	}
 }
 
 // balance makes the chain that chooses an endpoint.

@@ -202,7 +202,7 @@ func TestAServicesAddressIsTranslatedAndTheEndpointSeesWhoCalls(t *testing.T) {
 
 		for _, sticky := range []bool{false, true} {
 			one.Sticky = sticky
-			if err := machine.SetServices([]Service{one}); err != nil {
+			if err := machine.SetServices(Services{All: []Service{one}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -235,9 +235,9 @@ func TestAServicesAddressIsTranslatedAndTheEndpointSeesWhoCalls(t *testing.T) {
 		t.Errorf("a sticky client: %q", answers)
 	}
 
-	if err := machine.SetServices([]Service{{Protocol: TCP, At: at, Endpoints: []netip.AddrPort{
+	if err := machine.SetServices(Services{All: []Service{{Protocol: TCP, At: at, Endpoints: []netip.AddrPort{
 		netip.AddrPortFrom(caller.Addr(), 9), netip.AddrPortFrom(called.Addr(), 9),
-	}}}); err != nil {
+	}}}}); err != nil {
 		t.Fatal(err)
 	}
 
@@ -261,7 +261,7 @@ func TestAServicesAddressIsTranslatedAndTheEndpointSeesWhoCalls(t *testing.T) {
 	many[99].At = at
 
 	for range 3 {
-		if err := machine.SetServices(many); err != nil {
+		if err := machine.SetServices(Services{All: many}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -274,6 +274,51 @@ func TestAServicesAddressIsTranslatedAndTheEndpointSeesWhoCalls(t *testing.T) {
 
 	if got := answerOf(t, from.DialContext, service); got == PodLinks+"to" {
 		t.Errorf("without endpoints: %q", got)
+	}
+}
+
+func TestWhatGoesToAServiceThatTheMachineDoesNotKnowIsLost(t *testing.T) {
+	machine, from, _, q := heldPods(t)
+	q.set(true)
+
+	// Somebody outside would answer for the whole range.
+	if err := AddLoopback(service.Addr()); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { _ = RemoveLoopback(service.Addr()) })
+
+	const lost = "i/o timeout"
+
+	dials := map[string]func(context.Context, string, string) (net.Conn, error){"a pod": from.DialContext, "the machine": machine.DialContext}
+	at := netip.AddrPortFrom(service.Addr(), 9)
+	ranges := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}
+
+	for name, one := range map[string]struct {
+		services Services
+		want     string
+	}{
+		"before the agent":     {Services{}, "connection refused"},
+		"not known":            {Services{Ranges: ranges}, lost},
+		"known by one port":    {Services{Ranges: ranges, All: []Service{{Protocol: TCP, At: netip.AddrPortFrom(service.Addr(), 10)}}}, lost},
+		"without endpoints":    {Services{Ranges: ranges, All: []Service{{Protocol: TCP, At: at}}}, "connection refused"},
+		"with an endpoint":     {Services{Ranges: ranges, All: []Service{{Protocol: TCP, At: at, Endpoints: []netip.AddrPort{netip.AddrPortFrom(called.Addr(), 9)}}}}, PodLinks + "to"},
+		"of another's address": {Services{Ranges: []netip.Prefix{netip.MustParsePrefix("10.97.0.0/16")}}, "connection refused"},
+	} {
+		if err := machine.SetServices(one.services); err != nil {
+			t.Fatal(err)
+		}
+
+		for who, dial := range dials {
+			limit := patience
+			if one.want == lost {
+				limit = time.Second
+			}
+
+			if got := answerWithin(t, limit, dial, service); !strings.Contains(got, one.want) {
+				t.Errorf("%s, %s: %q", name, who, got)
+			}
+		}
 	}
 }
 

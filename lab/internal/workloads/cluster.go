@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -38,7 +39,8 @@ type cluster struct {
 
 	addresses *addresses
 
-	forwardsDNS func() bool
+	forwardsDNS   func() bool
+	serviceRanges []netip.Prefix
 }
 
 var definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
@@ -53,7 +55,7 @@ func makeCluster(given Cluster, options Options, config *rest.Config, client kub
 		})),
 		definitions: dynamicinformer.NewFilteredDynamicInformer(custom, definitionResource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer(),
 		apiServices: dynamicinformer.NewFilteredDynamicInformer(custom, apiServiceResource, metav1.NamespaceAll, 0, cache.Indexers{}, nil).Informer(),
-		addresses:   newAddresses(options.Links), forwardsDNS: given.ForwardsDNS,
+		addresses:   newAddresses(options.Links), forwardsDNS: given.ForwardsDNS, serviceRanges: given.ServiceRanges,
 	}
 
 	return c

@@ -129,12 +129,16 @@ func (h *holder) read() error {
 
 	made := &known{table: table, version: -1, services: map[netip.AddrPort]bool{}}
 
-	var plan proxyPlan
+	var (
+		plan   proxyPlan
+		ranges []netip.Prefix
+	)
+
 	if slices.ContainsFunc(pods, isAgent) {
-		plan = planProxy(services, endpoints, true)
+		plan, ranges = planProxy(services, endpoints, true), h.cluster.serviceRanges
 	}
 
-	told := h.machines.SetServices(translations(plan))
+	told := h.machines.SetServices(network.Services{All: translations(plan), Ranges: ranges})
 
 	for _, all := range []map[netip.AddrPort][]netip.AddrPort{plan.backends, plan.datagrams} {
 		for at, backends := range all {
@@ -235,9 +239,7 @@ func translations(plan proxyPlan) []network.Service {
 
 	for protocol, backends := range map[byte]map[netip.AddrPort][]netip.AddrPort{network.TCP: plan.backends, network.UDP: plan.datagrams} {
 		for at, endpoints := range backends {
-			if len(endpoints) > 0 {
-				all = append(all, network.Service{Protocol: protocol, At: at, Endpoints: endpoints, Sticky: plan.sticky[at]})
-			}
+			all = append(all, network.Service{Protocol: protocol, At: at, Endpoints: endpoints, Sticky: plan.sticky[at]})
 		}
 	}
 

@@ -28,7 +28,7 @@ type kernel struct {
 	decide func(network.Connection) bool
 
 	mu       sync.Mutex
-	services []network.Service
+	services network.Services
 	forgets  func(network.Connection) bool
 }
 
@@ -38,7 +38,7 @@ func (k *kernel) HoldPods(_ context.Context, decide func(network.Connection) boo
 	return nil
 }
 
-func (k *kernel) SetServices(services []network.Service) error {
+func (k *kernel) SetServices(services network.Services) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
@@ -67,7 +67,7 @@ func (k *kernel) translates(at string) []netip.AddrPort {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 
-	for _, service := range k.services {
+	for _, service := range k.services.All {
 		if service.At == netip.MustParseAddrPort(at) {
 			return service.Endpoints
 		}

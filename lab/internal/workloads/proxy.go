@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -90,6 +91,15 @@ func planProxy(services []*corev1.Service, slices []*discoveryv1.EndpointSlice, 
 	}
 
 	return plan
+}
+
+// refuseInside leaves the addresses that are known inside of the cluster only without endpoints: the machines translate those
+// themselves, and what a machine does not is refused.
+func (p *proxyPlan) refuseInside() {
+	inside := func(at netip.AddrPort, _ []netip.AddrPort) bool { return p.addresses[at.Addr()] == onLoopback }
+
+	maps.DeleteFunc(p.backends, inside)
+	maps.DeleteFunc(p.datagrams, inside)
 }
 
 // backendsOf are the places of endpointsOf.
@@ -246,8 +256,12 @@ func (p *proxy) plan() (proxyPlan, error) {
 	speaks := !p.cluster.speakersRun() && runs(labelled("", labels.Set{"app.kubernetes.io/name": "metallb", "app.kubernetes.io/component": "speaker"}))
 
 	plan := planProxy(services, endpointSlices, speaks)
-	if len(p.cluster.options.Images) == 0 {
+
+	switch {
+	case len(p.cluster.options.Images) == 0:
 		plan.datagrams = nil // simulated pods answer nothing: a question is refused at once, and not lost
+	case slices.ContainsFunc(pods, isAgent):
+		plan.refuseInside()
 	}
 
 	return plan, nil

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"platform.lab/lab/internal/programs"
 )
 
 const (
@@ -114,6 +116,24 @@ func TestHeadlessAndExternalServicesHaveNoAddress(t *testing.T) {
 	if plan := planProxy([]*corev1.Service{headless, external}, nil, true); len(plan.addresses) != 0 {
 		t.Errorf("%v", plan.addresses)
 	}
+}
+
+func TestWhereTheMachinesTranslateNobodyOutsideAnswersForAClusterIP(t *testing.T) {
+	server := echoServer(t, "127.0.0.1", "one")
+	agent := readyPod("kube-system", "cilium-x", "127.0.0.1", map[string]string{"k8s-app": "cilium"})
+	b := newBench(t, testService(), testSlice("a", int32(server.Port), true, "127.0.0.1"), agent)
+	b.options.Images = []programs.Image{{}}
+
+	b.start(runProxy)
+	b.until("the address", func() bool { return b.links.has(clusterIP) })
+	b.until("a refused connection", func() bool {
+		answer, err := ask(clusterIP + ":8081")
+		if answer != "" {
+			t.Fatalf("answered: %q", answer)
+		}
+
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 }
 
 func TestAServiceAnswersFromItsEndpointsInTurnWhileItsDataPathRuns(t *testing.T) {

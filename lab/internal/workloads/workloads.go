@@ -34,6 +34,8 @@ type Cluster struct {
 	Kubeconfig []byte
 	// ForwardsDNS says whether CoreDNS asks the machines' own name servers now; nil is no.
 	ForwardsDNS func() bool
+	// ServiceRanges are the addresses of its Services.
+	ServiceRanges []netip.Prefix
 }
 
 // Options say where the workloads find and leave their things.
@@ -113,17 +115,12 @@ func isReal(images []programs.Image, part string) bool {
 
 // proxied says what the Services' proxies do.
 func proxied(images []programs.Image) string {
-	what, how := "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker)", "TCP"
-
 	if isReal(images, speakerName) {
-		what = "ClusterIPs (Cilium's data path)"
+		return "refuses connections to Services without endpoints, as Cilium does; the machines' kernels translate the others. With kube-proxy in " +
+			"its place ClusterIPs are TCP and UDP proxies to ready endpoints"
 	}
 
-	if len(images) > 0 {
-		how = "TCP and UDP"
-	}
-
-	return what + " are " + how + " proxies to ready endpoints"
+	return "ClusterIPs (Cilium's data path) and LoadBalancer addresses (MetalLB's speaker) are proxies to ready endpoints"
 }
 
 // Parts are all pieces, and the programs that pods run as processes, with one line on what each is.

@@ -54,6 +54,8 @@ type Cluster struct {
 	// ForwardsDNS says whether a machine of the cluster has CoreDNS ask the machine's own name server now
 	// (machine.features.hostDNS.forwardKubeDNSToHost).
 	ForwardsDNS func() bool
+	// ServiceRanges are the addresses of its Services.
+	ServiceRanges []netip.Prefix
 }
 
 // Settings say what a KWOK is run with.
@@ -218,7 +220,8 @@ func (k *Runner) start(ctx context.Context, provider config.Provider) (*instance
 		started.beside.Go(func() {
 			k.OnCluster(ctx, Cluster{
 				ID: provider.Cluster().ID(), Name: provider.Cluster().Name(), Kubeconfig: credentials,
-				ForwardsDNS: func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
+				ForwardsDNS:   func() bool { return k.forwardsDNS(provider.Cluster().ID()) },
+				ServiceRanges: prefixes(provider.Cluster().Network().ServiceCIDRs()),
 			})
 		})
 	}
@@ -235,6 +238,19 @@ func (k *Runner) start(ctx context.Context, provider config.Provider) (*instance
 	})
 
 	return started, nil
+}
+
+// prefixes are those of a configuration, which was checked before.
+func prefixes(texts []string) []netip.Prefix {
+	var all []netip.Prefix
+
+	for _, text := range texts {
+		if one, err := netip.ParsePrefix(text); err == nil {
+			all = append(all, one)
+		}
+	}
+
+	return all
 }
 
 func (k *Runner) forwardsDNS(clusterID string) bool {
