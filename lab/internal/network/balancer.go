@@ -95,7 +95,7 @@ func balance(b *builder, all []Balanced) {
 				away = mark()
 			}
 
-			b.add(arriving, byNetwork(), destinedFor(Service{At: one.At, Protocol: one.Protocol}), choose(one, index), away, redirect(endpoint.At))
+			b.add(arriving, byNetwork(), destinedFor(Service{At: one.At, Protocol: one.Protocol}), choose(len(one.Endpoints), index, one.Sticky), away, redirect(endpoint.At))
 		}
 
 		if address := one.At.Addr(); !dropped[address] {
@@ -114,13 +114,12 @@ func byNetwork() []expr.Any {
 }
 
 // choose matches for one of so many endpoints: by chance, each as often as the others, or by the client's address.
-func choose(one Balanced, index int) []expr.Any {
-	all := len(one.Endpoints)
-	if all == 1 {
-		return nil
+func choose(all, index int, sticky bool) []expr.Any {
+	if index == all-1 {
+		return nil // whoever came here has no other
 	}
 
-	if one.Sticky {
+	if sticky {
 		return []expr.Any{
 			&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source.v4, Len: net4Bytes, DestRegister: 1},
 			&expr.Hash{

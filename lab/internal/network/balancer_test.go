@@ -1,7 +1,6 @@
 package network
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/netip"
@@ -57,25 +56,19 @@ func newPod(t *testing.T, machine *Namespace, name string, address, through neti
 	return pod
 }
 
-// askPort gives the answer of a port, or the error.
-func askPort(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), at netip.AddrPort) string {
+// noAnswer stands for all that a client may see of a port that nobody serves.
+const noAnswer = "no answer"
+
+// askPort gives the answer of a port.
+func askPort(t *testing.T, dial dialer, at netip.AddrPort) string {
 	t.Helper()
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-
-	conn, err := dial(ctx, "tcp", at.String())
+	answer, err := ask(t, time.Second, dial, at)
 	if err != nil {
-		return "no answer"
-	}
-	defer conn.Close()
-
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		return err.Error()
+		return noAnswer
 	}
 
-	return string(answer)
+	return answer
 }
 
 func TestAMachinePassesOnWhatComesForALoadBalancerAddress(t *testing.T) {
@@ -122,7 +115,7 @@ func TestAMachinePassesOnWhatComesForALoadBalancerAddress(t *testing.T) {
 
 	set(here)
 	expect("to a pod of the machine", askPort(t, outside, balanced), "lxcone "+gateway.Addr().String())
-	expect("a port of no Service", askPort(t, outside, netip.AddrPortFrom(balanced.Addr(), 81)), "no answer")
+	expect("a port of no Service", askPort(t, outside, netip.AddrPortFrom(balanced.Addr(), 81)), noAnswer)
 
 	set(there)
 	expect("to another machine's pod", askPort(t, outside, balanced), "lxctwo "+first.Addr().String())
@@ -141,7 +134,7 @@ func TestAMachinePassesOnWhatComesForALoadBalancerAddress(t *testing.T) {
 	}
 
 	set()
-	expect("without endpoints", askPort(t, outside, balanced), "no answer")
+	expect("without endpoints", askPort(t, outside, balanced), noAnswer)
 }
 
 func TestAStickyServiceKeepsAClientWithOneEndpoint(t *testing.T) {
@@ -164,7 +157,7 @@ func TestAStickyServiceKeepsAClientWithOneEndpoint(t *testing.T) {
 
 	wanted := askPort(t, new(net.Dialer).DialContext, balanced)
 	for range 20 {
-		if got := askPort(t, new(net.Dialer).DialContext, balanced); got != wanted || got == "no answer" {
+		if got := askPort(t, new(net.Dialer).DialContext, balanced); got != wanted || got == noAnswer {
 			t.Fatalf("%q after %q", got, wanted)
 		}
 	}

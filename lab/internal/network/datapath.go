@@ -11,7 +11,6 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
-	"golang.org/x/sys/unix"
 )
 
 // PodLinks begins the names of the machine's ends of its pods' cables, as with Cilium.
@@ -138,7 +137,6 @@ func (b *builder) keep(services Services) {
 // balance makes the chain that chooses an endpoint.
 func (b *builder) balance(number int, service Service) (*nftables.Chain, error) {
 	chain := b.chain(fmt.Sprintf("service-%d", number), nil)
-	count := uint32(len(service.Endpoints)) //nolint:gosec // a few
 
 	for i, endpoint := range service.Endpoints {
 		to := b.chain(fmt.Sprintf("service-%d-%d", number, i), nil)
@@ -149,27 +147,8 @@ func (b *builder) balance(number int, service Service) (*nftables.Chain, error) 
 			&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(hairpinMark)},
 			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 		})
-		b.add(to, []expr.Any{
-			&expr.Immediate{Register: 1, Data: endpoint.Addr().AsSlice()},
-			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, endpoint.Port())},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-		})
-
-		var chosen []expr.Any
-
-		switch left := count - uint32(i); {
-		case left == 1: // whoever came here has no other
-		case service.Sticky:
-			chosen = []expr.Any{
-				&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: source.v4, Len: 4, DestRegister: 1},
-				&expr.Hash{SourceRegister: 1, DestRegister: 1, Length: 4, Modulus: count, Type: expr.HashTypeJenkins},
-				equal(binaryutil.NativeEndian.PutUint32(uint32(i))),
-			}
-		default:
-			chosen = []expr.Any{&expr.Numgen{Register: 1, Modulus: left, Type: unix.NFT_NG_RANDOM}, equal(make([]byte, 4))}
-		}
-
-		b.add(chain, chosen, jump(to))
+		b.add(to, redirect(endpoint))
+		b.add(chain, choose(len(service.Endpoints), i, service.Sticky), jump(to))
 
 		if b.added >= messages {
 			if err := b.conn.Flush(); err != nil {

@@ -128,21 +128,30 @@ func isSilent(t *testing.T, name string, dial dialer, address netip.Prefix) bool
 func answerWithin(t *testing.T, limit time.Duration, dial dialer, address netip.Prefix) string {
 	t.Helper()
 
+	answer, err := ask(t, limit, dial, netip.AddrPortFrom(address.Addr(), 9))
+	if err != nil {
+		return err.Error()
+	}
+
+	return answer
+}
+
+// ask gives all that a server says to a connection.
+func ask(t *testing.T, limit time.Duration, dial dialer, at netip.AddrPort) (string, error) {
+	t.Helper()
+
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 
-	conn, err := dial(ctx, "tcp", net.JoinHostPort(address.Addr().String(), "9"))
+	conn, err := dial(ctx, "tcp", at.String())
 	if err != nil {
-		return err.Error()
+		return "", err
 	}
 	defer conn.Close()
 
 	answer, err := io.ReadAll(conn)
-	if err != nil {
-		return err.Error()
-	}
 
-	return string(answer)
+	return string(answer), err
 }
 
 func TestNamespacesReachEachOtherAndTheBridge(t *testing.T) {
