@@ -10,6 +10,7 @@ it was: the next one looks at what runs, and goes on from there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ CALL_SECONDS = 30.0
 
 OWN = frozenset({"staticPods", "static pods"})
 """What a machine lacks whose API server, controller manager or scheduler does not run."""
+EXACT = re.compile(r"v?\d+\.\d+\.\d+")
+"""What a tag must be, so that two can be compared."""
 
 Api = Callable[[str, str | None], KubernetesApi]
 """Makes the API of a kubeconfig: that of everybody, or the API server at an address."""
@@ -276,7 +279,15 @@ class _Node:
 
 
 def _version(image: str) -> str:
-    return image.partition("@")[0].rpartition(":")[2].removeprefix("v")
+    """Read the version of an image; raises UpgradeError where its tag tells none."""
+    tag = image.partition("@")[0].rpartition(":")[2]
+    if EXACT.fullmatch(tag) is None:
+        raise UpgradeError(
+            f"{image} runs, whose tag is no exact version, so that nobody can say what it would be "
+            "upgraded from. Somebody set it by hand: see `talosctl get machineconfig -o yaml`, "
+            "remove `image` there, then run `pulumi up` again"
+        )
+    return tag.removeprefix("v")
 
 
 def _in_use(use: Use, wanted: str) -> Problem:

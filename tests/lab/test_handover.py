@@ -32,6 +32,8 @@ TRACKING = "argocd.argoproj.io/tracking-id"
 Object = dict[str, Any]
 
 HOST, INGRESS_ADDRESS = "argocd.platform.example.com", "172.16.20.100"
+APPLICATION_HOST = "podinfo.platform.example.com"
+PODINFOS_COMMAND = "/spec/template/spec/containers/0/command/-"
 GITHUB_SAYS = {
     "Content-Type": "application/json",
     "X-GitHub-Event": "push",
@@ -164,11 +166,11 @@ def read(world: World, *argv: str) -> Object:
 
 
 def application(world: World, name: str) -> Object:
-    """Read what an Application says of itself; empty while there is none."""
+    """Read what an Application says of itself; empty while it says nothing yet."""
     said = kubectl(
         world, "get", "application", name, "--ignore-not-found", "--output", "json", code=None
     )
-    found: Object = json.loads(said)["status"] if said else {}
+    found: Object = json.loads(said).get("status", {}) if said else {}
     return found
 
 
@@ -223,6 +225,13 @@ def released(world: World) -> dict[str, Object]:
     return {identity(one): one for one in found}
 
 
+def drift(world: World, code: int) -> dict[str, Object]:
+    """Run the report of drift; gives what it finds, by who."""
+    data = world.state / "drift.json"
+    world.run("python", "-m", "ops", "drift", "--json", str(data), code=code)
+    return {one["who"]: one for one in json.loads(data.read_text())["findings"]}
+
+
 def revisions(world: World) -> list[str]:
     """Name what Deployments and StatefulSets have rolled out so far."""
     found = read(world, "replicasets,controllerrevisions")["items"]
@@ -268,6 +277,10 @@ def test_the_root_and_the_applications_follow_without_a_hand(world: World) -> No
 
 def test_the_preview_stays_empty(world: World) -> None:
     world.expect_no_changes()
+
+
+def test_what_argo_cd_has_taken_over_is_no_drift(world: World) -> None:
+    assert drift(world, code=0) == {}
 
 
 # --- It keeps itself from Git ------------------------------------------------------------------
@@ -328,6 +341,45 @@ def arguments(world: World) -> list[str]:
     return argv
 
 
+def test_the_application_answers_by_https_with_a_certificate_that_the_acme_server_issued(
+    world: World,
+) -> None:
+    root = world.state / "acme" / "production.root"
+    issued = (world.state / "acme" / "dns.log").read_text()
+    assert " added by Cloudflare's API: _acme-challenge.platform.example.com " in issued
+    answer = world.run(
+        *("curl", "--silent", "--show-error", "--fail", "--max-time", "30", "--cacert", str(root)),
+        *("--resolve", f"{APPLICATION_HOST}:443:{INGRESS_ADDRESS}", f"https://{APPLICATION_HOST}/"),
+    )
+    pods = read(world, "pods", "--namespace", "app-podinfo")["items"]
+    assert json.loads(answer.stdout)["hostname"] in {one["metadata"]["name"] for one in pods}
+
+
+def test_a_change_of_an_application_by_hand_is_undone(world: World) -> None:
+    before = arguments(world)
+    assert "--level=info" in before
+    patch = [{"op": "add", "path": PODINFOS_COMMAND, "value": "--level=error"}]
+    place = ("deployment", "podinfo", "--namespace", "app-podinfo")
+    changed = kubectl(world, "patch", *place, "--type=json", f"--patch={json.dumps(patch)}")
+    assert "patched" in changed
+    wait_until("the command to be Git's again", lambda: arguments(world) == before)
+
+
+def test_what_a_commit_removes_is_removed_and_a_revert_brings_it_back(
+    world: World, repository: Repository
+) -> None:
+    def scaler() -> str:
+        place = ("hpa", "podinfo", "--namespace", "app-podinfo")
+        return kubectl(world, "get", *place, "--ignore-not-found", "--output", "name")
+
+    assert scaler()
+    repository.replace(f"{PODINFO}/kustomization.yaml", "  - autoscaler.yaml\n", "")
+    repository.push("podinfo has no autoscaler")
+    wait_until("the autoscaler to be removed", lambda: not scaler())
+    repository.revert()
+    wait_until("the autoscaler to be back", lambda: bool(scaler()))
+
+
 def test_a_commit_to_apps_is_live_within_a_minute(world: World, repository: Repository) -> None:
     repository.replace(f"{PODINFO}/deployment.yaml", "--level=info", "--level=debug")
     repository.push("podinfo says more")
@@ -363,6 +415,9 @@ def test_an_application_may_not_make_what_belongs_to_the_whole_cluster(
 
     wait_until("the sync to be refused", refused)
     assert kubectl(world, "get", "clusterrole", "podinfo", "--ignore-not-found") == ""
+    found = drift(world, code=3)
+    assert list(found) == [f"Application {NAMESPACE}/podinfo"]
+    assert found[f"Application {NAMESPACE}/podinfo"]["owner"] == "Argo CD"
     commit = repository.revert()
 
     def undone() -> bool:

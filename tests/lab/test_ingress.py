@@ -139,9 +139,9 @@ def holder(world: World) -> str:
     """Give the machine whose speaker announces the ingress address, as the speakers say."""
     found = read(world, "servicel2statuses", "--all-namespaces")["items"]
     nodes = {
-        one["status"]["node"]
-        for one in found
-        if one["status"].get("serviceName") == "traefik" and one["status"].get("node")
+        one["node"]
+        for one in (each.get("status", {}) for each in found)
+        if one.get("serviceName") == "traefik" and one.get("node")
     }
     assert len(nodes) == 1, found
     return str(nodes.pop())

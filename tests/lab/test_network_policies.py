@@ -57,6 +57,7 @@ kind: NetworkPolicy
 metadata: {{ name: {name}, namespace: {namespace} }}
 spec: {spec}
 """
+APPLICATION_HOST = "podinfo.platform.example.com"
 OURS = ("shop", "people", "default")
 CLOSED_IN = "{ podSelector: {}, policyTypes: [Ingress] }"
 CLOSED_OUT = "{ podSelector: {}, policyTypes: [Egress] }"
@@ -298,15 +299,26 @@ UNUSED = {
 
 
 def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None:
+    ask = ("curl", "--silent", "--show-error", "--fail", "--max-time", "30")
+    to = ("--resolve", f"{APPLICATION_HOST}:443:172.16.20.100")
+    world.run(*ask, *to, f"https://{APPLICATION_HOST}/")
+    wait_until(
+        "the application's policy to be used",
+        lambda: "app-podinfo/podinfo" not in seen(world).unused,
+    )
     reasons = {
         name: why
         for name, why in seen(world).unused.items()
         if name.split("/")[0] not in OURS and not name.startswith("Cilium")
     }
-    simulated = "its pods were simulated, and open no connections"
-    assert {name: why for name, why in reasons.items() if why != simulated} == UNUSED
+    known = (
+        "its pods were simulated, and open no connections",
+        "has no rule: it only closes",
+    )
+    assert {name: why for name, why in reasons.items() if why not in known} == UNUSED
     used = {one["name"] for one in seen(world).policies if one["allowed"]}
     assert used >= {
+        "app-podinfo/podinfo",
         "cert-manager/cainjector",
         "cert-manager/controller",
         "cert-manager/webhook",

@@ -71,6 +71,15 @@ class Site:
         )
 
 
+@pytest.mark.parametrize("tag", ["latest", "1.34", "1.34.1-hardened"])
+def test_a_program_whose_tag_is_no_exact_version_is_named_with_its_image(tag: str) -> None:
+    site = Site()
+    site.cluster.programs["node01", versions.API_SERVER] = tag
+    said = site.refused("1.34.10")
+    assert f"registry.k8s.io/kube-apiserver:v{tag} runs, whose tag is no exact version" in said
+    assert "remove `image` there" in said
+
+
 # --- The way --------------------------------------------------------------------------------------
 
 
