@@ -25,6 +25,10 @@ MINUTES = 15
 """DNS-01 waits for name servers all over the world to know the challenge."""
 LASTING_SECONDS = 60.0
 """A refusal that lasts is no fault of the moment."""
+ASKING_SECONDS = 15.0
+ASKED = "platform/asked-again"
+"""The annotation by which cert-manager is made to look again. After a failure it waits twice as
+long as before, and a challenge goes on saying what its last try met, however long ago that was."""
 AGAIN = "then `pulumi up` again"
 REFUSED = {
     "cloudflare": (
@@ -84,19 +88,24 @@ def wait_issued(api: KubernetesApi, certificate: str, settings: CertManager, clo
     """Wait for a Certificate, given as NAMESPACE/NAME. Raises `IssuanceError`.
 
     It ends before the time is over when who serves the domain goes on refusing, or when
-    cert-manager has given up for an hour.
+    cert-manager has given up for an hour. A refused challenge is tried again at once and all the
+    time: what is refused may have been put right since.
     """
     seen: dict[str, float] = {}
+    asked: dict[str, float] = {}
 
     def lacking() -> str:
         try:
-            lacks, final = _lacking(api, certificate, settings)
+            lacks, final, challenge = _lacking(api, certificate, settings)
+            now = clock.now()
+            if final is None:
+                seen.clear()
+                return lacks
+            if challenge and now - asked.get(challenge, -ASKING_SECONDS) >= ASKING_SECONDS:
+                asked[challenge] = now
+                api.merge(challenge, {"metadata": {"annotations": {ASKED: str(now)}}})
         except ApiError as error:
             return str(error)
-        if final is None:
-            seen.clear()
-            return lacks
-        now = clock.now()
         if now - seen.setdefault(final.key, now) >= LASTING_SECONDS:
             raise IssuanceError(str(final))
         return lacks
@@ -112,23 +121,26 @@ def wait_issued(api: KubernetesApi, certificate: str, settings: CertManager, clo
 
 def _lacking(
     api: KubernetesApi, certificate: str, settings: CertManager
-) -> tuple[str, Problem | None]:
-    """Say what is missing, "" when nothing is, and what is wrong if no waiting helps."""
+) -> tuple[str, Problem | None, str | None]:
+    """Say what is missing, "" when nothing is, and what is wrong if no waiting helps.
+
+    The path is that of the challenge that is refused.
+    """
     namespace, _, name = certificate.partition("/")
     found = api.find(f"/apis/cert-manager.io/v1/namespaces/{namespace}/certificates/{name}")
     if found is None:
-        return "there is no such Certificate", None
+        return "there is no such Certificate", None, None
     ready, issuing = _condition(found, "Ready"), _condition(found, "Issuing")
     current = ready.get("observedGeneration") == found["metadata"]["generation"]
     if ready.get("status") == "True" and current:
-        return "", None
+        return "", None, None
     path = f"/apis/acme.cert-manager.io/v1/namespaces/{namespace}/challenges"
     challenges = (api.find(path) or {}).get("items", []) if settings.uses_acme else []
     for one in challenges:
         reason = " ".join(str(one.get("status", {}).get("reason", "")).split())
         if reason:
             lacks = f"the challenge for {one['spec']['dnsName']}: {reason}"
-            return lacks, refusal(settings, reason)
+            return lacks, refusal(settings, reason), f"{path}/{one['metadata']['name']}"
     if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
         message = str(issuing.get("message", ""))
         fix = (
@@ -136,8 +148,8 @@ def _lacking(
             f"hour: cert-manager does, after a failure; {AGAIN}"
         )
         fault = f"{settings.issuer} did not issue {certificate}: {message}"
-        return message, problem(("services", "certManager"), None, fault, fix)
-    return str(ready.get("message", "cert-manager has not looked at it")), None
+        return message, problem(("services", "certManager"), None, fault, fix), None
+    return str(ready.get("message", "cert-manager has not looked at it")), None, None
 
 
 def refusal(settings: CertManager, reason: str) -> Problem | None:

@@ -8,7 +8,13 @@ from typing import Any, cast
 import pytest
 
 from clients.kubernetes_api import ApiError, KubernetesApi
-from components.kubernetes.issuance import LASTING_SECONDS, MINUTES, IssuanceError, wait_issued
+from components.kubernetes.issuance import (
+    ASKING_SECONDS,
+    LASTING_SECONDS,
+    MINUTES,
+    IssuanceError,
+    wait_issued,
+)
 from config.settings import CertManager
 from tests.unit.hand_clock import Time
 
@@ -57,14 +63,24 @@ def certificate(
 
 def challenge(reason: str) -> dict[str, Any]:
     """Give the list of one challenge that says why it waits."""
-    return {"items": [{"spec": {"dnsName": "platform.example.com"}, "status": {"reason": reason}}]}
+    one = {
+        "metadata": {"name": "wildcard-1"},
+        "spec": {"dnsName": "platform.example.com"},
+        "status": {"reason": reason},
+    }
+    return {"items": [one]}
 
 
 class _Api:
     """Answers from a function of the path and of the time."""
 
-    def __init__(self, answer: Callable[[str], Any]) -> None:
+    def __init__(self, answer: Callable[[str], Any], changes: Callable[[str], None]) -> None:
         self.answer = answer
+        self.changes = changes
+
+    def merge(self, path: str, body: dict[str, Any]) -> None:
+        assert list(body) == ["metadata"]
+        self.changes(path)
 
     def find(self, path: str) -> Any:
         found = self.answer(path)
@@ -74,12 +90,18 @@ class _Api:
 
 
 def wait(
-    answer: Callable[[str, float], Any], provider: str = "cloudflare", time: Time | None = None
+    answer: Callable[[str, float], Any],
+    provider: str = "cloudflare",
+    time: Time | None = None,
+    changes: Callable[[str, float], None] = lambda _path, _now: None,
 ) -> Time:
     """Wait with an API that answers by the path and by the seconds that have gone."""
     time = time or Time()
     clock = time
-    api = cast("KubernetesApi", _Api(lambda path: answer(path, clock.now)))
+    api = cast(
+        "KubernetesApi",
+        _Api(lambda path: answer(path, clock.now), lambda path: changes(path, clock.now)),
+    )
     wait_issued(api, "traefik/wildcard", settings(provider), time.clock())
     return time
 
@@ -155,6 +177,31 @@ def test_a_refusal_that_passes_is_waited_out() -> None:
         return certificate("True" if now > 300 else "False")
 
     assert wait(answer).now > 300
+
+
+def test_what_was_refused_before_this_run_is_tried_again_at_once() -> None:
+    tries: list[float] = []
+
+    def answer(path: str, _: float) -> Any:
+        # cert-manager's own next try would come much later.
+        done = bool(tries)
+        return challenge("" if done else REFUSAL) if path == CHALLENGES else certificate(str(done))
+
+    def changes(path: str, now: float) -> None:
+        assert path == f"{CHALLENGES}/wildcard-1"
+        tries.append(now)
+
+    assert wait(answer, changes=changes).now < LASTING_SECONDS
+    assert len(tries) == 1
+
+
+def test_a_challenge_is_asked_about_again_while_it_is_refused() -> None:
+    tries: list[float] = []
+    answers = {CERTIFICATE: certificate(), CHALLENGES: challenge(REFUSAL)}
+    with pytest.raises(IssuanceError):
+        wait(lambda path, _: answers[path], changes=lambda _, now: tries.append(now))
+    assert tries[0] < 1
+    assert len(tries) >= LASTING_SECONDS / ASKING_SECONDS
 
 
 def test_other_words_of_a_challenge_are_told_when_the_time_is_over() -> None:
