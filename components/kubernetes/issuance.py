@@ -137,7 +137,11 @@ def _lacking(
     path = f"/apis/acme.cert-manager.io/v1/namespaces/{namespace}/challenges"
     challenges = (api.find(path) or {}).get("items", []) if settings.uses_acme else []
     for one in challenges:
-        reason = " ".join(str(one.get("status", {}).get("reason", "")).split())
+        status = one.get("status", {})
+        reason = " ".join(str(status.get("reason", "")).split())
+        # A record that is made leaves the words of the tries before it.
+        if status.get("presented") and refusal(settings, reason):
+            reason = "its record is made; the name servers do not all know it yet"
         if reason:
             lacks = f"the challenge for {one['spec']['dnsName']}: {reason}"
             return lacks, refusal(settings, reason), f"{path}/{one['metadata']['name']}"

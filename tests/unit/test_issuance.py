@@ -61,12 +61,12 @@ def certificate(
     return {"metadata": {"generation": 1}, "status": {"conditions": conditions}}
 
 
-def challenge(reason: str) -> dict[str, Any]:
+def challenge(reason: str, *, presented: bool = False) -> dict[str, Any]:
     """Give the list of one challenge that says why it waits."""
     one = {
         "metadata": {"name": "wildcard-1"},
         "spec": {"dnsName": "platform.example.com"},
-        "status": {"reason": reason},
+        "status": {"reason": reason, "presented": presented},
     }
     return {"items": [one]}
 
@@ -193,6 +193,15 @@ def test_what_was_refused_before_this_run_is_tried_again_at_once() -> None:
 
     assert wait(answer, changes=changes).now < LASTING_SECONDS
     assert len(tries) == 1
+
+
+def test_the_words_of_an_earlier_try_refuse_nothing_once_the_record_is_made() -> None:
+    def answer(path: str, now: float) -> Any:
+        if path == CHALLENGES:
+            return challenge(REFUSAL, presented=now > 20)
+        return certificate("True" if now > 200 else "False")
+
+    assert wait(answer).now > 200
 
 
 def test_a_challenge_is_asked_about_again_while_it_is_refused() -> None:
