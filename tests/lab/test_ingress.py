@@ -21,7 +21,7 @@ import pytest
 
 from ops.rehearsal.world import PROJECT, World, wait_until
 
-pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
+pytestmark = pytest.mark.campaign
 
 SERVICES = """\
   platform:services:

@@ -301,7 +301,11 @@ UNUSED = {
 def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None:
     ask = ("curl", "--silent", "--show-error", "--fail", "--max-time", "30")
     to = ("--resolve", f"{APPLICATION_HOST}:443:172.16.20.100")
-    world.run(*ask, *to, f"https://{APPLICATION_HOST}/")
+    url = f"https://{APPLICATION_HOST}/"
+    # Argo CD has brought the application meanwhile, or is about to.
+    wait_until(
+        "the application to answer", lambda: not world.run(*ask, *to, url, code=None).returncode
+    )
     wait_until(
         "the application's policy to be used",
         lambda: "app-podinfo/podinfo" not in seen(world).unused,
