@@ -13,14 +13,14 @@ export CGO_ENABLED := 0
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades programs lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
+.PHONY: help setup build upgrades programs omnictl lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
-First minutes: help namespaces setup build upgrades programs lab lab-shell clean
+First minutes: help namespaces setup build upgrades programs omnictl lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
@@ -70,6 +70,9 @@ upgrades: build ## the Kubernetes releases that the campaigns upgrade to
 
 programs: build ## the programs that pods run as processes with LAB_PROGRAMS=real
 	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --programs real
+
+omnictl: build ## the command line of Sidero Omni, for clusters that it manages
+	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --omni
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse

@@ -111,7 +111,7 @@ func envOr(name, otherwise string) string {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	only, upgrades, pods := false, false, ""
+	only, upgrades, omni, pods := false, false, false, ""
 	c := &cobra.Command{
 		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
@@ -142,6 +142,9 @@ func buildCommand(o *options) *cobra.Command {
 					}
 					wanted = append(wanted, further...)
 				}
+				if omni {
+					wanted = append(wanted, programs.OfOmni()...)
+				}
 				if err := world.CheckPrograms(pods); err != nil {
 					return err
 				}
@@ -160,6 +163,7 @@ func buildCommand(o *options) *cobra.Command {
 	}
 	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
 	c.Flags().StringVar(&pods, "programs", envOr("LAB_PROGRAMS", world.ProgramsSimulated), "real: also build the programs that pods run as processes")
+	c.Flags().BoolVar(&omni, "omni", false, "also build omnictl, for clusters that Sidero Omni manages")
 	c.Flags().BoolVar(&upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
 	chartFlags(c, o)
 	return c

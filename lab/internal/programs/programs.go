@@ -143,6 +143,16 @@ func OfPods() []Program {
 	}
 }
 
+// OfOmni are the programs that speak with Sidero Omni. They are built only when somebody asks for them.
+func OfOmni() []Program {
+	return []Program{
+		{
+			Name: "omnictl", Folder: "tools/omnictl", Package: ".", Module: "github.com/siderolabs/omni/client",
+			Stamps: []string{"github.com/siderolabs/omni/client/pkg/version.Tag"},
+		},
+	}
+}
+
 const (
 	argoCDProgram = "argocd"
 	argoCDFolder  = "tools/argocd"

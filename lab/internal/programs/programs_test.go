@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -54,5 +55,20 @@ func TestEveryFurtherKubernetesHasAFolderOfItsOwn(t *testing.T) {
 
 	if len(names) != len(list) || !names[filepath.Join("kubernetes-1.35", "kube-apiserver")] {
 		t.Fatalf("programs %v", names)
+	}
+}
+
+func TestEveryProgramsModuleIsRequiredWhereItIsBuilt(t *testing.T) {
+	for _, p := range append(append(All(), OfPods()...), OfOmni()...) {
+		text, err := os.ReadFile(filepath.Join("../..", p.Folder, "go.mod"))
+		if err != nil {
+			t.Error(err)
+
+			continue
+		}
+
+		if !strings.Contains(string(text), p.Module) {
+			t.Errorf("%s: %s/go.mod does not name %s", p.Name, p.Folder, p.Module)
+		}
 	}
 }
