@@ -24,7 +24,7 @@ from config.values import AddressRange, as_address, split_git_url, split_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from config.settings import Machine, NetworkSettings, Services, Site, Talos
+    from config.settings import Machine, NetworkSettings, Omni, Services, Site, Talos
 
 MACHINE_PREFIXES = range(8, 30)
 """A /29 is the smallest network that holds a gateway, three machines and a VIP."""
@@ -189,12 +189,22 @@ def _of_services(services: Services) -> Iterator[tuple[str, str | None, Path]]:
                 yield "resolver", str(resolver), path
 
 
-def entries(
+def _of_omni(omni: Omni | None) -> Iterator[tuple[str, str | None, Path]]:
+    """Give the hosts of Omni, as `_of_hosts` does."""
+    if omni is not None:
+        yield "server of Omni", omni.endpoint, ("omni", "endpoint")
+        yield "machine API of Omni", omni.machine_api, ("omni", "machineApi")
+        yield "Kubernetes proxy of Omni", omni.kubernetes_proxy, ("omni", "kubernetesProxy")
+
+
+def entries(  # noqa: PLR0913 the sections that name addresses
     machines: dict[int, Machine],
     network: NetworkSettings | None,
     site: Site | None = None,
     services: Services | None = None,
     talos: Talos | None = None,
+    *,
+    omni: Omni | None = None,
 ) -> tuple[Entry, ...]:
     """Collect the address plan from those sections that could be read, `machines` by position."""
     found = [
@@ -204,7 +214,8 @@ def entries(
     found += _of_cards(machines)
     if network is not None:
         found += _of_network(network)
-    for use, where, path in _of_hosts(machines, network, talos, site, services):
+    hosts = _of_hosts(machines, network, talos, site, services)
+    for use, where, path in (*hosts, *_of_omni(omni)):
         if where is not None and (address := _host_in(where)) is not None:
             found.append(_entry(use, "", address, path, Kind.HOST))
     if services is not None and services.cilium is not None and services.cilium.bgp is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from config.secret_keys import SECRET_KEYS, SecretKey
-from config.settings import Services, Talos
+from config.settings import Omni, Services, Talos
 
 
 def _uses_acme(services: Services) -> bool:
@@ -60,13 +60,19 @@ NEEDED: dict[str, Callable[[Services], bool]] = {
 }
 """Of each secret, by its name, whether some services need it."""
 REGISTRY_PASSWORD = "registryPassword"  # noqa: S105 a name
+OF_OMNI = ("omniServiceAccountKey", "omniJoinToken")
 
 
-def needed(services: Services, talos: Talos | None = None) -> tuple[SecretKey, ...]:
-    """Give the secrets that these services and machines need, in the order of the table."""
-    pulls = talos is not None and talos.registry_login is not None
+def needed(
+    services: Services, talos: Talos | None = None, omni: Omni | None = None
+) -> tuple[SecretKey, ...]:
+    """Give the secrets that these services, machines and Omni need, in the order of the table."""
+    of_machines = {
+        REGISTRY_PASSWORD: talos is not None and talos.registry_login is not None,
+        **dict.fromkeys(OF_OMNI, omni is not None),
+    }
     return tuple(
         key
         for key in SECRET_KEYS
-        if (pulls if key.name == REGISTRY_PASSWORD else NEEDED[key.name](services))
+        if (of_machines[key.name] if key.name in of_machines else NEEDED[key.name](services))
     )

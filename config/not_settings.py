@@ -85,6 +85,21 @@ MISSING = (
         "csi persistentVolumes storage storageClass volumes vsphereCsi",
     ),
     Missing(
+        "Omni is brought back to a backup by hand: docs/procedures/omni.md",
+        frozenset({"omni"}),
+        "bootstrap bootstrapSpec clusterUuid restore snapshot",
+    ),
+    Missing(
+        "a class takes any machine that fits; platform:machines lists this cluster's own",
+        frozenset({"omni"}),
+        "machineClass machineClasses machines",
+    ),
+    Missing(
+        "Omni makes the cluster's keys and keeps them",
+        frozenset({"omni"}),
+        "pki secretsBundle talosconfig",
+    ),
+    Missing(
         "cert-manager proves names by `dns`: Cloudflare, RFC 2136, Route 53 or a solver's webhook; "
         "other ways are not built. A server of one's own is `acme.directory` with `issuer: acme`",
         frozenset({"certManager"}),

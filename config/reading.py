@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from config import not_settings, rules, values, yaml_text
+from config.draft import Draft
 from config.needed_secrets import needed
 from config.problems import (
     Path,
@@ -29,7 +30,7 @@ from config.problems import (
     secrets_in,
 )
 from config.secret_keys import SECRET_KEYS, SECRET_NAMES, SecretKey
-from config.settings import Machine, Services, Settings, Talos
+from config.settings import Machine, Services, Settings
 from config.texts import unprintable
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def resolve(raw: Raw, *, secrets_required: bool = False) -> Settings:
         told |= {one.key for one in found}
     found = [_without(each, raw.secrets) for each in found]
     if secrets_required:
-        found += (_unset(key) for key in missing_secrets(raw, draft.services, draft.talos))
+        found += (_unset(key) for key in missing_secrets(raw, draft))
     if found:
         raise SettingsError(sorted(dict.fromkeys(found), key=_position))
     sections = {name: getattr(draft, name) for name in SECTIONS}
@@ -207,12 +208,11 @@ def _without(each: Problem, secrets: frozenset[str]) -> Problem:
     return replace(each, value=None) if value and any(map(value.__contains__, secrets)) else each
 
 
-def missing_secrets(
-    raw: Raw, services: Services | None, talos: Talos | None = None
-) -> tuple[SecretKey, ...]:
+def missing_secrets(raw: Raw, sections: Draft | Settings) -> tuple[SecretKey, ...]:
     """Give the secrets that are needed and not set, encrypted or in plain text."""
     given = {*raw.values, *raw.encrypted}
-    return tuple(key for key in needed(services or Services(), talos) if key.name not in given)
+    services, talos, omni = sections.services or Services(), sections.talos, sections.omni
+    return tuple(key for key in needed(services, talos, omni) if key.name not in given)
 
 
 def _unset(key: SecretKey) -> Problem:
@@ -270,8 +270,8 @@ def _unknown(path: Path, known: Iterable[str]) -> Problem:
 # --- Sections ----------------------------------------------------------------------------------
 
 
-def _read_sections(raw: Raw) -> tuple[rules.Draft, list[Problem]]:
-    draft = rules.Draft()
+def _read_sections(raw: Raw) -> tuple[Draft, list[Problem]]:
+    draft = Draft()
     problems: list[Problem] = []
     for name in SECTIONS:
         if name in raw.encrypted:
@@ -284,6 +284,9 @@ def _read_sections(raw: Raw) -> tuple[rules.Draft, list[Problem]]:
                 fix = f"add the section: {info.description}"
                 problems.append(Problem(key_of((name,)), "missing", fix))
                 continue
+            if info.get_default(call_default_factory=True) is None:
+                draft.missing.add(name)
+                continue
             value = {}
         if name == "machines":
             problems += _read_machines(draft, value)
@@ -295,7 +298,7 @@ def _read_sections(raw: Raw) -> tuple[rules.Draft, list[Problem]]:
     return draft, problems
 
 
-def _read_machines(draft: rules.Draft, value: object) -> list[Problem]:
+def _read_machines(draft: Draft, value: object) -> list[Problem]:
     if not isinstance(value, list):
         return [problem(("machines",), value, *_PLAIN_FAULTS["tuple_type"])]
     problems: list[Problem] = []

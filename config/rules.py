@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from config import addresses, gateway_api, git, storage, versions
+from config import addresses, gateway_api, git, omni, storage, versions
+from config.draft import Draft
 from config.layers import LAYERS
 from config.problems import Path, Problem, problem
 from config.settings import MOST_DATA_DISKS
@@ -19,17 +19,7 @@ from config.settings import MOST_DATA_DISKS
 if TYPE_CHECKING:
     from ipaddress import IPv4Network
 
-    from config.settings import (
-        Cluster,
-        Kubernetes,
-        Machine,
-        NetworkSettings,
-        Services,
-        Site,
-        Talos,
-        Traefik,
-        Updates,
-    )
+    from config.settings import NetworkSettings, Traefik
     from config.values import AddressRange
 
 # Talos' system requirements (docs.siderolabs.com, "System Requirements", minimum):
@@ -48,34 +38,7 @@ LONGEST_CILIUM_NAME = 32
 """Of a cluster (Cilium's chart, templates/validate.yaml)."""
 
 
-@dataclass
-class Draft:
-    """The sections that could be read; `None` for one that could not."""
-
-    cluster: Cluster | None = None
-    site: Site | None = None
-    machines: dict[int, Machine] = field(default_factory=dict)
-    """By position in the stack file; without those that could not be read."""
-    all_machines: bool = False
-    """Whether every machine could be read: only then they can be counted."""
-    network: NetworkSettings | None = None
-    talos: Talos | None = None
-    kubernetes: Kubernetes | None = None
-    services: Services | None = None
-    updates: Updates | None = None
-
-
 Rule = Callable[[Draft], Iterator[Problem]]
-
-
-def _lifecycle(draft: Draft) -> Iterator[Problem]:
-    if draft.cluster is not None and draft.cluster.lifecycle == "omni":
-        yield problem(
-            ("cluster", "lifecycle"),
-            "omni",
-            "not built yet",
-            'write "standalone": the stack itself configures the machines',
-        )
 
 
 def _control_planes(draft: Draft) -> Iterator[Problem]:
@@ -400,7 +363,9 @@ def _names(draft: Draft) -> Iterator[Problem]:
 def _addresses(draft: Draft) -> Iterator[Problem]:
     if len(draft.machines) > MOST_MACHINES:
         return
-    plan = addresses.entries(draft.machines, draft.network, draft.site, draft.services, draft.talos)
+    plan = addresses.entries(
+        draft.machines, draft.network, draft.site, draft.services, draft.talos, omni=draft.omni
+    )
     yield from addresses.problems(plan)
     if draft.network is not None:
         yield from addresses.network_sizes(draft.network, len(draft.machines))
@@ -687,7 +652,8 @@ def _drill(draft: Draft) -> Iterator[Problem]:
 
 
 RULES: tuple[Rule, ...] = (
-    _lifecycle,
+    omni.not_shown_yet,
+    omni.problems,
     _control_planes,
     _sizes,
     _memory,

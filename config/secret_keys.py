@@ -26,6 +26,8 @@ class SecretKey:
 
 SECRET_KEYS = (
     SecretKey("vspherePassword", "the vCenter user's password"),
+    SecretKey("omniServiceAccountKey", "the key of a service account of Omni, role Operator"),
+    SecretKey("omniJoinToken", "the join token of Omni, made for this cluster's machines alone"),
     SecretKey("registryPassword", "the password or token of the user that pulls images"),
     SecretKey(
         "dnsToken",

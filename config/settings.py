@@ -44,13 +44,16 @@ from config.values import (
     HttpsUrl,
     Interface,
     InterfaceAddress,
+    Interval,
     Inventory,
     KeyName,
     KubernetesKey,
     KubernetesValue,
     Label,
     LogDestination,
+    MachineApi,
     Network,
+    Origin,
     PortGroup,
     ProxyUrl,
     Range,
@@ -494,6 +497,66 @@ class Kubernetes(Model):
         return f"v{self.version}"
 
 
+# --- Omni --------------------------------------------------------------------------------------
+
+
+class Omni(Model):
+    """`platform:omni`: the Sidero Omni that manages the cluster, with `cluster.lifecycle: omni`."""
+
+    version: Version = Field(
+        default=versions.OMNI, description="the exact version of Omni, and of omnictl"
+    )
+    endpoint: Origin = Field(description="Omni's URL, as in https://omni.example.com")
+    machine_api: MachineApi = Field(
+        description="where machines join: `apiUrl` of `omnictl jointoken machine-config`, without "
+        "its token"
+    )
+    event_port: int = Field(
+        ge=1,
+        le=65535,
+        description="the port of `endpoint` that `omnictl jointoken machine-config` prints for "
+        "EventSinkConfig",
+    )
+    log_port: int = Field(
+        default=8092,
+        ge=1,
+        le=65535,
+        description="the port of `url` that it prints for KmsgLogConfig",
+    )
+    kubernetes_proxy: Origin = Field(
+        description="the URL of Omni's proxy to the Kubernetes APIs, as in "
+        "https://omni.example.com:8095"
+    )
+    tunnel: bool = Field(
+        default=False,
+        description="whether machines reach Omni by gRPC alone, where UDP does not get through",
+    )
+    backup_interval: Interval = Field(
+        default="1h", description="how often Omni takes a backup of etcd, 1h to 24h"
+    )
+    access_days: int = Field(
+        default=365,
+        ge=30,
+        le=3650,
+        description="how many days the kubeconfig is good for that the stack fetches from Omni",
+    )
+    access_renewed: Date | None = Field(
+        default=None,
+        description="the day on which the kubeconfig was last renewed; a change fetches a new one",
+    )
+    lost: tuple[Label, ...] = Field(
+        default=(),
+        max_length=MOST_ENTRIES,
+        description="machines, no longer in platform:machines, that are gone for good: Omni takes "
+        "them out of the cluster without waiting for them",
+    )
+
+    @property
+    def tag(self) -> str:
+        """The version as Omni's own tools write it: `v1.9.3`."""
+        return f"v{self.version}"
+
+
 # --- Services ----------------------------------------------------------------------------------
 
 
@@ -900,6 +963,9 @@ class Settings(Model):
     network: NetworkSettings = Field(description="the machines' network and the cluster's networks")
     talos: Talos = Field(description="Talos' version and image")
     kubernetes: Kubernetes = Field(default_factory=Kubernetes, description="the Kubernetes version")
+    omni: Omni | None = Field(
+        default=None, description="the Omni that manages the cluster, with lifecycle omni"
+    )
     services: Services = Field(default_factory=Services, description="what the platform runs")
     updates: Updates = Field(
         default_factory=Updates, description="which new versions need no person"
@@ -917,7 +983,10 @@ class Settings(Model):
 
     @property
     def endpoint(self) -> str:
-        """The Kubernetes API's URL: on the VIP, or on the only control plane when there is none."""
+        """The Kubernetes API's URL: on the VIP, or on the only control plane when there is none.
+
+        The machines' own one; who gets in by Omni uses its proxy (`omni.kubernetes_proxy`).
+        """
         return f"https://{self.network.vip or self.control_planes[0].address}:{API_PORT}"
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from config import addresses
+from config import addresses, omni
 from config.needed_secrets import needed
 
 if TYPE_CHECKING:
@@ -19,8 +19,13 @@ def as_json(settings: Settings) -> dict[str, Any]:
     Beside the sections: `derived`, `addressPlan` (`use`, `name`, `first`, `last`, `key`) and
     `secrets` (`key`, `description`), which holds names only.
     """
+    sections = settings.model_dump(mode="json", by_alias=True)
+    if settings.omni is not None:
+        sections["talos"] = {
+            key: value for key, value in sections["talos"].items() if key not in omni.DECIDED
+        }
     return {
-        **settings.model_dump(mode="json", by_alias=True),
+        **sections,
         "derived": derived(settings),
         "addressPlan": [
             {
@@ -34,18 +39,22 @@ def as_json(settings: Settings) -> dict[str, Any]:
         ],
         "secrets": [
             {"key": f"platform:{key.name}", "description": key.description}
-            for key in needed(settings.services, settings.talos)
+            for key in needed(settings.services, settings.talos, settings.omni)
         ],
     }
 
 
 def derived(settings: Settings) -> dict[str, Any]:
     """Give what follows from the settings and is used in several places."""
-    return {
+    found = {
         "endpoint": settings.endpoint,
         "schematic": settings.talos.schematic_id,
         "schematicDocument": settings.talos.schematic_document,
         "ovaUrl": settings.ova_url,
+    }
+    if settings.omni is not None:  # which installs, and bootstraps, by itself
+        return found
+    return found | {
         "installerImage": settings.installer_image,
         "bootstrapMachine": settings.control_planes[0].name,
     }
@@ -55,7 +64,12 @@ def address_plan(settings: Settings) -> tuple[addresses.Entry, ...]:
     """Give the whole address plan: networks, then hosts, then ours, by address."""
     machines = dict(enumerate(settings.machines))
     return addresses.entries(
-        machines, settings.network, settings.site, settings.services, settings.talos
+        machines,
+        settings.network,
+        settings.site,
+        settings.services,
+        settings.talos,
+        omni=settings.omni,
     )
 
 
@@ -101,7 +115,7 @@ def as_text(settings: Settings) -> str:
             "Secrets",
             [
                 (f"platform:{key.name}", key.description)
-                for key in needed(settings.services, settings.talos)
+                for key in needed(settings.services, settings.talos, settings.omni)
             ],
         ),
     ]
@@ -119,9 +133,21 @@ def _summary(settings: Settings) -> list[Sequence[str]]:
         ("Kubernetes", settings.kubernetes.version),
         ("API", settings.endpoint),
         ("image", settings.ova_url),
-        ("installer", settings.installer_image),
+        *_installs(settings),
         ("let in", _let_in(settings)),
         ("updates", _updates(settings)),
+    ]
+
+
+def _installs(settings: Settings) -> list[Sequence[str]]:
+    """Say who brings Talos to the machines."""
+    given = settings.omni
+    if given is None:
+        return [("installer", settings.installer_image)]
+    return [
+        ("Omni", f"{given.endpoint} (Omni {given.version}); machines join {given.machine_api}"),
+        ("API by Omni", given.kubernetes_proxy),
+        ("Omni's backups", f"every {given.backup_interval}"),
     ]
 
 

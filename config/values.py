@@ -339,6 +339,24 @@ def _is_https(text: str) -> bool:
     return url is not None and url.scheme == "https"
 
 
+def _is_origin(text: str) -> bool:
+    url = split_url(text)
+    return url is not None and url.scheme == "https" and url.path in ("", "/")
+
+
+def _is_machine_api(text: str) -> bool:
+    url = split_url(text)
+    return url is not None and url.scheme in ("https", "grpc") and url.path in ("", "/")
+
+
+def _is_backup_interval(text: str) -> bool:
+    """Say whether Omni's server takes this as an interval (1 hour to 24 hours)."""
+    found = re.fullmatch(r"([1-9][0-9]{0,3})([hm])", text, re.ASCII)
+    if found is None:
+        return False
+    return 60 <= int(found[1]) * (60 if found[2] == "h" else 1) <= 24 * 60  # noqa: PLR2004 minutes
+
+
 def _is_storage(text: str) -> bool:
     url = split_url(text)
     return url is not None and url.scheme in {"https", "http"}
@@ -659,6 +677,31 @@ ProxyUrl = Annotated[
         "not the URL of a proxy with its port, or one with a user or a path in it",
         "write it as in http://proxy.example.com:3128; let the machines' addresses use it without "
         "a login, which would stand in clear in the pods that use it",
+    ),
+]
+Origin = Annotated[
+    str,
+    _checked(
+        _is_origin,
+        "not an https URL of a host, with a port where it has one",
+        "write it in lower case without user, path and query, as in https://omni.example.com",
+    ),
+]
+MachineApi = Annotated[
+    str,
+    _checked(
+        _is_machine_api,
+        "not where machines join Omni",
+        "write `apiUrl` of `omnictl jointoken machine-config` without its `?jointoken=...`, as in "
+        "https://omni.example.com:8090; grpc:// where Omni serves it without TLS",
+    ),
+]
+Interval = Annotated[
+    str,
+    _checked(
+        _is_backup_interval,
+        "not an interval that Omni takes backups at",
+        "write whole minutes or hours from 1h to 24h, as in 1h or 90m",
     ),
 ]
 Direct = Annotated[str, PlainValidator(parse_direct), PlainSerializer(str, return_type=str)]

@@ -17,6 +17,11 @@ TALOS = "1.13.9"
 # renovate: datasource=github-releases depName=kubernetes/kubernetes extractVersion=^v(?<version>.+)$
 KUBERNETES = "1.34.1"
 
+# --- Who manages the cluster, where it is not the stack ----------------------------------------
+
+# renovate: datasource=github-releases depName=siderolabs/omni extractVersion=^v(?<version>.+)$
+OMNI = "1.9.3"
+
 # --- Custom resource definitions ---------------------------------------------------------------
 
 # renovate: datasource=github-releases depName=kubernetes-sigs/gateway-api extractVersion=^v(?<version>.+)$
@@ -65,6 +70,10 @@ TALOS_KUBERNETES: dict[str, Span] = {
 # Contracts whose generated configuration the stack's documents fit. From 1.14 on the generator writes
 # Kubernetes' settings as documents of their own, which clash with the v1alpha1 keys of patches.
 TALOS_CONTRACTS = ("1.12", "1.13")
+
+# Omni minor -> Talos minors that it installs and upgrades to; from Omni's support matrix. Talos before 1.12
+# is left out for the reason above.
+OMNI_TALOS: dict[str, Span] = {"1.9": ("1.12", "1.13")}
 
 # Service (its key in the settings), version line -> Kubernetes minors; from each project's
 # documentation. A version line without a row has no documented limit.

@@ -116,7 +116,7 @@ def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
         )
     for key in raw.elsewhere:
         yield f"note: nothing reads {key_of((key,))}: the platform's settings are platform:..."
-    if missing := missing_secrets(raw, settings.services):
+    if missing := missing_secrets(raw, settings):
         yield "note: secrets that are not set yet; `pulumi up` will ask for them:"
         yield from (f"  {key.command}   # {key.description}" for key in missing)
 

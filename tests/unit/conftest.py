@@ -10,6 +10,7 @@ import pytest
 
 from clients import kubernetes_api
 from clients.talosctl import TalosctlError
+from config import omni, rules
 from config.placeholders import IN_LAB
 from ops.settings import command
 from tests.unit.recorder import install_talosctl
@@ -25,6 +26,15 @@ def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run as in a world of the lab: the project's own settings hold placeholders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(IN_LAB, str(tmp_path_factory.mktemp("world")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def omni_is_taken() -> Iterator[None]:
+    """Take lifecycle omni, which is refused until the lab has shown it (config/omni.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        shown = tuple(one for one in rules.RULES if one is not omni.not_shown_yet)
+        patch.setattr(rules, "RULES", shown)
         yield
 
 

@@ -164,6 +164,8 @@ def test_a_bare_cluster_needs_vcenters_password_alone() -> None:
 def test_prod_needs_every_secret_but_those_of_other_hosts() -> None:
     assert {key.name for key in SECRET_KEYS} - {key.name for key in needed(prod().services)} == {
         "registryPassword",  # production pulls public images
+        "omniServiceAccountKey",  # the stack itself manages production
+        "omniJoinToken",
         "dnsAccessKey",  # production's domain is at Cloudflare
         "argocdRepositoryKey",  # production's repository is public, and at GitHub
         "gitlabWebhookSecret",

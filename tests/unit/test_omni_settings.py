@@ -1,0 +1,81 @@
+"""The settings of a cluster that Omni manages: what it needs, and that it is still refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import config
+from config.needed_secrets import needed
+from config.show import as_json, as_text
+from tests.edits import STACK_FILES
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = STACK_FILES / "good" / "omni.yaml"
+
+
+def settings(text: str = "", instead: str = "") -> config.Settings:
+    """Read the good file with Omni, with one text in place of another."""
+    raw = EXAMPLE.read_text(encoding="utf-8")
+    assert text in raw
+    found = yaml.safe_load(raw.replace(text, instead) if text else raw)["config"]
+    return config.parse({key.removeprefix("platform:"): value for key, value in found.items()})
+
+
+def test_the_check_refuses_omni_until_the_lab_has_shown_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "check", str(EXAMPLE)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 1
+    assert 'platform:cluster.lifecycle = "omni": not shown in the lab yet; write' in done.stderr
+    assert "1 problem in the settings" in done.stderr
+
+
+def test_omni_needs_a_key_and_a_join_token() -> None:
+    omni = settings().omni
+    assert omni is not None
+    names = [key.name for key in needed(settings().services, settings().talos, omni)]
+    assert names[1:3] == ["omniServiceAccountKey", "omniJoinToken"]
+
+
+def test_without_omni_nobody_is_asked_for_its_secrets() -> None:
+    standalone = config.load_file(STACK_FILES / "good" / "three.yaml")
+    names = {key.name for key in needed(standalone.services, standalone.talos, standalone.omni)}
+    assert not any("omni" in name for name in names)
+
+
+@pytest.mark.parametrize("interval", ["1h", "60m", "90m", "24h", "1440m"])
+def test_backups_are_taken_every_hour_to_every_day(interval: str) -> None:
+    omni = settings("backupInterval: 1h", f"backupInterval: {interval}").omni
+    assert omni is not None
+    assert omni.backup_interval == interval
+
+
+@pytest.mark.parametrize("interval", ["0h", "59m", "1441m", "25h", "1h30m", "1 h", "01h", "1d", ""])
+def test_no_other_interval_is_taken(interval: str) -> None:
+    with pytest.raises(config.SettingsError, match="not an interval that Omni takes backups at"):
+        settings("backupInterval: 1h", f"backupInterval: '{interval}'")
+
+
+def test_machines_may_join_without_tls_where_omni_serves_it_so() -> None:
+    omni = settings("machineApi: https://", "machineApi: grpc://").omni
+    assert omni is not None
+    assert omni.machine_api == "grpc://omni.example.internal:8090"
+
+
+def test_show_names_omni_and_leaves_out_what_is_its_own() -> None:
+    text = as_text(settings())
+    assert "https://omni.example.internal:8095" in text
+    assert "every 1h" in text
+    assert "vmware-installer" not in text
+    derived = as_json(settings())["derived"]
+    assert "bootstrapMachine" not in derived
