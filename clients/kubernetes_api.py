@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from clients.talosctl import private_file
+from clients.commands import private_file
 from clients.waiting import Clock
 from config import plain_yaml
 from config.settings import API_PORT

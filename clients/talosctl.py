@@ -7,7 +7,6 @@ in a file of mode 0600, in a directory that lives as long as the client.
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+from clients.commands import documents, last_lines, private_file
 from clients.waiting import Result, follow_program, run_program
 
 CALL_SECONDS = 20.0
@@ -55,6 +55,8 @@ UPGRADE_SECONDS = 3600.0
 UPGRADE_LINES = 12
 """Of its error: a table names each flag and feature gate that the new version has no more."""
 UPGRADE_TOLD = re.compile(r' [><] ("|update |skipped )|updating |checking |discovered ')
+
+SILENT = "talosctl failed without a message"
 
 CONTROL_PLANE_PODS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
@@ -182,7 +184,7 @@ class Talosctl:
 
     def machine_status(self, address: str) -> MachineStatus:
         """Read the machine's stage and its unmet conditions."""
-        status = _documents(self._call(address, "get", "machinestatus", "--output", "json"))
+        status = documents(self._call(address, "get", "machinestatus", "--output", "json"))
         if not status:
             message = f"{address} has no machine status yet"
             raise TalosctlError(message)
@@ -192,7 +194,7 @@ class Talosctl:
 
     def volumes(self, address: str) -> dict[str, Volume]:
         """Read the machine's volumes by name; that of a data disk is `u-NAME`."""
-        found = _documents(self._call(address, "get", "volumestatus", "--output", "json"))
+        found = documents(self._call(address, "get", "volumestatus", "--output", "json"))
         return {
             str(one["metadata"]["id"]): Volume(
                 str(one["spec"].get("phase", "")),
@@ -204,7 +206,7 @@ class Talosctl:
 
     def configuration(self, address: str) -> str:
         """Read the machine's whole configuration as it is now; full of secrets."""
-        found = _documents(self._call(address, "get", "machineconfig", "--output", "json"))
+        found = documents(self._call(address, "get", "machineconfig", "--output", "json"))
         texts = [one["spec"] for one in found if one["metadata"]["id"] == CONFIGURATION_ID]
         if not texts:
             message = f"{address} has no configuration"
@@ -222,7 +224,7 @@ class Talosctl:
 
     def schematic(self, address: str) -> str:
         """Read the id of the schematic of the machine's image; "" if it tells none."""
-        found = _documents(self._call(address, "get", "extensions", "--output", "json"))
+        found = documents(self._call(address, "get", "extensions", "--output", "json"))
         about = [one["spec"].get("metadata") or {} for one in found]
         return next((str(one["version"]) for one in about if one.get("name") == SCHEMATIC), "")
 
@@ -240,7 +242,7 @@ class Talosctl:
 
     def etcd_runs(self, address: str) -> bool:
         """Tell whether etcd is started on the machine, with or without a leader."""
-        services = _documents(self._call(address, "get", "services", "--output", "json"))
+        services = documents(self._call(address, "get", "services", "--output", "json"))
         return any(
             one["metadata"]["id"] == "etcd" and bool(one["spec"].get("running")) for one in services
         )
@@ -257,7 +259,7 @@ class Talosctl:
 
     def pods_not_ready(self, address: str) -> list[str]:
         """Name the control plane's static pods that do not run and serve."""
-        pods = _documents(self._call(address, "get", "staticpodstatus", "--output", "json"))
+        pods = documents(self._call(address, "get", "staticpodstatus", "--output", "json"))
         ready = {str(pod["metadata"]["id"]) for pod in pods if _pod_ready(pod["spec"])}
         return [
             name
@@ -312,7 +314,9 @@ class Talosctl:
 
         result = self._follow(command, UPGRADE_SECONDS, line)
         if result.returncode != 0:
-            raise TalosctlError(f"{_end(result.stderr, UPGRADE_LINES)} (last told: {last})")
+            raise TalosctlError(
+                f"{last_lines(result.stderr, UPGRADE_LINES) or SILENT} (last told: {last})"
+            )
 
     def kubeconfig(self, address: str) -> str:
         """Read the administrator's kubeconfig from a control plane; a secret."""
@@ -409,7 +413,7 @@ class Talosctl:
         self._reach(address)
         result = self._runner([*command, *self._where(address)], seconds)
         if result.returncode != 0:
-            raise TalosctlError(_end(result.stderr))
+            raise TalosctlError(last_lines(result.stderr) or SILENT)
         return result
 
 
@@ -425,17 +429,6 @@ def connect(
         file = Path(directory, "talosconfig")
         with private_file(file, talosconfig):
             yield Talosctl(file, run, dialer, follow)
-
-
-@contextmanager
-def private_file(path: Path, text: str) -> Iterator[None]:
-    """Hold text in a file that only its owner can read, and remove it afterwards."""
-    path.touch(mode=0o600, exist_ok=False)
-    try:
-        path.write_text(text, encoding="utf-8")
-        yield
-    finally:
-        path.unlink()
 
 
 def parse_members(table: str) -> list[EtcdMember]:
@@ -465,23 +458,8 @@ def parse_members(table: str) -> list[EtcdMember]:
     return members
 
 
-def _documents(text: str) -> list[dict[str, Any]]:
-    """Read the JSON objects that talosctl prints one after the other."""
-    decoder, documents, position = json.JSONDecoder(), [], 0
-    text = text.strip()
-    while position < len(text):
-        document, position = decoder.raw_decode(text, position)
-        documents.append(document)
-        position += len(text[position:]) - len(text[position:].lstrip())
-    return documents
-
-
 def _pod_ready(status: Mapping[str, Any]) -> bool:
     conditions = status.get("conditions") or []
     return status.get("phase") == "Running" and any(
         one.get("type") == "Ready" and one.get("status") == "True" for one in conditions
     )
-
-
-def _end(stderr: str, lines: int = 3) -> str:
-    return " ".join(stderr.split("\n")[-lines - 1 :]).strip() or "talosctl failed without a message"

@@ -6,10 +6,13 @@ told.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple, TypeVar
@@ -198,20 +201,56 @@ def run_program(argv: Sequence[str], seconds: float, stop: Stop = STOP) -> Resul
     Raises `StoppedError` when the run is asked to end meanwhile, `FileNotFoundError` when there is
     no such program.
     """
-    end = time.monotonic() + seconds
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        while True:
-            left = end - time.monotonic()
-            try:
-                stdout, stderr = process.communicate(timeout=max(min(left, STOP_POLL_SECONDS), 0.0))
-            except subprocess.TimeoutExpired:
-                if not stop.requested() and left > 0:
-                    continue
-                process.kill()
-                process.communicate()
-                if stop.requested():
-                    raise stop.error() from None
-                return Result(TIMED_OUT, "", f"no answer within {seconds:.0f} s")
-            return Result(process.returncode, stdout, stderr)
+        return _ended(process, seconds, stop, process.kill)
+
+
+def run_group(
+    argv: Sequence[str], seconds: float, env: Mapping[str, str], stop: Stop = STOP
+) -> Result:
+    """Run a program as `run_program` does, with this environment alone.
+
+    It and all that it starts are one process group, which ends as a whole, also when this program
+    is interrupted in between.
+    """
+    with subprocess.Popen(
+        argv,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+
+        def end() -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        try:
+            return _ended(process, seconds, stop, end)
+        except BaseException:
+            end()
+            raise
+
+
+def _ended(
+    process: subprocess.Popen[str], seconds: float, stop: Stop, kill: Callable[[], None]
+) -> Result:
+    """Wait until a program has ended, and end it by `kill` when its time or the run is over."""
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        try:
+            stdout, stderr = process.communicate(timeout=max(min(left, STOP_POLL_SECONDS), 0.0))
+        except subprocess.TimeoutExpired:
+            if not stop.requested() and left > 0:
+                continue
+            kill()
+            process.communicate()
+            if stop.requested():
+                raise stop.error() from None
+            return Result(TIMED_OUT, "", f"no answer within {seconds:.0f} s")
+        return Result(process.returncode, stdout, stderr)

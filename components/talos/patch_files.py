@@ -8,7 +8,7 @@ kube-proxy): it is refused, before a resource is touched, with every other fault
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,26 @@ class PatchError(Exception):
         return cls("\n".join(f"{key}: {one}" for one in faults))
 
 
-def check_patch_files(settings: Settings, root: Path) -> None:
-    """Read all files of patches. Raises `PatchError` with everything that is wrong with them."""
+Rule = Callable[[Mapping[str, Any]], Iterable[str]]
+"""Finds what is wrong with one document of a patch."""
+
+
+def no_more(_: Mapping[str, Any]) -> Iterable[str]:
+    """Find nothing: no further rule than Talos' and the platform's own."""
+    return ()
+
+
+def check_patch_files(settings: Settings, root: Path, also: Rule = no_more) -> None:
+    """Read all files of patches. Raises `PatchError` with everything that is wrong with them.
+
+    `also` are the rules of who manages the cluster in the stack's place.
+    """
     folder = root / settings.talos.patches
     if folder.is_file():
         raise PatchError.of(settings, ["a file; name the folder that it lies in"])
     if not folder.is_dir():
         raise PatchError.of(settings, ["no such folder; create it"])
-    faults = [*_strays(settings, folder), *_contents(settings, root)]
+    faults = [*_strays(settings, folder), *_contents(settings, root, also)]
     if faults:
         raise PatchError.of(settings, faults)
 
@@ -132,17 +144,17 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:MOST]) + more
 
 
-def _contents(settings: Settings, root: Path) -> list[str]:
+def _contents(settings: Settings, root: Path, also: Rule) -> list[str]:
     """Hold each file against every machine that gets it; each fault is told once."""
     found: dict[str, None] = {}
     for machine in settings.machines:
         for file in files(settings.talos.patches, machine, root):
-            for fault in _of_file(settings, machine, file):
+            for fault in _of_file(settings, machine, file, also):
                 found.setdefault(f"{file.name}: {fault}")
     return list(found)
 
 
-def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
+def _of_file(settings: Settings, machine: Machine, file: Path, also: Rule) -> Iterator[str]:
     try:
         found = yaml_text.parse_all(yaml_text.decode(file.read_bytes()))
     except (OSError, yaml_text.YamlError) as error:
@@ -175,6 +187,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path) -> Iterator[str]:
             yield f"two documents {name or 'of machine and cluster'}; make one of them"
         seen.add(name)
         yield from _unknown(one)
+        yield from also(one)
         yield from _secrets(one)
         yield from _of_a_worker(machine, one)
         yield from _old_keys(one)

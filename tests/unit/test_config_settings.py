@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 import config
 from config import rules, versions
+from config.draft import Draft
 from config.needed_secrets import needed
 from config.secret_keys import SECRET_KEYS
 from config.settings import Model, Services
@@ -217,7 +218,7 @@ def test_kubernetes_is_held_against_each_talos(talos: str) -> None:
         for minor in range(20, 50)
         if not list(
             rules.check(
-                rules.Draft(
+                Draft(
                     talos=config.settings.Talos.model_validate_json(
                         f'{{"version": "{talos}.0", "contract": "1.12", "extensions": []}}'
                     ),

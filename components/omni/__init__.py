@@ -1,0 +1,1 @@
+"""Layer Omni: machines that join Sidero Omni, and the cluster that it makes of them."""

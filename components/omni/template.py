@@ -1,0 +1,120 @@
+"""Layer Omni: the cluster template, as a pure function of the settings, the patches and the ids.
+
+The same configuration as without Omni, in the same order of merging (components/talos/
+configuration.py): the defaults, the operator's files, then what follows from the settings. What
+Omni decides is left out: the image to install, which follows from Talos' version and the extensions
+in the template.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from components.talos.configuration import COMMON, defaults, documents
+from components.talos.inputs import TalosInputs
+from config import plain_yaml
+
+if TYPE_CHECKING:
+    from config.settings import Machine, Omni, Settings
+
+Ids = Mapping[str, str]
+"""What Omni knows each machine by, by its name in the settings."""
+
+ROLES = {"controlplane": "ControlPlane", "worker": "Workers"}
+"""What the template calls the machines of a role."""
+
+
+class _Literal(str):
+    """A text of several lines, written as one."""
+
+    __slots__ = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a template: without aliases, which a reader would have to look up."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 PyYAML's
+        """Write each value where it stands."""
+        del data
+        return True
+
+
+_Dumper.add_representer(
+    _Literal,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style="|"),
+)
+
+
+def names(settings: Settings) -> dict[str, str]:
+    """Give each machine's name in place of its id: for a text that people read in a preview."""
+    return {machine.name: machine.name for machine in settings.machines}
+
+
+def placeholders(settings: Settings) -> dict[str, str]:
+    """Give ids of the right form, where none is known: Omni's own check wants UUIDs."""
+    return {
+        machine.name: f"00000000-0000-4000-8000-{number:012x}"
+        for number, machine in enumerate(settings.machines, 1)
+    }
+
+
+def render(settings: Settings, omni: Omni, ids: Ids, root: Path) -> str:
+    """Write the cluster template; `root` is the repository, with the operator's patches."""
+    parts = [_cluster(settings, omni), *_roles(settings, ids, root)]
+    parts += [_machine(settings, one, ids, root) for one in settings.machines]
+    return yaml.dump_all(parts, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=1000)
+
+
+def _cluster(settings: Settings, omni: Omni) -> dict[str, Any]:
+    return {
+        "kind": "Cluster",
+        "name": settings.cluster.name,
+        "kubernetes": {"version": settings.kubernetes.tag},
+        "talos": {"version": settings.talos.tag},
+        "features": {"backupConfiguration": {"interval": omni.backup_interval}},
+        "systemExtensions": sorted(settings.talos.extensions or ()),
+    }
+
+
+def _roles(settings: Settings, ids: Ids, root: Path) -> Iterator[dict[str, Any]]:
+    for role, kind in ROLES.items():
+        machines = [one for one in settings.machines if one.role == role]
+        patches: list[dict[str, Any]] = []
+        if machines:
+            own = defaults(machines[0])
+            patches += [{"name": "platform-defaults", "inline": own}] if own else []
+            patches += _files(settings, (COMMON, role), root)
+        yield {
+            "kind": kind,
+            "machines": [ids[one.name] for one in machines],
+            **({"patches": patches} if patches else {}),
+        }
+
+
+def _machine(settings: Settings, machine: Machine, ids: Ids, root: Path) -> dict[str, Any]:
+    first, *others = documents(TalosInputs.of(settings), machine)
+    # Omni's own patch sets the disk, of `install` below; the image is Omni's to choose.
+    first["machine"].pop("install")
+    return {
+        "kind": "Machine",
+        "name": ids[machine.name],
+        "install": {"disk": settings.talos.install_disk},
+        "patches": [
+            *_files(settings, (machine.name,), root),
+            {"name": machine.name, "inline": [first, *others]},
+        ],
+    }
+
+
+def _files(settings: Settings, stems: tuple[str, ...], root: Path) -> list[dict[str, Any]]:
+    """List the operator's files as patches, as they are written; but for those of comments."""
+    found = []
+    for stem in stems:
+        file = root / settings.talos.patches / f"{stem}.yaml"
+        if file.is_file() and any(plain_yaml.read_all(text := file.read_text(encoding="utf-8"))):
+            found.append({"name": file.name, "inline": _Literal(text)})
+    return found
