@@ -60,6 +60,7 @@ class KubernetesApi:
         if machine is not None:
             self.server = f"https://{machine}:{urlsplit(self.server).port or API_PORT}"
         self._context = _tls(config)
+        self._token = config["users"][0]["user"].get("token")
         self._idle: list[HTTPSConnection] | None = None
 
     def __enter__(self) -> Self:
@@ -173,6 +174,8 @@ class KubernetesApi:
         self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
     ) -> tuple[int, bytes]:
         headers = {"Content-Type": kind} if body else {}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
         connection = self._connection()
         known = connection.sock is not None
         try:
@@ -253,11 +256,16 @@ def wait_ready(kubeconfig: str, clock: Clock) -> None:
 
 
 def _tls(config: dict[str, Any]) -> ssl.SSLContext:
-    """Make the TLS settings that a kubeconfig describes; the ssl module reads keys from files."""
-    authority = _decoded(config["clusters"][0]["cluster"]["certificate-authority-data"])
+    """Make the TLS settings that a kubeconfig describes; the ssl module reads keys from files.
+
+    Without an authority of its own the server's certificate is of one that this computer trusts.
+    """
+    authority = config["clusters"][0]["cluster"].get("certificate-authority-data")
     user = config["users"][0]["user"]
+    context = ssl.create_default_context(cadata=None if authority is None else _decoded(authority))
+    if "client-certificate-data" not in user:
+        return context
     pair = _decoded(user["client-certificate-data"]) + "\n" + _decoded(user["client-key-data"])
-    context = ssl.create_default_context(cadata=authority)
     with TemporaryDirectory(prefix="kubernetes-") as directory:
         file = Path(directory, "client.pem")
         with private_file(file, pair):

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from clients.commands import documents, last_lines, private_file
-from clients.waiting import Result, run_group
+from clients.waiting import TIMED_OUT, Result, run_group
 
 CALL_SECONDS = 60.0
 """One question; each of them reads the server's version first."""
@@ -98,6 +98,10 @@ class OmnictlError(Exception):
 
 class AwayError(OmnictlError):
     """Omni did not answer; it may do so later."""
+
+
+class SlowError(OmnictlError):
+    """omnictl did not end in its time; what it began goes on in Omni."""
 
 
 class AbsentError(OmnictlError):
@@ -391,6 +395,8 @@ class Omnictl:
 
     def _call(self, *command: str, seconds: float = CALL_SECONDS) -> str:
         result = self._runner(command, seconds, environment(self._home, self._account))
+        if result.returncode == TIMED_OUT and seconds > CALL_SECONDS:
+            raise SlowError(f"omnictl {' '.join(command[:3])}: {last_lines(result.stderr)}")
         if result.returncode != 0:
             raise self._error(result.stderr)
         return result.stdout

@@ -31,10 +31,10 @@ def addresses(services: Services) -> dict[str, str]:
     return found
 
 
-def next_step(services: Services) -> str:
-    """Say what to do first with a platform that has just been built."""
+def next_step(services: Services, first: str) -> str:
+    """Say what to do with a platform that has just been built; `first` gives the credentials."""
     steps = [
-        "pulumi stack output --show-secrets kubeconfig > kubeconfig, and the same for talosconfig",
+        first,
         "KUBECONFIG=$PWD/kubeconfig kubectl get nodes",
     ]
     traefik, argocd = services.traefik, services.argocd

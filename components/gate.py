@@ -45,12 +45,21 @@ class Gate(pulumi.ComponentResource):
         after: pulumi.Input[pulumi.Resource],
         on_create: Hook | None = None,
         on_update: Hook | None = None,
+        in_previews: bool = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Wait after `after`; `seen` are inputs: keys in camelCase, no secrets."""
+        """Wait after `after`; `seen` are inputs: keys in camelCase, no secrets.
+
+        With `in_previews` the hooks are called in previews too, and must not wait there.
+        """
+        how = pulumi.ResourceHookOptions(on_dry_run=in_previews)
         hooks = pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook(f"{name}-first", on_create)] if on_create else None,
-            before_update=[pulumi.ResourceHook(f"{name}-again", on_update)] if on_update else None,
+            before_create=(
+                [pulumi.ResourceHook(f"{name}-first", on_create, how)] if on_create else None
+            ),
+            before_update=(
+                [pulumi.ResourceHook(f"{name}-again", on_update, how)] if on_update else None
+            ),
         )
         own = pulumi.ResourceOptions(depends_on=[after], hooks=hooks)
         merged = pulumi.ResourceOptions.merge(opts, own)

@@ -28,7 +28,7 @@ from config.needed_secrets import needed
 from config.way_out import WayOut
 
 if TYPE_CHECKING:
-    from components.talos.cluster import Cluster
+    from components.talos.kubernetes_access import KubernetesAccess
     from config.settings import ArgoCD as ArgoCDSettings
     from config.settings import Settings
 
@@ -84,10 +84,10 @@ def build(
     settings: Settings,
     definitions: list[Definition],
     *,
-    cluster: Cluster,
+    cluster: KubernetesAccess,
     machines: pulumi.Resource,
-) -> None:
-    """Register every layer that the settings list."""
+) -> dict[str, pulumi.Resource]:
+    """Register every layer that the settings list; gives them by their names."""
     services, kubeconfig, way = settings.services, cluster.kubeconfig, WayOut.of(settings)
     charts = {chart.chart: chart for chart in plans(settings)}
     secrets = {key.name: require_secret(key.name) for key in needed(services)}
@@ -170,6 +170,7 @@ def build(
             secret_key=secrets["backupSecretKey"],
             opts=below("backup"),
         )
+    return made
 
 
 def _secrets_of(

@@ -23,6 +23,6 @@ RELEASE = "kubernetes:helm.sh/v3:Release"
 TAG = "vsphere:index/tag:Tag"
 TAG_CATEGORY = "vsphere:index/tagCategory:TagCategory"
 
-HEALTHY, PLACE, UPGRADED = "-healthy", "-place", "-talos"
-"""What the names of a machine's gates end with: that it is healthy, its place in the order of
-deletions, and which Talos it runs."""
+HEALTHY, JOINED, PLACE, UPGRADED = "-healthy", "-joined", "-place", "-talos"
+"""What the names of a machine's gates end with: that it is healthy, that Omni has it, its place in
+the order of deletions, and which Talos it runs."""

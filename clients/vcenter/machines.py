@@ -120,12 +120,13 @@ def remove_leftover(
     vcenter: VCenter,
     password: str,
     name: str,
-    is_unconfigured: Callable[[], bool],
+    is_unconfigured: Callable[[str], bool],
     clock: Clock | None = None,
 ) -> bool:
     """Remove the leftover of this name; tell whether there was one.
 
-    Fails with InTheWayError when it is not proven to hold nothing.
+    Of one that runs `is_unconfigured` is asked, by its UUID in vCenter. Fails with InTheWayError
+    when it is not proven to hold nothing.
     """
     clock = clock or Clock()
     with connected(vcenter, password) as content:
@@ -138,7 +139,7 @@ def remove_leftover(
         running = power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
         if reason := _against(content, machine, evidence.mark(vcenter.path(name)), running=running):
             raise InTheWayError(_in_the_way(vcenter, name, reason))
-        if running and not is_unconfigured():
+        if running and not is_unconfigured(str(read(content, machine, "config.uuid"))):
             reason = "it runs, and does not wait for its first configuration"
             raise InTheWayError(_in_the_way(vcenter, name, reason))
         if running:

@@ -19,7 +19,7 @@ from components.talos.etcd import Member
 from components.talos.provider import camel_case, typed
 from components.talos.upgrade import Release, Target
 from components.vsphere import disks
-from components.vsphere.leftovers import Owner, awake, no_leftover
+from components.vsphere.leftovers import Owner, asks_talos, awake, no_leftover
 from config.problems import Problem
 from config.resource_types import HEALTHY, UPGRADED
 
@@ -86,7 +86,7 @@ class Node:
         leftover = no_leftover(
             shared.machines.vcenter,
             shared.machines.password,
-            shared.identity.talosconfig,
+            asks_talos(shared.identity.talosconfig, self._machine),
             self._machine,
             Owner(shared.machines.urn, shared.machines.provider.urn),
         )

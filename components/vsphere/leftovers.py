@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,30 +37,46 @@ class Owner:
     """URN of their provider."""
 
 
+Question = Callable[[str, Clock], bool]
+"""Whether the machine with this UUID waits for its first configuration; asked in a thread."""
+
+
+def asks_talos(talosconfig: pulumi.Output[str], machine: Machine) -> pulumi.Output[Question]:
+    """Make the question that the machine itself answers; `talosconfig` is a secret."""
+
+    def made(credentials: str) -> Question:
+        def waits(_: str, clock: Clock) -> bool:
+            with connect(credentials) as talos:
+                return unconfigured(talos, str(machine.address), clock)
+
+        return waits
+
+    return talosconfig.apply(made)
+
+
 def no_leftover(
     vcenter: VCenter,
     password: pulumi.Output[str],
-    talosconfig: pulumi.Output[str],
+    question: pulumi.Output[Question],
     machine: Machine,
     owner: Owner,
 ) -> Hook:
-    """Make the hook that clears a machine's place in vCenter before the machine is made."""
+    """Make the hook that clears a machine's place in vCenter before the machine is made.
+
+    `question` is asked of a machine that runs there, and that the stack does not know.
+    """
 
     async def no_leftover(args: pulumi.ResourceHookArgs) -> None:
-        secret, credentials = await resolved(password), await resolved(talosconfig)
+        secret, waits = await resolved(password), await resolved(question)
         parent, provider = await resolved(owner.parent), await resolved(owner.provider)
 
         def run(clock: Clock) -> None:
             adopt = import_command(
                 machine.name, vcenter.path(machine.name), parent=parent, provider=provider
             )
-            with connect(credentials) as talos, ways_out(adopt, len(machine.data_disks)):
+            with ways_out(adopt, len(machine.data_disks)):
                 remove_leftover(
-                    vcenter,
-                    secret,
-                    machine.name,
-                    lambda: unconfigured(talos, str(machine.address), clock),
-                    clock,
+                    vcenter, secret, machine.name, lambda uuid: waits(uuid, clock), clock
                 )
 
         await in_thread(args, run)

@@ -247,8 +247,15 @@ class Machines(pulumi.ComponentResource):
         machine: Machine,
         after: pulumi.Input[pulumi.Resource],
         hooks: pulumi.ResourceHookBinding,
+        *,
+        told: Mapping[str, pulumi.Input[str]] | None = None,
+        grows_live: bool = True,
     ) -> vsphere.VirtualMachine:
-        """Make a machine: after `after`, but together with the others when none is there yet."""
+        """Make a machine: after `after`, but together with the others when none is there yet.
+
+        `told` is what it reads of its extraConfig beside its network, once. A machine that does not
+        grow live is turned off by vCenter's provider for more CPUs and memory.
+        """
         found, site = self._found, self._inputs.site
         return vsphere.VirtualMachine(
             machine.name,
@@ -264,10 +271,10 @@ class Machines(pulumi.ComponentResource):
             num_cpus=machine.cpus,
             memory=machine.memory_mib,
             # CPUs are taken up by a reboot of Talos' own (growth.py), not by a loss of power.
-            cpu_hot_add_enabled=True,
+            cpu_hot_add_enabled=grows_live,
             # vCenter refuses to take a running Linux machine past this; one that grows past it is
             # turned off for this flag, and gets its memory then.
-            memory_hot_add_enabled=machine.memory_mib > LINUX_START_MIB,
+            memory_hot_add_enabled=grows_live and machine.memory_mib > LINUX_START_MIB,
             scsi_type=SCSI,
             enable_disk_uuid=True,
             disks=[
@@ -298,7 +305,7 @@ class Machines(pulumi.ComponentResource):
                 ),
             ],
             clone=vsphere.VirtualMachineCloneArgs(template_uuid=self._item.id),
-            extra_config=guestinfo(self._inputs.network, machine),
+            extra_config={**guestinfo(self._inputs.network, machine), **(told or {})},
             tags=[self._tags[machine.role]],
             # Talos tells its address only with an agent; its API is asked instead.
             wait_for_guest_net_timeout=0,

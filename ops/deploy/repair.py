@@ -212,6 +212,6 @@ def _clear_machine(name: str, site: Site) -> None:
             site.vcenter,
             site.password,
             name,
-            lambda: machines.unconfigured(talos, addresses[0], CLOCK),
+            lambda _: machines.unconfigured(talos, addresses[0], CLOCK),
             CLOCK,
         )

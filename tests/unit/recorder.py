@@ -68,6 +68,8 @@ class Platform:
     secret_outputs: set[str] = field(default_factory=set)
     values: dict[str, Any] = field(default_factory=dict)
     """The stack's outputs."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """The stack's outputs of an earlier run."""
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The outputs of components, by their type."""
 
@@ -114,6 +116,8 @@ class _Mocks(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         state = dict(args.inputs)
+        if args.typ == "pulumi:pulumi:StackReference":
+            state["outputs"] = self.platform.kept
         if args.typ == "talos:machine/secrets:Secrets":
             pair = {"cert": "ca", "key": KEY}
             state |= {

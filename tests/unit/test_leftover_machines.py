@@ -132,14 +132,14 @@ class FakeVirtualMachine(vim.VirtualMachine):
 
 
 def remove(
-    fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, is_unconfigured: Callable[[], bool]
+    fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, is_unconfigured: Callable[[str], bool]
 ) -> bool:
     monkeypatch.setattr(connection, "SmartConnect", fake.connect)
     monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
     return remove_leftover(VCENTER, "password", "node01", is_unconfigured)
 
 
-def never() -> bool:
+def never(_: str) -> bool:
     pytest.fail("nobody had to ask the machine")
 
 
@@ -168,7 +168,7 @@ def test_a_machine_that_waits_for_its_configuration_is_switched_off_and_removed(
 ) -> None:
     fake = FakeVCenter(power=ON)
     fake.events.append(happened("VmPoweredOnEvent", 2))
-    assert remove(fake, monkeypatch, lambda: True) is True
+    assert remove(fake, monkeypatch, lambda _: True) is True
     assert fake.done == ["clone", "annotate", "power off", "destroy", "disconnect"]
 
 
@@ -178,7 +178,7 @@ def test_a_removal_that_was_itself_killed_is_ended_by_the_next_run(
     fake = FakeVCenter(power=ON, failing="destroy")
     fake.events.append(happened("VmPoweredOnEvent", 2))
     with pytest.raises(VCenterError, match="in use"):
-        remove(fake, monkeypatch, lambda: True)
+        remove(fake, monkeypatch, lambda _: True)
     fake.power, fake.failing = OFF, ""
     fake.events.append(happened("VmPoweredOffEvent", 3))
     assert remove(fake, monkeypatch, never) is True
@@ -226,7 +226,7 @@ def test_a_machine_that_vcenter_does_not_prove_to_be_a_leftover_is_never_removed
         pytest.raises(VCenterError, match=reason) as caught,
         ways_out(COMMAND, 0),
     ):
-        remove(fake, monkeypatch, lambda: True)
+        remove(fake, monkeypatch, lambda _: True)
     assert "take it over with `pulumi import" in str(caught.value)
     assert not {"annotate", "power off", "destroy"} & set(fake.done)
 
@@ -238,7 +238,7 @@ def test_a_machine_that_may_hold_something_is_left_alone_and_the_import_is_told(
     fake = FakeVCenter(power=ON)
     fake.events.append(happened("VmPoweredOnEvent", 2))
     with pytest.raises(VCenterError) as caught, ways_out(COMMAND, data_disks):
-        remove(fake, monkeypatch, lambda: False)
+        remove(fake, monkeypatch, lambda _: False)
     assert "destroy" not in fake.done
     assert fake.done[-1] == "disconnect"
     said = str(caught.value)
