@@ -162,7 +162,7 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
-campaigns: upgrades programs ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
+campaigns: upgrades programs omnictl ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
 	@$(lab_pytest) tests/lab -m "campaign and not unseen"
 
 render: build ## what CHART renders with our values; without CHART, all of them

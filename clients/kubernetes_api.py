@@ -60,7 +60,7 @@ class KubernetesApi:
         if machine is not None:
             self.server = f"https://{machine}:{urlsplit(self.server).port or API_PORT}"
         self._context = _tls(config)
-        self._token = config["users"][0]["user"].get("token")
+        self._token = _user(config).get("token")
         self._idle: list[HTTPSConnection] | None = None
 
     def __enter__(self) -> Self:
@@ -255,13 +255,19 @@ def wait_ready(kubeconfig: str, clock: Clock) -> None:
         raise ApiError(message)
 
 
+def _user(config: dict[str, Any]) -> dict[str, Any]:
+    """Give who asks: with a certificate, or with a token."""
+    users: list[dict[str, Any]] = config.get("users") or [{}]
+    return users[0].get("user") or {}
+
+
 def _tls(config: dict[str, Any]) -> ssl.SSLContext:
     """Make the TLS settings that a kubeconfig describes; the ssl module reads keys from files.
 
     Without an authority of its own the server's certificate is of one that this computer trusts.
     """
     authority = config["clusters"][0]["cluster"].get("certificate-authority-data")
-    user = config["users"][0]["user"]
+    user = _user(config)
     context = ssl.create_default_context(cadata=None if authority is None else _decoded(authority))
     if "client-certificate-data" not in user:
         return context

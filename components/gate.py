@@ -52,7 +52,7 @@ class Gate(pulumi.ComponentResource):
 
         With `in_previews` the hooks are called in previews too, and must not wait there.
         """
-        how = pulumi.ResourceHookOptions(on_dry_run=in_previews)
+        how = pulumi.ResourceHookOptions(on_dry_run=True) if in_previews else None
         hooks = pulumi.ResourceHookBinding(
             before_create=(
                 [pulumi.ResourceHook(f"{name}-first", on_create, how)] if on_create else None

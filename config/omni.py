@@ -14,7 +14,7 @@ from config.problems import Path, Problem, problem
 
 if TYPE_CHECKING:
     from config.draft import Draft
-    from config.settings import Omni, Talos, Updates
+    from config.settings import Omni, Settings, Talos, Updates
 
 STANDALONE = "or write `lifecycle: standalone`: the stack itself configures the machines"
 
@@ -35,6 +35,14 @@ DECIDED = {
     ),
 }
 """Settings of `platform:talos` that are Omni's to decide: why, and what to do."""
+
+
+def of(settings: Settings) -> Omni:
+    """Give the section of a cluster that Omni manages: the rules below want it there."""
+    if settings.omni is None:
+        message = "lifecycle omni without platform:omni; this is a bug of the check"
+        raise ValueError(message)
+    return settings.omni
 
 
 def not_shown_yet(draft: Draft) -> Iterator[Problem]:

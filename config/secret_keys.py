@@ -1,9 +1,9 @@
 """Configuration: the secrets that a stack holds; needed_secrets.py says when each is needed.
 
 Secrets are encrypted top-level keys of the stack file, set by the operator with
-`pulumi config set --secret`. They never enter the settings model: `__main__.py` and
-`components/layers.py` read them (`components.stack_settings.require_secret`) and give each
-component those that it needs.
+`pulumi config set --secret`. They never enter the settings model: `__main__.py`,
+`components/layers.py` and the two ways to manage a cluster read them
+(`components.stack_settings.require_secret`) and give each component those that it needs.
 """
 
 from __future__ import annotations

@@ -42,6 +42,15 @@ def find_talosctl(root: Path, version: str) -> str:
     raise faults[0]
 
 
+def with_talosctl(settings: Settings, root: Path) -> tuple[list[str], str]:
+    """Validate as below; gives what is wrong, and a note where there is no talosctl for it."""
+    try:
+        talosctl = find_talosctl(root, settings.talos.tag)
+    except TalosctlError as error:
+        return [], f"note: Talos itself has not checked the files of patches: {error}"
+    return validate(settings, root, talosctl), ""
+
+
 def validate(settings: Settings, root: Path, talosctl: str) -> list[str]:
     """Merge and validate every machine's patches; gives each fault with its file or machine."""
     found: list[str] = []

@@ -7,30 +7,18 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from clients.talosctl import check_talosctl
 from components.stack_settings import require_secret
 from components.talos.cluster import Cluster
 from components.talos.identity import Identity
 from components.talos.inputs import TalosInputs
 from components.talos.managed import Managed
 from components.talos.nodes import Nodes
-from components.talos.patch_files import check_patch_files
 
 if TYPE_CHECKING:
     import pulumiverse_talos as talos
 
     from components.vsphere.machines import Machines
     from config.settings import Settings
-
-
-def check(settings: Settings, root: Path) -> None:
-    """Check the files of patches. Raises `PatchError`."""
-    check_patch_files(settings, root)
-
-
-def check_programs(settings: Settings) -> None:
-    """Check what an update needs on this computer. Raises `TalosctlError`."""
-    check_talosctl(settings.talos.tag)
 
 
 def build(

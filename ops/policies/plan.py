@@ -205,8 +205,11 @@ def check_order(resources: Sequence[Resource], known: Known) -> Iterator[tuple[R
     machines = [one for one in resources if one.type == MACHINE and one.name in names]
     apart = alone(MACHINE)
     configured = sum(one.type == CONFIGURATION and one.name in names for one in resources)
-    if len(apart) == comb(len(machines), 2) and configured == len(machines):
-        apart = alone(CONFIGURATION)
+    if len(apart) == comb(len(machines), 2):
+        if known.settings.omni is not None:
+            return  # Omni takes them in, one after the other
+        if configured == len(machines):
+            apart = alone(CONFIGURATION)
     for one, other in apart:
         text = f"nothing keeps it and {one.name} from being replaced at the same time"
         yield other, f"{text}; {WAIT}"

@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clients.progress import told
-from clients.talosctl import TalosctlError
-from components.talos.patch_files import PatchError, check_patch_files
-from components.talos.patch_validation import find_talosctl, validate
+from components import lifecycle
+from components.talos.patch_files import PatchError
 from config.placeholders import in_lab, placeholders
 from config.problems import SettingsError, key_of
 from config.reading import Raw, missing_secrets, resolve
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = resolve(raw)
         if options.command == "check" and _is_for_production(options, raw):
             _refuse_placeholders(settings)
-        patches = _check_patches(settings, options.file) if options.command == "check" else ""
+        patches = _check_patches(settings, options.file) if options.command == "check" else []
     except (SettingsError, PatchError) as error:
         print(f"{file}: {error}", file=sys.stderr)
         return 1
@@ -47,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     count = len(settings.machines)
     print(f"{file}: good ({count} machine{'s' if count > 1 else ''})")
-    for note in filter(None, (patches, *_notes(raw, settings))):
+    for note in (*patches, *_notes(raw, settings)):
         print(note)
     return _try_reach(settings, installed=options.installed) if options.reach else 0
 
@@ -78,20 +77,15 @@ def _refuse_placeholders(settings: Settings) -> None:
         raise SettingsError(found)
 
 
-def _check_patches(settings: Settings, file: str) -> str:
-    """Check the files of patches: raises `PatchError`; gives a note on what was not looked at."""
+def _check_patches(settings: Settings, file: str) -> list[str]:
+    """Check the files of patches: raises `PatchError`; gives notes on what was not looked at."""
     folders = (*Path(file).absolute().parents, Path.cwd())
     root = next((one for one in folders if (one / "Pulumi.yaml").is_file()), None)
     if root is None:
-        return "note: no project around it (Pulumi.yaml): the files of patches were not looked at"
-    check_patch_files(settings, root)
-    try:
-        talosctl = find_talosctl(root, settings.talos.tag)
-    except TalosctlError as error:
-        return f"note: Talos itself has not checked the files of patches: {error}"
-    if faults := validate(settings, root, talosctl):
-        raise PatchError.of(settings, faults)
-    return ""
+        return ["note: no project around it (Pulumi.yaml): the files of patches were not looked at"]
+    way = lifecycle.of(settings)
+    way.check(settings, root)
+    return way.validate(settings, root)
 
 
 def _notes(raw: Raw, settings: Settings) -> Iterator[str]:

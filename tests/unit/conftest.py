@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from clients import kubernetes_api
+from clients.omnictl import OmnictlError
 from clients.talosctl import TalosctlError
+from components.omni import template_validation
+from components.talos import patch_validation
 from config import omni, rules
 from config.placeholders import IN_LAB
-from ops.settings import command
 from tests.unit.recorder import install_talosctl
 
 NO_TALOSCTL = "no talosctl in unit tests"
+NO_OMNICTL = "no omnictl in unit tests"
 
 # A sixth of the tests' time went to Python's collector, which found little.
 gc.set_threshold(100_000, 50, 50)
@@ -46,7 +49,19 @@ def without_talosctl() -> Iterator[None]:
         raise TalosctlError(NO_TALOSCTL)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "find_talosctl", find)
+        patch.setattr(patch_validation, "find_talosctl", find)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_omnictl() -> Iterator[None]:
+    """Leave omnictl's validation to the tests that are about it, for the same reason."""
+
+    def find(*_: object) -> str:
+        raise OmnictlError(NO_OMNICTL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template_validation, "find_omnictl", find)
         yield
 
 

@@ -27,6 +27,7 @@ from tests.unit.fake_talos import FakeMachine, FakeTalos
 ON = vim.VirtualMachine.PowerState.poweredOn
 OFF = vim.VirtualMachine.PowerState.poweredOff
 
+UUID = "421f245c-7fa8-60fa-6af6-000000000001"
 VCENTER = VCenter("vcenter.example", "user", "dc01", "platform-prod", allow_unverified_tls=False)
 
 EVENT: Any = vim.event
@@ -85,7 +86,11 @@ class FakeVCenter:
     def read(self, filters: list[Any]) -> object:
         (one,) = filters
         (path,) = one.propSet[0].pathSet
-        value = {"runtime.powerState": self.power, "config.annotation": self.annotation}[path]
+        value = {
+            "runtime.powerState": self.power,
+            "config.annotation": self.annotation,
+            "config.uuid": UUID,
+        }[path]
         return [SimpleNamespace(propSet=[] if value is None else [SimpleNamespace(val=value)])]
 
     def query(self, wanted: Any) -> list[Any]:
