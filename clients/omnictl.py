@@ -370,13 +370,6 @@ class Omnictl:
         except AbsentError:
             return
 
-    def forget(self, machine: str) -> None:
-        """Delete a machine's link, so that Omni counts it no more; none is no fault."""
-        try:
-            self._call("delete", "link", machine)
-        except AbsentError:
-            return
-
     def _one(self, kind: str, name: str) -> dict[str, Any] | None:
         try:
             found = documents(self._call("get", kind, name, "--output", "json"))

@@ -8,7 +8,7 @@ in the template.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,21 @@ def render(settings: Settings, omni: Omni, ids: Ids, root: Path) -> str:
     """Write the cluster template; `root` is the repository, with the operator's patches."""
     parts = [_cluster(settings, omni), *_roles(settings, ids, root)]
     parts += [_machine(settings, one, ids, root) for one in settings.machines]
+    return _written(parts)
+
+
+def with_ids(text: str, ids: Ids) -> str:
+    """Give a template, which names machines as the settings do, with what Omni calls them."""
+    parts = list(plain_yaml.read_all(text))
+    for part in parts:
+        if part["kind"] == "Machine":
+            part["name"] = ids[part["name"]]
+        elif "machines" in part:
+            part["machines"] = [ids[name] for name in part["machines"]]
+    return _written(parts)
+
+
+def _written(parts: Iterable[Mapping[str, Any]]) -> str:
     return yaml.dump_all(parts, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=1000)
 
 

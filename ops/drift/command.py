@@ -18,7 +18,7 @@ from clients.progress import told
 from clients.pulumi_cli import EngineError, pulumi
 from clients.talosctl import TalosctlError, connect
 from config.support import ending
-from ops.drift import backups, cluster, hosts, machines, nodes, state
+from ops.drift import backups, cluster, hosts, machines, nodes, omni, state
 from ops.drift.finding import DriftError, Finding
 from ops.drift.report import Report, markdown, short
 from ops.engine.preview import Preview, PreviewError
@@ -63,7 +63,9 @@ def look(now: dt.datetime) -> Report:
     outputs: dict[str, str] = json.loads(_pulumi("stack", "output", "--json", "--show-secrets"))
     kubeconfig = _output(outputs, "kubeconfig")
     with KubernetesApi(kubeconfig, CALL_SECONDS) as api:
-        on_machines = _machines(resources, _output(outputs, "talosconfig"), api)
+        on_machines = _of_omni(resources, now) or _machines(
+            resources, _output(outputs, "talosconfig"), api
+        )
         preview = Preview.of(_pulumi("refresh", "--preview-only", "--json", "--show-sames"))
         if preview.errors:
             raise DriftError("\n".join(preview.errors))
@@ -86,6 +88,15 @@ def look(now: dt.datetime) -> Report:
 class _OnMachines(NamedTuple):
     machines: Sequence[machines.Machine]
     findings: Sequence[Finding]
+
+
+def _of_omni(resources: machines.Resources, now: dt.datetime) -> _OnMachines | None:
+    """Ask Omni of the machines; None where the stack itself manages them. Raises `DriftError`."""
+    told = omni.of_state(resources)
+    if told is None:
+        return None
+    key = _pulumi("config", "get", omni.KEY).strip()
+    return _OnMachines(omni.machines(resources), omni.findings(told, key, now))
 
 
 def _machines(resources: machines.Resources, talosconfig: str, api: KubernetesApi) -> _OnMachines:

@@ -25,6 +25,12 @@ NO_KEYS = (
 )
 
 
+OF_OMNI = (
+    "platform:cluster.lifecycle = omni: Omni has the cluster's keys, and restores its own backups; "
+    "a backup of the platform cannot be put back through here (docs/procedures/omni.md)"
+)
+
+
 @dataclass(frozen=True)
 class Stack:
     """The stack's settings, its storage of backups, and its state. Everything may be a secret."""
@@ -65,6 +71,8 @@ class Stack:
     @property
     def authority(self) -> bytes:
         """The Kubernetes authority of the cluster's keys, in PEM. Raises EngineError."""
+        if self.settings.omni is not None:
+            raise EngineError(OF_OMNI)
         for one in self.resources:
             if one["type"] == MACHINE_SECRETS:
                 secrets = revealed(one["outputs"]["machineSecrets"])

@@ -7,17 +7,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from config.layers import LAYERS
-from config.resource_types import CONFIGURATION, GATE, HEALTHY, MACHINE, PLACE, RELEASE, UPGRADED
+from config.resource_types import (
+    CONFIGURATION,
+    GATE,
+    HEALTHY,
+    JOINED,
+    MACHINE,
+    PLACE,
+    RELEASE,
+    UPGRADED,
+)
 from ops.engine.preview import Change, Preview
-from ops.review import charts, kubernetes, talos, upgrades, vsphere
+from ops.review import charts, kubernetes, omni, talos, upgrades, vsphere
 from ops.review.charts import ChartChange
 from ops.review.difference import Leaf, leaves
 from ops.review.verdict import Effect, Verdict
 
 STACK, UNKNOWN = "stack", "unknown layer"
 LAYER_ORDER = (STACK, *LAYERS, UNKNOWN)
-NAMES: Mapping[str, str] = {layer.type: layer.name for layer in LAYERS.values()}
-"""Layers by the type of their component."""
+NAMES: Mapping[str, str] = {layer.type: layer.name for layer in LAYERS.values()} | {
+    "platform:omni:Nodes": "nodes",
+    "platform:omni:Cluster": "cluster",
+}
+"""Layers by the type of their component; Omni's are in the place of the stack's own."""
 RULES = {**vsphere.RULES, **talos.RULES}
 GOES_ALONG = frozenset(("NetworkPolicy", "Secret", "Service", "CronJob", "Job", "Certificate"))
 """Kinds that nobody misses once the layer which they belong to is gone."""
@@ -99,11 +111,17 @@ def control_planes(preview: Preview) -> set[str]:
     }
 
 
+def _machine_of(gate: str) -> str:
+    for suffix in (HEALTHY, JOINED, PLACE, UPGRADED):
+        gate = gate.removesuffix(suffix)
+    return gate
+
+
 def _judge(
     change: Change, machines: list[str], gates: Mapping[str, Change], gone: set[str], version: str
 ) -> Judged:
     layer = layer_of(change)
-    name = change.name.removesuffix(HEALTHY).removesuffix(PLACE).removesuffix(UPGRADED)
+    name = _machine_of(change.name)
     machine = name if name in machines else ""
     if (
         change.type == GATE
@@ -111,6 +129,8 @@ def _judge(
         and change.operation != "delete"
     ):
         return Judged(change, layer, machine, talos.upgrade(change), waits=change.old is None)
+    if change.type == GATE and change.name == omni.CLUSTER:
+        return Judged(change, layer, "", omni.cluster(change))
     if change.type == GATE or change.type.startswith(("platform:", "pulumi:pulumi:")):
         words = "waits until it is seen" if change.type == GATE else "groups others"
         return Judged(change, layer, machine, Effect(Verdict.SAFE, words), waits=True)
