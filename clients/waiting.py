@@ -7,6 +7,7 @@ told.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -207,33 +208,55 @@ def run_program(argv: Sequence[str], seconds: float, stop: Stop = STOP) -> Resul
         return _ended(process, seconds, stop, process.kill)
 
 
+WATCHED = """
+exec 3<&0
+"$@" <&- 3<&- &
+program=$!
+{ cat <&3 > /dev/null; kill -9 "$program"; } 2> /dev/null > /dev/null &
+watcher=$!
+exec 3<&-
+wait "$program"
+code=$?
+kill "$watcher" 2> /dev/null
+exit "$code"
+"""
+"""Runs a program, and ends it when the other end of standard input is gone, as of a killed run."""
+
+
 def run_group(
     argv: Sequence[str], seconds: float, env: Mapping[str, str], stop: Stop = STOP
 ) -> Result:
     """Run a program as `run_program` does, with this environment alone.
 
     It and all that it starts are one process group, which ends as a whole, also when this program
-    is interrupted in between.
+    is interrupted or killed meanwhile: what waits without an end must not outlive who asked it.
     """
-    with subprocess.Popen(
-        argv,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    ) as process:
+    if shutil.which(argv[0], path=env.get("PATH")) is None:
+        raise FileNotFoundError(argv[0])
+    closes, held = os.pipe()
+    try:
+        with subprocess.Popen(
+            ["/bin/sh", "-c", WATCHED, "sh", *argv],
+            env=dict(env),
+            stdin=closes,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        ) as process:
+            os.close(closes)
 
-        def end() -> None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            def end() -> None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
-        try:
-            return _ended(process, seconds, stop, end)
-        except BaseException:
-            end()
-            raise
+            try:
+                return _ended(process, seconds, stop, end)
+            except BaseException:
+                end()
+                raise
+    finally:
+        os.close(held)
 
 
 def _ended(

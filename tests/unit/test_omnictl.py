@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +26,7 @@ from clients.omnictl import (
 )
 from clients.waiting import TIMED_OUT, Result, Stop, StoppedError, run_group
 
+ROOT = Path(__file__).parents[2]
 KEY = "a2V5LW9mLXRoZS10ZXN0LWFjY291bnQ"
 ACCOUNT = Account("https://omni.example.internal", KEY)
 UUID = "5c241f42-a87f-fa60-6af6-1f245c7fa860"
@@ -282,6 +285,30 @@ def test_a_run_that_is_stopped_ends_omnictl_and_all_that_it_started(tmp_path: Pa
     asker.join()
     pid = int(note.read_text())
     wait_until(lambda: not is_running(pid))
+
+
+KILLED = """
+import os, sys
+from clients.waiting import run_group
+run_group(["sh", "-c", sys.argv[1], "sh", sys.argv[2]], 3600, dict(os.environ))
+"""
+ALONE = 'echo $$ > "$1.part" && mv "$1.part" "$1"; exec sleep 3600'
+
+
+def test_omnictl_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, "-c", KILLED, ALONE, str(note)], cwd=ROOT) as run_:
+        wait_until(note.exists)
+        run_.kill()
+    pid = int(note.read_text())
+    wait_until(lambda: not is_running(pid))
+
+
+def test_the_exit_code_and_both_outputs_are_the_programs_own() -> None:
+    said = run_group(["sh", "-c", "echo out; echo err >&2; exit 7"], 300, dict(os.environ))
+    assert said == (7, "out\n", "err\n")
+    with pytest.raises(FileNotFoundError):
+        run_group(["no-such-program"], 300, dict(os.environ))
 
 
 def wait_until(there: Callable[[], bool]) -> None:
