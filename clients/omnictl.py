@@ -257,23 +257,11 @@ class Omnictl:
         self._home = home
         self._runner = run
 
-    def machine(self, machine: str) -> Machine | None:
-        """Read how Omni sees a machine; None for one that it does not know."""
-        spec = self._one("machinestatus", machine)
-        if spec is None:
-            return None
-        network = spec.get("network") or {}
-        addresses = network.get("addresses") or ()
-        return Machine(
-            machine,
-            connected=bool(spec.get("connected")),
-            maintenance=bool(spec.get("maintenance")),
-            cluster=str(spec.get("cluster") or ""),
-            hostname=str(network.get("hostname") or ""),
-            addresses=tuple(str(one).partition("/")[0] for one in addresses),
-            talos=str(spec.get("talosversion") or ""),
-            error=str(spec.get("lasterror") or ""),
-        )
+    def machines(self, ids: Sequence[str]) -> list[Machine]:
+        """Read how Omni sees machines; those that it does not know are left out."""
+        pattern = f"^({'|'.join(map(re.escape, ids))})$"
+        command = ("get", "machinestatus", "--id-match-regexp", pattern, "--output", "json")
+        return [_machine(one) for one in documents(self._call(*command))]
 
     def cluster(self, name: str) -> Cluster | None:
         """Read how Omni judges a cluster; None for one that it does not know."""
@@ -412,6 +400,22 @@ def connect(account: Account, run: Runner = run_omnictl) -> Iterator[Omnictl]:
     """Offer a client whose files exist only while it is used."""
     with TemporaryDirectory(prefix="omni-") as folder:
         yield Omnictl(account, Path(folder), run)
+
+
+def _machine(document: Mapping[str, Any]) -> Machine:
+    spec = _spec(document)
+    network = spec.get("network") or {}
+    addresses = network.get("addresses") or ()
+    return Machine(
+        str(document["metadata"]["id"]),
+        connected=bool(spec.get("connected")),
+        maintenance=bool(spec.get("maintenance")),
+        cluster=str(spec.get("cluster") or ""),
+        hostname=str(network.get("hostname") or ""),
+        addresses=tuple(str(one).partition("/")[0] for one in addresses),
+        talos=str(spec.get("talosversion") or ""),
+        error=str(spec.get("lasterror") or ""),
+    )
 
 
 def _spec(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -256,7 +256,7 @@ class Observer:
     # --- Looks ----------------------------------------------------------------------------------
 
     def _known(self, uuid: str) -> list[Machine]:
-        return [one for form in forms(uuid) if (one := self.omni.machine(form)) is not None]
+        return self.omni.machines(forms(uuid))
 
     def _refuse_others(self, ids: Mapping[str, str]) -> None:
         members = self.retried("Omni to answer", lambda: self.omni.members(self._cluster))

@@ -85,7 +85,7 @@ class Rollout:
                     "deleted, and nobody looks yet whether a pod's volume lies on it in a cluster "
                     "that Omni manages. Nothing was changed; add it again"
                 )
-            uuid = str(args.id)
+            uuid = args.id or str((args.old_outputs or {})["uuid"])
             boot = await self._observe(args, lambda one: one.guard(machine.name, uuid))
             self._boots[machine.name] = boot
 

@@ -89,7 +89,7 @@ def look(omni: Omnictl, told: Told, now: dt.datetime) -> Iterator[Finding]:
     """Compare the machines, the template and the age of the backups. Raises `OmnictlError`."""
     ids = {}
     for name, uuid in told.machines.items():
-        known = [one for form in forms(uuid) if (one := omni.machine(form)) is not None]
+        known = omni.machines(forms(uuid))
         if not known:
             yield _finding(name, "Omni does not know it", "restart it, so that it joins again")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,9 +54,9 @@ class FakeOmni(Omnictl):
             message = "platform:omni.endpoint: Omni does not answer"
             raise AwayError(message)
 
-    def machine(self, machine: str) -> Machine | None:
+    def machines(self, ids: Sequence[str]) -> list[Machine]:
         self._asked()
-        return self.known.get(machine)
+        return [self.known[one] for one in ids if one in self.known]
 
     def cluster(self, name: str) -> Cluster | None:
         assert name == "prod"

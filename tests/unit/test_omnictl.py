@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -108,19 +109,25 @@ def test_a_machine_is_read_whatever_the_case_of_its_fields(tmp_path: Path) -> No
         "lasterror": None,
     }
     omni, recorded = client(tmp_path, good(resource(spec)))
-    found = omni.machine(UUID)
-    assert found is not None
+    (found,) = omni.machines([UUID, "a.b"])
     assert found.connected
     assert found.maintenance
     assert (found.hostname, found.cluster, found.error) == ("node01", "", "")
     assert found.addresses == ("172.16.20.51", "fdae::1")
     assert found.talos == "v1.13.9"
-    assert recorded.asked[0][0] == ["get", "machinestatus", UUID, "--output", "json"]
+    pattern = recorded.asked[0][0][3]
+    assert re.match(pattern, UUID)
+    assert not re.match(pattern, "axb")
 
 
-def test_a_machine_that_omni_does_not_know_is_none(tmp_path: Path) -> None:
+def test_a_machine_that_omni_does_not_know_is_left_out(tmp_path: Path) -> None:
+    omni, _ = client(tmp_path, good())
+    assert omni.machines([UUID]) == []
+
+
+def test_a_cluster_that_omni_does_not_know_is_none(tmp_path: Path) -> None:
     omni, _ = client(tmp_path, bad("rpc error: code = NotFound desc = resource doesn't exist"))
-    assert omni.machine(UUID) is None
+    assert omni.cluster("prod") is None
 
 
 def test_a_cluster_is_judged_by_its_api_and_as_a_whole(tmp_path: Path) -> None:
