@@ -59,7 +59,7 @@ def main() -> None:
     )
     cluster.finish(layers.build(settings, definitions, cluster=cluster.access, machines=machines))
 
-    pulumi.export("endpoint", cluster.endpoint)
+    pulumi.export("endpoint", settings.access_url)
     for output, secret in cluster.secrets.items():
         pulumi.export(output, secret)
     pulumi.export("expires", cluster.access.expires)

@@ -983,11 +983,16 @@ class Settings(Model):
 
     @property
     def endpoint(self) -> str:
-        """The Kubernetes API's URL: on the VIP, or on the only control plane when there is none.
+        """The machines' own URL of the Kubernetes API.
 
-        The machines' own one; who gets in by Omni uses its proxy (`omni.kubernetes_proxy`).
+        On the VIP, or on the only control plane when there is none.
         """
         return f"https://{self.network.vip or self.control_planes[0].address}:{API_PORT}"
+
+    @property
+    def access_url(self) -> str:
+        """The URL of the Kubernetes API that the stack and operators use: Omni has its own."""
+        return self.endpoint if self.omni is None else self.omni.kubernetes_proxy
 
     @property
     def ova_url(self) -> str:

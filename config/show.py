@@ -47,7 +47,7 @@ def as_json(settings: Settings) -> dict[str, Any]:
 def derived(settings: Settings) -> dict[str, Any]:
     """Give what follows from the settings and is used in several places."""
     found = {
-        "endpoint": settings.endpoint,
+        "endpoint": settings.access_url,
         "schematic": settings.talos.schematic_id,
         "schematicDocument": settings.talos.schematic_document,
         "ovaUrl": settings.ova_url,
@@ -131,7 +131,7 @@ def _summary(settings: Settings) -> list[Sequence[str]]:
         ("location", f"{site.datacenter} / {site.cluster} / {site.datastore} / {site.network}"),
         ("Talos", settings.talos.version),
         ("Kubernetes", settings.kubernetes.version),
-        ("API", settings.endpoint),
+        ("API", settings.access_url),
         ("image", settings.ova_url),
         *_installs(settings),
         ("let in", _let_in(settings)),
@@ -146,7 +146,6 @@ def _installs(settings: Settings) -> list[Sequence[str]]:
         return [("installer", settings.installer_image)]
     return [
         ("Omni", f"{given.endpoint} (Omni {given.version}); machines join {given.machine_api}"),
-        ("API by Omni", given.kubernetes_proxy),
         ("Omni's backups", f"every {given.backup_interval}"),
     ]
 

@@ -48,7 +48,6 @@ def build(
     )
     return Managed(
         access=cluster,
-        endpoint=omni.kubernetes_proxy,
         secrets={"kubeconfig": cluster.kubeconfig},
         first_step="pulumi stack output --show-secrets kubeconfig > kubeconfig; Talos answers "
         "through Omni alone: omnictl talosconfig",

@@ -21,8 +21,6 @@ class Managed:
     """What the program's main part knows of a cluster, whoever manages its machines."""
 
     access: KubernetesAccess
-    endpoint: str
-    """The URL of the Kubernetes API that operators use."""
     secrets: Mapping[str, pulumi.Output[str]]
     """The operator's credentials, by the names of the stack's outputs."""
     first_step: str

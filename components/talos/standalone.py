@@ -51,7 +51,6 @@ def build(
     )
     return Managed(
         access=cluster,
-        endpoint=settings.endpoint,
         secrets={"kubeconfig": cluster.kubeconfig, "talosconfig": identity.talosconfig},
         first_step="pulumi stack output --show-secrets kubeconfig > kubeconfig, and the same for "
         "talosconfig",

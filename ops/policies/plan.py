@@ -95,10 +95,11 @@ def _told(resource: Resource, names: Sequence[str], planned: set[Any]) -> Iterat
 
 
 def _gate(resource: Resource, settings: Settings) -> Iterator[str]:
-    endpoint = resource.inputs.get("endpoint")
-    if resource.name == API_GATE and isinstance(endpoint, str) and endpoint != settings.endpoint:
-        fix = USE_PLAN.format(section="network.vip")
-        yield f"the API is awaited at {endpoint}, and the plan has {settings.endpoint}; {fix}"
+    endpoint, planned_url = resource.inputs.get("endpoint"), settings.access_url
+    if resource.name == API_GATE and isinstance(endpoint, str) and endpoint != planned_url:
+        section = "network.vip" if settings.omni is None else "omni.kubernetesProxy"
+        fix = USE_PLAN.format(section=section)
+        yield f"the API is awaited at {endpoint}, and the plan has {planned_url}; {fix}"
     if resource.name == MEMBERS_GATE:
         planned = {one.name: str(one.address) for one in settings.control_planes}
         if (members := _members(resource)) != planned:

@@ -23,6 +23,11 @@ from components.omni.observer import OmniError
 from components.omni.rollout import Rollout, Way
 from config import parse
 from config.resource_types import GATE, MACHINE
+from config.secret_keys import SECRET_KEYS
+from ops.engine.values import Resource, decode
+from ops.policies.catalogue import RULES
+from ops.policies.known import Known
+from ops.policies.plan import check_order
 from tests.edits import STACK_FILES
 from tests.unit.fake_omni import UUIDS, FakeOmni
 from tests.unit.hand_clock import Time
@@ -165,6 +170,59 @@ def test_each_way_is_picked_by_its_name() -> None:
     standalone = {key: value for key, value in sections().items() if key != "omni"}
     standalone["cluster"] = {"name": "prod"}
     assert lifecycle.of(parse(standalone)) is lifecycle.WAYS["standalone"]
+
+
+# --- Policies ----------------------------------------------------------------------------------
+
+
+def test_the_platform_breaks_no_policy() -> None:
+    wanted = [
+        Resource(
+            one.urn,
+            one.type,
+            one.name,
+            decode(one.inputs),
+            one.request.protect,
+            tuple(one.request.ignoreChanges),
+            tuple(one.dependencies),
+        )
+        for one in built().resources
+    ]
+    keys = {f"platform:{key.name}": f"{key.name}-of-the-test" for key in SECRET_KEYS}
+    stack = {f"platform:{key}": json.dumps(value) for key, value in sections().items()}
+    known = Known.of(stack | keys, keys)
+    assert known.settings is not None, known.settings_fault
+    for one in wanted:
+        known.met.learn(one.inputs)
+    told = [
+        f"{rule.name}: {one.name}: {text}"
+        for rule in RULES
+        if rule.check is not None
+        for one in wanted
+        for text in rule.check(one, known)
+    ]
+    told += [
+        f"{rule.name}: {one.name}: {text}"
+        for rule in RULES
+        if rule.check_stack is not None
+        for one, text in rule.check_stack(wanted, known)
+    ]
+    assert told == []
+
+
+def test_control_planes_that_are_made_together_are_taken_in_by_omni_one_after_the_other() -> None:
+    stack = {f"platform:{key}": json.dumps(value) for key, value in sections().items()}
+    known = Known.of(stack, ())
+
+    def machines(*after: tuple[str, ...]) -> list[Resource]:
+        return [
+            Resource(f"u::{MACHINE}::node0{n}", MACHINE, f"node0{n}", {}, dependencies=names)
+            for n, names in enumerate(after, 1)
+        ]
+
+    first = f"u::{MACHINE}::node01"
+    assert list(check_order(machines((), (), ()), known)) == []
+    assert list(check_order(machines((), (first,), (first,)), known)) != []
 
 
 # --- The kubeconfig ----------------------------------------------------------------------------
