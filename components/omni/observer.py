@@ -23,6 +23,8 @@ JOIN_SECONDS = 900.0
 """A machine boots, finds its network, and joins twice: with the token, then with one of its own."""
 AWAY_SECONDS = 300.0
 """Covers a restart of Omni."""
+BOOT_SECONDS = 180.0
+"""Of a machine that a killed run has made."""
 GUARD_SECONDS = 60.0
 BACK_SECONDS = 900.0
 """Of a machine that vCenter turns off and on."""
@@ -85,13 +87,23 @@ class Observer:
             )
 
     def waits(self, uuid: str) -> bool:
-        """Tell whether a machine, which the stack does not know, is in no cluster of Omni's."""
-        what = f"Omni to say what the machine {uuid} is"
+        """Tell whether a machine, which the stack does not know, waits for a configuration.
+
+        It may have been switched on a moment ago: only after BOOT_SECONDS does silence mean no.
+        """
+
+        def look() -> bool:
+            found = self._known(uuid)
+            if any(one.cluster for one in found):
+                return False
+            if not found or not all(one.maintenance for one in found):
+                raise NotYetError("Omni does not know it as one that waits")
+            return True
+
         try:
-            found = self.retried(what, partial(self._known, uuid))
-        except OmniError:
+            return self._wait(f"Omni to say what the machine {uuid} is", look, BOOT_SECONDS)
+        except OverdueError:
             return False
-        return bool(found) and all(not one.cluster and one.maintenance for one in found)
 
     # --- A machine ------------------------------------------------------------------------------
 

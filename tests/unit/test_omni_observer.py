@@ -10,6 +10,7 @@ from clients.kubernetes_api import KubernetesApi
 from clients.omnictl import Cluster, Member, OmnictlError, SlowError, Upgrade
 from components.omni.machine_ids import forms, swapped
 from components.omni.observer import (
+    BOOT_SECONDS,
     CLUSTER_SECONDS,
     JOIN_SECONDS,
     Observer,
@@ -104,8 +105,11 @@ def test_a_machine_in_no_cluster_waits_for_its_first_configuration() -> None:
 def test_a_machine_that_omni_uses_or_does_not_know_is_no_leftover() -> None:
     omni = fake()
     omni.known[UUID] = machine("node01", UUID, cluster="prod", maintenance=False)
-    assert not observer(omni).waits(UUID)
-    assert not observer(fake()).waits(UUID)
+    time = Time()
+    assert not observer(omni, time).waits(UUID)
+    assert time.now == 0
+    assert not observer(fake(), time).waits(UUID)
+    assert time.now >= BOOT_SECONDS
 
 
 # --- Joining -----------------------------------------------------------------------------------
