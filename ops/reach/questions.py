@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -85,6 +86,7 @@ def questions(settings: Settings, *, installed: bool) -> list[Question]:
         *_certificates(settings),
         *_git(settings),
         *_backup(settings),
+        *_omni(settings),
         *_machines_needs(settings),
     ]
 
@@ -418,6 +420,24 @@ def _backup(settings: Settings) -> Iterator[Question]:
 
     key = key_of(("services", "backup", "bucket"))
     yield Question("backup storage", address, key, ask, by_machines=True)
+
+
+def _omni(settings: Settings) -> Iterator[Question]:
+    """Ask the ports of Omni; what it answers takes the service account's key."""
+    omni = settings.omni
+    if omni is None:
+        return
+    for what, url, name in (
+        ("Omni", omni.endpoint, "endpoint"),
+        ("Omni's machine API", omni.machine_api, "machineApi"),
+        ("Omni's Kubernetes proxy", omni.kubernetes_proxy, "kubernetesProxy"),
+    ):
+        one = _by_url(what, url, ("omni", name))
+        yield replace(one, by_machines=name == "machineApi")
+    if not omni.tunnel:
+        reason = "UDP gives no answer; where it does not get through, set platform:omni.tunnel"
+        key = key_of(("omni", "tunnel"))
+        yield Question("Omni's WireGuard", omni.machine_api, key, _not_tried(reason))
 
 
 def _registry(url: str) -> Callable[[Network], str]:

@@ -12,6 +12,7 @@ import yaml
 import config
 from config.needed_secrets import needed
 from config.show import as_json, as_text
+from ops.reach.questions import questions
 from tests.edits import STACK_FILES
 
 ROOT = Path(__file__).parents[2]
@@ -79,3 +80,14 @@ def test_show_names_omni_and_leaves_out_what_is_its_own() -> None:
     assert "vmware-installer" not in text
     derived = as_json(settings())["derived"]
     assert "bootstrapMachine" not in derived
+
+
+def test_reach_tries_the_ports_of_omni_and_says_that_udp_cannot_be_tried() -> None:
+    asked = {one.what: one for one in questions(settings(), installed=False)}
+    assert asked["Omni"].key == "platform:omni.endpoint"
+    assert asked["Omni's machine API"].by_machines
+    assert not asked["Omni's Kubernetes proxy"].by_machines
+    assert asked["Omni's WireGuard"].key == "platform:omni.tunnel"
+    tunnelled = settings("backupInterval: 1h", "tunnel: true")
+    names = {one.what for one in questions(tunnelled, installed=False)}
+    assert "Omni's WireGuard" not in names
