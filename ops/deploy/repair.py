@@ -10,18 +10,20 @@ the rest is done here, under the engine's own commands, and nothing of a running
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from clients import talosctl
+from clients import omnictl, talosctl
 from clients.pulumi_cli import EngineError, export, pulumi
 from clients.vcenter import content_library, leftovers, machines
 from clients.vcenter.connection import VCenter, VCenterError, connected
 from clients.waiting import Clock
+from components.omni.observer import Observer
 from config import resource_types
 from config.problems import SettingsError
 from config.reading import PROJECT, gather, resolve
@@ -32,7 +34,7 @@ from ops.engine.urn import kind_and_name
 Resource = Mapping[str, Any]
 
 CREATING = "creating"
-PASSWORD = f"{PROJECT}:vspherePassword"
+PASSWORD, OMNI_KEY = f"{PROJECT}:vspherePassword", f"{PROJECT}:omniServiceAccountKey"
 VSPHERE = "vsphere:index/"
 CLOCK = Clock(tell=print)
 """What is waited for is told."""
@@ -44,6 +46,8 @@ class Site:
 
     settings: Settings
     password: str = field(repr=False)
+    omni_key: str = field(default="", repr=False)
+    """Of Omni's service account; "" without Omni."""
 
     @cached_property
     def talosconfig(self) -> str:
@@ -69,7 +73,8 @@ class Site:
         if PASSWORD not in encrypted:
             message = f"{PASSWORD}: not set; `pulumi config set --secret {PASSWORD}`"
             raise EngineError(message)
-        return cls(settings, document[PASSWORD]["value"])
+        key = document.get(OMNI_KEY, {}).get("value", "")
+        return cls(settings, document[PASSWORD]["value"], key)
 
 
 @dataclass(frozen=True)
@@ -206,12 +211,21 @@ def _clear_machine(name: str, site: Site) -> None:
             f"{name}: not among platform:machines, so nobody can tell whether it holds anything"
         )
         raise VCenterError(message)
-    # Maintenance mode answers without credentials; one that takes them is no leftover.
-    with talosctl.connect(site.talosconfig) as talos:
-        machines.remove_leftover(
-            site.vcenter,
-            site.password,
-            name,
-            lambda _: machines.unconfigured(talos, addresses[0], CLOCK),
-            CLOCK,
-        )
+    with _question(site, addresses[0]) as is_unconfigured:
+        machines.remove_leftover(site.vcenter, site.password, name, is_unconfigured, CLOCK)
+
+
+@contextmanager
+def _question(site: Site, address: str) -> Iterator[Callable[[str], bool]]:
+    """Offer the question whether a machine waits for its first configuration, by its UUID.
+
+    Maintenance mode answers without credentials; one that takes them is no leftover. Once Omni has
+    a machine, only Omni can be asked.
+    """
+    omni = site.settings.omni
+    if omni is None:
+        with talosctl.connect(site.talosconfig) as talos:
+            yield lambda _: machines.unconfigured(talos, address, CLOCK)
+        return
+    with omnictl.connect(omnictl.Account(omni.endpoint, site.omni_key)) as client:
+        yield Observer(client, site.settings.cluster.name, CLOCK).waits

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clients import omnictl
 from ops.rehearsal import platform
 from ops.rehearsal.run_page import Address, Part
 from ops.rehearsal.tools import run, world
@@ -19,14 +20,30 @@ def look_around(layers: Sequence[platform.Layer], found: Sequence[Address]) -> s
     """
     parts = [
         ("virtual machines (vCenter)", virtual_machines()),
-        ("etcd members (Talos)", run("talosctl", "--nodes", first_machine(), "etcd", "members")),
-        ("versions (Talos)", run("talosctl", "--nodes", first_machine(), "version", "--short")),
+        *_machines(),
         ("nodes (Kubernetes)", run("kubectl", "get", "nodes", "--output", "wide")),
         ("version through the VIP", run("kubectl", "get", "--raw", "/version")),
         ("layers", platform.table(layers)),
         ("through the ingress", ingress(found)),
     ]
     return "\n".join(f"--- {title}\n{text.strip()}" for title, text in parts)
+
+
+def _machines() -> list[tuple[str, str]]:
+    """Ask who manages the machines: Talos itself, or Omni."""
+    settings = spec()["settings"]
+    omni = settings.get("omni")
+    if not omni:
+        first = first_machine()
+        return [
+            ("etcd members (Talos)", run("talosctl", "--nodes", first, "etcd", "members")),
+            ("versions (Talos)", run("talosctl", "--nodes", first, "version", "--short")),
+        ]
+    key = run("pulumi", "config", "get", "platform:omniServiceAccountKey").strip()
+    with omnictl.connect(omnictl.Account(omni["endpoint"], key)) as client:
+        members = client.members(settings["cluster"]["name"])
+    lines = [f"{one.id}  {one.stage}{'' if one.ready else '  not ready'}" for one in members]
+    return [("machines (Omni)", "\n".join(lines))]
 
 
 def entrances() -> list[Address]:

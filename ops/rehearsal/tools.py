@@ -104,14 +104,26 @@ class Engine:
         result: dict[str, Any] = json.loads(run("pulumi", "stack", "export"))
         return result
 
+    def outputs(self) -> dict[str, Any]:
+        """Give the stack's outputs in plain text."""
+        found: dict[str, Any] = json.loads(
+            run("pulumi", "stack", "output", "--json", "--show-secrets")
+        )
+        return found
+
     def output(self, name: str) -> str:
         """Give one output of the stack in plain text."""
         return run("pulumi", "stack", "output", "--show-secrets", name)
 
 
 def write_credentials(engine: Engine) -> None:
-    """Put kubeconfig and talosconfig where the world's KUBECONFIG and TALOSCONFIG point to."""
+    """Put kubeconfig and talosconfig where the world's KUBECONFIG and TALOSCONFIG point to.
+
+    A cluster that Omni manages has no talosconfig of the stack's.
+    """
+    outputs = engine.outputs()
     for output, variable in (("kubeconfig", "KUBECONFIG"), ("talosconfig", "TALOSCONFIG")):
-        path = Path(os.environ[variable])
-        path.touch(mode=0o600)
-        path.write_text(engine.output(output))
+        if output in outputs:
+            path = Path(os.environ[variable])
+            path.touch(mode=0o600)
+            path.write_text(outputs[output])

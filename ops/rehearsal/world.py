@@ -179,11 +179,12 @@ class World:
 
     def write_credentials(self) -> None:
         """Put kubeconfig and talosconfig where the tools in the world look for them."""
-        for name in ("kubeconfig", "talosconfig"):
-            text = self.run("pulumi", "stack", "output", "--show-secrets", name).stdout
+        text = self.run("pulumi", "stack", "output", "--json", "--show-secrets").stdout
+        outputs = json.loads(text)
+        for name in {"kubeconfig", "talosconfig"} & outputs.keys():
             path = self.state / name
             path.touch(mode=0o600)
-            path.write_text(text)
+            path.write_text(outputs[name])
 
     def boot_ids(self, addresses: Mapping[str, str]) -> dict[str, str]:
         """Give each machine's boot id, which changes with a reboot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from clients import talosctl
+from clients import omnictl, talosctl
 from clients.pulumi_cli import EngineError
 from clients.vcenter import content_library, leftovers, machines
 from clients.vcenter.connection import VCenterError
@@ -21,6 +21,8 @@ from config.resource_types import FOLDER, MACHINE
 from config.stack_file import load_file
 from ops.deploy import command, lock, repair
 from ops.deploy.repair import Found, Site, forget
+from tests.edits import STACK_FILES
+from tests.unit.fake_omni import UUIDS, FakeOmni
 
 ROOT = Path(__file__).parents[2]
 SITE = Site(load_file(ROOT / "Pulumi.prod.yaml"), "password-of-the-test")
@@ -261,6 +263,33 @@ def test_a_machine_that_has_a_configuration_is_known_by_the_stacks_own_access_to
     monkeypatch.setattr(repair, "export", lambda: document)
     repair.carry_out(document, found, site)
     assert used == ["access-of-the-test"]
+    assert imported
+
+
+def test_of_a_leftover_in_a_cluster_that_omni_manages_omni_is_asked(
+    imported: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[bool] = []
+    fake = FakeOmni().with_machines("node02")
+
+    @contextmanager
+    def connect(account: omnictl.Account) -> Iterator[FakeOmni]:
+        assert account.key == "key-of-the-test"
+        yield fake
+
+    def remove(_v: object, _p: object, _n: str, waits: Callable[[str], bool], _c: object) -> bool:
+        answered.append(waits(UUIDS["node02"]))
+        return True
+
+    monkeypatch.setattr(omnictl, "connect", connect)
+    monkeypatch.setattr(machines, "remove_leftover", remove)
+    settings = load_file(STACK_FILES / "good" / "omni.yaml")
+    site = Site(settings, SITE.password, "key-of-the-test")
+    document = state([NODE01, NODE03], creating(MACHINE, "node02", name="node02"))
+    found = Found((), (creating(MACHINE, "node02", name="node02")["resource"],), ())
+    monkeypatch.setattr(repair, "export", lambda: document)
+    repair.carry_out(document, found, site)
+    assert answered == [True]
     assert imported
 
 
