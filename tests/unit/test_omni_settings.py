@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 import config
+from components.gitops import generated
+from components.omni import patch_rules
+from components.talos.patch_files import check_patch_files
 from config.needed_secrets import needed
 from config.show import as_json, as_text
 from ops.reach.questions import questions
@@ -91,3 +94,11 @@ def test_reach_tries_the_ports_of_omni_and_says_that_udp_cannot_be_tried() -> No
     tunnelled = settings("backupInterval: 1h", "tunnel: true")
     names = {one.what for one in questions(tunnelled, installed=False)}
     assert "Omni's WireGuard" not in names
+
+
+def test_the_example_is_good_and_fits_what_git_tells_argo_cd() -> None:
+    example = config.load_file(ROOT / "Pulumi.omni.yaml")
+    assert example.cluster.lifecycle == "omni"
+    assert [one.role for one in example.machines].count("worker") == 1
+    generated.check(example, ROOT)
+    check_patch_files(example, ROOT, patch_rules.faults)
