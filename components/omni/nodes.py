@@ -89,6 +89,7 @@ class Nodes(pulumi.ComponentResource):
                 "address": str(machine.address),
                 "cpus": machine.cpus,
                 "memoryMiB": machine.memory_mib,
+                "networks": [card.network for card in machine.networks],
                 "disksGiB": {disks.SYSTEM: machine.disk_gib}
                 | {disk.name: disk.size_gib for disk in machine.data_disks},
             },

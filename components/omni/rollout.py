@@ -28,9 +28,6 @@ Connect = Callable[[Account], AbstractContextManager[Omnictl]]
 Render = Callable[[Mapping[str, str]], str]
 """Writes the template, for machines that are called so."""
 
-RESTARTING = ("cpus", "memoryMiB")
-"""What vCenter turns a machine off and on for."""
-
 
 @dataclass(frozen=True)
 class Way:
@@ -107,10 +104,9 @@ class Rollout:
             identity = await resolved(uuid)
             old, new = args.old_inputs or {}, args.new_inputs or {}
             boot = self._boots.pop(machine.name, None)
-            restarted = any(old.get(key) != new.get(key) for key in RESTARTING)
+            off = turned_off(old, new)
             await self._observe(
-                args,
-                lambda one: one.back(_wanted(machine), identity, boot, restarted=restarted),
+                args, lambda one: one.back(_wanted(machine), identity, boot, restarted=off)
             )
 
         return back
@@ -144,6 +140,16 @@ class Rollout:
                 return look(Observer(omni, self._cluster, self._way.clock or clock, kubeconfig))
 
         return await in_thread(args, run)
+
+
+def turned_off(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Say whether vCenter turned a machine off for a change, by its gate's inputs.
+
+    It does for other CPUs and memory (components/omni/nodes.py), and to take a network card away.
+    """
+    sizes = any(old.get(key) != new.get(key) for key in ("cpus", "memoryMiB"))
+    before, after = (list(one.get("networks") or ()) for one in (old, new))
+    return sizes or after[: len(before)] != before
 
 
 def _wanted(machine: Machine) -> Wanted:

@@ -20,7 +20,7 @@ from components import lifecycle
 from components.omni import join
 from components.omni.kubeconfig import AccessError, checked, ends
 from components.omni.observer import OmniError
-from components.omni.rollout import Rollout, Way
+from components.omni.rollout import Rollout, Way, turned_off
 from config import parse
 from config.resource_types import GATE, MACHINE
 from config.secret_keys import SECRET_KEYS
@@ -366,3 +366,22 @@ def test_a_change_of_what_a_token_follows_from_is_a_change_that_a_preview_shows(
         changed = given | {"omni": given["omni"] | {key: value}}
         platform = run(changed, platform=Platform(kept={"kubeconfig": kubeconfig()}))
         assert platform.one(GATE, "omni-kubeconfig").inputs != before.inputs
+
+
+@pytest.mark.parametrize(
+    ("change", "off"),
+    [
+        ({}, False),
+        ({"cpus": 8}, True),
+        ({"memoryMiB": 4096}, True),
+        ({"disksGiB": {"system": 100}}, False),
+        ({"networks": ["storage", "backup"]}, False),
+        ({"networks": []}, True),
+        ({"networks": ["backup"]}, True),
+    ],
+)
+def test_a_machine_that_vcenter_turned_off_has_to_show_another_boot(
+    change: dict[str, Any], *, off: bool
+) -> None:
+    old = {"cpus": 4, "memoryMiB": 8192, "networks": ["storage"], "disksGiB": {"system": 50}}
+    assert turned_off(old, old | change) is off
