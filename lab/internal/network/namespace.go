@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -155,6 +156,8 @@ func (b *Bridge) plug(n *Namespace, port, card string) error {
 		LinkAttrs:     netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
 		PeerName:      card,
 		PeerNamespace: netlink.NsFd(int(n.handle.Fd())),
+		// The same after each start, as a virtual card's.
+		PeerHardwareAddr: hardwareAddress(port),
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("veth pair: %w", err)
@@ -166,6 +169,13 @@ func (b *Bridge) plug(n *Namespace, port, card string) error {
 	}
 
 	return netlink.LinkSetUp(link)
+}
+
+// hardwareAddress is a card's: one of those that vCenter gives (00:50:56:80:00:00 to bf:ff:ff), by the name of its port.
+func hardwareAddress(port string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(port))
+
+	return net.HardwareAddr{0x00, 0x50, 0x56, 0x80 | sum[0]&0x3f, sum[1], sum[2]}
 }
 
 func bringUp(names ...string) error {
@@ -312,6 +322,17 @@ func (n *Namespace) AddAddressTo(card string, address netip.Prefix) error {
 	})
 }
 
+// BringUp brings a link up that somebody else made in the namespace.
+func (n *Namespace) BringUp(link string) error {
+	return n.Do(func() error {
+		if err := bringUp(link); err != nil {
+			return fmt.Errorf("namespace %s: %w", n.name, err)
+		}
+
+		return nil
+	})
+}
+
 // RemoveAddress takes an address from eth0; it is no error when eth0 has not got it.
 func (n *Namespace) RemoveAddress(address netip.Prefix) error {
 	return n.RemoveAddressFrom(interfaceName, address)
@@ -351,6 +372,28 @@ func (n *Namespace) Addresses() (addresses []netip.Prefix, err error) {
 	})
 
 	return addresses, err
+}
+
+// Links are all links of the namespace.
+func (n *Namespace) Links() (links []netlink.Link, err error) {
+	err = n.Do(func() error {
+		links, err = netlink.LinkList()
+
+		return err
+	})
+
+	return links, err
+}
+
+// Routes are those of all tables.
+func (n *Namespace) Routes() (routes []netlink.Route, err error) {
+	err = n.Do(func() error {
+		routes, err = netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+
+		return err
+	})
+
+	return routes, err
 }
 
 // SetDefaultRoute sends everything that is not local through the gateway.

@@ -51,6 +51,9 @@ type Network struct {
 	addresses []netip.Prefix
 	// cards are the addresses of further cards, eth1 first.
 	cards [][]netip.Prefix
+	// sideroLink is the machine's address at SideroLink, invalid when it has not joined; sideroName is that link's name.
+	sideroLink netip.Prefix
+	sideroName string
 }
 
 // New plugs a machine into a port group.
@@ -143,6 +146,7 @@ func (n *Network) Apply(provider config.Provider) {
 	}
 
 	n.applyCards(provider)
+	n.life.Changed()
 }
 
 // applyCards gives the further cards the addresses that platform and configuration say; nothing of them has a route but
@@ -328,6 +332,53 @@ func (n *Network) Dial(ctx context.Context, protocol, address string) (net.Conn,
 	return n.DialContext(ctx, protocol, net.JoinHostPort(host, port))
 }
 
+// Ready says whether the machine has an address.
+func (n *Network) Ready() bool { return n.Address().IsValid() }
+
+// SetSideroLink brings a link up and gives it its address, in place of the one that the machine had at SideroLink before;
+// without an address the link is gone, and its address with it.
+func (n *Network) SetSideroLink(link string, address netip.Prefix) error {
+	n.mu.Lock()
+	before, named := n.sideroLink, n.sideroName
+	n.sideroLink, n.sideroName = address, link
+	n.mu.Unlock()
+
+	defer n.life.Changed()
+
+	if !address.IsValid() {
+		return nil
+	}
+
+	if before.IsValid() && before != address && named == link {
+		n.life.LogError("address not removed", n.RemoveAddressFrom(link, before))
+	}
+
+	if err := n.BringUp(link); err != nil {
+		return err
+	}
+
+	return n.AddAddressTo(link, address)
+}
+
+// SideroLink is the machine's address at SideroLink, and the name of the link; invalid when it has not joined.
+func (n *Network) SideroLink() (netip.Prefix, string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+
+	return n.sideroLink, n.sideroName
+}
+
+// CertificateAddresses are those that the certificates of the machine's servers name: its own, and that at SideroLink
+// (NodeAddressAccumulative; what leads to other machines is made of NodeAddresses, NodeAddressRouted).
+func (n *Network) CertificateAddresses() []netip.Addr {
+	all := n.NodeAddresses()
+	if joined, _ := n.SideroLink(); joined.IsValid() {
+		all = append(all, joined.Addr())
+	}
+
+	return all
+}
+
 // Answers says whether a TCP port can be reached from the machine.
 func (n *Network) Answers(address netip.Addr, port int) bool {
 	ctx, cancel := context.WithTimeout(n.life.Context(), answerTimeout)
@@ -343,7 +394,7 @@ func (n *Network) Answers(address netip.Addr, port int) bool {
 	return true
 }
 
-// NodeAddresses are the machine's addresses, without the VIP and without masks.
+// NodeAddresses are the machine's addresses, without the VIP, that at SideroLink, and masks.
 func (n *Network) NodeAddresses() []netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
