@@ -110,7 +110,7 @@ TALOSCTL: Mapping[str, str] = {
     "logs": T + "logs kubelet --tail 1 && " + T + "logs etcd --tail 1",
     "machineconfig": "talosctl machineconfig --help",
     "memory": T + "memory",
-    "meta": T + "meta write 0xa typed # says 1",
+    "meta": T + "meta write 0xc typed && " + T + "meta delete 0xc",
     "mounts": T + "mounts",
     "netstat": T + "netstat --listening --programs | grep 2379",
     "patch": T + "patch machineconfig --dry-run --patch '{\"machine\": "

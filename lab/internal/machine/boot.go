@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
@@ -29,6 +30,7 @@ import (
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/machine/meta"
 	"platform.lab/lab/internal/machine/pods"
 	"platform.lab/lab/internal/machine/process"
 	"platform.lab/lab/internal/machine/resources"
@@ -36,6 +38,7 @@ import (
 	"platform.lab/lab/internal/machine/talosapi"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
+	"platform.lab/lab/internal/siderolink"
 )
 
 // faultsFolder holds a file per machine whose cable is pulled: `touch DIR/unreachable/NAME`.
@@ -62,6 +65,10 @@ type boot struct {
 	etcd      *etcd.Service
 	plane     *controlplane.Plane
 	node      *kubelet.Kubelet
+	// values are those of META.
+	values *meta.Partition
+	link   *siderolink.Link
+	sink   *siderolink.Sink
 	// configured is closed when a complete configuration is there.
 	configured chan struct{}
 
@@ -101,7 +108,14 @@ func newBoot(m *machine) (*boot, error) {
 		return nil, err
 	}
 
+	if err := b.join(); err != nil {
+		b.Cut()
+
+		return nil, errors.Join(err, b.network.Close())
+	}
+
 	b.events = events.New(b.Log)
+	b.sink = &siderolink.Sink{Lifetime: b.Lifetime, Configuration: b.Provider, Events: b.events, Dial: b.network.Dial}
 	b.services = services.New(b.Lifetime, b.IsControlPlane)
 	programs := process.Programs{
 		Folder: b.options().Bin, Environment: b.options().Environment, Disk: m.disk, Launch: b.network.Start, Log: b.Log,
@@ -127,13 +141,14 @@ func newBoot(m *machine) (*boot, error) {
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Devices: devices,
 		UserVolumes: &blockdevices.Volumes{Devices: devices, Disk: m.disk}, Network: b.network, Discovery: m.fleet.discovery, Events: b.events,
 		Services: b.services, Etcd: b.etcd, ControlPlane: b.plane, Kubelet: b.node, TalosVersion: b.TalosVersion, Schematic: b.Schematic,
-		Stage: b.currentStage,
+		Stage: b.currentStage, Meta: b.values, Link: b.link, SystemUUID: b.systemUUID, UniqueToken: b.uniqueToken,
 	}}
 
 	b.api = &talosapi.Machine{
 		Lifetime: b.Lifetime, Active: b.Active, Hardware: b.hardware, Now: m.vm, BootID: b.id, Begun: b.begun, InstallDelay: b.options().InstallDelay,
 		Disk: m.disk, Network: b.network, Discovery: m.fleet.discovery, Events: b.events, Services: b.services, Etcd: b.etcd,
 		ControlPlane: b.plane, Kubelet: b.node, Resources: b.resources, System: b, All: m.fleet.apis, Fetch: b.options().Fetch, Pull: b.pull,
+		Meta: b.values,
 	}
 
 	return b, nil
@@ -251,6 +266,7 @@ func (b *boot) run() {
 		return
 	}
 
+	b.events.Sequence("initialize", machineapi.SequenceEvent_START)
 	b.setStage(runtime.MachineStageBooting)
 
 	if !b.starts() {
@@ -270,16 +286,19 @@ func (b *boot) run() {
 
 	b.services.Running("machined", "apid", "containerd", "udevd")
 
-	if provider == nil || !provider.CompleteForBoot() {
-		b.setStage(runtime.MachineStageMaintenance)
-		b.api.Serve()
-
-		if !b.Await(b.configured) {
-			return
-		}
-	} else {
+	if provider != nil {
 		b.Activate(provider)
 	}
+
+	b.Go(b.link.Run)
+	b.Go(b.sink.Run)
+
+	if b.InMaintenance() && !b.maintain() {
+		return
+	}
+
+	b.events.Sequence("initialize", machineapi.SequenceEvent_STOP)
+	b.events.Sequence("install", machineapi.SequenceEvent_START)
 
 	if !b.Installed() {
 		b.install()
@@ -287,10 +306,36 @@ func (b *boot) run() {
 		return
 	}
 
+	b.events.Sequence("install", machineapi.SequenceEvent_STOP)
+	b.events.Sequence("boot", machineapi.SequenceEvent_START)
 	b.setStage(runtime.MachineStageBooting)
 	b.LogError("upgrade tag", b.changeMeta(func(m *disk.Installation) { m.Upgrading = false }))
-	b.api.Serve()
+	b.api.Serve(talosapi.Everywhere)
 	b.startEverything()
+}
+
+// maintain is maintenance mode: it ends with a complete configuration. The API is where the configuration that the machine
+// has so far lets it be. False: the power went first.
+func (b *boot) maintain() bool {
+	b.setStage(runtime.MachineStageMaintenance)
+	b.events.Task("runningMaintenance", machineapi.TaskEvent_START)
+
+	for served := ""; ; {
+		if wanted := b.api.MaintenanceAddress(); wanted != served {
+			b.api.Serve(wanted)
+			served = wanted
+		}
+
+		select {
+		case <-b.Context().Done():
+			return false
+		case <-b.configured:
+			b.events.Task("runningMaintenance", machineapi.TaskEvent_STOP)
+
+			return true
+		case <-time.After(lifetime.Tick):
+		}
+	}
 }
 
 // initialConfig is the persisted configuration, else the one that the hypervisor gives.

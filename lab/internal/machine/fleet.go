@@ -5,7 +5,8 @@
 // Simulated: the boot (a delay), Talos' services (goroutines) and their logs but etcd's, the kubelet (registers
 // its node, reports on it and serves port 10250; what pods use is invented), discovery and trustd (within the
 // process), and pods (simulated by KWOK). Real: configuration loading and validation, PKI, TLS and roles, etcd
-// membership, the control plane, the VIP's election, requests for certificates and who may ask the kubelet.
+// membership, the control plane, the VIP's election, requests for certificates, who may ask the kubelet, and the link by which
+// a machine joins who manages it (SideroLink).
 //
 // Here are the fleet, power, and a system's boot and sequences. Every part of a running system is a package below, and
 // says in its type Machine what it needs of the machine; none knows this package.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/siderolabs/talos/pkg/machinery/api/common"
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
@@ -94,6 +95,7 @@ func (b *boot) sequence(name, actor string, stage runtime.MachineStage, first fu
 		b.setStage(stage)
 		first()
 		b.stopServices()
+		b.sink.Drain()
 		end()
 	})
 }
@@ -122,7 +124,14 @@ func (b *boot) Shutdown(actor string) {
 
 // Upgrade installs another image; the machine comes back with it.
 func (b *boot) Upgrade(actor string, image hardware.Image, staged bool) {
-	b.sequence("upgrade", actor, runtime.MachineStageUpgrading, nothing, func() {
+	name := "upgrade"
+	if b.InMaintenance() {
+		name = "maintenanceUpgrade"
+	} else if staged {
+		name = "stageUpgrade"
+	}
+
+	b.sequence(name, actor, runtime.MachineStageUpgrading, nothing, func() {
 		if !staged && !b.Sleep(b.options().InstallDelay) {
 			return
 		}
@@ -161,6 +170,17 @@ func (b *boot) Reset(actor string, graceful, reboot bool, labels []string) {
 		first = b.leaveCluster
 	}
 
+	// The sequence that waits for a configuration lets only a reboot and an upgrade take its place (runtime/sequencer.go).
+	if b.InMaintenance() {
+		b.events.Actor(actor)
+		b.events.Publish(&machineapi.SequenceEvent{Sequence: "reset", Action: machineapi.SequenceEvent_NOOP, Error: &common.Error{
+			Code: common.Code_LOCKED, Message: "sequence not started: locked",
+		}})
+		b.Log.Error("reset failed: locked")
+
+		return
+	}
+
 	wipe := func() { b.LogError("wipe", b.machine.disk.Wipe(labels...)) }
 
 	b.sequence("reset", actor, runtime.MachineStageResetting, first, func() {
@@ -178,7 +198,7 @@ func (b *boot) leaveCluster() {
 		b.LogError("etcd leave", b.etcd.Leave(b.Context()))
 	}
 
-	if provider := b.Provider(); provider != nil {
+	if provider := b.Provider(); provider != nil && provider.Cluster() != nil {
 		b.machine.fleet.discovery.Forget(provider.Cluster().ID(), b.hardware.ID)
 	}
 }

@@ -18,6 +18,7 @@ type Status struct {
 	Name         string          `json:"name"`
 	Hostname     string          `json:"hostname"`
 	Address      string          `json:"address"`
+	SideroLink   string          `json:"sideroLink,omitempty"`
 	PoweredOn    bool            `json:"poweredOn"`
 	Stage        string          `json:"stage"`
 	Ready        bool            `json:"ready"`
@@ -77,6 +78,10 @@ func (m *machine) status() Status {
 
 	if address := b.network.Address(); address.IsValid() {
 		s.Address = address.String()
+	}
+
+	if address, _ := b.network.SideroLink(); address.IsValid() {
+		s.SideroLink = address.Addr().String()
 	}
 
 	if provider := b.Provider(); provider != nil {

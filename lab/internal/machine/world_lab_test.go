@@ -27,7 +27,6 @@ import (
 	machinetype "github.com/siderolabs/talos/pkg/machinery/config/machine"
 
 	"platform.lab/lab/internal/machine/hardware"
-	"platform.lab/lab/internal/machine/isolated"
 	"platform.lab/lab/internal/machine/kwok"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/programs"
@@ -43,9 +42,6 @@ const (
 	vipAddress   = "172.16.20.250"
 	endpoint     = "https://" + vipAddress + ":6443"
 )
-
-// TestMain runs the tests in namespaces of their own.
-func TestMain(m *testing.M) { isolated.Main(m) }
 
 // world is a port group with machines, and an operator with talosctl and kubectl.
 type world struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/siderolabs/talos/pkg/machinery/constants"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,7 +94,10 @@ func (f *Firewall) build(conn *nftables.Conn, table *nftables.Table) {
 		conn.AddRule(rule)
 	}
 
-	add(chain, inInterface("lo"), verdict(expr.VerdictAccept))
+	// Talos trusts these; not siderolinktun, by which who manages a machine reaches it through a tunnel: that needs a rule.
+	for _, trusted := range []string{"lo", constants.SideroLinkName} {
+		add(chain, inInterface(trusted), verdict(expr.VerdictAccept))
+	}
 
 	if f.Block {
 		add(chain, connection(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), verdict(expr.VerdictAccept))

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/siderolabs/siderolink/pkg/wireguard"
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/config"
 	"github.com/siderolabs/talos/pkg/machinery/config/configloader"
@@ -26,6 +27,7 @@ import (
 	"platform.lab/lab/internal/machine/isolated"
 	"platform.lab/lab/internal/machine/lifetime"
 	"platform.lab/lab/internal/machine/logs"
+	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/siderolink/linktest"
 )
 
@@ -200,7 +202,7 @@ func TestAMachineJoinsInsideGRPCAndSendsItsEventsAndItsKernelsLog(t *testing.T) 
 
 	// Before anybody asks for it: nothing of the boot is to be missed.
 	m.events.Sequence("initialize", machineapi.SequenceEvent_START)
-	m.Go(Sink{Lifetime: m.Lifetime, Configuration: m.configuration, Events: m.events, Dial: m.network.Dial}.Run)
+	m.Go((&Sink{Lifetime: m.Lifetime, Configuration: m.configuration, Events: m.events, Dial: m.network.Dial}).Run)
 
 	m.configure(t, linktest.Documents("jointoken=right&grpc_tunnel=true"))
 	s.Until("the server reaches the machine", func() bool { return s.answers(m) })
@@ -250,6 +252,46 @@ func TestAMachineJoinsOverUDPWithoutAKernelsHelp(t *testing.T) {
 	if status := m.link.Status(); status.Link != "siderolink" || status.Tunnelled {
 		t.Errorf("%+v", status)
 	}
+}
+
+// TestAFirewallLetsTheServerInOverUDPAndThroughATunnelOnlyByARule is how Talos 1.13.9 builds it: it trusts the link siderolink,
+// not siderolinktun (controllers/network/nftables_chain_config.go).
+func TestAFirewallLetsTheServerInOverUDPAndThroughATunnelOnlyByARule(t *testing.T) {
+	s := newSite(t)
+	s.Serve()
+	m := s.boot(unchanged)
+	blocked := network.Firewall{Block: true}
+
+	m.configure(t, linktest.Documents("jointoken=right"))
+	s.Until("the server reaches the machine", func() bool { return s.answers(m) })
+
+	if err := m.network.SetFirewall(&blocked); err != nil {
+		t.Fatal(err)
+	}
+
+	s.Until("the server still reaches the machine", func() bool { return s.answers(m) })
+
+	if err := m.network.SetFirewall(nil); err != nil {
+		t.Fatal(err)
+	}
+
+	m.configure(t, linktest.Documents("jointoken=right&grpc_tunnel=true"))
+	s.Until("the server reaches the machine through the tunnel", func() bool { return m.link.Status().Tunnelled && s.answers(m) })
+
+	if err := m.network.SetFirewall(&blocked); err != nil {
+		t.Fatal(err)
+	}
+
+	if s.answers(m) {
+		t.Error("the firewall let the server in")
+	}
+
+	blocked.Rules = []network.FirewallRule{{Protocol: network.TCP, Ports: [][2]uint16{{1, 65535}}, From: []netip.Prefix{wireguard.NetworkPrefix("")}}}
+	if err := m.network.SetFirewall(&blocked); err != nil {
+		t.Fatal(err)
+	}
+
+	s.Until("the server reaches the machine by a rule", func() bool { return s.answers(m) })
 }
 
 func TestAWrongTokenIsRefusedInTheServersWordsAndTheRightOneIsTakenLater(t *testing.T) {

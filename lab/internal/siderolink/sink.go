@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	eventsapi "github.com/siderolabs/siderolink/api/events"
@@ -24,6 +25,12 @@ const (
 	eventPrefix = "talos/runtime/"
 )
 
+// drainTimeout is how long a system that ends waits for its events to be sent; drainQuiet is how long none may have been left.
+const (
+	drainTimeout = 10 * time.Second
+	drainQuiet   = 2 * lifetime.Tick
+)
+
 // Sink sends a machine's events to the server that its configuration names (EventSinkConfig.endpoint).
 type Sink struct {
 	*lifetime.Lifetime
@@ -32,17 +39,21 @@ type Sink struct {
 	Configuration func() config.Provider
 	Events        *events.Stream
 	Dial          func(ctx context.Context, protocol, address string) (net.Conn, error)
+
+	mu       sync.Mutex
+	endpoint string
+	watched  <-chan *machineapi.Event
+	// next has been taken and not been sent.
+	next *machineapi.Event
 }
 
 // Run sends all events of the boot, in order, from the first configuration on that names a server. One that does not arrive is
 // sent again.
-func (s Sink) Run() {
+func (s *Sink) Run() {
 	var (
-		endpoint string
-		watched  <-chan *machineapi.Event
-		next     *machineapi.Event
-		client   *grpc.ClientConn
-		pause    = firstPause
+		client *grpc.ClientConn
+		stop   = func() {}
+		pause  = firstPause
 	)
 
 	hangUp := func() {
@@ -52,43 +63,43 @@ func (s Sink) Run() {
 
 		client = nil
 	}
-	defer hangUp()
+
+	defer func() {
+		hangUp()
+		stop()
+	}()
 
 	for !s.IsOver() {
-		wanted := eventsEndpoint(s.Configuration())
-		if wanted != endpoint {
-			endpoint = wanted
-
+		if wanted := eventsEndpoint(s.Configuration()); wanted != s.endpoint {
 			hangUp()
+
+			s.mu.Lock()
+			s.endpoint = wanted
+
+			if s.watched == nil { // not before: nothing of the boot is to be missed
+				s.watched, stop = s.Events.Watch(-1)
+			}
+			s.mu.Unlock()
 		}
 
-		if endpoint == "" {
+		if s.endpoint == "" {
 			s.Sleep(lifetime.Tick)
 
 			continue
 		}
 
-		if watched == nil { // not before: nothing of the boot is to be missed
-			stream, stop := s.Events.Watch(-1)
-			defer stop()
-
-			watched = stream
-		}
-
-		if next == nil {
-			if next = s.take(watched); next == nil {
-				continue
-			}
+		if s.next == nil && !s.take() {
+			continue
 		}
 
 		var err error
 		if client == nil {
-			client, err = grpc.NewClient(target(endpoint), grpc.WithTransportCredentials(insecure.NewCredentials()),
+			client, err = grpc.NewClient(target(s.endpoint), grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return s.Dial(ctx, "tcp", address) }))
 		}
 
 		if err == nil {
-			err = s.publish(client, next)
+			err = s.publish(client, s.next)
 		}
 
 		if err != nil {
@@ -100,23 +111,51 @@ func (s Sink) Run() {
 			continue
 		}
 
-		next, pause = nil, firstPause
+		pause = firstPause
+		s.setNext(nil)
 	}
 }
 
-// take waits for an event for as long as another configuration may take.
-func (s Sink) take(watched <-chan *machineapi.Event) *machineapi.Event {
+// Drain waits until the events are sent, as a system does that is about to end.
+func (s *Sink) Drain() {
+	begun := time.Now()
+	for quiet := begun; time.Since(quiet) < drainQuiet && time.Since(begun) < drainTimeout && s.Sleep(lifetime.Tick/4); {
+		s.mu.Lock()
+		if s.endpoint == "" {
+			s.mu.Unlock()
+
+			return
+		}
+
+		if s.next != nil || len(s.watched) > 0 {
+			quiet = time.Now()
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (s *Sink) setNext(event *machineapi.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	s.next = event
+}
+
+// take waits for an event for as long as another configuration may take; false when there is none.
+func (s *Sink) take() bool {
 	select {
 	case <-s.Context().Done():
-	case event := <-watched:
-		return event
+	case event := <-s.watched:
+		s.setNext(event)
+
+		return true
 	case <-time.After(lifetime.Tick):
 	}
 
-	return nil
+	return false
 }
 
-func (s Sink) publish(client *grpc.ClientConn, event *machineapi.Event) error {
+func (s *Sink) publish(client *grpc.ClientConn, event *machineapi.Event) error {
 	_, err := eventsapi.NewEventSinkServiceClient(client).Publish(s.Context(), &eventsapi.EventRequest{
 		Id:      event.Id,
 		ActorId: event.ActorId,

@@ -22,8 +22,6 @@ var methods = map[string]answer{
 	"machine.MachineService/Restart":                       {"a simulated machine restarts no single container", "`talosctl service etcd restart` and `talosctl reboot` work"},
 	"machine.MachineService/ServiceStart":                  {"services of a simulated machine are not started by hand", "`talosctl service etcd restart` and `talosctl reboot` work"},
 	"machine.MachineService/ServiceStop":                   {"services of a simulated machine are not stopped by hand", "`talosctl service etcd restart`, `talosctl reboot` and `talosctl shutdown` work"},
-	"machine.MachineService/MetaWrite":                     {"a simulated machine has no META partition to write", "what Pulumi and `talosctl apply-config` set is kept over reboots"},
-	"machine.MachineService/MetaDelete":                    {"a simulated machine has no META partition to write", "what Pulumi and `talosctl apply-config` set is kept over reboots"},
 	"machine.DebugService/ContainerRun":                    {"a simulated machine runs no containers of images", "`talosctl dmesg`, `logs`, `ls`, `read`, `processes` and `netstat` look into it"},
 	"machine.ImageService/Import":                          {"a simulated machine stores no images", "`talosctl image list` names those that its pods use"},
 	"machine.ImageService/Remove":                          {"a simulated machine stores no images", "`talosctl image list` names those that its pods use"},

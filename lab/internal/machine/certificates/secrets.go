@@ -100,7 +100,7 @@ func (s *Secrets) Write(provider config.Provider) error {
 
 // WriteEtcd makes the PKI files of etcd.
 func (s *Secrets) WriteEtcd(provider config.Provider) error {
-	ca, host, own := provider.Cluster().Etcd().CA(), s.network.Hostname(), s.network.NodeAddresses()
+	ca, host, own := provider.Cluster().Etcd().CA(), s.network.Hostname(), s.network.CertificateAddresses()
 
 	if err := disk.WriteFile(s.Path("etcd/ca.crt"), ca.Crt); err != nil {
 		return err
@@ -196,7 +196,7 @@ func (s *Secrets) apiServerNames(provider config.Provider) ([]string, []netip.Ad
 	}
 
 	addresses = append(slices.Clone(addresses), guestnetwork.Loopback)
-	addresses = append(addresses, s.network.NodeAddresses()...)
+	addresses = append(addresses, s.network.CertificateAddresses()...)
 
 	extraNames, extraAddresses := SplitSANs(append([]string{cluster.Endpoint().Hostname()}, cluster.CertSANs()...))
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"sync"
@@ -124,17 +125,23 @@ func (p *Plane) Run() {
 	p.Go(p.probe)
 	p.Go(p.serveCluster)
 
-	var done config.Provider
+	var (
+		done config.Provider
+		// named is the address at SideroLink that the certificates name.
+		named netip.Prefix
+	)
 
 	for ; !p.IsStopping(); p.Sleep(lifetime.Tick) {
 		provider := p.Provider()
-		if provider == done {
+
+		joined, _ := p.Network.SideroLink()
+		if provider == done && joined == named {
 			continue
 		}
 
 		err := p.reconcile(provider)
 		if err == nil {
-			done = provider
+			done, named = provider, joined
 		} else if !errors.Is(err, errNotYet) {
 			p.LogError("control plane", err)
 			p.Sleep(time.Second)

@@ -19,6 +19,7 @@ import (
 const (
 	ConfigFile    = "config.yaml"
 	metaFile      = "meta.json"
+	valuesFile    = "meta-values.json"
 	EtcdFolder    = "etcd"
 	SecretsFolder = "secrets"
 	KubeletFolder = "kubelet"
@@ -92,6 +93,34 @@ func (d Disk) SaveInstallation(value Installation) error {
 	return WriteFile(d.Path(metaFile), data)
 }
 
+// Meta are the values that somebody wrote into META, by their keys.
+func (d Disk) Meta() (map[uint8]string, error) {
+	values := map[uint8]string{}
+
+	data, err := os.ReadFile(d.Path(valuesFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return values, nil
+	} else if err != nil {
+		return values, err
+	}
+
+	if err := json.Unmarshal(data, &values); err != nil {
+		return values, fmt.Errorf("%s: %w", valuesFile, err)
+	}
+
+	return values, nil
+}
+
+// SaveMeta writes the values of META.
+func (d Disk) SaveMeta(values map[uint8]string) error {
+	data, err := json.Marshal(values)
+	if err != nil {
+		return err
+	}
+
+	return WriteFile(d.Path(valuesFile), data)
+}
+
 // Config reads the persisted machine configuration; nil when there is none.
 func (d Disk) Config() (config.Provider, error) {
 	data, err := os.ReadFile(d.Path(ConfigFile))
@@ -116,7 +145,7 @@ func (d Disk) SaveConfig(provider config.Provider) error {
 
 // Wipe empties partitions of the disk: no label means all of it.
 func (d Disk) Wipe(labels ...string) error {
-	names := map[string][]string{"STATE": {ConfigFile}, "EPHEMERAL": Ephemeral, "META": {}, "": append([]string{ConfigFile, metaFile}, Ephemeral...)}
+	names := map[string][]string{"STATE": {ConfigFile}, "EPHEMERAL": Ephemeral, "META": {valuesFile}, "": append([]string{ConfigFile, metaFile, valuesFile}, Ephemeral...)}
 
 	if len(labels) == 0 {
 		labels = []string{""}

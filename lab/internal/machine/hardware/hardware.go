@@ -1,6 +1,12 @@
 // Package hardware describes a virtual machine as its guest sees it.
 package hardware
 
+import (
+	"slices"
+
+	"github.com/google/uuid"
+)
+
 // VM is a virtual machine as its machine sees it.
 type VM struct {
 	// ID is the VM's UUID: the identity of its disk.
@@ -15,6 +21,21 @@ type VM struct {
 	// GuestInfo is the VM's extraConfig; only keys with the prefix "guestinfo." matter.
 	GuestInfo map[string]string
 	Image     Image
+}
+
+// SystemUUID is the VM's UUID as its guest reads it from SMBIOS: the same bytes as ID, of which the first three numbers are
+// little-endian there. vCenter shows all of them big-endian, so the two differ (VMs of hardware version 13 and newer).
+func (vm VM) SystemUUID() string {
+	raw, err := uuid.Parse(vm.ID)
+	if err != nil {
+		return vm.ID
+	}
+
+	slices.Reverse(raw[0:4])
+	slices.Reverse(raw[4:6])
+	slices.Reverse(raw[6:8])
+
+	return raw.String()
 }
 
 // Disk is a virtual disk.

@@ -19,7 +19,6 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/cluster"
 	"github.com/siderolabs/talos/pkg/machinery/resources/config"
 	etcdresource "github.com/siderolabs/talos/pkg/machinery/resources/etcd"
-	hardwareresource "github.com/siderolabs/talos/pkg/machinery/resources/hardware"
 	"github.com/siderolabs/talos/pkg/machinery/resources/k8s"
 	networkresource "github.com/siderolabs/talos/pkg/machinery/resources/network"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
@@ -37,7 +36,9 @@ import (
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/meta"
 	"platform.lab/lab/internal/machine/services"
+	"platform.lab/lab/internal/siderolink"
 )
 
 // Machine is what the resources are made of.
@@ -60,6 +61,10 @@ type Machine struct {
 	// Schematic is that of the image that runs.
 	Schematic func() string
 	Stage     func() runtime.MachineStage
+	Meta      *meta.Partition
+	Link      *siderolink.Link
+	// SystemUUID and UniqueToken are what a server tells the machine by.
+	SystemUUID, UniqueToken func() string
 }
 
 // Publisher keeps a machine's resources.
@@ -87,6 +92,9 @@ func (p *Publisher) Run() {
 
 		p.publishDisks()
 		p.publishNetwork()
+		p.publishLinks()
+		p.publishMeta()
+		p.publishSideroLink()
 		p.publishServices()
 
 		if provider != nil && provider.CompleteForBoot() {
@@ -100,9 +108,7 @@ func (p *Publisher) Run() {
 }
 
 func (p *Publisher) publishHardware() {
-	put(p, hardwareresource.NewSystemInformation(hardwareresource.SystemInformationID), func(r *hardwareresource.SystemInformation) {
-		r.TypedSpec().Manufacturer, r.TypedSpec().ProductName, r.TypedSpec().UUID = "VMware, Inc.", "VMware Virtual Platform", p.Hardware.ID
-	})
+	p.publishMachineHardware()
 
 	put(p, block.NewSystemDisk(block.NamespaceName, block.SystemDiskID), func(r *block.SystemDisk) {
 		r.TypedSpec().DiskID, r.TypedSpec().DevPath = blockdevices.SystemDisk, "/dev/"+blockdevices.SystemDisk
@@ -277,10 +283,27 @@ func (p *Publisher) publishNetwork() {
 		}
 	}
 
+	current := addresses
+
+	if joined, link := p.Network.SideroLink(); joined.IsValid() {
+		id := networkresource.AddressID(link, joined)
+		wanted[id] = true
+
+		put(p, networkresource.NewAddressStatus(networkresource.NamespaceName, id), func(r *networkresource.AddressStatus) {
+			r.TypedSpec().Address, r.TypedSpec().LinkName = joined, link
+			r.TypedSpec().Family, r.TypedSpec().Scope = nethelpers.FamilyInet6, nethelpers.ScopeGlobal
+		})
+
+		current = append(slices.Clone(addresses), joined)
+	}
+
 	keepOnly[*networkresource.AddressStatus](p, networkresource.NewAddressStatus(networkresource.NamespaceName, "").Metadata(), wanted)
 
-	for _, id := range []resource.ID{networkresource.NodeAddressCurrentID, networkresource.NodeAddressRoutedID} {
-		put(p, networkresource.NewNodeAddress(networkresource.NamespaceName, id), func(r *networkresource.NodeAddress) { r.TypedSpec().Addresses = addresses })
+	// SideroLink leads to the server alone: its address is no routed one (controllers/network/node_address.go).
+	for id, all := range map[resource.ID][]netip.Prefix{
+		networkresource.NodeAddressCurrentID: current, networkresource.NodeAddressAccumulativeID: current, networkresource.NodeAddressRoutedID: addresses,
+	} {
+		put(p, networkresource.NewNodeAddress(networkresource.NamespaceName, id), func(r *networkresource.NodeAddress) { r.TypedSpec().Addresses = all })
 	}
 
 	if len(addresses) > 0 {
@@ -326,6 +349,7 @@ func (p *Publisher) publishServices() {
 
 // publishCluster shows the machines that discovery knows, and this machine's etcd member.
 func (p *Publisher) publishCluster(provider talosconfig.Provider) {
+	p.publishClusterConfig(provider)
 	put(p, cluster.NewIdentity(cluster.NamespaceName, cluster.LocalIdentity), func(r *cluster.Identity) { r.TypedSpec().NodeID = p.Hardware.ID })
 
 	wanted := map[resource.ID]bool{}

@@ -26,6 +26,7 @@ import (
 	"github.com/siderolabs/talos/pkg/machinery/resources/perf"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 	secretsresource "github.com/siderolabs/talos/pkg/machinery/resources/secrets"
+	linkresource "github.com/siderolabs/talos/pkg/machinery/resources/siderolink"
 	timeresource "github.com/siderolabs/talos/pkg/machinery/resources/time"
 	"github.com/siderolabs/talos/pkg/machinery/resources/v1alpha1"
 )
@@ -35,14 +36,14 @@ import (
 var unkept = []meta.ResourceWithRD{
 	&block.DiscoveredVolume{}, &block.MountRequest{}, &block.MountStatus{}, &block.Symlink{}, &block.VolumeConfig{},
 	&cluster.Affiliate{}, &cluster.Info{}, &cri.ImageCacheConfig{}, &etcdresource.Config{}, &etcdresource.Spec{}, &filesresource.EtcFileStatus{},
-	&hardware.MemoryModule{}, &hardware.PCIDevice{}, &hardware.Processor{},
+	&hardware.PCIDevice{},
 	&k8s.Endpoint{}, &k8s.KubeletConfig{}, &k8s.ManifestStatus{},
 	&k8s.NodeLabelSpec{}, &k8s.NodeTaintSpec{}, &kubespan.PeerStatus{},
-	&networkresource.AddressSpec{}, &networkresource.EthernetStatus{}, &networkresource.LinkSpec{}, &networkresource.LinkStatus{},
+	&networkresource.AddressSpec{}, &networkresource.EthernetStatus{}, &networkresource.LinkSpec{},
 	&networkresource.NfTablesChain{}, &networkresource.OperatorSpec{}, &networkresource.ProbeStatus{}, &networkresource.RouteSpec{},
-	&networkresource.RouteStatus{}, &networkresource.TimeServerStatus{}, &perf.CPU{}, &perf.Memory{},
-	&runtime.DevicesStatus{}, &runtime.KernelCmdline{}, &runtime.KernelModuleSpec{}, &runtime.KernelParamStatus{}, &runtime.LoadedKernelModule{},
-	&runtime.MetaKey{}, &runtime.MountStatus{}, &runtime.UniqueMachineToken{}, &runtime.WatchdogTimerStatus{},
+	&networkresource.TimeServerStatus{}, &perf.CPU{}, &perf.Memory{},
+	&runtime.DevicesStatus{}, &runtime.KernelModuleSpec{}, &runtime.KernelParamStatus{}, &runtime.LoadedKernelModule{},
+	&runtime.MountStatus{}, &runtime.WatchdogTimerStatus{},
 	&secretsresource.CertSAN{}, &secretsresource.OSRoot{},
 }
 
@@ -77,16 +78,17 @@ func NewState(ctx context.Context) (state.State, error) {
 
 	for _, kind := range append([]meta.ResourceWithRD{
 		&block.Disk{}, &block.SystemDisk{}, &block.VolumeStatus{},
-		&cluster.Member{}, &cluster.Identity{},
+		&cluster.Config{}, &cluster.Member{}, &cluster.Identity{},
 		&config.MachineConfig{}, &config.MachineType{},
 		&etcdresource.Member{},
-		&hardware.SystemInformation{},
+		&hardware.MemoryModule{}, &hardware.Processor{}, &hardware.SystemInformation{},
 		&k8s.APIServerConfig{}, &k8s.ControllerManagerConfig{}, &k8s.SchedulerConfig{}, &k8s.KubeletSpec{}, &k8s.Manifest{}, &k8s.StaticPod{},
 		&k8s.BootstrapManifestsConfig{}, &k8s.Nodename{}, &k8s.NodeStatus{}, &k8s.NodeIP{}, &k8s.StaticPodStatus{},
-		&networkresource.AddressStatus{}, &networkresource.HostnameStatus{}, &networkresource.NodeAddress{},
-		&networkresource.ResolverStatus{}, &networkresource.Status{},
-		&runtime.Diagnostic{}, &runtime.ExtensionStatus{}, &runtime.MachineStatus{}, &runtime.PlatformMetadata{},
-		&runtime.SecurityState{}, &runtime.Version{},
+		&networkresource.AddressStatus{}, &networkresource.HostnameStatus{}, &networkresource.LinkStatus{}, &networkresource.NodeAddress{},
+		&networkresource.ResolverStatus{}, &networkresource.RouteStatus{}, &networkresource.Status{},
+		&runtime.Diagnostic{}, &runtime.ExtensionStatus{}, &runtime.KernelCmdline{}, &runtime.MachineStatus{}, &runtime.MetaKey{},
+		&runtime.PlatformMetadata{}, &runtime.SecurityState{}, &runtime.UniqueMachineToken{}, &runtime.Version{},
+		&linkresource.Config{}, &linkresource.Status{}, &linkresource.Tunnel{},
 		&timeresource.Status{},
 		&v1alpha1.Service{},
 	}, unkept...) {

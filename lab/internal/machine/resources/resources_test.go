@@ -9,7 +9,7 @@ func TestAKindThatNothingFillsIsKnownAsThat(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	for kind, wanted := range map[string]bool{"LinkStatuses.net.talos.dev": true, "MachineStatuses.runtime.talos.dev": false, "Members.cluster.talos.dev": false} {
+	for kind, wanted := range map[string]bool{"LinkSpecs.net.talos.dev": true, "LinkStatuses.net.talos.dev": false, "MachineStatuses.runtime.talos.dev": false, "Members.cluster.talos.dev": false} {
 		if IsUnkept(kind) != wanted {
 			t.Errorf("%s: %v", kind, !wanted)
 		}

@@ -3,12 +3,14 @@ package talosapi
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/cosi-project/runtime/pkg/resource"
 	"github.com/cosi-project/runtime/pkg/resource/meta"
 	"github.com/cosi-project/runtime/pkg/safe"
 	"github.com/cosi-project/runtime/pkg/state"
+	"github.com/siderolabs/talos/pkg/machinery/resources/network"
 	"github.com/siderolabs/talos/pkg/machinery/role"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -40,6 +42,7 @@ var allowedFor = []struct {
 		"EtcdAlarmDisarm", "EtcdDefragment", "ImagePull", "PacketCapture", "Reboot", "Restart", "ServiceRestart", "ServiceStart",
 		"ServiceStop", "Shutdown",
 	}},
+	{role.MakeSet(role.Admin, role.MetaWriter), "machine.MachineService", []string{"MetaDelete", "MetaWrite"}},
 	{readers, "cluster.ClusterService", []string{"HealthCheck"}},
 	{readers, "cosi.resource.State", []string{"Get", "List", "Watch"}},
 	{readers, "storage.StorageService", []string{"Disks"}},
@@ -83,6 +86,27 @@ func rolesOf(ctx context.Context) role.Set {
 	roles, _ := ctx.Value(rolesKey{}).(role.Set)
 
 	return roles
+}
+
+// roles are those of a caller. Maintenance mode knows no certificates: a caller at SideroLink, which only the server can be, is
+// an administrator, everybody else a reader (Talos 1.13.9, pkg/grpc/middleware/authz/injector.go).
+func (a *server) roles(ctx context.Context) role.Set {
+	if a.maintenance && isAtSideroLink(ctx) {
+		return role.MakeSet(role.Admin)
+	}
+
+	return callerRoles(ctx)
+}
+
+func isAtSideroLink(ctx context.Context) bool {
+	caller, ok := peer.FromContext(ctx)
+	if !ok || caller.Addr == nil {
+		return false
+	}
+
+	from, err := netip.ParseAddrPort(caller.Addr.String())
+
+	return err == nil && network.IsULA(from.Addr(), network.ULASideroLink)
 }
 
 // callerRoles reads the roles from the client certificate's organizations; a caller without a certificate,

@@ -33,7 +33,7 @@ func (b *Machine) apiCertificate(provider config.Provider) (*x509.PEMEncodedCert
 
 	return certificates.Issue(ca, certificates.Request{
 		CommonName: b.Network.Hostname(), Names: append(names, b.Network.Hostname()),
-		Addresses: append(append(addresses, guestnetwork.Loopback), b.Network.NodeAddresses()...), Usage: certificates.ForServer,
+		Addresses: append(append(addresses, guestnetwork.Loopback), b.Network.CertificateAddresses()...), Usage: certificates.ForServer,
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"platform.lab/lab/internal/machine/hardware"
 	"platform.lab/lab/internal/machine/kubelet"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/meta"
 	"platform.lab/lab/internal/machine/resources"
 	"platform.lab/lab/internal/machine/services"
 )
@@ -70,7 +71,8 @@ type Machine struct {
 	// Pull fails when there is no such image of Kubernetes.
 	Pull func(image string) (string, error)
 	// All are the machines that run, this one among them.
-	All func() []*Machine
+	All  func() []*Machine
+	Meta *meta.Partition
 
 	applying   sync.Mutex
 	installing sync.Mutex

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	stdx509 "crypto/x509"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,12 +30,16 @@ import (
 
 	"platform.lab/lab/internal/machine/certificates"
 	"platform.lab/lab/internal/machine/guestnetwork"
+	"platform.lab/lab/internal/siderolink"
 )
 
 // Port is Talos' machine API.
 const Port = constants.ApidPort
 
-// server is apid and machined in one: the machine API on every address of the machine.
+// Everywhere is all addresses of a machine.
+var Everywhere = ":" + strconv.Itoa(Port)
+
+// server is apid and machined in one.
 type server struct {
 	machine     *Machine
 	server      *grpc.Server
@@ -42,12 +47,29 @@ type server struct {
 
 	mu          sync.Mutex
 	provider    config.Provider
+	sideroLink  netip.Prefix
 	certificate *tls.Config
 }
 
-// Serve opens the machine API, in place of the one that is open: self-signed and for everybody in maintenance
-// mode, with mutual TLS under the configuration's CA afterwards.
-func (b *Machine) Serve() {
+// MaintenanceAddress is where the API of maintenance mode listens: everywhere, but on a machine whose configuration has it
+// join a server only on its address at SideroLink; "" before it has one (Talos 1.13.9, controllers/runtime/maintenance_config.go).
+// Configured machines listen everywhere, joined or not (api_service_config.go): who has no certificate of the cluster's
+// authority, which the server keeps, is kept out by that alone.
+func (b *Machine) MaintenanceAddress() string {
+	if _, joins := siderolink.Of(b.Provider()); !joins {
+		return Everywhere
+	}
+
+	if address, _ := b.Network.SideroLink(); address.IsValid() {
+		return net.JoinHostPort(address.Addr().String(), strconv.Itoa(Port))
+	}
+
+	return ""
+}
+
+// Serve opens the machine API on an address, in place of the one that is open; on "" it is closed. It is self-signed and for
+// everybody in maintenance mode, with mutual TLS under the configuration's CA afterwards.
+func (b *Machine) Serve(address string) {
 	b.mu.Lock()
 	old := b.server
 	b.server = nil
@@ -55,6 +77,10 @@ func (b *Machine) Serve() {
 
 	if old != nil {
 		old.stop()
+	}
+
+	if address == "" {
+		return
 	}
 
 	api := &server{machine: b, maintenance: b.InMaintenance()}
@@ -77,7 +103,7 @@ func (b *Machine) Serve() {
 	timeapi.RegisterTimeServiceServer(api.server, &timeService{})
 	v1alpha1.RegisterStateServer(api.server, &stateService{})
 
-	listener, err := b.listen()
+	listener, err := b.listen(address)
 	if err != nil {
 		b.LogError("machine API", err)
 
@@ -96,9 +122,9 @@ func (b *Machine) Serve() {
 }
 
 // listen waits for the port while the server before gives it back.
-func (b *Machine) listen() (net.Listener, error) {
+func (b *Machine) listen(address string) (net.Listener, error) {
 	for attempt := 0; ; attempt++ {
-		listener, err := b.Network.Listen("tcp", ":"+strconv.Itoa(Port))
+		listener, err := b.Network.Listen("tcp", address)
 		if err == nil || attempt == 20 || !b.Sleep(100*time.Millisecond) {
 			return listener, err
 		}
@@ -107,13 +133,15 @@ func (b *Machine) listen() (net.Listener, error) {
 
 func (a *server) stop() { a.server.Stop() }
 
-// tlsConfig is recreated when the configuration has changed (another CA, other certSANs).
+// tlsConfig is recreated when the configuration has changed (another CA, other certSANs), or the address at SideroLink.
 func (a *server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
 	provider := a.machine.Provider()
-	if a.certificate != nil && (a.maintenance || provider == a.provider) {
+	joined, _ := a.machine.Network.SideroLink()
+
+	if a.certificate != nil && (a.maintenance || provider == a.provider && joined == a.sideroLink) {
 		return a.certificate, nil
 	}
 
@@ -128,7 +156,7 @@ func (a *server) tlsConfig(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, err
 	}
 
-	a.certificate, a.provider = settings, provider
+	a.certificate, a.provider, a.sideroLink = settings, provider, joined
 
 	return settings, nil
 }
@@ -142,7 +170,7 @@ func (b *Machine) maintenanceTLS() (*tls.Config, error) {
 
 	pair, err := certificates.Issue(x509.NewCertificateAndKeyFromCertificateAuthority(ca), certificates.Request{
 		CommonName: "maintenance-service.talos.dev", Names: []string{"maintenance-service.talos.dev"},
-		Addresses: append(b.Network.NodeAddresses(), guestnetwork.Loopback), Usage: certificates.ForServer,
+		Addresses: append(b.Network.CertificateAddresses(), guestnetwork.Loopback), Usage: certificates.ForServer,
 	})
 	if err != nil {
 		return nil, err
@@ -217,7 +245,7 @@ func (a *server) targets(ctx context.Context) (names []string, multi bool) {
 
 // resolve finds a machine by address or host name and makes sure that it answers under the same CA.
 func (a *server) resolve(name string) (*Machine, error) {
-	if name == "" {
+	if name == "" || a.machine.isAtSideroLink(name) {
 		return a.machine, nil
 	}
 
@@ -239,6 +267,13 @@ func (a *server) resolve(name string) (*Machine, error) {
 	}
 
 	return nil, status.Errorf(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp %s:%d: connect: no route to host"`, name, Port)
+}
+
+// isAtSideroLink says whether a name is the machine's own address there: no other machine can be reached by its own.
+func (b *Machine) isAtSideroLink(name string) bool {
+	joined, _ := b.Network.SideroLink()
+
+	return joined.IsValid() && joined.Addr().String() == name
 }
 
 func sameCA(a, b config.Provider) bool {
@@ -263,7 +298,7 @@ func caOf(provider config.Provider) []byte {
 }
 
 func (a *server) unary(ctx context.Context, in any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	roles := callerRoles(ctx)
+	roles := a.roles(ctx)
 	if err := authorize(info.FullMethod, roles); err != nil {
 		return nil, err
 	}
@@ -393,7 +428,7 @@ func (s markedStream) SendMsg(message any) error {
 }
 
 func (a *server) stream(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	roles := callerRoles(stream.Context())
+	roles := a.roles(stream.Context())
 	if err := authorize(info.FullMethod, roles); err != nil {
 		return err
 	}

@@ -16,8 +16,8 @@ import (
 )
 
 func TestAMethodThatNobodyWroteSaysSo(t *testing.T) {
-	_, err := machineapi.UnimplementedMachineServiceServer{}.MetaWrite(t.Context(), nil)
-	if err = explained("/machine.MachineService/MetaWrite", err); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), simulated.Mark) {
+	_, err := machineapi.UnimplementedMachineServiceServer{}.Restart(t.Context(), nil)
+	if err = explained("/machine.MachineService/Restart", err); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), simulated.Mark) {
 		t.Error(err)
 	}
 
