@@ -42,6 +42,7 @@ const (
 	joinedUUID    = "5c241f42-a87f-fa60-6af6-000000000051" // the same, as the guest reads it
 	joinedAddress = "172.16.20.51"
 	atSideroLink  = "fdae:41e4:649b:9303::51"
+	automatic     = machineapi.ApplyConfigurationRequest_AUTO
 	joinQuery     = "jointoken=" + linktest.Token + "&grpc_tunnel=true"
 )
 
@@ -216,7 +217,7 @@ func TestAMachineIsManagedFromItsFirstBootToItsReset(t *testing.T) {
 
 	data, talosconfig := managed(t)
 
-	answer, err := maintenance.ApplyConfiguration(t.Context(), &machineapi.ApplyConfigurationRequest{Data: data})
+	answer, err := maintenance.ApplyConfiguration(t.Context(), &machineapi.ApplyConfigurationRequest{Data: data, Mode: automatic})
 	if err != nil || answer.Messages[0].Mode != machineapi.ApplyConfigurationRequest_NO_REBOOT {
 		t.Fatal(answer, err)
 	}
@@ -394,7 +395,7 @@ func TestAMachineInMaintenanceJoinsWhenTheDocumentsAreAppliedToIt(t *testing.T) 
 		t.Error(err)
 	}
 
-	if _, err := near.ApplyConfiguration(t.Context(), &machineapi.ApplyConfigurationRequest{Data: []byte(linktest.Documents(joinQuery))}); err != nil {
+	if _, err := near.ApplyConfiguration(t.Context(), &machineapi.ApplyConfigurationRequest{Data: []byte(linktest.Documents(joinQuery)), Mode: automatic}); err != nil {
 		t.Fatal(err)
 	}
 

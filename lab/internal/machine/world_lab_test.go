@@ -57,13 +57,22 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 
-	if *binFolder == "" || *stageFolder == "" {
-		t.Fatal("-bin and -stages are needed: go test -tags lab ./internal/machine -args -bin FOLDER -stages FOLDER")
-	}
-
 	bridge, err := network.NewBridge("lab0", netip.MustParsePrefix("172.16.20.1/24"))
 	if err != nil {
 		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { bridge.Close() })
+
+	return newWorldOn(t, bridge)
+}
+
+// newWorldOn is a world whose port group is there already.
+func newWorldOn(t *testing.T, bridge *network.Bridge) *world {
+	t.Helper()
+
+	if *binFolder == "" || *stageFolder == "" {
+		t.Fatal("-bin and -stages are needed: go test -tags lab ./internal/machine -args -bin FOLDER -stages FOLDER")
 	}
 
 	kubernetes := strings.TrimPrefix(programs.Version(*binFolder, "kube-apiserver"), "v")
@@ -90,10 +99,7 @@ func newWorld(t *testing.T) *world {
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 
-	t.Cleanup(func() {
-		w.fleet.Close()
-		bridge.Close()
-	})
+	t.Cleanup(w.fleet.Close)
 
 	talosconfig, err := input.Talosconfig()
 	if err != nil {

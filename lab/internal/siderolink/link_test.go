@@ -416,8 +416,8 @@ func (s site) proxy() (address string, cut func()) {
 			open = append(open, near, far)
 			mu.Unlock()
 
-			go func() { io.Copy(near, far) }()
-			go func() { io.Copy(far, near) }()
+			go func() { _, _ = io.Copy(near, far) }()
+			go func() { _, _ = io.Copy(far, near) }()
 		}
 	}()
 

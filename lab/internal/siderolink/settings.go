@@ -1,7 +1,7 @@
 package siderolink
 
 import (
-	"fmt"
+	"errors"
 	"net/url"
 
 	"github.com/siderolabs/talos/pkg/machinery/config"
@@ -66,7 +66,7 @@ type provisioned struct {
 // take gives the next endpoint.
 func (p *provisioned) take() (string, error) {
 	if len(p.endpoints) == 0 {
-		return "", fmt.Errorf("host returned no endpoints")
+		return "", errors.New("host returned no endpoints")
 	}
 
 	next := p.endpoints[0]

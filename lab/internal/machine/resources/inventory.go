@@ -141,7 +141,7 @@ func describeLink(spec *networkresource.LinkStatusSpec, link netlink.Link) {
 	spec.Index, spec.MTU = uint32(attributes.Index), uint32(attributes.MTU) //nolint:gosec // small numbers
 	spec.HardwareAddr = nethelpers.HardwareAddr(attributes.HardwareAddr)
 	spec.Flags = nethelpers.LinkFlags(attributes.RawFlags)
-	spec.OperationalState = nethelpers.OperationalState(attributes.OperState) //nolint:gosec // one of a few
+	spec.OperationalState = nethelpers.OperationalState(attributes.OperState)
 	spec.LinkState = attributes.OperState == netlink.OperUp
 
 	switch {

@@ -64,7 +64,11 @@ func NewSite(t *testing.T, addresses map[string]netip.Addr) *Site {
 		t.Fatal(err)
 	}
 
-	t.Cleanup(func() { unix.Unmount("/run", 0) })
+	t.Cleanup(func() {
+		if err := unix.Unmount("/run", unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
 
 	bridge, err := network.NewBridge("lab0", netip.MustParsePrefix(gateway+"/24"))
 	if err != nil {
