@@ -124,7 +124,7 @@ func (b insideBind) Open(port uint16) (receive []conn.ReceiveFunc, actual uint16
 	return receive, actual, err
 }
 
-// addrPort reads "address:port"; a name is looked up, each time anew.
+// addrPort reads "address:port"; a name is looked up again each time.
 func addrPort(endpoint string) (netip.Addr, uint16, error) {
 	resolved, err := net.ResolveUDPAddr("udp", endpoint)
 	if err != nil {
