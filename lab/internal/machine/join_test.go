@@ -34,6 +34,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"platform.lab/lab/internal/machine/hardware"
+	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/siderolink/linktest"
 )
 
@@ -401,6 +402,37 @@ func TestAMachineInMaintenanceJoinsWhenTheDocumentsAreAppliedToIt(t *testing.T) 
 
 	j.inMaintenance()
 	j.Until("nobody else is answered", func() bool { return refuses(joinedAddress) })
+}
+
+func TestAMachineJoinsOverTLSWhomItTrusts(t *testing.T) {
+	authority, err := pki.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	host, _, err := net.SplitHostPort(linktest.API)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	pair, err := authority.Server(host, time.Now().Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	j := newJoining(t)
+	j.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	j.Serve()
+
+	secure := strings.Replace(linktest.Documents(joinQuery), "grpc://", "https://", 1)
+	j.powerOn(secure)
+	j.Until("the machine's refusal", func() bool { return j.log.has("certificate signed by unknown authority") })
+	j.fleet.Destroy(joinedID)
+
+	trusted := "---\napiVersion: v1alpha1\nkind: TrustedRootsConfig\nname: company\ncertificates: |\n  " +
+		strings.ReplaceAll(strings.TrimSpace(string(authority.PEM())), "\n", "\n  ") + "\n"
+	j.powerOn(secure + trusted)
+	j.inMaintenance()
 }
 
 func TestAMachineThatIsRefusedAnswersNobody(t *testing.T) {

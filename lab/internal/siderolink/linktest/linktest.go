@@ -4,6 +4,7 @@ package linktest
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -47,6 +48,8 @@ type Site struct {
 	*testing.T
 
 	Bridge *network.Bridge
+	// TLS is what the server shows; nil is none.
+	TLS *tls.Config
 
 	// addresses are the machines' at SideroLink, by UUID: others get random ones.
 	addresses map[string]netip.Addr
@@ -88,7 +91,7 @@ func (s *Site) Serve() (stop func()) {
 	ended := make(chan struct{})
 	settings := agent.Config{
 		WireguardEndpoint: gateway + ":50180", APIEndpoint: API, JoinToken: Token, SinkEndpoint: "127.0.0.1:0", LogEndpoint: "127.0.0.1:0",
-		ForceUserspace: true,
+		ForceUserspace: true, APITLSConfig: s.TLS,
 	}
 
 	for uuid, address := range s.addresses {
