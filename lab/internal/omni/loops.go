@@ -8,11 +8,18 @@ import (
 	"github.com/cosi-project/runtime/pkg/resource"
 	"github.com/cosi-project/runtime/pkg/state"
 	"github.com/siderolabs/omni/client/pkg/omni/resources"
+	"github.com/siderolabs/omni/client/pkg/omni/resources/omni"
 	"github.com/siderolabs/omni/client/pkg/omni/resources/siderolink"
 )
 
 // again is how soon a loop that failed tries once more.
 const again = time.Second
+
+// pollInterval is how often machines are asked how they are.
+const pollInterval = 2 * time.Second
+
+// backupPoll is how often it is looked whether a backup is due.
+const backupPoll = time.Second
 
 // loop does something whenever resources of some kinds have changed, and each interval at the least.
 type loop struct {
@@ -24,10 +31,19 @@ type loop struct {
 
 // Run keeps what Omni knows up to date until the context ends.
 func (o *Omni) Run(ctx context.Context) error {
-	loops := []loop{{
-		name: "join tokens", interval: time.Second, do: o.showTokens,
-		kinds: []resource.Type{siderolink.JoinTokenType, siderolink.DefaultJoinTokenType, siderolink.JoinTokenUsageType},
-	}}
+	loops := []loop{
+		{
+			name: "join tokens", interval: time.Second, do: o.showTokens,
+			kinds: []resource.Type{siderolink.JoinTokenType, siderolink.DefaultJoinTokenType, siderolink.JoinTokenUsageType},
+		},
+		{name: "pending machines", interval: pollInterval, do: o.adopt},
+		{name: "machines", interval: pollInterval, do: o.lookAtMachines, kinds: []resource.Type{siderolink.LinkType}},
+		{name: "clusters", interval: pollInterval, do: o.keepClusters, kinds: []resource.Type{
+			omni.ClusterType, omni.MachineSetType, omni.MachineSetNodeType, omni.ConfigPatchType, omni.ExtensionsConfigurationType,
+			omni.NodeForceDestroyRequestType, omni.MachineStatusType, omni.MachineStatusSnapshotType,
+		}},
+		{name: "backups", interval: backupPoll, do: o.keepBackups, kinds: []resource.Type{omni.EtcdManualBackupType}},
+	}
 	var watches []error
 	for _, one := range loops {
 		changed, err := o.changes(ctx, one.kinds)

@@ -44,6 +44,13 @@ func (o *Omni) offer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	err = put(ctx, o.state, omni.NewEtcdBackupOverallStatus(), func(res *omni.EtcdBackupOverallStatus) error {
+		res.TypedSpec().Value = &specs.EtcdBackupOverallStatusSpec{ConfigurationName: "local"}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	err = put(ctx, o.state, siderolink.NewAPIConfig(), func(res *siderolink.APIConfig) error {
 		res.TypedSpec().Value = &specs.SiderolinkAPIConfigSpec{
 			MachineApiAdvertisedUrl: o.options.MachineAPI, EnforceGrpcTunnel: o.options.Tunnel,

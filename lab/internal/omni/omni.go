@@ -5,11 +5,13 @@ package omni
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/siderolabs/omni/client/api/omni/management"
 	"github.com/siderolabs/omni/client/pkg/compression"
 	"github.com/siderolabs/omni/client/pkg/constants"
+	"github.com/siderolabs/siderolink/pkg/wireguard"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	_ "google.golang.org/grpc/encoding/gzip" // omnictl compresses its calls
@@ -46,6 +49,10 @@ type Options struct {
 	Tunnel bool
 	// TalosVersions and KubernetesVersions are on offer, without a leading v.
 	TalosVersions, KubernetesVersions []string
+	// ImageFactory is the host of the image factory; empty is factory.talos.dev.
+	ImageFactory string
+	// Schematic registers a schematic at the image factory and returns its id; nil: the lab has no factory.
+	Schematic func(ctx context.Context, schematic []byte) (string, error)
 	// Hour is how long an hour of the backup's schedule takes; 0 is an hour.
 	Hour time.Duration
 	// Log takes what the simulation does.
@@ -61,10 +68,19 @@ const (
 type Omni struct {
 	options Options
 	// state is all that Omni knows, without checks; what a client says goes through guarded.
-	state state.State
-	close func() error
-	log   *slog.Logger
-	tasks sync.WaitGroup
+	state     state.State
+	close     func() error
+	log       *slog.Logger
+	tasks     sync.WaitGroup
+	logs      machineLogs
+	snapshots snapshotStore
+	// tokenKey signs the tokens of kubeconfigs.
+	tokenKey *ecdsa.PrivateKey
+	// settle is settleTime, but in tests.
+	settle time.Duration
+	talos  talosClients
+	// peerDown is how long ago the last handshake of a machine is that is no longer connected.
+	peerDown time.Duration
 }
 
 // New makes a simulated Omni, with what an earlier one left in Options.Dir.
@@ -80,7 +96,14 @@ func New(ctx context.Context, options Options) (*Omni, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Omni{options: options, state: resources, close: closeState, log: options.Log}
+	key, err := loadTokenKey(options.Dir)
+	if err != nil {
+		return nil, errors.Join(err, closeState())
+	}
+	o := &Omni{tokenKey: key, options: options, state: resources, close: closeState, log: options.Log, peerDown: wireguard.PeerDownInterval, settle: settleTime}
+	if options.Dir != "" {
+		o.snapshots.dir = filepath.Join(options.Dir, "backups")
+	}
 	if err := errors.Join(o.offer(ctx), o.firstToken(ctx)); err != nil {
 		return nil, errors.Join(err, closeState())
 	}
@@ -96,6 +119,9 @@ func (options Options) withDefaults() Options {
 	}
 	if options.LogPort == 0 {
 		options.LogPort = defaultLogPort
+	}
+	if options.ImageFactory == "" {
+		options.ImageFactory = "factory.talos.dev"
 	}
 	if options.Hour == 0 {
 		options.Hour = time.Hour
@@ -123,7 +149,7 @@ func (options Options) check() error {
 // Close ends what New began; the servers and loops have ended before.
 func (o *Omni) Close() error {
 	o.tasks.Wait()
-	return o.close()
+	return errors.Join(o.talos.close(), o.close())
 }
 
 // ServeAPI answers omnictl on a listener until the context ends.

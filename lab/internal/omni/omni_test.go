@@ -42,11 +42,14 @@ type served struct {
 	stop     func()
 }
 
-func serve(t *testing.T, options Options) *served {
+func serve(t *testing.T, options Options, prepare ...func(*Omni)) *served {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	made, err := New(ctx, options)
 	require.NoError(t, err)
+	for _, one := range prepare {
+		one(made)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	ended := make(chan error, 2)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cosi-project/runtime/pkg/resource"
@@ -34,11 +35,12 @@ const (
 	historyGap  = 100
 )
 
-// openState opens what Omni knows. The default namespace outlives the process where there is a folder; the others are
+// openState opens what Omni knows. The default namespace, and the external one with the
+// list of backups, outlive the process where there is a folder; the others are
 // made anew, as those of the real one are.
 func openState(ctx context.Context, dir string) (state.State, func() error, error) {
 	history := []inmem.StateOption{inmem.WithHistoryMaxCapacity(historySize), inmem.WithHistoryGap(historyGap)}
-	kept := history
+	keep := func(resource.Namespace) []inmem.StateOption { return history }
 	closeStore := func() error { return nil }
 
 	if dir != "" {
@@ -51,13 +53,15 @@ func openState(ctx context.Context, dir string) (state.State, func() error, erro
 		if err != nil {
 			return nil, nil, err
 		}
-		kept = append(kept, inmem.WithBackingStore(file.WithNamespace(resources.DefaultNamespace)))
+		keep = func(namespace resource.Namespace) []inmem.StateOption {
+			return append(slices.Clone(history), inmem.WithBackingStore(file.WithNamespace(namespace)))
+		}
 		closeStore = file.Close
 	}
 
 	made := state.WrapCore(namespaced.NewState(func(namespace resource.Namespace) state.CoreState {
-		if namespace == resources.DefaultNamespace {
-			return inmem.NewStateWithOptions(kept...)(namespace)
+		if namespace == resources.DefaultNamespace || namespace == resources.ExternalNamespace {
+			return inmem.NewStateWithOptions(keep(namespace)...)(namespace)
 		}
 		return inmem.NewStateWithOptions(history...)(namespace)
 	}))
@@ -79,6 +83,7 @@ func describe(ctx context.Context, made state.State) error {
 		resources.EphemeralNamespace: "Ephemeral namespace for resources",
 		resources.MetricsNamespace:   "Metrics namespace for resources",
 		resources.VirtualNamespace:   "Virtual namespace for resources",
+		resources.ExternalNamespace:  "External namespace for resources",
 	} {
 		if err := namespaces.Register(ctx, name, description); err != nil {
 			return err
@@ -115,6 +120,22 @@ func put[T resource.Resource](ctx context.Context, in state.State, made T, chang
 		}
 		// Somebody took it away between the two: make it again.
 	}
+}
+
+// change changes a resource that the simulation owns; one that is gone stays so.
+func change[T resource.Resource](ctx context.Context, in state.State, of T, how func(T)) error {
+	_, err := in.UpdateWithConflicts(ctx, of.Metadata(), func(old resource.Resource) error {
+		typed, is := old.(T)
+		if !is {
+			return errors.New("simulated Omni: " + old.Metadata().Type() + " is of another Go type")
+		}
+		how(typed)
+		return nil
+	}, state.WithUpdateOwner(owner), state.WithExpectedPhaseAny())
+	if state.IsNotFoundError(err) {
+		return nil
+	}
+	return err
 }
 
 // remove destroys a resource that the simulation owns; one that is not there is no error.

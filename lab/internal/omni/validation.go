@@ -244,8 +244,12 @@ func (o *Omni) machineReasons(ctx context.Context, cluster *omni.Cluster, id str
 		return nil, err
 	}
 	spec := status.TypedSpec().Value
-	if other := spec.Cluster; other != "" {
-		return []error{fmt.Errorf("machine %q is already part of the cluster %q", id, other)}, nil
+	at, err := o.placeOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if at.cluster != "" {
+		return []error{fmt.Errorf("machine %q is already part of the cluster %q", id, at.cluster)}, nil
 	}
 	wanted, err := semver.ParseTolerant(cluster.TypedSpec().Value.TalosVersion)
 	if err != nil {
