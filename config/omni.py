@@ -45,21 +45,6 @@ def of(settings: Settings) -> Omni:
     return settings.omni
 
 
-def not_shown_yet(draft: Draft) -> Iterator[Problem]:
-    """Refuse Omni until a run of the lab has shown the whole way.
-
-    The only place that does: without it in RULES, all that this package and components/omni have of
-    Omni is in use.
-    """
-    if _is_managed(draft):
-        yield problem(
-            ("cluster", "lifecycle"),
-            "omni",
-            "not shown in the lab yet",
-            'write "standalone": the stack itself configures the machines',
-        )
-
-
 def problems(draft: Draft) -> Iterator[Problem]:
     """Hold the settings against who manages the cluster."""
     if draft.cluster is None:

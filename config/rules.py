@@ -652,7 +652,6 @@ def _drill(draft: Draft) -> Iterator[Problem]:
 
 
 RULES: tuple[Rule, ...] = (
-    omni.not_shown_yet,
     omni.problems,
     _control_planes,
     _sizes,

@@ -18,7 +18,7 @@ from ops.rehearsal.world import PROJECT
 
 FOLDER = PROJECT / "docs" / "procedures"
 INDEX = "README.md"
-NOT_BUILT, NOT_SHOWN = "Not built yet", "Not shown in the lab yet"
+NOT_BUILT, BY_TEST = "Not built yet", "Rehearsed by a test"
 STARTS = re.compile(
     r"^Rehearsed on: (?P<start>an empty site|the whole platform|the machines)"
     r"(, after \[[^\]]+\]\((?P<after>[^)/]+\.md)\))?\.$",
@@ -76,7 +76,7 @@ class Procedure:
 
     path: Path
     start: Start | None
-    """None when the page says that it is not built or not shown yet."""
+    """None when the page says that it is not built yet, or that a test rehearses it."""
     after: str | None
     """The page that goes before, by its file's name."""
     steps: tuple[Step, ...]
@@ -130,7 +130,7 @@ def read(path: Path) -> Procedure:
     text = with_pinned_versions(path.read_text(encoding="utf-8"))
     steps = tuple(_steps(path.name, text.splitlines()))
     starts = list(STARTS.finditer(text))
-    for said in (one for one in (NOT_BUILT, NOT_SHOWN) if f"\n{one}" in text):
+    for said in (one for one in (NOT_BUILT, BY_TEST) if f"\n{one}" in text):
         if steps or starts:
             message = f"{path.name}: says `{said}`, and has steps to run; remove one of both"
             raise ProcedureError(message)
@@ -138,7 +138,7 @@ def read(path: Path) -> Procedure:
     if not any(isinstance(one, Command) for one in steps):
         message = (
             f"{path.name}: has no command to run; give it a ```sh block, or a line that begins "
-            f"with `{NOT_BUILT}` or `{NOT_SHOWN}`"
+            f"with `{NOT_BUILT}` or `{BY_TEST}`"
         )
         raise ProcedureError(message)
     if len(starts) != 1:

@@ -13,7 +13,6 @@ from clients.omnictl import OmnictlError
 from clients.talosctl import TalosctlError
 from components.omni import template_validation
 from components.talos import patch_validation
-from config import omni, rules
 from config.placeholders import IN_LAB
 from tests.unit.recorder import install_talosctl
 
@@ -29,15 +28,6 @@ def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run as in a world of the lab: the project's own settings hold placeholders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(IN_LAB, str(tmp_path_factory.mktemp("world")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def omni_is_taken() -> Iterator[None]:
-    """Take lifecycle omni, which is refused until the lab has shown it (config/omni.py)."""
-    with pytest.MonkeyPatch.context() as patch:
-        shown = tuple(one for one in rules.RULES if one is not omni.not_shown_yet)
-        patch.setattr(rules, "RULES", shown)
         yield
 
 

@@ -30,7 +30,7 @@ def settings(text: str = "", instead: str = "") -> config.Settings:
     return config.parse({key.removeprefix("platform:"): value for key, value in found.items()})
 
 
-def test_the_check_refuses_omni_until_the_lab_has_shown_it() -> None:
+def test_the_example_is_taken() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ops", "check", str(EXAMPLE)],
         cwd=ROOT,
@@ -39,9 +39,7 @@ def test_the_check_refuses_omni_until_the_lab_has_shown_it() -> None:
         check=False,
         timeout=600,
     )
-    assert done.returncode == 1
-    assert 'platform:cluster.lifecycle = "omni": not shown in the lab yet; write' in done.stderr
-    assert "1 problem in the settings" in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_omni_needs_a_key_and_a_join_token() -> None:

@@ -41,8 +41,8 @@ LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
         ("no-command", r"no-command\.md: has no command to run; .*`Not built yet`"),
         ("not-built-but-run", r"not-built-but-run\.md: says `Not built yet`, and has steps"),
         (
-            "not-shown-but-run",
-            r"not-shown-but-run\.md: says `Not shown in the lab yet`, and has steps",
+            "rehearsed-but-run",
+            r"rehearsed-but-run\.md: says `Rehearsed by a test`, and has steps",
         ),
         ("no-start", r"no-start\.md: has 0 lines as `Rehearsed on: .*an empty site"),
         ("unknown-start", r"unknown-start\.md: has 0 lines as `Rehearsed on:"),

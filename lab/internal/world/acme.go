@@ -118,10 +118,11 @@ func hostPort(text string) (string, uint16) {
 
 // names are all the world's; those of ACME belong to the programs that ask for certificates.
 func (s *Spec) names() map[string]netip.Addr {
-	if len(s.Options.images()) == 0 {
-		return names(s.Settings)
+	further := s.Settings.omniHosts()
+	if len(s.Options.images()) > 0 {
+		further = append(further, s.Settings.issuance()...)
 	}
-	return names(s.Settings, s.Settings.issuance()...)
+	return names(s.Settings, further...)
 }
 
 // issuanceParts say what these servers are, for a run's summary.

@@ -163,6 +163,8 @@ type Settings struct {
 			DashboardDomain string     `json:"dashboardDomain"`
 		} `json:"traefik"`
 	} `json:"services"`
+	// Omni is nil for a cluster that the stack manages itself.
+	Omni    *Omni `json:"omni"`
 	Secrets []struct {
 		Key string `json:"key"` // with its namespace
 	} `json:"secrets"` // that the program requires

@@ -48,7 +48,7 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkGit(*settings); err != nil {
+	if err := errors.Join(checkGit(*settings), checkOmnictl(r.Bin, *settings)); err != nil {
 		return nil, err
 	}
 	if err := checkRoom(l, *settings, warn); err != nil {

@@ -150,6 +150,9 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	say("vCenter at https://%s (simulated): datacenter %s, cluster %s, datastore %s, network %s",
 		s.Site.Vcenter, s.Site.Datacenter, s.Site.Cluster, s.Site.Datastore, s.Site.Network)
 
+	if err := serveOmni(ctx, &serving, l, authority, spec, addresses, images, say, log); err != nil {
+		return err
+	}
 	if err := serveGit(ctx, answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
@@ -193,14 +196,11 @@ func listenAt(location *url.URL, name, key string, authority *pki.Authority, add
 	if err := network.AddLoopback(address); err != nil {
 		return nil, err
 	}
-	port := map[string]uint64{"https": 443, "http": 80, "ssh": 22}[location.Scheme]
-	if given := location.Port(); given != "" {
-		var err error
-		if port, err = strconv.ParseUint(given, 10, 16); err != nil {
-			return nil, fmt.Errorf("platform:%s: port %s: %w", key, given, err)
-		}
+	port, err := portOf(location)
+	if err != nil {
+		return nil, fmt.Errorf("platform:%s: %w", key, err)
 	}
-	at := netip.AddrPortFrom(address, uint16(port))
+	at := netip.AddrPortFrom(address, port)
 	if location.Scheme != "https" {
 		return listen(at, nil)
 	}
@@ -209,6 +209,19 @@ func listenAt(location *url.URL, name, key string, authority *pki.Authority, add
 		return nil, err
 	}
 	return listen(at, &certificate)
+}
+
+// portOf is the port of a URL, by its scheme where it names none.
+func portOf(location *url.URL) (uint16, error) {
+	given := location.Port()
+	if given == "" {
+		return map[string]uint16{"https": 443, "http": 80, "ssh": 22}[location.Scheme], nil
+	}
+	port, err := strconv.ParseUint(given, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("port %s: %w", given, err)
+	}
+	return uint16(port), nil
 }
 
 // parsed reads a URL of the settings; nil for what is none, which the program's own check refuses.

@@ -104,14 +104,15 @@ func newDeployKey() (string, error) {
 
 // madeSecrets are those that cannot be any random text.
 func (s *Settings) madeSecrets() (map[string]string, error) {
+	made, err := s.madeForOmni()
 	argocd := s.Services.ArgoCD
-	if argocd == nil || argocd.RepositoryAccess == nil || argocd.RepositoryAccess.Kind != "deployKey" {
-		return nil, nil
+	if err != nil || argocd == nil || argocd.RepositoryAccess == nil || argocd.RepositoryAccess.Kind != "deployKey" {
+		return made, err
 	}
 
-	key, err := newDeployKey()
+	made[deployKeySecret], err = newDeployKey()
 
-	return map[string]string{deployKeySecret: key}, err
+	return made, err
 }
 
 // deployKey is the public half of the key that the world's stack has now; nil for one that is none.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 
 	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/machine"
@@ -36,7 +37,7 @@ func onCluster(
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
-	text, err := json.MarshalIndent(append(workloads.Parts(spec.Options.images()), spec.issuanceParts()...), "", "  ")
+	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(spec.Options.images()), spec.issuanceParts(), spec.omniParts()), "", "  ")
 	if err != nil {
 		return err
 	}

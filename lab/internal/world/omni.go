@@ -1,0 +1,202 @@
+package world
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"platform.lab/lab/internal/factory"
+	"platform.lab/lab/internal/network"
+	"platform.lab/lab/internal/omni"
+	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/programs"
+	"platform.lab/lab/internal/stackfile"
+	"platform.lab/lab/internal/workloads"
+)
+
+const (
+	// omniKey and omniToken are the program's secrets, without their namespace.
+	omniKey   = "omniServiceAccountKey"
+	omniToken = "omniJoinToken"
+	// omniAccount is the service account of the program, omniOwner that of the person who runs Omni.
+	omniAccount = "platform"
+	omniOwner   = "owner"
+	// omniKeyLife is how long keys live; a world does not live longer.
+	omniKeyLife = 24 * time.Hour
+	// wireguardPort is where machines without the tunnel send their packets; Omni's default.
+	wireguardPort = 50180
+)
+
+// Omni is the section platform:omni.
+type Omni struct {
+	Endpoint        string `json:"endpoint"`
+	MachineAPI      string `json:"machineApi"`
+	KubernetesProxy string `json:"kubernetesProxy"`
+	EventPort       int    `json:"eventPort"`
+	LogPort         int    `json:"logPort"`
+	Tunnel          bool   `json:"tunnel"`
+}
+
+// omniHosts are the names of the simulated Omni; none for a cluster without it.
+func (s Settings) omniHosts() []string {
+	if s.Omni == nil {
+		return nil
+	}
+	var hosts []string
+	for _, text := range []string{s.Omni.Endpoint, s.Omni.MachineAPI, s.Omni.KubernetesProxy} {
+		if location := parsed(text); location != nil && !slices.Contains(hosts, location.Hostname()) {
+			hosts = append(hosts, location.Hostname())
+		}
+	}
+	return hosts
+}
+
+// madeForOmni are the secrets that Omni has to know; empty for a cluster without it.
+func (s Settings) madeForOmni() (map[string]string, error) {
+	if s.Omni == nil {
+		return map[string]string{}, nil
+	}
+	key, err := omni.NewKey(omniAccount, omniKeyLife)
+	token, wrong := omni.NewToken()
+	return map[string]string{omniKey: key, omniToken: token}, errors.Join(err, wrong)
+}
+
+// serveOmni runs the simulated Omni under the names of the settings.
+func serveOmni(
+	ctx context.Context, serving *sync.WaitGroup, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr,
+	images *factory.Factory, say func(string, ...any), log *slog.Logger,
+) error {
+	settings := spec.Settings.Omni
+	if settings == nil {
+		return nil
+	}
+	log = log.With("program", "simulated Omni")
+	made, err := omni.New(ctx, omni.Options{
+		Dir: l.path("omni"), Endpoint: settings.Endpoint, MachineAPI: settings.MachineAPI, KubernetesProxy: settings.KubernetesProxy,
+		EventPort: settings.EventPort, LogPort: settings.LogPort, Tunnel: settings.Tunnel, ImageFactory: spec.Settings.Site.ImageFactory,
+		TalosVersions: spec.Options.versions(spec.Settings.Talos.Version), KubernetesVersions: kubernetesVersions(spec.Bin),
+		Schematic: registers(images), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	owner, err := omni.NewKey(omniOwner, omniKeyLife)
+	if err := errors.Join(
+		err, made.AdoptServiceAccount(ctx, spec.Secrets.Values[omniKey], omni.RoleOperator),
+		made.AdoptJoinToken(ctx, spec.Secrets.Values[omniToken], omniAccount), made.AdoptServiceAccount(ctx, owner, omni.RoleAdmin),
+		stackfile.WriteAtomically(l.omniOwner(), []byte(owner)),
+	); err != nil {
+		return errors.Join(err, made.Close())
+	}
+	parts := []func(context.Context) error{made.Run}
+	for _, one := range []struct {
+		text  string
+		serve func(context.Context, net.Listener, *tls.Certificate) error
+	}{
+		{settings.Endpoint, made.ServeAPI},
+		{settings.KubernetesProxy, made.ServeKubernetes},
+		{settings.MachineAPI, func(ctx context.Context, listener net.Listener, certificate *tls.Certificate) error {
+			if certificate != nil {
+				listener = tls.NewListener(listener, &tls.Config{
+					Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
+				})
+			}
+			// WireGuard answers from the address that the kernel chooses for a machine, and the machines' firewalls want the one
+			// that they have asked.
+			return made.ServeMachines(ctx, listener, netip.AddrPortFrom(spec.Settings.Network.Gateway, wireguardPort))
+		}},
+	} {
+		listener, certificate, err := listenOmni(parsed(one.text), authority, addresses)
+		if err != nil {
+			return errors.Join(fmt.Errorf("simulated Omni: %s: %w", one.text, err), made.Close())
+		}
+		parts = append(parts, func(ctx context.Context) error { return one.serve(ctx, listener, certificate) })
+	}
+	serving.Go(func() {
+		var running sync.WaitGroup
+		for _, part := range parts {
+			running.Go(func() {
+				if err := part(ctx); err != nil && ctx.Err() == nil {
+					log.Error("ended", "error", err)
+				}
+			})
+		}
+		running.Wait()
+		if err := made.Close(); err != nil {
+			log.Error("its state may not be whole", "error", err)
+		}
+	})
+	say("Omni at %s (simulated): machines at %s, Kubernetes at %s", settings.Endpoint, settings.MachineAPI, settings.KubernetesProxy)
+	return nil
+}
+
+// listenOmni listens where a URL says; without a certificate for one without TLS.
+func listenOmni(location *url.URL, authority *pki.Authority, addresses map[string]netip.Addr) (net.Listener, *tls.Certificate, error) {
+	address := addresses[location.Hostname()]
+	if err := network.AddLoopback(address); err != nil {
+		return nil, nil, err
+	}
+	at, err := portOf(location)
+	if err != nil {
+		return nil, nil, err
+	}
+	listener, err := listen(netip.AddrPortFrom(address, at), nil)
+	if err != nil || location.Scheme == "grpc" {
+		return listener, nil, err
+	}
+	certificate, err := authority.Server(location.Hostname(), time.Now().Add(validity))
+	return listener, &certificate, err
+}
+
+// registers lets Omni register schematics at the simulated image factory; nil without one.
+func registers(images *factory.Factory) func(context.Context, []byte) (string, error) {
+	if images == nil {
+		return nil
+	}
+	return func(_ context.Context, schematic []byte) (string, error) { return images.Register(schematic) }
+}
+
+// kubernetesVersions are those that the lab has programs of, without a v.
+func kubernetesVersions(bin string) []string {
+	var versions []string
+	for version := range programs.Kubernetes(bin) {
+		versions = append(versions, version[1:])
+	}
+	slices.Sort(versions)
+	return versions
+}
+
+// omniOwner has the key of the person who runs Omni, for work by hand.
+func (l Layout) omniOwner() string { return l.path("omni-owner") }
+
+// omniParts say what of Omni is real, for a run's summary.
+func (s *Spec) omniParts() []workloads.Part {
+	if s.Settings.Omni == nil {
+		return nil
+	}
+	return []workloads.Part{
+		{Name: "omni", Kind: "simulated", Says: "the lab's own server over Omni's published client modules; lab/internal/omni/README.md has what it answers, and why"},
+		{Name: "omnictl", Kind: "real", Says: "built from its module"},
+	}
+}
+
+// checkOmnictl says when the program is missing that the stack calls.
+func checkOmnictl(bin string, s Settings) error {
+	if s.Omni == nil {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(bin, "omnictl")); err != nil {
+		return fmt.Errorf("missing tool: omnictl is not in %s, and platform:cluster.lifecycle omni calls it; build it with `make omnictl`", bin)
+	}
+	return nil
+}
