@@ -49,7 +49,8 @@ class Told:
 
 def of_state(resources: Resources) -> Told | None:
     """Read it from an exported state; None for a cluster that the stack itself manages."""
-    gates = {name_of(one["urn"]): one["inputs"] for one in resources if one["type"] == GATE}
+    # A gate that waits for nothing of its own has no inputs.
+    gates = {name_of(one["urn"]): one.get("inputs", {}) for one in resources if one["type"] == GATE}
     if "omni" not in gates:
         return None
     seen = gates.get("omni-cluster", {})

@@ -13,6 +13,7 @@ from clients.omnictl import Omnictl
 from components.omni import template
 from config import omni as rules
 from config import parse
+from config.resource_types import GATE
 from ops.drift import omni
 from ops.drift.finding import DriftError
 from tests.edits import STACK_FILES
@@ -79,6 +80,8 @@ def joined() -> Asked:
 
 def test_a_state_without_omni_is_the_stacks_own() -> None:
     assert omni.of_state([]) is None
+    gate = {"urn": f"urn:pulumi:prod::platform::{GATE}::node01-place", "type": GATE}
+    assert omni.of_state([gate]) is None, "a gate without inputs"
 
 
 def test_what_omni_was_told_is_read_from_the_state() -> None:

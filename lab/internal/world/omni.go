@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -111,9 +112,11 @@ func serveOmni(
 					Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 				})
 			}
-			// WireGuard answers from the address that the kernel chooses for a machine, and the machines' firewalls want the one
-			// that they have asked.
-			return made.ServeMachines(ctx, listener, netip.AddrPortFrom(spec.Settings.Network.Gateway, wireguardPort))
+			at, err := answersFrom(spec.Settings.Machines[0].Address)
+			if err != nil {
+				return errors.Join(err, listener.Close())
+			}
+			return made.ServeMachines(ctx, listener, netip.AddrPortFrom(at, wireguardPort))
 		}},
 	} {
 		listener, certificate, err := listenOmni(parsed(one.text), authority, addresses)
@@ -156,6 +159,18 @@ func listenOmni(location *url.URL, authority *pki.Authority, addresses map[strin
 	}
 	certificate, err := authority.Server(location.Hostname(), time.Now().Add(validity))
 	return listener, &certificate, err
+}
+
+// answersFrom is the address from which the kernel answers a machine. WireGuard is asked there: a machine's firewall takes no
+// answer from another address than it has asked. Nothing is sent.
+func answersFrom(machine string) (netip.Addr, error) {
+	conn, err := net.Dial("udp", net.JoinHostPort(machine, strconv.Itoa(wireguardPort)))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("way to %s: %w", machine, err)
+	}
+	defer conn.Close()
+	at, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	return at.Addr().Unmap(), err
 }
 
 // registers lets Omni register schematics at the simulated image factory; nil without one.
