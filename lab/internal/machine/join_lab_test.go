@@ -158,7 +158,7 @@ func (a *fromAfar) isLookedAt() {
 		a.Error(found)
 	}
 
-	images, err := a.caller.ImageList(a.Context(), common.ContainerdNamespace_NS_CRI)
+	images, err := a.caller.ImageList(a.Context(), common.ContainerdNamespace_NS_CRI) //nolint:staticcheck // what Omni 1.9 calls
 	if err != nil {
 		a.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func (a *fromAfar) isLookedAt() {
 		a.Error(found)
 	}
 
-	err = a.caller.ImagePull(a.Context(), common.ContainerdNamespace_NS_CRI, "registry.k8s.io/kube-apiserver:v1.0.0")
+	err = a.caller.ImagePull(a.Context(), common.ContainerdNamespace_NS_CRI, "registry.k8s.io/kube-apiserver:v1.0.0") //nolint:staticcheck // what Omni 1.9 calls
 	if client.StatusCode(err) != codes.NotFound {
 		a.Error(err)
 	}
@@ -204,7 +204,7 @@ func (a *fromAfar) isBackedUp() {
 }
 
 func (a *fromAfar) isUpgraded() {
-	if _, err := a.caller.UpgradeWithOptions(a.Context(), client.WithUpgradeImage("factory.example/vmware-installer/0000:v1.13.10")); err != nil {
+	if _, err := a.caller.UpgradeWithOptions(a.Context(), client.WithUpgradeImage("factory.example/vmware-installer/0000:v1.13.10")); err != nil { //nolint:staticcheck // what Omni 1.9 calls
 		a.Fatal(err)
 	}
 

@@ -178,7 +178,7 @@ func (o *Omni) upgrade(ctx context.Context, c *clusterView, m *member) error {
 	}
 	m.clusterMachine.Metadata().Annotations().Set(upgradeMark, mark) // the rest of the round sees it
 	o.log.Info("Talos is replaced", "cluster", c.name(), "machine", m.id, "image", image)
-	_, err = talos.UpgradeWithOptions(ctx, client.WithUpgradeImage(image))
+	_, err = talos.UpgradeWithOptions(ctx, client.WithUpgradeImage(image)) //nolint:staticcheck // what Omni 1.9 calls
 	return err
 }
 

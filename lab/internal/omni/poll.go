@@ -335,7 +335,7 @@ func askLinks(ctx context.Context, talos *client.Client, seen *specs.MachineStat
 		}
 		seen.Network.NetworkLinks = append(seen.Network.NetworkLinks, &specs.MachineStatusSpec_NetworkStatus_NetworkLinkStatus{
 			LinuxName: link.Metadata().ID(), HardwareAddress: spec.HardwareAddr.String(), LinkUp: spec.LinkState,
-			SpeedMbps: uint32(max(0, min(spec.SpeedMegabits, 1<<30))), Description: strings.TrimSpace(spec.Vendor + " " + spec.Product), //nolint:gosec // bounded
+			SpeedMbps: uint32(max(0, min(spec.SpeedMegabits, 1<<30))), Description: strings.TrimSpace(spec.Vendor + " " + spec.Product),
 		})
 	}
 	return nil

@@ -44,7 +44,7 @@ func validateCluster(ctx context.Context, o *Omni, old, made *omni.Cluster) ([]e
 		EncryptionEnabled: omni.GetEncryptionEnabled(made),
 	}
 	if err := check.Validate(); err != nil {
-		return []error{err}, nil
+		return []error{err}, nil //nolint:nilerr // the client's fault, which it is told
 	}
 	reasons := backupReasons(spec.BackupConfiguration)
 	talos, err := o.talosReasons(ctx, old, made)
@@ -269,11 +269,11 @@ func (o *Omni) machineReasons(ctx context.Context, cluster *omni.Cluster, id str
 func validateConfigPatch(_ context.Context, _ *Omni, _, made *omni.ConfigPatch) ([]error, error) {
 	patch, err := made.TypedSpec().Value.GetUncompressedData()
 	if err != nil {
-		return []error{err}, nil //nolint:nilerr // the client's fault, which it is told
+		return []error{err}, nil
 	}
 	defer patch.Free()
 	if err := omni.ValidateConfigPatch(patch.Data()); err != nil {
-		return []error{err}, nil //nolint:nilerr // the client's fault, which it is told
+		return []error{err}, nil
 	}
 	return nil, nil
 }
