@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GUESTINFO = "guestinfo.talos.config"
 ADDRESS = "fdae:41e4:649b:9303::1"
 """Omni's own in every tunnel (siderolink/pkg/wireguard, NetworkPrefix)."""
+NETWORK = "fdae:41e4:649b:9303::/64"
+"""The network of that address, from which Omni calls machines."""
 KERNEL_LOG = "omni-kmsg"
 """The name of the document with which Omni gets a machine's kernel log."""
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from components.omni.join import NETWORK
 from components.talos.configuration import COMMON, defaults, documents
+from components.talos.firewall import API_SERVER, APID, RULE
 from components.talos.inputs import TalosInputs
 from config import plain_yaml
 
@@ -65,7 +67,7 @@ def placeholders(settings: Settings) -> dict[str, str]:
 def render(settings: Settings, omni: Omni, ids: Ids, root: Path) -> str:
     """Write the cluster template; `root` is the repository, with the operator's patches."""
     parts = [_cluster(settings, omni), *_roles(settings, ids, root)]
-    parts += [_machine(settings, one, ids, root) for one in settings.machines]
+    parts += [_machine(settings, omni, one, ids, root) for one in settings.machines]
     return _written(parts)
 
 
@@ -110,8 +112,12 @@ def _roles(settings: Settings, ids: Ids, root: Path) -> Iterator[dict[str, Any]]
         }
 
 
-def _machine(settings: Settings, machine: Machine, ids: Ids, root: Path) -> dict[str, Any]:
+def _machine(
+    settings: Settings, omni: Omni, machine: Machine, ids: Ids, root: Path
+) -> dict[str, Any]:
     first, *others = documents(TalosInputs.of(settings), machine)
+    if omni.tunnel and settings.network.firewall is not None:
+        others.append(_let_in(machine))
     # Omni's own patch sets the disk, of `install` below; the image is Omni's to choose.
     first["machine"].pop("install")
     return {
@@ -122,6 +128,21 @@ def _machine(settings: Settings, machine: Machine, ids: Ids, root: Path) -> dict
             *_files(settings, (machine.name,), root),
             {"name": machine.name, "inline": [first, *others]},
         ],
+    }
+
+
+def _let_in(machine: Machine) -> dict[str, Any]:
+    """Let Omni through a machine's firewall, where it comes by the tunnel inside gRPC.
+
+    Talos trusts the link `siderolink`, and not `siderolinktun` (its NfTablesChainConfigController).
+    """
+    ports = [APID, API_SERVER] if machine.is_control_plane else [APID]
+    return {
+        "apiVersion": "v1alpha1",
+        "kind": RULE,
+        "name": "omni",
+        "portSelector": {"ports": [int(one) for one in ports], "protocol": "tcp"},
+        "ingress": [{"subnet": NETWORK}],
     }
 
 

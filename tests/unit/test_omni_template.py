@@ -197,6 +197,29 @@ def test_a_machine_joins_by_grpc_alone_where_the_settings_say_so() -> None:
     assert link["apiUrl"].endswith("?jointoken=token&grpc_tunnel=true")
 
 
+@pytest.mark.parametrize(("tunnel", "firewall"), [(True, True), (True, False), (False, True)])
+def test_a_firewall_lets_omni_in_where_it_comes_by_the_tunnel(
+    tunnel: bool,  # noqa: FBT001 a case of the table
+    firewall: bool,  # noqa: FBT001
+) -> None:
+    plain = settings()
+    network = plain.network.model_dump(mode="json", by_alias=True, exclude_none=True)
+    network |= {"firewall": {"operators": ["172.16.10.0/24"]}} if firewall else {}
+    section = omni_of(plain).model_dump(mode="json", by_alias=True, exclude_none=True)
+    model = settings(network=network, omni=section | {"tunnel": tunnel})
+    rules = {
+        part["name"]: rule
+        for part in rendered(model)
+        if part["kind"] == "Machine"
+        for rule in part["patches"][-1]["inline"]
+        if (rule.get("kind"), rule.get("name")) == ("NetworkRuleConfig", "omni")
+    }
+    assert len(rules) == (4 if tunnel and firewall else 0)
+    ports = sorted(rule["portSelector"]["ports"] for rule in rules.values())
+    assert ports == ([[50000]] + [[50000, 6443]] * 3 if rules else [])
+    assert all(one["ingress"] == [{"subnet": join.NETWORK}] for one in rules.values())
+
+
 def test_a_machine_that_joins_trusts_the_companys_authorities() -> None:
     *_, last = join.documents(omni_of(settings()), "token", "PEM")
     assert last == {

@@ -108,7 +108,7 @@ func (o *Omni) keepCluster(ctx context.Context, cluster *omni.Cluster) error {
 		return errors.Join(append(faults, err)...)
 	}
 	if !view.ending() {
-		faults = append(faults, o.configureMembers(ctx, view), o.bootstrap(ctx, view), o.auditEtcd(ctx, view))
+		faults = append(faults, o.configureMembers(ctx, view), o.bootstrap(ctx, view), o.auditEtcd(ctx, view), o.rememberNames(ctx, view))
 	}
 	faults = append(faults, o.showCluster(ctx, view), o.endEmptySets(ctx, view))
 	if view.ending() && len(view.members) == 0 {

@@ -79,6 +79,22 @@ func (o *Omni) auditMember(ctx context.Context, c *clusterView, talos *client.Cl
 	return talos.EtcdRemoveMemberByID(ctx, &machineapi.EtcdRemoveMemberByIDRequest{MemberId: one.GetId()})
 }
 
+// rememberNames keeps the Nodes' names of machines that run: one that is gone for good tells its own no more.
+func (o *Omni) rememberNames(ctx context.Context, c *clusterView) error {
+	var faults []error
+	for _, m := range c.members {
+		if !m.running() || m.hostname() == "" || m.identity != nil {
+			continue
+		}
+		faults = append(faults, put(ctx, o.state, omni.NewClusterMachineIdentity(m.id), func(res *omni.ClusterMachineIdentity) error {
+			res.Metadata().Labels().Set(omni.LabelCluster, c.name())
+			res.TypedSpec().Value.Nodename = m.hostname()
+			return nil
+		}))
+	}
+	return errors.Join(faults...)
+}
+
 // hostname is the machine's name as it told it last.
 func (m *member) hostname() string {
 	if m.identity != nil && m.identity.TypedSpec().Value.Nodename != "" {
