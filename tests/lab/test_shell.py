@@ -138,7 +138,8 @@ TALOSCTL: Mapping[str, str] = {
 """What restarts machines is executed by test_talosctl.py and by the pages of docs/procedures."""
 
 OTHERS = (
-    T + "get links # says 1",
+    T + "get links",
+    T + "get mountstatus # says 1",
     T + "logs trustd # says 1",
     "argocd app list # says 1",
     "cilium status # says 1",
