@@ -102,15 +102,15 @@ func (o *Omni) patchesOf(ctx context.Context, c *clusterView, m *member) ([]conf
 	var chosen []ranked
 	for patch := range all.All() {
 		labels := patch.Metadata().Labels()
-		set, ofSet := labels.Get(omni.LabelMachineSet)
+		set, inSet := labels.Get(omni.LabelMachineSet)
 		machine, ofMachine := labels.Get(omni.LabelClusterMachine)
 		switch {
 		case patch.Metadata().Phase() != resource.PhaseRunning:
 		case ofMachine && machine == m.id:
 			chosen = append(chosen, ranked{level: 2, patch: patch})
-		case ofSet && !ofMachine && set == m.set:
+		case inSet && !ofMachine && set == m.set:
 			chosen = append(chosen, ranked{level: 1, patch: patch})
-		case !ofSet && !ofMachine:
+		case !inSet && !ofMachine:
 			chosen = append(chosen, ranked{patch: patch})
 		}
 	}

@@ -237,15 +237,15 @@ func (o *Omni) extensionsOf(ctx context.Context, c *clusterView, m *member) (wan
 	level := 0
 	for one := range all.All() {
 		labels := one.Metadata().Labels()
-		set, ofSet := labels.Get(omni.LabelMachineSet)
+		set, inSet := labels.Get(omni.LabelMachineSet)
 		machine, ofMachine := labels.Get(omni.LabelClusterMachine)
 		rank := 0
 		switch {
 		case ofMachine && machine == m.id:
 			rank = 3
-		case ofSet && !ofMachine && set == m.set:
+		case inSet && !ofMachine && set == m.set:
 			rank = 2
-		case !ofSet && !ofMachine:
+		case !inSet && !ofMachine:
 			rank = 1
 		}
 		if rank > level {
