@@ -56,6 +56,9 @@ func (o *Omni) auditEtcd(ctx context.Context, c *clusterView) error {
 
 // auditMember: a member of etcd is one of a machine of the cluster by its host name, else it is removed.
 func (o *Omni) auditMember(ctx context.Context, c *clusterView, talos *client.Client, one *machineapi.EtcdMember) error {
+	if one.GetHostname() == "" {
+		return nil // it has been added, and its machine does not run etcd yet
+	}
 	at := slices.IndexFunc(c.members, func(m *member) bool {
 		return m.controlPlane && m.hostname() == one.GetHostname()
 	})
