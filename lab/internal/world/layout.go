@@ -92,6 +92,9 @@ type Options struct {
 
 // Settings are the parts of `python -m ops show --json` that a world is built from.
 type Settings struct {
+	Cluster struct {
+		Name string `json:"name"`
+	} `json:"cluster"`
 	Site struct {
 		Vcenter      string `json:"vcenter"`
 		User         string `json:"user"`
