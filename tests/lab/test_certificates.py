@@ -15,7 +15,7 @@ from cryptography import x509
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.conftest import editing
 
-pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
+pytestmark = pytest.mark.campaign
 
 WITH_SERVICES = True
 SERVICES = """\
@@ -191,6 +191,7 @@ def test_a_certificate_is_renewed_after_two_thirds_of_its_life(world: World) -> 
     kubectl(world, "delete", "certificate", "short", "--namespace", "default")
 
 
+@pytest.mark.unseen
 def test_a_dns_token_that_is_refused_is_named_by_up_and_a_right_one_goes_on_with_staging(
     world: World,
 ) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from ops.rehearsal.world import PROJECT, World, wait_until
 
-pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
+pytestmark = pytest.mark.campaign
 
 WITH_SERVICES = True
 NAMESPACE = "argocd"

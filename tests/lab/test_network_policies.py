@@ -14,7 +14,7 @@ from clients import etcd_snapshot
 from ops.rehearsal import flows
 from ops.rehearsal.world import World, wait_until
 
-pytestmark = [pytest.mark.campaign, pytest.mark.unseen]
+pytestmark = pytest.mark.campaign
 
 WITH_SERVICES = True
 
@@ -298,6 +298,7 @@ UNUSED = {
 """Policies of programs that run here, which nothing used, and why."""
 
 
+@pytest.mark.unseen
 def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None:
     ask = ("curl", "--silent", "--show-error", "--fail", "--max-time", "30")
     to = ("--resolve", f"{APPLICATION_HOST}:443:172.16.20.100")
