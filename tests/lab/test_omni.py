@@ -7,7 +7,6 @@ in its README. `make omnictl` builds omnictl, which takes minutes: of the weekly
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,12 +75,6 @@ def talos(world: World) -> set[str]:
     return {one["status"]["nodeInfo"]["osImage"] for one in nodes(world).values()}
 
 
-def members(world: World) -> list[str]:
-    """Name the members of etcd, as Omni knows them."""
-    found = owner(world, "cluster status prod --wait 0s", code=None)
-    return re.findall(r"node0\d", found)
-
-
 ALL = {"node01", "node02", "node03", "node04"}
 
 
@@ -90,10 +83,7 @@ def world(make_world: Callable[..., World]) -> World:
     """Let Omni make the cluster; the kubeconfig is the one from Omni."""
     world = make_world()
     world.up()
-    text = world.run("pulumi", "stack", "output", "--show-secrets", "kubeconfig").stdout
-    path = world.state / "kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(text)
+    world.write_credentials()
     return world
 
 

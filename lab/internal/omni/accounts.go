@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/cosi-project/runtime/pkg/state"
 	"github.com/google/uuid"
 	"github.com/siderolabs/go-api-signature/pkg/pgp"
-	"github.com/siderolabs/go-api-signature/pkg/serviceaccount"
 	"github.com/siderolabs/omni/client/api/omni/management"
 	"github.com/siderolabs/omni/client/api/omni/specs"
 	"github.com/siderolabs/omni/client/pkg/access"
@@ -31,24 +29,11 @@ const longestKey = 365 * 24 * time.Hour
 // NewServiceAccount makes a service account and its key, as `omnictl serviceaccount create` does, and returns the key
 // in the form of OMNI_SERVICE_ACCOUNT_KEY. One of the name that exists gets one more key; its role stays.
 func (o *Omni) NewServiceAccount(ctx context.Context, name string, role Role, lifetime time.Duration) (string, error) {
-	of := access.ParseServiceAccountFromName(name)
-	key, err := pgp.GenerateKey(of.BaseName, runtime.GOOS+"/"+runtime.GOARCH, of.FullID(), lifetime)
+	key, err := NewKey(name, lifetime)
 	if err != nil {
 		return "", err
 	}
-	public, err := key.ArmorPublic()
-	if err != nil {
-		return "", err
-	}
-	if _, err := o.addAccount(ctx, name, string(role), public); status.Code(err) == codes.AlreadyExists {
-		_, err = o.addKey(ctx, name, public)
-		if err != nil {
-			return "", err
-		}
-	} else if err != nil {
-		return "", err
-	}
-	return serviceaccount.Encode(name, key)
+	return key, o.AdoptServiceAccount(ctx, key, role)
 }
 
 // addAccount registers a service account with its first key and returns the key's id.

@@ -27,25 +27,8 @@ import (
 
 const thirdMachine = "5c241f42-a87f-fa60-6af6-000000000003"
 
-// small is a template of a control plane and a worker.
-const small = `kind: Cluster
-name: prod
-kubernetes: {version: v1.34.1}
-talos: {version: v1.13.9}
-features: {backupConfiguration: {interval: 1h}}
-patches:
-  - {name: network, inline: {cluster: {network: {podSubnets: [10.244.0.0/16]}}}}
----
-kind: ControlPlane
-machines: [` + firstMachine + `]
----
-kind: Workers
-machines: [` + secondMachine + `]
----
-kind: Machine
-name: ` + firstMachine + `
-install: {disk: /dev/sdx}
-`
+// small is the template without extensions, on a disk that the machines have.
+var small = strings.NewReplacer("systemExtensions: [siderolabs/vmtoolsd-guest-agent]\n", "", "/dev/sda", "/dev/sdx").Replace(template)
 
 // running syncs a template and waits as `omnictl cluster template status` does.
 func (s *site) running(t *testing.T, of state.State, text string) {

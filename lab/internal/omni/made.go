@@ -11,7 +11,6 @@ import (
 	"github.com/siderolabs/omni/client/api/omni/specs"
 	"github.com/siderolabs/omni/client/pkg/access"
 	"github.com/siderolabs/omni/client/pkg/jointoken"
-	"github.com/siderolabs/omni/client/pkg/omni/resources/siderolink"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -53,8 +52,5 @@ func (o *Omni) AdoptServiceAccount(ctx context.Context, encoded string, role Rol
 
 // AdoptJoinToken makes a token known that lives without end.
 func (o *Omni) AdoptJoinToken(ctx context.Context, id, name string) error {
-	token := siderolink.NewJoinToken(id)
-	token.TypedSpec().Value = &specs.JoinTokenSpec{Name: name}
-
-	return o.state.Create(ctx, token)
+	return o.keepToken(ctx, id, &specs.JoinTokenSpec{Name: name})
 }

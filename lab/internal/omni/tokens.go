@@ -51,9 +51,13 @@ func (o *Omni) addToken(ctx context.Context, spec *specs.JoinTokenSpec) (string,
 	if err != nil {
 		return "", err
 	}
+	return id, o.keepToken(ctx, id, spec)
+}
+
+func (o *Omni) keepToken(ctx context.Context, id string, spec *specs.JoinTokenSpec) error {
 	token := siderolink.NewJoinToken(id)
 	token.TypedSpec().Value = spec
-	return id, o.state.Create(ctx, token)
+	return o.state.Create(ctx, token)
 }
 
 func (m *managementServer) CreateJoinToken(
