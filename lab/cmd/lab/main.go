@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 
+	"platform.lab/lab/internal/certapprover"
 	"platform.lab/lab/internal/govc"
 	"platform.lab/lab/internal/languagehost"
 	"platform.lab/lab/internal/plugins/kubernetesplugin"
@@ -45,6 +46,8 @@ func dispatch(ctx context.Context, name string, args []string) (int, error) {
 		return govc.Main(args), nil
 	case talosbackup.Name:
 		return 0, talosbackup.Main(ctx, os.Stdout)
+	case certapprover.Name:
+		return 0, certapprover.Main(ctx, args)
 	case "pulumi":
 		return 0, world.Pulumi(ctx, args)
 	default:

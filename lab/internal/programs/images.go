@@ -69,6 +69,11 @@ func Images() []Image {
 			Says: "does what 0.1.0-beta.3 does, over Talos' own client, age and Amazon's library; the storage outside is simulated",
 		},
 		{
+			Repository: "ghcr.io/alex1989hu/kubelet-serving-cert-approver", Files: map[string]string{"/app/kubelet-serving-cert-approver": Lab},
+			Entrypoint: []string{"/app/kubelet-serving-cert-approver"}, User: nonRoot, Group: nonRoot, Kind: "stand-in",
+			Says: "approves by the rules of 0.11.0, over Kubernetes' own client; without metrics",
+		},
+		{
 			Repository: "docker.io/traefik", Files: map[string]string{"/usr/local/bin/traefik": "traefik"},
 			Entrypoint: []string{"/usr/local/bin/traefik"}, Kind: "real",
 			Says: "built from its module's packages; no ACME, plugins, ECS, Tailscale, tracing, and no pages of the dashboard",

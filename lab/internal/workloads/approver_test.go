@@ -19,6 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clienttesting "k8s.io/client-go/testing"
+
+	"platform.lab/lab/internal/certapprover"
 )
 
 func request(t *testing.T, name string, change func(*x509.CertificateRequest, *certificatesv1.CertificateSigningRequest)) *certificatesv1.CertificateSigningRequest {
@@ -81,7 +83,7 @@ func TestARequestIsHeldAgainstEveryRuleOfTheSigner(t *testing.T) {
 			r.Spec.Request = []byte("nonsense")
 		}
 
-		read, err := checkRequest(r)
+		read, err := certapprover.Check(r)
 		if err == nil {
 			err = checkNames(read, node01())
 		}
@@ -93,7 +95,7 @@ func TestARequestIsHeldAgainstEveryRuleOfTheSigner(t *testing.T) {
 }
 
 func TestGoodRequestsAreApprovedOnceTheApproverRuns(t *testing.T) {
-	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: approverName, Name: approverName}}
+	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: certapprover.Name, Name: certapprover.Name}}
 	b := newBench(t, node01(), deployment,
 		request(t, "good", func(*x509.CertificateRequest, *certificatesv1.CertificateSigningRequest) {}),
 		request(t, "bad", func(a *x509.CertificateRequest, _ *certificatesv1.CertificateSigningRequest) {
@@ -125,7 +127,7 @@ func TestGoodRequestsAreApprovedOnceTheApproverRuns(t *testing.T) {
 	}
 
 	deployment.Status.AvailableReplicas = 1
-	if _, err := b.client.AppsV1().Deployments(approverName).UpdateStatus(b.Context(), deployment, metav1.UpdateOptions{}); err != nil {
+	if _, err := b.client.AppsV1().Deployments(certapprover.Name).UpdateStatus(b.Context(), deployment, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"platform.lab/lab/internal/certapprover"
 	"platform.lab/lab/internal/datapath"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
@@ -79,7 +80,7 @@ func parts(images []programs.Image) []part {
 	all := []part{
 		{Part{"service-proxy", "simulated", proxied(images)}, runProxy},
 		{Part{"cilium-operator", "simulated", "registers the operator's own CRDs and accepts its GatewayClass"}, runCiliumOperator},
-		{Part{"kubelet-serving-cert-approver", "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
+		{Part{certapprover.Name, "simulated", "approves kubelets' serving certificates by the real one's rules, for the node's own names and addresses only"}, runApprover},
 		{Part{"metallb-controller", "real", "the controller built from its module, with its webhooks and the rights of its ServiceAccount"}, runMetalLB},
 		{Part{"cert-manager-controller", "simulated", "issuers, certificates and caBundles; ACME certificates come from an authority of the lab"}, runCertManager},
 		{Part{"cert-manager-webhook", "simulated", "answers on the pods' addresses and admits everything"}, runCertManagerWebhook},
