@@ -7,6 +7,7 @@ serves the domain is asked in a challenge first: until then nothing knows a wron
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -96,19 +97,20 @@ def wait_issued(api: KubernetesApi, certificate: str, settings: CertManager, clo
 
     def lacking() -> str:
         try:
-            lacks, final, challenge = _lacking(api, certificate, settings)
+            found = _look(api, certificate, settings)
             now = clock.now()
-            if final is None:
+            if found.final is None:
                 seen.clear()
-                return lacks
-            if challenge and now - asked.get(challenge, -ASKING_SECONDS) >= ASKING_SECONDS:
-                asked[challenge] = now
-                api.merge(challenge, {"metadata": {"annotations": {ASKED: str(now)}}})
+                return found.lacks
+            path = found.challenge
+            if path and now - asked.get(path, -ASKING_SECONDS) >= ASKING_SECONDS:
+                asked[path] = now
+                api.merge(path, {"metadata": {"annotations": {ASKED: str(now)}}})
         except ApiError as error:
             return str(error)
-        if now - seen.setdefault(final.key, now) >= LASTING_SECONDS:
-            raise IssuanceError(str(final))
-        return lacks
+        if now - seen.setdefault(found.final.key, now) >= LASTING_SECONDS:
+            raise IssuanceError(str(found.final))
+        return found.lacks
 
     lacks = clock.wait(
         f"the certificate {certificate}", lacking, seconds=MINUTES * 60, poll=POLL_SECONDS
@@ -119,21 +121,27 @@ def wait_issued(api: KubernetesApi, certificate: str, settings: CertManager, clo
         raise IssuanceError(str(problem(("services", "certManager"), None, fault, fix)))
 
 
-def _lacking(
-    api: KubernetesApi, certificate: str, settings: CertManager
-) -> tuple[str, Problem | None, str | None]:
-    """Say what is missing, "" when nothing is, and what is wrong if no waiting helps.
+@dataclass(frozen=True)
+class Found:
+    """What a Certificate lacks."""
 
-    The path is that of the challenge that is refused.
-    """
+    lacks: str = ""
+    """"" when it is issued."""
+    final: Problem | None = None
+    """What is wrong, if no waiting helps."""
+    challenge: str | None = None
+    """The path of the challenge that is refused."""
+
+
+def _look(api: KubernetesApi, certificate: str, settings: CertManager) -> Found:
     namespace, _, name = certificate.partition("/")
     found = api.find(f"/apis/cert-manager.io/v1/namespaces/{namespace}/certificates/{name}")
     if found is None:
-        return "there is no such Certificate", None, None
+        return Found("there is no such Certificate")
     ready, issuing = _condition(found, "Ready"), _condition(found, "Issuing")
     current = ready.get("observedGeneration") == found["metadata"]["generation"]
     if ready.get("status") == "True" and current:
-        return "", None, None
+        return Found()
     path = f"/apis/acme.cert-manager.io/v1/namespaces/{namespace}/challenges"
     challenges = (api.find(path) or {}).get("items", []) if settings.uses_acme else []
     for one in challenges:
@@ -144,7 +152,7 @@ def _lacking(
             reason = "its record is made; the name servers do not all know it yet"
         if reason:
             lacks = f"the challenge for {one['spec']['dnsName']}: {reason}"
-            return lacks, refusal(settings, reason), f"{path}/{one['metadata']['name']}"
+            return Found(lacks, refusal(settings, reason), f"{path}/{one['metadata']['name']}")
     if issuing.get("status") == "False" and issuing.get("reason") == "Failed":
         message = str(issuing.get("message", ""))
         fix = (
@@ -152,8 +160,8 @@ def _lacking(
             f"hour: cert-manager does, after a failure; {AGAIN}"
         )
         fault = f"{settings.issuer} did not issue {certificate}: {message}"
-        return message, problem(("services", "certManager"), None, fault, fix), None
-    return str(ready.get("message", "cert-manager has not looked at it")), None, None
+        return Found(message, problem(("services", "certManager"), None, fault, fix))
+    return Found(str(ready.get("message", "cert-manager has not looked at it")))
 
 
 def refusal(settings: CertManager, reason: str) -> Problem | None:
