@@ -94,9 +94,9 @@ func Tool(name string) (string, bool) {
 func Tools() []string { return slices.Sorted(maps.Keys(tools)) }
 
 var tools = map[string]answer{
-	"argocd": {"Argo CD's pods are simulated and nothing syncs, so the argocd command has no server to talk to", "`kubectl get applications --namespace argocd` shows what Argo CD would sync"},
+	"argocd": {"the argocd command is not built", "`kubectl get applications --namespace argocd` shows what Argo CD syncs"},
 	"cilium": {"Cilium's agents are simulated, so the cilium command has nothing to look into", "`kubectl get pods --namespace kube-system` and `helm list --all-namespaces` show what was installed"},
-	"cmctl":  {"cert-manager is simulated, without its command", "`kubectl get certificates,certificaterequests --all-namespaces` and `kubectl describe` show what it issued"},
+	"cmctl":  {"cert-manager's command is not built", "`kubectl get certificates,certificaterequests --all-namespaces` and `kubectl describe` show what it issued"},
 	"hubble": {"Cilium's agents are simulated, so there are no flows for hubble", "`talosctl netstat` shows the machines' real connections"},
 }
 
