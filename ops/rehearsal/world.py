@@ -25,6 +25,9 @@ PATIENCE_SECONDS = 300.0
 START_SECONDS, STOP_SECONDS = 180.0, 120.0
 """Likewise, for a world."""
 
+SIMULATED = ("--programs", "simulated")
+"""Simulated pods are quicker than the programs that pods run as processes elsewhere in the lab."""
+
 Result = subprocess.CompletedProcess[str]
 
 
@@ -33,8 +36,9 @@ class WorldError(Exception):
 
 
 class World:
-    """One world of its own in `state`, on the stack file `stack_file`.
+    """One world of its own in `state`, on the stack file `stack_file`; see `lab up` for options.
 
+    Its pods are simulated, unless the options say `--programs real`.
     `project` is the working tree that the program and the lab are run from.
     """
 
@@ -53,7 +57,7 @@ class World:
         """Start it and wait until it can be entered."""
         where: list[str | Path] = ["--state", self.state, "--stack-file", self.stack_file]
         self._process = subprocess.Popen(
-            [self._lab, "up", *where, *self.options],
+            [self._lab, "up", *where, *SIMULATED, *self.options],
             cwd=self.project,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from ops.rehearsal.world import LAB, PROJECT, World
 from tests.lab.workers import Workers
@@ -17,6 +19,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORLDS = PROJECT / ".lab" / "worlds"
+ONE_WORLD = "tests/lab/real_programs"
+"""A folder whose files share a world, so that one worker runs all of them."""
 
 LONGEST_FIRST = (
     "test_procedures.py",
@@ -34,7 +38,30 @@ LONGEST_FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, so that no worker is left alone with one at the end."""
     rank = {name: at for at, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+    def place(item: pytest.Item) -> int:
+        return -1 if shares_a_world(item.nodeid) else rank.get(item.path.name, len(rank))
+
+    items.sort(key=place)
+
+
+def shares_a_world(test: str) -> bool:
+    """Say whether a test is one of those that share a world."""
+    return test.startswith(f"{ONE_WORLD}/")
+
+
+class ByWorld(LoadFileScheduling):  # type: ignore[misc] # untyped
+    """A file of tests for a worker, but those that share a world together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Name what goes to one worker."""
+        file: str = super()._split_scope(nodeid)
+        return ONE_WORLD if shares_a_world(nodeid) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWorld:
+    """Let pytest-xdist hand the tests out so."""
+    return ByWorld(config, log)
 
 
 WORKERS = Workers()

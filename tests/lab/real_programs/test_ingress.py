@@ -1,8 +1,4 @@
-"""With `LAB_PROGRAMS=real` requests come through the real Traefik.
-
-They come to the address that MetalLB's real speakers announce. The certificate is of the platform's
-own authority: one of Let's Encrypt takes minutes, and is what `test_certificates.py` looks at.
-"""
+"""Requests come through the real Traefik, to the address that MetalLB's real speakers announce."""
 
 from __future__ import annotations
 
@@ -12,127 +8,59 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ops.rehearsal.world import PROJECT, World, wait_until
+from ops.rehearsal.world import World, wait_until
+from tests.lab.real_programs.argocd import PODINFO, Repository
+from tests.lab.real_programs.cluster import (
+    APPLICATION,
+    APPLICATION_HOST,
+    DOMAIN,
+    INGRESS_ADDRESS,
+    authority,
+    body,
+    curl,
+    endpoints,
+    healthy,
+    kinds,
+    kubectl,
+    read,
+)
 
-pytestmark = pytest.mark.campaign
-
-SERVICES = """\
-  platform:services:
-    cilium: {}
-    certManager:
-      issuer: private-ca
-      domain: platform.example.com
-    traefik:
-      address: 172.16.20.100
-      dashboardDomain: traefik.platform.example.com
-    metallb:
-      interface: eth0
-      spareAddresses: 10
-    metricsServer: {}
-"""
-DOMAIN = "platform.example.com"
-ADDRESS, HOST = "172.16.20.100", f"podinfo.{DOMAIN}"
-NAMESPACE = ("--namespace", "app-podinfo")
+NAMESPACE = ("--namespace", APPLICATION)
 CLIENT = "tests/lab/https_client.py"
 QUICK_SCALER = {
-    "spec": {
-        "maxReplicas": 4,
-        "behavior": {
-            "scaleUp": {"stabilizationWindowSeconds": 0},
-            "scaleDown": {
-                "stabilizationWindowSeconds": 15,
-                "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
-            },
+    "maxReplicas": 4,
+    "behavior": {
+        "scaleUp": {"stabilizationWindowSeconds": 0},
+        "scaleDown": {
+            "stabilizationWindowSeconds": 15,
+            "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}],
         },
-        "metrics": [
-            {
-                "type": "Resource",
-                "resource": {
-                    "name": "cpu",
-                    "target": {"type": "AverageValue", "averageValue": "10m"},
-                },
-            }
-        ],
-    }
+    },
+    "metrics": [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "10m"}},
+        }
+    ],
 }
 """The application's own waits five minutes before it takes pods away, as production should."""
 
 
-@pytest.fixture(scope="module")
-def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the production stack file without what ingress does not need."""
-    target = tmp_path_factory.mktemp("ingress") / "Pulumi.prod.yaml"
-    text, services, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("  platform:services:")
-    assert services
-    target.write_text(text + SERVICES)
-    return target
+@pytest.fixture(scope="module", autouse=True)
+def application(podinfo: World) -> None:
+    """Have the application that Argo CD brings."""
 
 
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    """Build the stack in a world whose machines run programs, with the example application."""
-    world = make_world("--programs", "real")
-    world.up()
-    world.write_credentials()
-    trust_the_platforms_authority(world)
-    kubectl(world, "apply", "--kustomize", "apps/overlays/prod/podinfo")
-    # The autoscaler makes it two, and only then are both waited for.
-    wait_until("the application's pods", lambda: len(ready(world)) == 2)
-    return world
-
-
-def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
-    """Run kubectl in the world; gives its output."""
-    return world.run("kubectl", *argv, code=code).stdout
-
-
-def read(world: World, *argv: str) -> dict[str, Any]:
-    """Read objects of the cluster."""
-    found: dict[str, Any] = json.loads(kubectl(world, "get", *argv, "--output", "json"))
-    return found
-
-
-def authority(world: World) -> str:
-    """Give the file of the authority that the clients trust, and no other."""
-    return str(world.stack_file.parent / "authority.pem")
-
-
-def trust_the_platforms_authority(world: World) -> None:
-    """Write the authority's certificate where the clients look."""
-    found = read(world, "secret", "private-ca", "--namespace", "cert-manager")["data"]
-    Path(authority(world)).write_bytes(base64.b64decode(found["tls.crt"]))
-
-
-def curl(world: World, url: str, *options: str, code: int | None = 0) -> str:
-    """Ask through the ingress address; gives the headers and the answer."""
-    host = url.split("/")[2]
-    to = ("--resolve", f"{host}:443:{ADDRESS}", "--resolve", f"{host}:80:{ADDRESS}")
-    trusted = ("--cacert", authority(world))
-    shown = ("--silent", "--show-error", "--include", "--max-time", "5", *trusted)
-    return world.run("curl", *shown, *to, *options, url, code=code).stdout
-
-
-def body(answer: str) -> str:
-    """Take the headers away."""
-    return answer.replace("\r\n", "\n").partition("\n\n")[2]
-
-
-def ready(world: World) -> list[str]:
+def ready(world: World) -> set[str]:
     """Give the names of the application's ready pods."""
-    found = read(world, "endpointslices", *NAMESPACE)
-    return [
-        one["targetRef"]["name"]
-        for each in found["items"]
-        for one in each["endpoints"] or []
-        if one["conditions"]["ready"]
-    ]
+    return endpoints(world, APPLICATION, "podinfo")
 
 
 def holder(world: World) -> str:
@@ -149,8 +77,8 @@ def holder(world: World) -> str:
 
 def neighbour(world: World) -> str:
     """Give the hardware address that answered for the ingress address."""
-    curl(world, f"https://{HOST}/", code=None)
-    shown = world.run("ip", "-json", "neighbour", "show", ADDRESS).stdout
+    curl(world, f"https://{APPLICATION_HOST}/", code=None)
+    shown = world.run("ip", "-json", "neighbour", "show", INGRESS_ADDRESS).stdout
     return str(json.loads(shown)[0].get("lladdr", ""))
 
 
@@ -164,7 +92,7 @@ def is_elected(world: World) -> bool:
 
 def client(world: World, what: str, seconds: int, *more: str) -> subprocess.Popen[str]:
     """Start the client in the world."""
-    to = ("--address", ADDRESS, "--host", HOST, "--authority", authority(world))
+    to = ("--address", INGRESS_ADDRESS, "--host", APPLICATION_HOST, "--authority", authority(world))
     how = ("--seconds", str(seconds), *more)
     return world.start_command("python", CLIENT, what, *to, *how)
 
@@ -193,26 +121,30 @@ def say(text: str) -> None:
 
 
 def test_the_application_answers_by_https_with_the_platforms_certificate(world: World) -> None:
-    answer = curl(world, f"https://{HOST}/")  # verified: by name, with the platform's authority
+    answer = curl(
+        world, f"https://{APPLICATION_HOST}/"
+    )  # verified: by name, with the platform's authority
     assert answer.startswith("HTTP/2 200")
     assert json.loads(body(answer))["hostname"] in ready(world)
     shown = world.run(
-        "curl", "--silent", "--verbose", "--cacert", authority(world),
-        "--resolve", f"{HOST}:443:{ADDRESS}", f"https://{HOST}/",
-    ).stderr  # fmt: skip
+        *("curl", "--silent", "--verbose", "--cacert", authority(world)),
+        *("--resolve", f"{APPLICATION_HOST}:443:{INGRESS_ADDRESS}", f"https://{APPLICATION_HOST}/"),
+    ).stderr
     assert f"*.{DOMAIN}" in shown or f"CN={DOMAIN}" in shown
 
 
 def test_every_pod_of_the_application_gets_requests(world: World) -> None:
-    hosts = {json.loads(body(curl(world, f"https://{HOST}/")))["hostname"] for _ in range(12)}
-    assert hosts == set(ready(world))
+    hosts = {
+        json.loads(body(curl(world, f"https://{APPLICATION_HOST}/")))["hostname"] for _ in range(12)
+    }
+    assert hosts == ready(world)
     assert len(hosts) == 2
 
 
 def test_plain_http_is_sent_to_https(world: World) -> None:
-    answer = curl(world, f"http://{HOST}/some?where=1")
+    answer = curl(world, f"http://{APPLICATION_HOST}/some?where=1")
     assert answer.startswith(("HTTP/1.1 301", "HTTP/1.1 308"))
-    assert f"https://{HOST}/some?where=1" in answer
+    assert f"https://{APPLICATION_HOST}/some?where=1" in answer
 
 
 def test_a_host_that_no_route_names_is_not_found(world: World) -> None:
@@ -237,7 +169,7 @@ def test_the_dashboards_api_shows_every_route_of_the_platform_without_an_error(
     routers = json.loads(body(curl(world, f"{site}/api/http/routers", *login)))
     rules = {one["rule"]: one["status"] for one in routers if "rule" in one}
     assert rules[f"Host(`traefik.{DOMAIN}`)"] == "enabled"
-    assert any(HOST in rule for rule in rules)
+    assert any(APPLICATION_HOST in rule for rule in rules)
     version = json.loads(body(curl(world, f"{site}/api/version", *login)))["Version"]
     pods = read(world, "pods", "--namespace", "traefik")["items"]
     assert pods[0]["spec"]["containers"][0]["image"].endswith(f":v{version}")
@@ -249,7 +181,7 @@ def test_traefik_says_the_address_in_the_status_of_routes(world: World) -> None:
         listed: list[Any] = found.get("ingress", [])
         return listed
 
-    wait_until("the Ingress to have an address", lambda: address() == [{"ip": ADDRESS}], 30)
+    wait_until("the Ingress to have an address", lambda: address() == [{"ip": INGRESS_ADDRESS}], 30)
     gateway = read(world, "gateway", "platform", "--namespace", "traefik")["status"]
     conditions = {one["type"]: one["status"] for one in gateway["conditions"]}
     assert conditions["Programmed"] == "True"
@@ -258,9 +190,9 @@ def test_traefik_says_the_address_in_the_status_of_routes(world: World) -> None:
 def test_one_machine_announces_the_address_and_traefik_sees_the_clients_own(world: World) -> None:
     elected = holder(world)
     machine = next(one for one in world.machines() if one["name"] == elected)
-    other = world.run("ip", "-json", "route", "get", ADDRESS).stdout
+    other = world.run("ip", "-json", "route", "get", INGRESS_ADDRESS).stdout
     source = json.loads(other)[0]["prefsrc"]
-    curl(world, f"https://{HOST}/who-asks")
+    curl(world, f"https://{APPLICATION_HOST}/who-asks")
     pods = read(world, "pods", "--namespace", "traefik")["items"]
     (pod,) = [one for one in pods if one["spec"]["nodeName"] == elected]
     assert pod["status"]["hostIP"] == machine["address"]
@@ -292,14 +224,25 @@ def test_an_argument_that_traefik_does_not_know_is_an_error(world: World) -> Non
     assert "kubernetescdr" in refused.stdout + refused.stderr
 
 
-def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(world: World) -> None:
-    kubectl(world, "patch", "hpa", "podinfo", *NAMESPACE, "--patch", json.dumps(QUICK_SCALER))
+def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(
+    world: World, repository: Repository
+) -> None:
+    file = repository.folder / PODINFO / "autoscaler.yaml"
+    scaler = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(scaler | {"spec": scaler["spec"] | QUICK_SCALER}))
+    repository.push("podinfo's autoscaler is quick")
+    wait_until(
+        "the autoscaler to be quick",
+        lambda: read(world, "hpa", "podinfo", *NAMESPACE)["spec"]["maxReplicas"] == 4,
+    )
     running = client(world, "load", 100, "--clients", "6")
     wait_until("the autoscaler to add pods", lambda: len(ready(world)) > 2, 95)
     scaled = read(world, "hpa", "podinfo", *NAMESPACE)["status"]
     assert scaled["currentMetrics"], "the processor time comes from metrics-server"
-    more = set(ready(world))
-    hosts = {json.loads(body(curl(world, f"https://{HOST}/")))["hostname"] for _ in range(24)}
+    more = ready(world)
+    hosts = {
+        json.loads(body(curl(world, f"https://{APPLICATION_HOST}/")))["hostname"] for _ in range(24)
+    }
     assert len(hosts & more) > 2
     output, _ = running.communicate(timeout=160)
     done = json.loads(output.splitlines()[-1])
@@ -330,7 +273,7 @@ def test_the_address_moves_when_its_machine_loses_its_power(world: World) -> Non
     say(f"{before} came back, {holder(world)} has it: no answer for {back:.1f} s")
     assert moved != hardware
     assert asked[-1]["answered"]
-    wait_until("all machines to be healthy again", lambda: healthy(world), 120)
+    wait_until("all machines to be healthy again", lambda: healthy(world))
 
 
 def test_requests_are_answered_while_etcd_loses_its_leader(world: World) -> None:
@@ -352,19 +295,19 @@ def test_requests_are_answered_while_etcd_loses_its_leader(world: World) -> None
         lost = leader()
     with watched(world, 40) as asked:
         world.run("govc", "vm.power", "-off", "-force", lost)
+        off = time.monotonic()
         try:
-            wait_until("the API to answer", lambda: api_answers(world), 120)
+            wait_until("the API to answer", lambda: api_answers(world))
+            again = time.monotonic()
         finally:
             world.run("govc", "vm.power", "-on", lost)
     failed = [one for one in asked if not one["answered"]]
     say(f"etcd lost its leader on {lost}: {len(failed)} of {len(asked)} requests failed")
-    assert asked[-1]["answered"]
-    wait_until("all machines to be healthy again", lambda: healthy(world), 120)
-
-
-def healthy(world: World) -> bool:
-    """Say whether all machines run, with etcd."""
-    return all(one["stage"] == "running" and one["etcd"] == "Running" for one in world.machines())
+    # A pod of the application on that machine is lost too: requests to it fail.
+    assert [one for one in asked if off < one["at"] < again and one["answered"]]
+    wait_until("all machines to be healthy again", lambda: healthy(world))
+    wait_until("the application's pods to be ready", lambda: len(ready(world)) == 2)
+    assert curl(world, f"https://{APPLICATION_HOST}/").startswith("HTTP/2 200")
 
 
 def api_answers(world: World) -> bool:
@@ -374,7 +317,5 @@ def api_answers(world: World) -> bool:
 
 
 def test_the_run_says_that_traefik_and_metallb_are_real(world: World) -> None:
-    parts = {
-        one["name"]: one["kind"] for one in json.loads((world.state / "workloads.json").read_text())
-    }
+    parts = kinds(world)
     assert parts["traefik"] == parts["metallb-speaker"] == parts["metallb-controller"] == "real"

@@ -1,10 +1,10 @@
-"""With `LAB_PROGRAMS=real` the pods' connections are held to the network policies."""
+"""The pods' connections are held to the network policies."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyrage  # type: ignore[import-untyped]
@@ -13,10 +13,7 @@ import pytest
 from clients import etcd_snapshot
 from ops.rehearsal import flows
 from ops.rehearsal.world import World, wait_until
-
-pytestmark = pytest.mark.campaign
-
-WITH_SERVICES = True
+from tests.lab.real_programs.cluster import APPLICATION_HOST, apply, curl
 
 # Two namespaces with programs that listen and call; nothing is closed yet.
 PEOPLE = """\
@@ -57,7 +54,6 @@ kind: NetworkPolicy
 metadata: {{ name: {name}, namespace: {namespace} }}
 spec: {spec}
 """
-APPLICATION_HOST = "podinfo.platform.example.com"
 OURS = ("shop", "people", "default")
 CLOSED_IN = "{ podSelector: {}, policyTypes: [Ingress] }"
 CLOSED_OUT = "{ podSelector: {}, policyTypes: [Egress] }"
@@ -72,12 +68,9 @@ TO_SHOP = (
 )
 
 
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    """Build the production platform in a world whose machines run programs, with ours on it."""
-    world = make_world("--programs", "real")
-    world.up()
-    world.write_credentials()
+@pytest.fixture(scope="module", autouse=True)
+def people(world: World) -> None:
+    """Put our namespaces and programs on the platform."""
     apply(world, PEOPLE)
     wanted = (("shop", "web"), ("shop", "store"), ("people", "visitor"))
     parts = [PROGRAM.format(namespace=namespace, name=name) for namespace, name in wanted]
@@ -86,7 +79,6 @@ def world(make_world: Callable[..., World]) -> World:
     for namespace, name in wanted:
         ready = ("--for=condition=Ready", "--timeout=120s")
         world.run("kubectl", "wait", "--namespace", namespace, f"pod/{name}", *ready)
-    return world
 
 
 def accounts(world: World) -> bool:
@@ -96,13 +88,6 @@ def accounts(world: World) -> bool:
         for one in ("shop", "people")
     ]
     return all(not one.returncode for one in found)
-
-
-def apply(world: World, text: str) -> None:
-    """Apply a manifest."""
-    file = world.stack_file.parent / "manifest.yaml"
-    file.write_text(text)
-    world.run("kubectl", "apply", "--filename", str(file))
 
 
 @contextmanager
@@ -293,20 +278,19 @@ UNUSED = {
     # They let ask the name service. These programs know the API, the machines and endpoints by
     # their addresses.
     f"{namespace}/default-deny": "no connection needed it"
-    for namespace in ("metallb-system", "metrics-server", "traefik")
+    for namespace in (
+        "kubelet-serving-cert-approver",
+        "metallb-system",
+        "metrics-server",
+        "traefik",
+    )
 }
 """Policies of programs that run here, which nothing used, and why."""
 
 
-@pytest.mark.unseen
-def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None:
-    ask = ("curl", "--silent", "--show-error", "--fail", "--max-time", "30")
-    to = ("--resolve", f"{APPLICATION_HOST}:443:172.16.20.100")
-    url = f"https://{APPLICATION_HOST}/"
-    # Argo CD has brought the application meanwhile, or is about to.
-    wait_until(
-        "the application to answer", lambda: not world.run(*ask, *to, url, code=None).returncode
-    )
+def test_each_policy_is_used_or_named_here_with_its_reason(podinfo: World) -> None:
+    world = podinfo
+    curl(world, f"https://{APPLICATION_HOST}/", "--fail")
     wait_until(
         "the application's policy to be used",
         lambda: "app-podinfo/podinfo" not in seen(world).unused,
@@ -327,6 +311,7 @@ def test_each_policy_is_used_or_named_here_with_its_reason(world: World) -> None
         "cert-manager/cainjector",
         "cert-manager/controller",
         "cert-manager/webhook",
+        "kubelet-serving-cert-approver/approver",
         "metallb-system/controller",
         "metrics-server/metrics-server",
         "platform-backup/backup",

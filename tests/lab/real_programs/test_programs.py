@@ -1,35 +1,14 @@
-"""With `LAB_PROGRAMS=real` the machines run the platform's programs: pods are processes."""
+"""The machines run the platform's programs: pods are processes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ops.rehearsal.world import PROJECT, World, wait_until
-
-pytestmark = pytest.mark.campaign
-
-WITH_SERVICES = True
-SERVICES = """\
-  platform:services:
-    cilium: {}
-    certManager:
-      issuer: letsencrypt-production
-      domain: platform.example.com
-      email: platform@example.com
-      dns: { provider: cloudflare }
-    traefik:
-      address: 172.16.20.100
-      dashboardDomain: traefik.platform.example.com
-    metallb:
-      interface: eth0
-      spareAddresses: 10
-    metricsServer: {}
-"""
+from ops.rehearsal.world import World, wait_until
+from tests.lab.real_programs.cluster import apply, endpoints, healthy, kinds, kubectl, read
 
 # An application of two pods, with a Service; its program is the lab's stand-in for podinfo.
 APPLICATION = """\
@@ -69,43 +48,11 @@ spec:
 """
 
 
-@pytest.fixture(scope="module")
-def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the production stack file with the services that these tests look at."""
-    target = tmp_path_factory.mktemp("programs") / "Pulumi.prod.yaml"
-    text, services, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("  platform:services:")
-    assert services
-    target.write_text(text + SERVICES)
-    return target
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    """Build the stack in a world whose machines run programs, with an application on it."""
-    world = make_world("--programs", "real")
-    world.up()
-    world.write_credentials()
+@pytest.fixture(scope="module", autouse=True)
+def application(world: World) -> None:
+    """Put the application on the platform."""
     apply(world, APPLICATION)
     kubectl(world, "rollout", "status", "deployment/web", "--timeout=120s")
-    return world
-
-
-def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
-    """Run kubectl in the world; gives its output."""
-    return world.run("kubectl", *argv, code=code).stdout
-
-
-def read(world: World, *argv: str) -> dict[str, Any]:
-    """Read objects of the cluster."""
-    found: dict[str, Any] = json.loads(kubectl(world, "get", *argv, "--output", "json"))
-    return found
-
-
-def apply(world: World, text: str) -> None:
-    """Apply a manifest."""
-    file = world.stack_file.parent / "manifest.yaml"
-    file.write_text(text)
-    kubectl(world, "apply", "--filename", str(file))
 
 
 def pods(world: World) -> list[dict[str, Any]]:
@@ -174,13 +121,7 @@ def test_a_pod_that_is_not_ready_gets_no_connections(world: World) -> None:
     pod = pods(world)[0]
 
     def ready() -> set[str]:
-        found = read(world, "endpointslices", "--selector", "kubernetes.io/service-name=web")
-        return {
-            one["targetRef"]["name"]
-            for each in found["items"]
-            for one in each["endpoints"] or []
-            if one["conditions"]["ready"]
-        }
+        return endpoints(world, "default", "web")
 
     assert name(pod) in ready()
     inside(world, name(pod), "./podcli", "post", "http://127.0.0.1:9898/readyz/disable")
@@ -257,12 +198,11 @@ def test_a_machine_that_reboots_starts_its_programs_again(world: World) -> None:
         return bool(one["restartCount"] == before + 1 and one["ready"])
 
     wait_until("the pod to run again", restarted)
+    wait_until("all machines to be healthy again", lambda: healthy(world))
 
 
 def test_the_run_says_of_each_program_what_it_is(world: World) -> None:
-    parts = {
-        one["name"]: one["kind"] for one in json.loads((world.state / "workloads.json").read_text())
-    }
+    parts = kinds(world)
     assert parts["metrics-server"] == "real"
     assert parts["coredns"] == "real"
     assert parts["podinfo"] == "stand-in"

@@ -1,189 +1,33 @@
-"""With `LAB_PROGRAMS=real` the real Argo CD takes over its own release, and keeps it from Git."""
+"""The real Argo CD takes over its own release, and keeps it from Git."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
-import os
-import subprocess
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
 from ops.rehearsal.world import PROJECT, World, wait_until
+from tests.lab.real_programs import cluster
+from tests.lab.real_programs.argocd import NAMESPACE, PODINFO, Repository, application, is_well
+from tests.lab.real_programs.cluster import APPLICATION, APPLICATION_HOST, Object, body, curl
 
-pytestmark = pytest.mark.campaign
-
-WITH_SERVICES = True
-NAMESPACE = "argocd"
-URL = "https://github.com/example/platform"
 VALUES = "bootstrap/argo-cd/values.yaml"
 SETTINGS = "clusters/prod/gitops/settings/settings.yaml"
-PODINFO = "apps/base/podinfo"
 NEXT_CHART = "10.1.2"
 """A version of the chart that its project publishes while the world runs."""
 TRACKING = "argocd.argoproj.io/tracking-id"
-Object = dict[str, Any]
-
-HOST, INGRESS_ADDRESS = "argocd.platform.example.com", "172.16.20.100"
-APPLICATION_HOST = "podinfo.platform.example.com"
 PODINFOS_COMMAND = "/spec/template/spec/containers/0/command/-"
-GITHUB_SAYS = {
-    "Content-Type": "application/json",
-    "X-GitHub-Event": "push",
-    "X-GitHub-Delivery": "00000000-0000-0000-0000-000000000000",
-}
-"""What GitHub's calls after a push say (its page "Webhook events and payloads", push)."""
 
 
-class Repository:
-    """The repository that Argo CD follows: a clone whose pushes the Git host tells of."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self.world = world
-        self.folder = folder
-        self.git("clone", "--quiet", str(world.state / "repository"), str(folder), at=PROJECT)
-
-    def git(self, *argv: str, at: Path | None = None) -> str:
-        """Run Git in the clone, with no settings of this machine's user."""
-        own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        who = ("-c", "user.name=Operator", "-c", "user.email=operator@example.com")
-        result = subprocess.run(
-            ["git", *who, "-c", "safe.directory=*", *argv],  # noqa: S607 the operator's own
-            cwd=at or self.folder,
-            env=os.environ | own,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
-
-    def replace(self, path: str, old: str, new: str) -> None:
-        """Replace a text that a file has once."""
-        text = (self.folder / path).read_text()
-        assert text.count(old) == 1, f"{path} has {old!r} {text.count(old)} times"
-        (self.folder / path).write_text(text.replace(old, new))
-
-    def push(self, subject: str) -> str:
-        """Commit all, push, and let the Git host call; gives the commit's name."""
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", subject)
-        return self.publish()
-
-    def revert(self) -> str:
-        """Undo the last commit by another one."""
-        self.git("revert", "--no-edit", "HEAD")
-        return self.publish()
-
-    def publish(self) -> str:
-        """Push, and call Argo CD's webhook through the ingress, as GitHub does."""
-        before = self.git("rev-parse", "origin/main")
-        self.git("push", "--quiet", "origin", "HEAD:main")
-        after = self.git("rev-parse", "HEAD")
-        changed = self.git("diff", "--name-only", before, after).splitlines()
-        body = json.dumps(
-            {
-                "ref": "refs/heads/main",
-                "before": before,
-                "after": after,
-                "repository": {
-                    "html_url": URL,
-                    "full_name": "example/platform",
-                    "default_branch": "main",
-                },
-                "commits": [{"id": after, "added": [], "removed": [], "modified": changed}],
-            }
-        )
-        secret = read(self.world, "secret", "argocd-secret")["data"]["webhook.github.secret"]
-        mac = hmac.new(base64.b64decode(secret), body.encode(), hashlib.sha256)
-        headers = GITHUB_SAYS | {"X-Hub-Signature-256": f"sha256={mac.hexdigest()}"}
-        self.world.run(
-            *("curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "30"),
-            *("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}", "--data-binary", body),
-            *(word for name, text in headers.items() for word in ("--header", f"{name}: {text}")),
-            f"https://{HOST}/api/webhook",
-        )
-        return after
-
-
-@pytest.fixture(scope="module")
-def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the production stack file without the backup, which has tests of its own."""
-    target = tmp_path_factory.mktemp("handover") / "Pulumi.prod.yaml"
-    text, backup, _ = (PROJECT / "Pulumi.prod.yaml").read_text().partition("    backup:\n")
-    assert backup
-    target.write_text(text)
-    return target
-
-
-@pytest.fixture(scope="module")
-def installed(make_world: Callable[..., World]) -> tuple[World, dict[str, Object]]:
-    """Build all but the root Application; gives the objects of Argo CD's release."""
-    world = make_world("--programs", "real")
-    world.up("--exclude", "**root-application", timeout=1200)
-    world.write_credentials()
-
-    def scaled() -> bool:
-        found = read(world, "deployments")["items"]
-        return all(one["status"].get("readyReplicas") == one["spec"]["replicas"] for one in found)
-
-    wait_until("the autoscalers' first look", lambda: replicas(world, "server") == 2)
-    wait_until("the pods of Argo CD to be ready", scaled)
-    return world, released(world)
-
-
-@pytest.fixture(scope="module")
-def world(installed: tuple[World, dict[str, Object]]) -> World:
-    """Give Argo CD the root Application."""
-    world, _ = installed
-    world.up()
-    wait_until("Argo CD to have taken over", lambda: is_well(world, "argo-cd"))
-    return world
-
-
-@pytest.fixture(scope="module")
-def repository(world: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """Give a clone of the world's repository."""
-    return Repository(world, tmp_path_factory.mktemp("repository") / "clone")
-
-
-def kubectl(world: World, *argv: str, code: int | None = 0) -> str:
+def kubectl(world: World, *argv: str) -> str:
     """Run kubectl in Argo CD's namespace; gives its output."""
-    return world.run("kubectl", "--namespace", NAMESPACE, *argv, code=code).stdout
+    return cluster.kubectl(world, "--namespace", NAMESPACE, *argv)
 
 
 def read(world: World, *argv: str) -> Object:
-    """Read objects of the cluster."""
-    found: Object = json.loads(kubectl(world, "get", *argv, "--output", "json"))
-    return found
-
-
-def application(world: World, name: str) -> Object:
-    """Read what an Application says of itself; empty while it says nothing yet."""
-    said = kubectl(
-        world, "get", "application", name, "--ignore-not-found", "--output", "json", code=None
-    )
-    found: Object = json.loads(said).get("status", {}) if said else {}
-    return found
-
-
-def is_well(world: World, name: str, revision: str = "") -> bool:
-    """Say whether an Application is synced and healthy, at a commit if one is given."""
-    status = application(world, name)
-    sync = status.get("sync", {})
-    at = [sync.get("revision"), *sync.get("revisions", [])]
-    return (
-        sync.get("status") == "Synced"
-        and status.get("health", {}).get("status") == "Healthy"
-        and (not revision or revision in at)
-    )
+    """Read objects of Argo CD's namespace."""
+    return cluster.read(world, "--namespace", NAMESPACE, *argv)
 
 
 def deployment(world: World, part: str) -> Object:
@@ -242,9 +86,9 @@ def revisions(world: World) -> list[str]:
 
 
 def test_argo_cd_takes_over_its_release_and_changes_nothing_but_its_mark(
-    installed: tuple[World, dict[str, Object]],
+    installed: World,
 ) -> None:
-    world, before = installed
+    world, before = installed, released(installed)
     rolled_out = revisions(world)
     assert before
     assert not [
@@ -321,7 +165,7 @@ def test_a_bad_commit_is_undone_by_a_revert(world: World, repository: Repository
         return any("terminated" in state for state in states)
 
     wait_until("the bad commit's pod to end", crashes)
-    assert not is_well(world, "argo-cd")
+    wait_until("Argo CD to tell it", lambda: not is_well(world, "argo-cd"))
     commit = repository.revert()
     wait_until("the revert to be rolled out", lambda: is_well(world, "argo-cd", commit))
     assert deployment(world, "notifications-controller")["spec"]["template"] == good
@@ -337,30 +181,27 @@ def test_a_change_by_hand_is_healed(world: World) -> None:
 
 def arguments(world: World) -> list[str]:
     """Give the command line of podinfo as it is declared in the cluster."""
-    found = read(world, "deployment", "podinfo", "--namespace", "app-podinfo")
+    found = read(world, "deployment", "podinfo", "--namespace", APPLICATION)
     argv: list[str] = found["spec"]["template"]["spec"]["containers"][0]["command"]
     return argv
 
 
 def test_the_application_answers_by_https_with_a_certificate_that_the_acme_server_issued(
-    world: World,
+    podinfo: World,
 ) -> None:
-    root = world.state / "acme" / "production.root"
-    issued = (world.state / "acme" / "dns.log").read_text()
+    issued = (podinfo.state / "acme" / "dns.log").read_text()
     assert " added by Cloudflare's API: _acme-challenge.platform.example.com " in issued
-    answer = world.run(
-        *("curl", "--silent", "--show-error", "--fail", "--max-time", "30", "--cacert", str(root)),
-        *("--resolve", f"{APPLICATION_HOST}:443:{INGRESS_ADDRESS}", f"https://{APPLICATION_HOST}/"),
-    )
-    pods = read(world, "pods", "--namespace", "app-podinfo")["items"]
-    assert json.loads(answer.stdout)["hostname"] in {one["metadata"]["name"] for one in pods}
+    # Verified: by its name, with the authority of that ACME server.
+    answer = body(curl(podinfo, f"https://{APPLICATION_HOST}/", "--fail"))
+    pods = read(podinfo, "pods", "--namespace", APPLICATION)["items"]
+    assert json.loads(answer)["hostname"] in {one["metadata"]["name"] for one in pods}
 
 
 def test_a_change_of_an_application_by_hand_is_undone(world: World) -> None:
     before = arguments(world)
     assert "--level=info" in before
     patch = [{"op": "add", "path": PODINFOS_COMMAND, "value": "--level=error"}]
-    place = ("deployment", "podinfo", "--namespace", "app-podinfo")
+    place = ("deployment", "podinfo", "--namespace", APPLICATION)
     changed = kubectl(world, "patch", *place, "--type=json", f"--patch={json.dumps(patch)}")
     assert "patched" in changed
     wait_until("the command to be Git's again", lambda: arguments(world) == before)
@@ -370,7 +211,7 @@ def test_what_a_commit_removes_is_removed_and_a_revert_brings_it_back(
     world: World, repository: Repository
 ) -> None:
     def scaler() -> str:
-        place = ("hpa", "podinfo", "--namespace", "app-podinfo")
+        place = ("hpa", "podinfo", "--namespace", APPLICATION)
         return kubectl(world, "get", *place, "--ignore-not-found", "--output", "name")
 
     assert scaler()
@@ -386,7 +227,12 @@ def test_a_commit_to_apps_is_live_within_a_minute(world: World, repository: Repo
     repository.push("podinfo says more")
     wait_until("the commit to be live", lambda: "--level=debug" in arguments(world))
     kubectl(
-        world, "rollout", "status", "deployment/podinfo", "--namespace=app-podinfo", "--timeout=60s"
+        world,
+        "rollout",
+        "status",
+        "deployment/podinfo",
+        f"--namespace={APPLICATION}",
+        "--timeout=60s",
     )
 
 
