@@ -34,6 +34,7 @@ from config import load_file
 from ops.rehearsal import report
 from ops.rehearsal.life import OUT, chapter
 from ops.rehearsal.tools import PROJECT, Engine, ToolError, run, status_of, world, write_credentials
+from ops.rehearsal.world import SIMULATED
 from ops.restore import checks, running
 from ops.restore.checks import RefusedError, ago
 from ops.restore.command import IDENTITY
@@ -166,7 +167,8 @@ def production(identity: Path) -> int:
         with checks.fetched(stack, checks.choose(stack, None), identity) as checked:
             print(checked.told(dt.datetime.now(tz=dt.UTC)), flush=True)
             inside = ("python", "-m", "ops", "rehearse", "backup", "--snapshot", str(checked.path))
-            command = [str(LAB), "run", "--stack-file", STACK_FILE, "--out", str(OUT), "--"]
+            where = ("--stack-file", STACK_FILE, "--out", str(OUT))
+            command = [str(LAB), "run", *SIMULATED, *where, "--"]
             return subprocess.run([*command, *inside], cwd=PROJECT, check=False).returncode
     except (EngineError, StorageError, AgeError, RefusedError) as error:
         print(error, file=sys.stderr)

@@ -1,7 +1,7 @@
 """Rehearsal: which connections pods opened in a run, and which network policies allowed them.
 
 The lab writes both while it runs (`lab/internal/workloads/flows.go`). Only pods that run as
-processes open connections: without `LAB_PROGRAMS=real` there is nothing to tell.
+processes open connections: with `LAB_PROGRAMS=simulated` there is nothing to tell.
 """
 
 from __future__ import annotations

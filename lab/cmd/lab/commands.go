@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 type options struct {
 	project, state, stackFile  string
 	charts, plugins, out, site string
-	hosts                      string
+	hosts, programs            string
 	join, quiet, browse        bool
 	simulation                 world.Options
 }
@@ -162,7 +163,7 @@ func buildCommand(o *options) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
-	c.Flags().StringVar(&pods, "programs", envOr("LAB_PROGRAMS", world.ProgramsSimulated), "real: also build the programs that pods run as processes")
+	c.Flags().StringVar(&pods, "programs", envOr("LAB_PROGRAMS", world.ProgramsReal), "pods: simulated, or real: also build the programs that they run as processes")
 	c.Flags().BoolVar(&omni, "omni", false, "also build omnictl, for clusters that Sidero Omni manages")
 	c.Flags().BoolVar(&upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
 	chartFlags(c, o)
@@ -186,7 +187,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
 	f.StringVar(&o.hosts, "hosts", os.Getenv("LAB_HOSTS"), "how many ESXi hosts the cluster has, those that the settings name among them; left out: as many as machines")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
-	f.StringVar(&o.simulation.Programs, "programs", envOr("LAB_PROGRAMS", world.ProgramsSimulated), "pods: simulated, or real: those run as processes whose images the lab has the programs of")
+	f.StringVar(&o.programs, "programs", os.Getenv("LAB_PROGRAMS"), "pods: simulated, or real: those run as processes whose images the lab has the programs of; left out: real, where the kernel can")
 	f.StringVar(&o.site, "site", os.Getenv("LAB_SITE"), "folder with what a site has: its authority (authority.pem, with the key) and its Git host's key (ssh-host-key)")
 	f.StringArrayVar(&o.simulation.Faults, "fault", nil, "break something on purpose; an unknown fault lists them all")
 }
@@ -201,6 +202,8 @@ func (o *options) prepare(ctx context.Context) (world.Layout, error) {
 	if err != nil {
 		return l, err
 	}
+	o.simulation.ProgramsAsked = o.programs != ""
+	o.simulation.Programs = cmp.Or(o.programs, world.ProgramsReal)
 	if err = world.CheckPrograms(o.simulation.Programs); err != nil {
 		return l, err
 	}

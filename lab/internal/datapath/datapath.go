@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -93,8 +94,7 @@ func (m *Machine) Plug(pod *corev1.Pod, address netip.Addr) error {
 	}
 
 	if m.problem != nil {
-		return fmt.Errorf("the lab cannot hold network policies on this computer (it needs the kernel's nftables with connection tracking, address "+
-			"translation and queues: modules nft_ct, nft_nat, nft_masq, nft_queue or nft_compat with xt_NFQUEUE): %w", m.problem)
+		return lacking(m.problem)
 	}
 
 	m.all.mu.Lock()
@@ -104,6 +104,37 @@ func (m *Machine) Plug(pod *corev1.Pod, address netip.Addr) error {
 	m.all.version++
 
 	return nil
+}
+
+// Try says what this computer's kernel lacks for pods that run as processes, by a namespace that it makes and removes.
+func Try(ctx context.Context, bridge *network.Bridge) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	space, err := bridge.NewNamespace("trial")
+	if err != nil {
+		return err
+	}
+
+	at := netip.MustParseAddrPort("192.0.2.1:443")
+	// Two endpoints: between them the kernel has to choose.
+	ends := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.2:443"), netip.MustParseAddrPort("192.0.2.3:443")}
+	service := network.Service{At: at, Protocol: syscall.IPPROTO_TCP, Endpoints: ends}
+
+	err = errors.Join(
+		space.HoldPods(ctx, func(network.Connection) bool { return false }),
+		space.SetServices(network.Services{All: []network.Service{service}}),
+	)
+	if err != nil {
+		err = lacking(err)
+	}
+
+	return errors.Join(err, space.Close())
+}
+
+func lacking(problem error) error {
+	return fmt.Errorf("the lab cannot hold network policies on this computer (it needs the kernel's nftables with connection tracking, address "+
+		"translation and queues: modules nft_ct, nft_nat, nft_masq, nft_numgen, nft_queue or nft_compat with xt_NFQUEUE): %w", problem)
 }
 
 // Unplug is told when the address is free again.

@@ -88,6 +88,7 @@ type Options struct {
 	Faults           []string        `json:"faults"`           // see Faults
 	Site             Site            `json:"site"`             // what the site has and no settings hold
 	Programs         string          `json:"programs"`         // "real": pods whose images the lab knows run as processes
+	ProgramsAsked    bool            `json:"programsAsked"`    // somebody wrote that, and wants nothing else
 }
 
 // Settings are the parts of `python -m ops show --json` that a world is built from.

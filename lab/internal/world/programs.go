@@ -37,6 +37,24 @@ func (o Options) images() []programs.Image {
 	return programs.Images()
 }
 
+// settlePrograms simulates all pods where the trial says that this computer cannot run them as processes, and says so. Who
+// asked for the real programs gets an error instead.
+func (o *Options) settlePrograms(trial func() error, say func(string, ...any)) error {
+	if o.images() == nil {
+		return nil
+	}
+	err := trial()
+	if err == nil {
+		return nil
+	}
+	if o.ProgramsAsked {
+		return fmt.Errorf("LAB_PROGRAMS=%s: %w", ProgramsReal, err)
+	}
+	o.Programs = ProgramsSimulated
+	say("all pods are simulated: %s", err)
+	return nil
+}
+
 // checkImages says which program is not built.
 func checkImages(bin string, images []programs.Image) error {
 	var needed []string
@@ -44,8 +62,8 @@ func checkImages(bin string, images []programs.Image) error {
 		needed = append(needed, slices.Collect(maps.Values(image.Files))...)
 		for _, name := range image.Needs {
 			if _, err := exec.LookPath(name); err != nil {
-				return fmt.Errorf("missing tool: %s is not on PATH, and with LAB_PROGRAMS=%s the program %s calls it; "+
-					"install it with the system's package manager", name, ProgramsReal, image.Name())
+				return fmt.Errorf("missing tool: %s is not on PATH, and the program %s of pods calls it; "+
+					"install it with the system's package manager, or set LAB_PROGRAMS=%s", name, image.Name(), ProgramsSimulated)
 			}
 		}
 	}
@@ -54,8 +72,8 @@ func checkImages(bin string, images []programs.Image) error {
 	}
 	for _, name := range needed {
 		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
-			return fmt.Errorf("missing tool: %s is not in %s, and LAB_PROGRAMS=%s runs it; build it with `LAB_PROGRAMS=%s make build`",
-				name, bin, ProgramsReal, ProgramsReal)
+			return fmt.Errorf("missing tool: %s is not in %s, and pods run it; build it with `make build`, or set LAB_PROGRAMS=%s",
+				name, bin, ProgramsSimulated)
 		}
 	}
 	return nil

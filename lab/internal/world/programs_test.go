@@ -1,6 +1,8 @@
 package world
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -28,9 +30,40 @@ func TestPodsAreSimulatedUnlessTheirProgramsAreAskedFor(t *testing.T) {
 	}
 }
 
+func TestAKernelThatCannotHoldPodsSimulatesThemUnlessSomebodyAskedForPrograms(t *testing.T) {
+	lacks := errors.New("no queues")
+
+	for _, c := range []struct {
+		name     string
+		asked    bool
+		problem  error
+		programs string
+		refused  bool
+	}{
+		{"it can", false, nil, ProgramsReal, false},
+		{"it cannot", false, lacks, ProgramsSimulated, false},
+		{"it cannot, and they were asked for", true, lacks, ProgramsReal, true},
+	} {
+		var said []string
+
+		options := Options{Programs: ProgramsReal, ProgramsAsked: c.asked}
+		err := options.settlePrograms(func() error { return c.problem }, func(format string, arguments ...any) {
+			said = append(said, fmt.Sprintf(format, arguments...))
+		})
+
+		if options.Programs != c.programs || (err != nil) != c.refused {
+			t.Errorf("%s: %s, %v", c.name, options.Programs, err)
+		}
+
+		if told := strings.Join(said, "") == "all pods are simulated: no queues"; told != (c.programs == ProgramsSimulated) {
+			t.Errorf("%s: said %q", c.name, said)
+		}
+	}
+}
+
 func TestAProgramThatIsNotBuiltIsNamed(t *testing.T) {
 	bin, images := t.TempDir(), Options{Programs: ProgramsReal}.images()
-	if err := checkImages(bin, images); err == nil || !strings.Contains(err.Error(), "LAB_PROGRAMS=real make build") {
+	if err := checkImages(bin, images); err == nil || !strings.Contains(err.Error(), "`make build`") {
 		t.Error(err)
 	}
 

@@ -78,6 +78,9 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 		return err
 	}
 	say("network %s with gateway %s (simulated)", s.Network.CIDR, s.Network.Gateway)
+	if err := spec.Options.settlePrograms(func() error { return datapath.Try(ctx, bridge) }, say); err != nil {
+		return err
+	}
 
 	switches := map[string]*network.Bridge{}
 	for number, name := range s.furtherNetworks() {
