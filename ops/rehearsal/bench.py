@@ -97,11 +97,10 @@ def import_time() -> float:
 
 
 class MemoryPeak:
-    """Samples the memory of all processes of a world."""
+    """Samples the memory of a world: of its first process, and of all that descend from it."""
 
     def __init__(self, init: int) -> None:
-        self._namespace = Path(f"/proc/{init}/ns/net").readlink()
-        self._user = Path(f"/proc/{init}/ns/user").readlink()
+        self._init = init
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample)
         self.peak = 0.0
@@ -116,21 +115,40 @@ class MemoryPeak:
 
     def _sample(self) -> None:
         while not self._stop.wait(0.5):
-            self.peak = max(self.peak, sum(self._sizes()))
+            self.peak = max(self.peak, sum(map(_size, descendants(self._init))))
 
-    def _sizes(self) -> Iterator[float]:
-        """Give the size of each process of the world's user namespace."""
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
+
+def _size(process: int) -> float:
+    """Give the MiB of a process; 0 of one that has ended."""
+    try:
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return 0.0
+
+
+def descendants(first: int) -> set[int]:
+    """Give a process and all that it has started, and those in turn.
+
+    Pods have user namespaces of their own, so a namespace does not tell who belongs to a world.
+    """
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             try:
-                if (entry / "ns" / "user").readlink() != self._user:
-                    continue
-                for line in (entry / "smaps_rollup").read_text().splitlines():
-                    if line.startswith("Pss:"):
-                        yield int(line.split()[1]) / 1024
+                # The name before it, in brackets, may hold anything.
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:  # it has ended
                 continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found, left = {first}, [first]
+    while left:
+        more = children.get(left.pop(), [])
+        found.update(more)
+        left += more
+    return found
 
 
 @contextmanager
@@ -261,8 +279,52 @@ def made(*targets: str) -> Callable[[], object]:
 
 
 def second_lab(lives: int) -> dict[str, float]:
-    """Measure `make lab` where everything is built."""
-    return {"make_lab_seconds": medians({"lab": made("lab")}, lives)["lab"].wall}
+    """Measure `make lab` where everything is built, with simulated pods and with real programs."""
+    found = medians(
+        {word: made("lab", f"LAB_PROGRAMS={word}") for word in ("simulated", "real")}, lives
+    )
+    return {
+        "make_lab_simulated_seconds": found["simulated"].wall,
+        "make_lab_seconds": found["real"].wall,
+    }
+
+
+def real_programs() -> dict[str, float]:
+    """Measure one `up` of the production stack whose pods run the real programs."""
+    with (
+        started("real", STACK_FILE, "--programs", "real") as world,
+        MemoryPeak(world.init_pid()) as memory,
+    ):
+        up = first_up(world)
+    return {
+        "up_real_seconds": up.cost.wall,
+        "up_real_critical_path_seconds": up.timeline.critical_seconds,
+        "peak_memory_real_mib": memory.peak,
+    }
+
+
+def builds() -> dict[str, float]:
+    """Measure the first build, from an empty cache of Go, and what the programs of pods add."""
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", PROJECT, clone], check=True)
+        cache = f"GOCACHE={folder}/cache"
+
+        def build(word: str) -> Cost:
+            make = ("make", "-C", str(clone), "build", f"LAB_PROGRAMS={word}")
+            command = ["env", cache, *make]
+            return cost(
+                lambda: subprocess.run(
+                    command, check=True, stdin=subprocess.DEVNULL, capture_output=True
+                )
+            )
+
+        first, more = build("simulated"), build("real")
+    return {
+        "first_build_seconds": first.wall + more.wall,
+        "first_build_processor_seconds": first.processor,
+        "programs_build_processor_seconds": more.processor,
+    }
 
 
 def unit_tests(lives: int) -> dict[str, float]:
@@ -341,11 +403,13 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Mapping[str, Any]]] = {
     "previews": lambda given: first_previews(given.sizes, min(given.rounds, 3)),
     "delays": lambda _: up_with_real_delays(),
     "lab": lambda given: second_lab(given.lives),
+    "programs": lambda _: real_programs(),
     "unit": lambda given: unit_tests(given.lives),
+    "build": lambda _: builds(),
     "test": lambda _: whole_test(),
 }
 """What can be measured, by its name on the command line."""
-LONG = {"test"}
+LONG = {"build", "test"}
 """Measured only when it is named."""
 
 
@@ -371,7 +435,15 @@ GOALS = (
         670,
         "s",
     ),
-    Goal("second `make lab`", "make_lab_seconds", 75, "s"),
+    Goal("second `make lab`, simulated pods", "make_lab_simulated_seconds", 75, "s"),
+    Goal("second `make lab`, real programs", "make_lab_seconds", 180, "s"),
+    Goal("memory of the lab with real programs", "peak_memory_real_mib", 8192, "MiB"),
+    Goal(
+        "first build: processor time of the programs of pods",
+        "programs_build_processor_seconds",
+        600,
+        "s",
+    ),
     Goal("`make unit`, processor time", "make_unit_processor_seconds", 10, "s"),
     Goal("`make test` in a fresh clone, warm module caches", "make_test_seconds", 1500, "s"),
 )

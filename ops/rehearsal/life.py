@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from config import load_file
 from config.placeholders import operators_file, placeholders
-from ops.rehearsal import flows, judgement, platform, report, run_page, timeline_page
+from ops.rehearsal import applications, flows, judgement, platform, report, run_page, timeline_page
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
 from ops.rehearsal.tools import PROJECT, Engine, status_of, world, write_credentials
@@ -46,8 +46,11 @@ def rehearse() -> None:
     began = dt.datetime.now(dt.UTC)
     with chapter("pulumi up", times), Recorder(events):
         engine.up(events)
+    write_credentials(engine)
+    if applications.followed():
+        with chapter("Argo CD takes over, and brings the applications", times):
+            print(applications.wait())
     with chapter("a look around", times):
-        write_credentials(engine)
         layers, found = platform.layers(), report.entrances()
         print(report.look_around(layers, found))
     with chapter("pulumi preview must be empty", times):

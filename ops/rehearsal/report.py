@@ -55,12 +55,24 @@ def entrances() -> list[Address]:
     hosts = [("Traefik's dashboard", traefik.get("dashboardDomain") or "anything.example.com")]
     if argocd := services.get("argocd"):
         hosts.append(("Argo CD", argocd["domain"]))
+    hosts += _applications()
     found = []
     for name, host in hosts:
         status, text = platform.ask(traefik["address"], host)
         line = text.strip().partition("\n")[0][:SHOWN]
         found.append(Address(name, f"https://{host}", f"HTTP {status}, {line}"))
     return found
+
+
+def _applications() -> list[tuple[str, str]]:
+    """Name what Ingress objects of applications lead to, by their hosts."""
+    found = json.loads(run("kubectl", "get", "ingress", "--all-namespaces", "--output", "json"))
+    return [
+        (one["metadata"]["name"], rule["host"])
+        for one in found["items"]
+        for rule in one["spec"].get("rules", [])
+        if "host" in rule
+    ]
 
 
 def ingress(found: Sequence[Address]) -> str:
