@@ -9,18 +9,21 @@ STACK_FILE ?= Pulumi.prod.yaml
 BIN := .lab/bin
 PYTHON := .venv/bin/python
 export CGO_ENABLED := 0
+# Nobody debugs these programs, and without what debuggers read they are compiled in nine tenths of the time. For all
+# commands of Go, so that they share what is compiled (lab/internal/programs says the same).
+export GOFLAGS := -gcflags=all=-dwarf=false
 
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades programs omnictl lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
+.PHONY: help setup build upgrades omnictl lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
-First minutes: help namespaces setup build upgrades programs omnictl lab lab-shell clean
+First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
@@ -59,7 +62,7 @@ setup: ## uv, the virtual environment and Go, from the package registries
 	@mkdir -p $(BIN)
 	./setup.sh > .lab/go-path
 
-build: setup ## the lab and the real programs it runs (cached)
+build: setup ## the lab and the real programs it runs (cached); LAB_PROGRAMS=simulated: without those of pods
 	@go=$$(tail -n 1 .lab/go-path)
 	echo "building the lab" >&2
 	"$$go" build -C lab -o ../$(BIN)/lab ./cmd/lab
@@ -68,20 +71,20 @@ build: setup ## the lab and the real programs it runs (cached)
 upgrades: build ## the Kubernetes releases that the campaigns upgrade to
 	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --upgrades
 
-programs: build ## the programs that pods run as processes with LAB_PROGRAMS=real
-	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --programs real
-
 omnictl: build ## the command line of Sidero Omni, for clusters that it manages
 	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --omni
 
-lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy, timeline
+lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
+# What these rehearse is not what runs in pods.
+simulated = --programs $(or $(LAB_PROGRAMS),simulated)
+
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
-	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
+	@$(BIN)/lab run $(simulated) --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
 
 drill-backup: build ## try a backup in the lab: restore it, count what came back; PRODUCTION=1: the newest of the real stack
-	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
+	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run $(simulated) --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
@@ -151,7 +154,8 @@ go-test: build ## vet and test the lab's Go code; what needs the real programs r
 	test -z "$$unformatted" || { echo "not formatted: $$unformatted" >&2; exit 1; }
 	cd lab
 	"$$go" vet -tags lab ./...
-	"$$go" test -vet=off -ldflags="-s -w" ./...
+	# More packages at a time than processors: most of a test is waiting.
+	"$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
 
 # Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes.
 LAB_WORKERS ?= 2
@@ -162,7 +166,7 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
-campaigns: upgrades programs omnictl ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
+campaigns: upgrades omnictl ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
 	@$(lab_pytest) tests/lab -m "campaign and not unseen"
 
 render: build ## what CHART renders with our values; without CHART, all of them

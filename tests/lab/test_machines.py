@@ -15,14 +15,14 @@ import pytest
 from ops.rehearsal.world import LAB, PROJECT
 
 BIN = LAB.parent
-FLAGS = ("-tags=lab", "-vet=off", "-ldflags=-s -w")
+FLAGS = ("-tags=lab", "-vet=off", "-gcflags=all=-dwarf=false", "-ldflags=-s -w")
 """`make go-test` vets; nobody debugs the programs that are linked here."""
 ARGUMENTS = {
     "machine": ("-args", "-bin", str(BIN), "-stages", str(BIN / "kwok-stages" / "pod" / "fast")),
     "plugins/kubernetesplugin": (),
 }
 PROGRAMS = ("coredns", "podinfo")
-"""What the runtime of pods needs beside: built with LAB_PROGRAMS=real."""
+"""What the runtime of pods needs beside: built with `make build`."""
 
 
 @pytest.mark.parametrize("package", ARGUMENTS)
@@ -33,7 +33,7 @@ def test_the_go_tests_that_need_the_real_programs_pass(package: str) -> None:
 @pytest.mark.campaign
 def test_a_real_api_server_accepts_what_the_runtime_of_pods_does() -> None:
     missing = [name for name in PROGRAMS if not (BIN / name).exists()]
-    assert not missing, f"{missing} are not built: run `LAB_PROGRAMS=real make build`"
+    assert not missing, f"{missing} are not built: run `make build`"
     go_test("machine/pods", ("-args", "-bin", str(BIN)))
 
 

@@ -276,7 +276,7 @@ func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 		flags = append(flags, "-X "+stamp(s, version))
 	}
 	// The same flags for all: programs of one go.mod share their compiled packages.
-	argv := []string{"build", "-ldflags", strings.Join(flags, " ")}
+	argv := []string{"build", "-gcflags=all=-dwarf=false", "-ldflags", strings.Join(flags, " ")}
 	if p.Tags != "" {
 		argv = append(argv, "-tags", p.Tags)
 	}
