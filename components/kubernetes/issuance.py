@@ -148,7 +148,7 @@ def _look(api: KubernetesApi, certificate: str, settings: CertManager) -> Found:
         status = one.get("status", {})
         reason = " ".join(str(status.get("reason", "")).split())
         # A record that is made leaves the words of the tries before it.
-        if status.get("presented") and refusal(settings, reason):
+        if refusal(settings, reason) and _is_made(api, namespace, one):
             reason = "its record is made; the name servers do not all know it yet"
         if reason:
             lacks = f"the challenge for {one['spec']['dnsName']}: {reason}"
@@ -162,6 +162,21 @@ def _look(api: KubernetesApi, certificate: str, settings: CertManager) -> Found:
         fault = f"{settings.issuer} did not issue {certificate}: {message}"
         return Found(message, problem(("services", "certManager"), None, fault, fix))
     return Found(str(ready.get("message", "cert-manager has not looked at it")))
+
+
+def _is_made(api: KubernetesApi, namespace: str, challenge: dict[str, Any]) -> bool:
+    """Say whether a challenge's record is made.
+
+    cert-manager writes that into the status a minute later, once it has waited for the record's
+    TTL, and a change of the challenge in that minute lets it begin anew. An event tells it at once
+    (cert-manager 1.21, pkg/controller/acmechallenges/sync.go).
+    """
+    if challenge.get("status", {}).get("presented"):
+        return True
+    name = challenge["metadata"]["name"]
+    which = f"involvedObject.kind=Challenge,involvedObject.name={name},reason=Presented"
+    found = api.find(f"/api/v1/namespaces/{namespace}/events?fieldSelector={which}")
+    return bool((found or {}).get("items"))
 
 
 def refusal(settings: CertManager, reason: str) -> Problem | None:

@@ -20,6 +20,10 @@ from tests.unit.hand_clock import Time
 
 CERTIFICATE = "/apis/cert-manager.io/v1/namespaces/traefik/certificates/wildcard"
 CHALLENGES = "/apis/acme.cert-manager.io/v1/namespaces/traefik/challenges"
+PRESENTED = (
+    "/api/v1/namespaces/traefik/events?fieldSelector=involvedObject.kind=Challenge,"
+    "involvedObject.name=wildcard-1,reason=Presented"
+)
 REFUSAL = (
     "while attempting to find Zones for domain _acme-challenge.platform.example.com.\n"
     'while querying the Cloudflare API for GET "/zones?name=com" \n'
@@ -111,7 +115,7 @@ def refused(reason: str, provider: str = "cloudflare") -> tuple[str, float]:
     time = Time()
     answers = {CERTIFICATE: certificate(), CHALLENGES: challenge(reason)}
     with pytest.raises(IssuanceError) as caught:
-        wait(lambda path, _: answers[path], provider, time)
+        wait(lambda path, _: answers.get(path), provider, time)
     return str(caught.value), time.now
 
 
@@ -174,6 +178,8 @@ def test_a_refusal_that_passes_is_waited_out() -> None:
     def answer(path: str, now: float) -> Any:
         if path == CHALLENGES:
             return challenge(REFUSAL if now % 100 < 50 else "")
+        if path == PRESENTED:
+            return None
         return certificate("True" if now > 300 else "False")
 
     assert wait(answer).now > 300
@@ -185,6 +191,8 @@ def test_what_was_refused_before_this_run_is_tried_again_at_once() -> None:
     def answer(path: str, _: float) -> Any:
         # cert-manager's own next try would come much later.
         done = bool(tries)
+        if path == PRESENTED:
+            return {"items": []}
         return challenge("" if done else REFUSAL) if path == CHALLENGES else certificate(str(done))
 
     def changes(path: str, now: float) -> None:
@@ -204,11 +212,26 @@ def test_the_words_of_an_earlier_try_refuse_nothing_once_the_record_is_made() ->
     assert wait(answer).now > 200
 
 
+def test_a_record_that_has_just_been_made_is_left_alone_until_cert_manager_says_so() -> None:
+    tries: list[float] = []
+
+    def answer(path: str, now: float) -> Any:
+        if path == CHALLENGES:
+            return challenge(REFUSAL, presented=now > 200)
+        if path == PRESENTED:
+            return {"items": [{"reason": "Presented"}] if now > 20 else []}
+        return certificate("True" if now > 300 else "False")
+
+    assert wait(answer, changes=lambda _, now: tries.append(now)).now > 300
+    assert tries
+    assert max(tries) <= 20
+
+
 def test_a_challenge_is_asked_about_again_while_it_is_refused() -> None:
     tries: list[float] = []
     answers = {CERTIFICATE: certificate(), CHALLENGES: challenge(REFUSAL)}
     with pytest.raises(IssuanceError):
-        wait(lambda path, _: answers[path], changes=lambda _, now: tries.append(now))
+        wait(lambda path, _: answers.get(path), changes=lambda _, now: tries.append(now))
     assert tries[0] < 1
     assert len(tries) >= LASTING_SECONDS / ASKING_SECONDS
 
