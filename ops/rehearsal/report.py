@@ -145,7 +145,7 @@ SIMULATED = (
     ("image factory", "serves an image without an operating system"),
     ("Talos machines", "machine API over Talos' own machinery; no kernel, no boot, no install"),
     ("Git server", "serves this project's folders under the repository's URL"),
-    ("kubelets", "registered by the machines; pods are simulated by KWOK"),
+    ("kubelets", "registered by the machines; below is which pods run as processes"),
     ("Python language host", "the lab's own, over Pulumi's SDK"),
 )
 
