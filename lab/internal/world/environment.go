@@ -11,6 +11,7 @@ import (
 var outside = []string{
 	"SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy",
 	"PULUMI_ACCESS_TOKEN", "PULUMI_CONFIG_PASSPHRASE_FILE", "LAB_OUT", "KUBECONFIG", "TALOSCONFIG", "VSPHERE_PASSWORD", "VSPHERE_USER", "VSPHERE_SERVER",
+	"OMNI_ENDPOINT", "OMNI_SERVICE_ACCOUNT_KEY", "SIDERO_SERVICE_ACCOUNT_KEY", "OMNICONFIG", // the second key wins over the first
 	"AWS_CA_BUNDLE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
 }
 
@@ -74,6 +75,9 @@ func ownEnvironment(l Layout, s *Spec) map[string]string {
 		"GOVC_USERNAME":   s.Settings.Site.User,
 		"GOVC_PASSWORD":   s.Secrets.Values["vspherePassword"],
 		"GOVC_DATACENTER": s.Settings.Site.Datacenter,
+	}
+	for name, value := range omniEnvironment(l, s.Settings) {
+		set[name] = value
 	}
 	if s.Out != "" {
 		set["LAB_OUT"] = s.Out

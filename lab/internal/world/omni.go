@@ -191,6 +191,19 @@ func kubernetesVersions(bin string) []string {
 	return versions
 }
 
+// omniEnvironment lets a world's operator call omnictl, as the person who runs Omni: vCenter is there for govc likewise.
+// omnictl keeps its own files where talosctl does, below TALOS_HOME.
+func omniEnvironment(l Layout, s Settings) map[string]string {
+	if s.Omni == nil {
+		return nil
+	}
+	set := map[string]string{"OMNI_ENDPOINT": s.Omni.Endpoint}
+	if key, err := os.ReadFile(l.omniOwner()); err == nil { // not there before Omni runs
+		set["OMNI_SERVICE_ACCOUNT_KEY"] = string(key)
+	}
+	return set
+}
+
 // omniOwner has the key of the person who runs Omni, for work by hand.
 func (l Layout) omniOwner() string { return l.path("omni-owner") }
 

@@ -136,8 +136,18 @@ func (l Layout) mark(s *Spec) string {
 	return fmt.Sprintf("(lab %s) ", s.Stack)
 }
 
+// greetedClients are the client of whoever manages the machines, and what to type first with it: Omni's machines answer
+// Omni alone, and the lab's Omni passes nothing of talosctl on.
+func greetedClients(s Settings) (client, first string) {
+	if s.Omni != nil {
+		return "omnictl", "omnictl get machines    Omni's view of the machines, as its administrator; talosctl is not answered here"
+	}
+	return "talosctl", `pulumi stack output --show-secrets talosconfig > "$TALOSCONFIG"`
+}
+
 // greet says what is there, what to try first and how to leave.
 func greet(out io.Writer, l Layout, s *Spec, joined bool) {
+	clients, credentials := greetedClients(s.Settings)
 	leave := "`exit` or Ctrl-D; the world ends then, with all that was built in it"
 	if joined {
 		leave = "`exit` or Ctrl-D; the world keeps running, since another command started it"
@@ -146,14 +156,14 @@ func greet(out io.Writer, l Layout, s *Spec, joined bool) {
 A world of the lab, cut off from all networks: %s rehearsed as stack %s.
   here        vCenter, image factory, chart and Git repositories, the network of %d machines: simulated
   try first   pulumi preview      what would be built
-              pulumi up           builds it, in minutes; then, to look around with kubectl and talosctl:
+              pulumi up           builds it, in minutes; then, to look around with kubectl and %s:
               pulumi stack output --show-secrets kubeconfig > "$KUBECONFIG"
-              pulumi stack output --show-secrets talosconfig > "$TALOSCONFIG"
-  commands    pulumi, talosctl, kubectl, govc, make and python, as in production (docs/procedures)
+              %s
+  commands    pulumi, %s, kubectl, govc, make and python, as in production (docs/procedures)
   files       this tree is read-only here: edit it in another terminal; the next command sees it.
               private/ and .lab/out are the world's own; `+"`pulumi config set`"+` changes this world only
   look into   %s: every part of the world writes what it does into world.log and machines/
 %s  leave       %s
-`, s.StackFile, s.Stack, len(s.Settings.Machines), l.Root, howToBrowse(l, s.Settings), leave)
+`, s.StackFile, s.Stack, len(s.Settings.Machines), clients, credentials, clients, l.Root, howToBrowse(l, s.Settings), leave)
 	fmt.Fprintln(out)
 }

@@ -119,3 +119,32 @@ func TestTheGreetingSaysWhatIsThereWhatToTryAndHowToLeave(t *testing.T) {
 		t.Errorf("whoever joined is told:\n%s", out.String())
 	}
 }
+
+func TestTheGreetingUnderOmniSpeaksOfOmnictl(t *testing.T) {
+	for omni, parts := range map[*Omni][2]string{nil: {"talosconfig", "omnictl"}, {}: {"omnictl", "talosconfig"}} {
+		var out bytes.Buffer
+		greet(&out, Layout{Root: "/world"}, &Spec{Stack: "omni", Settings: Settings{Omni: omni}}, false)
+		if there, absent := parts[0], parts[1]; !strings.Contains(out.String(), there) || strings.Contains(out.String(), absent) {
+			t.Errorf("%q lacks, or %q is in:\n%s", there, absent, out.String())
+		}
+	}
+}
+
+func TestOmnictlInAWorldIsOfThePersonWhoRunsOmni(t *testing.T) {
+	l := Layout{Root: t.TempDir()}
+	spec := &Spec{Secrets: &stackfile.Secrets{}, Settings: Settings{Omni: &Omni{Endpoint: "https://omni.example.internal"}}}
+	t.Setenv("SIDERO_SERVICE_ACCOUNT_KEY", "the operator's")
+	t.Setenv("OMNI_SERVICE_ACCOUNT_KEY", "the operator's")
+	if err := os.WriteFile(l.omniOwner(), []byte("the world's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := strings.Join(environment(l, spec), "\n") + "\n"
+	for _, pair := range []string{"OMNI_ENDPOINT=https://omni.example.internal\n", "OMNI_SERVICE_ACCOUNT_KEY=the world's\n"} {
+		if !strings.Contains(env, pair) {
+			t.Errorf("%q is not in the environment", pair)
+		}
+	}
+	if strings.Contains(env, "the operator's") {
+		t.Error("a key of the operator's is in the environment")
+	}
+}
