@@ -33,7 +33,16 @@ from components.talos.node import as_member
 from config import load_file
 from ops.rehearsal import report
 from ops.rehearsal.life import OUT, chapter
-from ops.rehearsal.tools import PROJECT, Engine, ToolError, run, status_of, world, write_credentials
+from ops.rehearsal.tools import (
+    PROJECT,
+    Engine,
+    ToolError,
+    run,
+    status_of,
+    without_omni,
+    world,
+    write_credentials,
+)
 from ops.rehearsal.world import SIMULATED
 from ops.restore import checks, running
 from ops.restore.checks import RefusedError, ago
@@ -58,6 +67,9 @@ COMING_AND_GOING = frozenset({"events", "leases.coordination.k8s.io", "leases", 
 
 def rehearse(given: Path | None) -> None:
     """Restore a backup and count; the first thing that is not as it should be ends it."""
+    without_omni(
+        "Omni restores its own backups, and `python -m ops restore` none of such a cluster"
+    )
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
     with chapter("pulumi up", times):

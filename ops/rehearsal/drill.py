@@ -13,14 +13,17 @@ from typing import Any
 
 from ops.rehearsal import platform, report
 from ops.rehearsal.life import OUT, chapter
-from ops.rehearsal.tools import Engine, ToolError, run, status_of, world, write_credentials
+from ops.rehearsal.tools import Engine, ToolError, run, status_of, without_omni, write_credentials
 
 RESULT = OUT / "drill.json"
 
 
 def drill() -> None:
     """Walk through it; the first thing that is not as before ends it."""
-    world()
+    without_omni(
+        "`pulumi destroy` leaves the cluster and its keys in Omni, and a rebuild has others, so "
+        "this drill would not end as it must"
+    )
     OUT.mkdir(parents=True, exist_ok=True)
     engine, times = Engine(), dict[str, float]()
     with chapter("pulumi up", times):

@@ -47,6 +47,17 @@ def world() -> Path:
     return Path(folder)
 
 
+def without_omni(why: str) -> None:
+    """Refuse a rehearsal of what a cluster that Omni manages has not; `why` says what that is."""
+    spec = json.loads((world() / "world.json").read_text())
+    if spec["settings"].get("omni"):
+        message = (
+            f"platform:cluster.lifecycle = omni: {why} (docs/procedures/omni.md); nothing was "
+            "built. `make lab` and `make kills` rehearse such a stack file"
+        )
+        raise ToolError(message)
+
+
 def run(*argv: str, show: bool = False, codes: tuple[int, ...] = (0,)) -> str:
     """Run a tool in the project's folder and give its output.
 

@@ -1,6 +1,7 @@
 """What rehearsals run with: programs, inside a world of the lab alone."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,17 @@ def test_a_program_that_fails_is_an_error_with_its_code_and_its_words(*, show: b
     with pytest.raises(tools.ToolError, match=r"exit code 3\nno room"):
         tools.run(sys.executable, "-c", fails, show=show)
     assert tools.run(sys.executable, "-c", fails, show=show, codes=(0, 3)) == "no room\n"
+
+
+def test_what_a_cluster_of_omnis_has_not_is_refused_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(IN_LAB, str(tmp_path))
+    spec = tmp_path / "world.json"
+    spec.write_text('{"settings": {"omni": null}}')
+    tools.without_omni("no reason")
+    spec.write_text('{"settings": {"omni": {"endpoint": "https://omni.example.internal"}}}')
+    with pytest.raises(
+        tools.ToolError, match=r"lifecycle = omni: it keeps its keys \(docs/procedures"
+    ):
+        tools.without_omni("it keeps its keys")
