@@ -124,13 +124,13 @@ func (o *Omni) ServeMachines(ctx context.Context, listener net.Listener, endpoin
 	pb.RegisterProvisionServiceServer(answer, &provisionServer{omni: o, link: link})
 	pb.RegisterWireGuardOverGRPCServiceServer(answer, wggrpc.NewService(link.traffic, link.allowed, zap.NewNop()))
 
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return link.device.Run(ctx, zap.NewNop(), link) })
-	parts.Go(func() error { return serveGRPC(ctx, answer, listener) })
-	parts.Go(func() error { return o.serveEvents(ctx, link) })
-	parts.Go(func() error { return o.serveLogs(ctx, link) })
-	parts.Go(func() error { return o.keepPeers(ctx, link) })
-	parts.Go(func() error { return o.serveBalancers(ctx, link) })
+	parts, inner := errgroup.WithContext(ctx)
+	parts.Go(func() error { return link.device.Run(inner, zap.NewNop(), link) })
+	parts.Go(func() error { return serveGRPC(inner, answer, listener) })
+	parts.Go(func() error { return o.serveEvents(inner, link) })
+	parts.Go(func() error { return o.serveLogs(inner, link) })
+	parts.Go(func() error { return o.keepPeers(inner, link) })
+	parts.Go(func() error { return o.serveBalancers(inner, link) })
 	if err := parts.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}

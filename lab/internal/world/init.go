@@ -37,7 +37,7 @@ func Init(l Layout, folder string, command []string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := errors.Join(isolate(l), protectTree(l, spec)); err != nil {
+	if err := errors.Join(isolate(l, spec), protectTree(l, spec)); err != nil {
 		return 0, fmt.Errorf("preparing the namespaces: %w", err)
 	}
 	signals := make(chan os.Signal, 8)
@@ -88,13 +88,18 @@ func Init(l Layout, folder string, command []string) (int, error) {
 	}
 }
 
-// isolate gives the namespaces their own /proc and name resolution.
-func isolate(l Layout) error {
+// isolate gives the namespaces their own /proc and name resolution, and for SideroLink their own /var/run.
+func isolate(l Layout, s *Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("private mounts: %w", err)
 	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("/proc: %w", err)
+	}
+	if s.Settings.Omni != nil {
+		if err := ownRun(l); err != nil {
+			return err
+		}
 	}
 	empty := l.path("resolv.conf")
 	if err := os.WriteFile(empty, []byte("# no way out\n"), 0o644); err != nil {

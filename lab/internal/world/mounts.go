@@ -85,6 +85,63 @@ func bind(source, target string) error {
 	return nil
 }
 
+// wireGuards is the folder below /var/run in which WireGuard's programs and their clients meet (wireguard-go's ipc, wgctrl).
+const wireGuards = "wireguard"
+
+// ownRun gives the world a /var/run of its own, with all that is in the computer's but WireGuard's sockets: they are called by
+// the interface, whatever network it is in, so that of another world would be in the way; and only root makes their folder.
+func ownRun(l Layout) error {
+	run, err := filepath.EvalSymlinks("/var/run")
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(run)
+	if err != nil {
+		return err
+	}
+	own := l.path("run")
+	if err := os.MkdirAll(own, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", own, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("%s: %w", own, err)
+	}
+	for _, entry := range entries {
+		if entry.Name() == wireGuards {
+			continue
+		}
+		if err := place(entry, run, own); err != nil && !errors.Is(err, os.ErrNotExist) { // it may have ended just now
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(own, wireGuards), 0o755); err != nil {
+		return err
+	}
+	return bind(own, run)
+}
+
+// place lets an entry of one folder be in another one too.
+func place(entry os.DirEntry, from, to string) error {
+	source, target := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
+	switch {
+	case entry.Type()&os.ModeSymlink != 0:
+		leads, err := os.Readlink(source)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(leads, target)
+	case entry.IsDir():
+		if err := os.Mkdir(target, 0o755); err != nil {
+			return err
+		}
+	default:
+		if err := os.WriteFile(target, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return bind(source, target)
+}
+
 // within says whether path is folder or lies in it; both are absolute and without links.
 func within(path, folder string) bool {
 	return path == folder || strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/")

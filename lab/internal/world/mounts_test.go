@@ -104,6 +104,32 @@ func TestInAWorldTheTreeIsReadOnlyButForWhatIsTheLabs(t *testing.T) {
 	}
 }
 
+func TestWireGuardOfAWorldMeetsNoneOfAnotherOne(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	_, l, _ := project(t)
+	before, err := os.ReadDir("/var/run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ownRun(l); err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range before {
+		if _, err := os.Lstat(filepath.Join("/var/run", entry.Name())); err != nil {
+			t.Errorf("it is no longer there: %v", err)
+		}
+	}
+	if sockets, err := os.ReadDir("/var/run/wireguard"); err != nil || len(sockets) > 0 {
+		t.Errorf("%v, %v", sockets, err)
+	}
+	written(t, "/var/run/wireguard/siderolink.sock")
+	if _, err := os.Stat(l.path("run", "wireguard", "siderolink.sock")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAStackFileElsewhereIsReadOnlyInAWorldToo(t *testing.T) {
 	if !inNamespaces(t) {
 		return
