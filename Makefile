@@ -91,8 +91,8 @@ KINDS ?= up,destroy,refresh,import,plan
 KILLS ?= 40
 WORLDS ?= 1
 
-kills: build ## kill the engine's commands at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy WORLDS=2 SEED=1
-	@$(PYTHON) -m ops rehearse kills --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
+kills: build ## kill the engine's commands on $(STACK_FILE) at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy WORLDS=2 SEED=1
+	@$(PYTHON) -m ops rehearse kills --stack-file $(STACK_FILE) --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
 
 BASE ?= origin/main
 

@@ -38,6 +38,9 @@ POLL_SECONDS = 5.0
 PAGE = "docs/procedures/omni.md"
 AGAIN = f"then run `pulumi up` again ({PAGE})"
 
+OTHERS = "machines that this stack did not make"
+"""Words of the errors after which a person decides what becomes of Omni's cluster."""
+
 Uuids = Mapping[str, str]
 """Machines' UUIDs in vCenter, by their names."""
 
@@ -82,7 +85,7 @@ class Observer:
         if found := self.retried("Omni to answer", lambda: self.omni.members(self._cluster)):
             raise OmniError(
                 f"platform:cluster.name = {self._cluster}: Omni has this cluster already, with "
-                f"{len(found)} machines that this stack did not make, as after `pulumi destroy`. "
+                f"{len(found)} {OTHERS}, as after `pulumi destroy`. "
                 f"Nothing was made. {PAGE} says what of it you may still need, and how it goes"
             )
 
@@ -275,8 +278,9 @@ class Observer:
         if others := sorted({one.id for one in members} - set(ids.values())):
             raise OmniError(
                 f"platform:cluster.name = {self._cluster}: Omni's cluster of this name has "
-                f"machines that this stack did not make: {', '.join(others)}. Nothing was changed "
-                f"there ({PAGE})"
+                f"{OTHERS}: {', '.join(others)}. Nothing was changed there. After a destroy that "
+                "was killed they are gone for good: destroy the rest too "
+                f"(docs/procedures/omni-destroy.md)"
             )
 
     def _settle(self, *, healthy: bool) -> None:

@@ -26,6 +26,8 @@ from typing import Any
 
 import yaml
 
+from clients.commands import documents
+from components.omni.observer import OTHERS
 from components.talos.etcd import LOST_QUORUM
 from config import load_file
 from config.resource_types import MACHINE
@@ -90,7 +92,7 @@ class Round:
     repaired: bool = False
     """`make repair` was needed before the command went through."""
     decided: bool = False
-    """A person was asked: etcd had lost its quorum."""
+    """A person was asked: etcd had lost its quorum, or Omni had machines that are gone."""
     converged: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -112,6 +114,8 @@ class Campaign:
         """Something of it may be there."""
         self._expected = dict(EXPECTED)
         self._settings = load_file(world.stack_file)
+        self._asks = LOST_QUORUM if self._settings.omni is None else OTHERS
+        """The words with which `up` leaves it to a person."""
         self._original = world.stack_file.read_text(encoding="utf-8")
         self._changed = False
         self._log = world.state / "killed.log"
@@ -286,32 +290,48 @@ class Campaign:
         done.converged = result is not None and not done.problems
 
     def _attempt(self, done: Round, then: str) -> Result | None:
-        result = self._run(COMMANDS[then])
-        if LOST_QUORUM in result.stdout + result.stderr:
-            self._decide(done)
-            result = self._run(COMMANDS[then])
+        result = self._run_or_decide(done, then)
         if result.returncode != 0:
             done.repaired = True
             self._repair(done)
-            result = self._run(COMMANDS[then])
-            if LOST_QUORUM in result.stdout + result.stderr:
-                self._decide(done)
-                result = self._run(COMMANDS[then])
+            result = self._run_or_decide(done, then)
         if result.returncode != 0:
             done.problems.append(f"{then} fails: {last(result)}")
             return None
         return result
 
+    def _run_or_decide(self, done: Round, then: str) -> Result:
+        result = self._run(COMMANDS[then])
+        if self._asks in result.stdout + result.stderr:
+            self._decide(done)
+            result = self._run(COMMANDS[then])
+        return result
+
     def _decide(self, done: Round) -> None:
         """Do as the page says when etcd's data is to be given up: destroy to the end."""
         done.decided = True
-        if self._took > DECISION_SECONDS:
+        if self._settings.omni is None and self._took > DECISION_SECONDS:
             done.problems.append(f"a person was asked only after {self._took:.0f} s")
         if self._run(COMMANDS["destroy"]).returncode != 0:
             self._repair(done)
             result = self._run(COMMANDS["destroy"])
             if result.returncode != 0:
                 done.problems.append(f"destroy fails: {last(result)}")
+        self._forget_in_omni()
+
+    def _forget_in_omni(self) -> None:
+        """Delete the cluster in Omni, whose machines are gone, as a person does who needs it not.
+
+        Their links go first: else Omni would wait for machines that it takes for connected, for
+        almost five minutes after their end.
+        """
+        if self._settings.omni is None:
+            return
+        self.world.run("omnictl", "delete", "link", "--all")
+        name = self._settings.cluster.name
+        found = self.world.run("omnictl", "get", "clusters", "--output", "json").stdout
+        if name in {one["metadata"]["id"] for one in documents(found)}:
+            self.world.run("omnictl", "cluster", "delete", name)
 
     def _repair(self, done: Round) -> None:
         self._cancel()
@@ -331,6 +351,9 @@ class Campaign:
         )
         if preview.returncode != 0:
             done.problems.append(f"the preview is not empty: {last(preview)}")
+        if self._settings.omni is not None:
+            self._see_omnis_members(done)
+            return
         self.world.write_credentials()
         planes = self._settings.control_planes
         first = str(planes[0].address)
@@ -338,8 +361,24 @@ class Campaign:
         if members.stdout.count("false") != len(planes):  # none is a learner
             done.problems.append(f"etcd's members: {members.stdout or last(members)}")
 
+    def _see_omnis_members(self, done: Round) -> None:
+        """See that Omni has the machines in the cluster, each ready, and no other."""
+        selector = f"omni.sidero.dev/cluster={self._settings.cluster.name}"
+        kind = ("clustermachinestatus", "--selector", selector)
+        found = documents(self.world.run("omnictl", "get", *kind, "--output", "json").stdout)
+        states = [bool(one["spec"].get("ready")) for one in found]
+        if states != [True] * len(self._settings.machines):
+            ready = f"{sum(states)} of {len(states)} are ready"
+            done.problems.append(
+                f"Omni's machines of the cluster: {ready}, {len(self._settings.machines)} wanted"
+            )
+
     def _see_nothing(self, done: Round) -> None:
-        """See that neither vCenter nor the state has anything of the platform left."""
+        """See that neither vCenter nor the state has anything of the platform left.
+
+        What a destroy leaves in Omni is deleted as a person does it: the next `up` refuses it.
+        """
+        self._forget_in_omni()
         folder = self._settings.site.folder.rpartition("/")[2]
         left = [
             *self.world.run("govc", "find", "/", "-type", "m").stdout.split(),
@@ -423,14 +462,20 @@ def shares_of(wanted: dict[str, int], worlds: int, at: int) -> dict[str, int]:
     return {kind: len(range(at, many, worlds)) for kind, many in wanted.items()}
 
 
-def stack_file(folder: Path, at: int, *, services: bool) -> Path:
-    """Write a world's stack file: production's, without what runs on the cluster if so asked."""
-    text = (PROJECT / "Pulumi.prod.yaml").read_text(encoding="utf-8")
+def stack_file(source: Path, folder: Path, at: int, *, services: bool) -> Path:
+    """Write a world's stack file: `source`, without what runs on the cluster if so asked.
+
+    Cilium stays in a cluster of Omni's, which calls no machine ready without a CNI.
+    """
+    text = source.read_text(encoding="utf-8")
     if not services:
         document = yaml.safe_load(text)
-        document["config"].pop("platform:services")
+        config = document["config"]
+        found = config.pop("platform:services", {})
+        if "platform:omni" in config and "cilium" in found:
+            config["platform:services"] = {"cilium": found["cilium"]}
         text = yaml.safe_dump(document, sort_keys=False)
-    target = folder / str(at) / "Pulumi.prod.yaml"
+    target = folder / str(at) / source.name
     target.parent.mkdir()
     target.write_text(text, encoding="utf-8")
     return target
@@ -507,7 +552,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worlds = [
             World(
                 PROJECT / ".lab" / "worlds" / f"kills-{seed + at}",
-                stack_file(Path(folder), at, services=options.services),
+                stack_file(options.stack_file, Path(folder), at, services=options.services),
                 *DELAYS,
             )
             for at in range(options.worlds)
@@ -547,6 +592,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--seed", type=int, help="that of an earlier run, for the same kills")
     made.add_argument("--worlds", type=int, default=1, help="worlds at a time; each needs 2 GiB")
+    made.add_argument(
+        "--stack-file", type=Path, default=PROJECT / "Pulumi.prod.yaml", help="whose platform"
+    )
     made.add_argument("--services", action="store_true", help="with all that runs on the cluster")
     made.add_argument("--out", type=Path, default=Path(".lab/out/kills.json"))
     return made

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from config import load_file
 from ops.rehearsal.killing import kill_tree, tree
-from ops.rehearsal.kills import KINDS, Kill, Report, Round, line, shares, shares_of
+from ops.rehearsal.kills import KINDS, Kill, Report, Round, line, shares, shares_of, stack_file
+from ops.rehearsal.world import PROJECT
 
 
 @pytest.mark.parametrize("kills", [1, 5, 40, 43])
@@ -50,6 +52,19 @@ def test_a_round_says_what_was_killed_when_and_how_it_ended() -> None:
     )
     bad = Round(kills[:1], "up", problems=["etcd's members: none"])
     assert "NOT CONVERGED: etcd's members: none" in line(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("Pulumi.prod.yaml", None), ("Pulumi.omni.yaml", ["cilium"])]
+)
+def test_the_campaign_runs_without_services_but_for_the_cni_that_omni_needs(
+    tmp_path: Path, name: str, left: list[str] | None
+) -> None:
+    file = stack_file(PROJECT / name, tmp_path, 0, services=False)
+    services = load_file(file).services
+    assert file.name == name
+    found = [one for one in ("cilium", "metallb", "traefik") if getattr(services, one) is not None]
+    assert (found or None) == left
 
 
 def test_a_killed_tree_leaves_no_descendant() -> None:

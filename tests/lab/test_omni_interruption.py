@@ -1,0 +1,307 @@
+"""`pulumi up` killed under Omni: while machines join, while one leaves, while Omni is told of both.
+
+Each kill takes the engine, the plugins, the program and its omnictl together. That it fell into its
+moment is proven by the run's own words (a gate that began and did not open), by the command line of
+the omnictl that was killed with it, and by what the simulated Omni had noted. Then the same is run
+again, and vCenter, Omni, Kubernetes and the state must agree on what was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients.commands import documents
+from components.omni.machine_ids import forms
+from components.omni.template import with_ids
+from ops.rehearsal.killing import kill_tree, tree
+from ops.rehearsal.world import PROJECT, World, wait_until
+from tests.lab.test_omni import ALL, NEW, OMNICTL, WORKER, ready
+
+pytestmark = pytest.mark.campaign
+
+YES = ("--yes", "--skip-preview", "--non-interactive")
+REPLACE = ("--replace", "**VirtualMachine::node02")
+PATIENCE_SECONDS, POLL_SECONDS = 600.0, 0.05
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run at a moment."""
+
+    output: str
+    commands: tuple[str, ...]
+    """The command lines of all its processes."""
+    omni: str
+    """What the simulated Omni has noted since the step began."""
+
+    def waits_at(self, gate: str) -> bool:
+        """Whether a gate has begun to open, and is not open."""
+        begun = any(f"Gate {gate} {how}" in self.output for how in ("creating", "updating"))
+        return begun and not any(
+            f"Gate {gate} {how}" in self.output for how in ("created", "updated")
+        )
+
+    def asks(self, words: str) -> bool:
+        """Whether omnictl runs with these words."""
+        return any(f"omnictl {words}" in one for one in self.commands)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed."""
+
+    name: str
+    reached: Callable[[Seen], bool]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of a cluster that is whole, and the moment at which its `up` is killed."""
+
+    moment: Moment
+    machines: frozenset[str]
+    """Which there are to be in the end."""
+    options: tuple[str, ...] = ()
+    lost: str = ""
+    """A machine that dies before."""
+
+
+def syncs(seen: Seen) -> bool:
+    return seen.waits_at("omni-cluster") and seen.asks("cluster template sync")
+
+
+CREATION = [
+    Moment("while the first machine joins", lambda seen: seen.waits_at("node01-joined")),
+    Moment("while the last machine joins", lambda seen: seen.waits_at("node04-joined")),
+    Moment("while Omni is told of a new cluster", syncs),
+    Moment(
+        "while Omni makes the cluster",
+        lambda seen: seen.waits_at("omni-cluster") and "cluster bootstrapped" in seen.omni,
+    ),
+    Moment(
+        "while the kubeconfig is made",
+        lambda seen: seen.waits_at("omni-kubeconfig") and seen.asks("kubeconfig"),
+    ),
+    Moment("while Omni's judgement is waited for", lambda seen: seen.waits_at("omni-healthy")),
+]
+
+FIVE = frozenset(ALL | {"node05"})
+STEPS = [
+    Step(Moment("while a new worker joins", lambda seen: seen.waits_at("node05-joined")), FIVE),
+    Step(
+        Moment(
+            "while Omni resets a worker that leaves",
+            lambda seen: syncs(seen) and "machine reset" in seen.omni,
+        ),
+        frozenset(ALL),
+    ),
+    Step(Moment("while Omni is told of a new worker", syncs), FIVE),
+    Step(
+        Moment(
+            "while the machine of a worker that has left is deleted",
+            lambda seen: (
+                "machine left its cluster" in seen.omni
+                and "VirtualMachine node05 deleting" in seen.output
+                and "VirtualMachine node05 deleted" not in seen.output
+            ),
+        ),
+        frozenset(ALL),
+    ),
+    Step(
+        Moment(
+            "while the new one of a control plane joins",
+            lambda seen: (
+                "VirtualMachine node02 deleted" in seen.output and seen.waits_at("node02-joined")
+            ),
+        ),
+        frozenset(ALL),
+        options=REPLACE,
+    ),
+    Step(
+        Moment(
+            "while Omni takes the old one of a control plane out",
+            lambda seen: seen.waits_at("omni-cluster") and seen.asks("cluster machine delete"),
+        ),
+        frozenset(ALL),
+        options=REPLACE,
+    ),
+    Step(
+        Moment(
+            "while Omni takes a lost worker out",
+            lambda seen: seen.waits_at("omni-cluster") and seen.asks("cluster machine delete"),
+        ),
+        frozenset(ALL - {"node04"}),
+        options=("--refresh",),
+        lost="node04",
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    """Name what is missing."""
+    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
+
+
+@pytest.fixture(scope="module")
+def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the example of Omni with a CNI only: without one Omni calls no machine ready."""
+    target = tmp_path_factory.mktemp("omni") / "Pulumi.omni.yaml"
+    start, services, _ = (PROJECT / "Pulumi.omni.yaml").read_text().partition("    cilium: {}\n")
+    assert services
+    target.write_text(start + services)
+    return target
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., World]) -> World:
+    """Give a world in which nothing has been made; vCenter takes its time."""
+    return make_world("--clone-delay", "2s")
+
+
+def test_a_creation_that_is_killed_again_and_again_ends_as_if_it_never_was(
+    world: World, tmp_path: Path
+) -> None:
+    noted = Noted(world, all_of_it=True)
+    for moment in CREATION:
+        seen = killed(world, moment, noted, tmp_path / "up.log")
+        assert moment.reached(seen), f"{moment.name}: it was over when the kill came\n{seen}"
+        world.run("pulumi", "cancel", "--yes", "--non-interactive", code=None)
+    world.up(timeout=1200)
+    agrees(world, frozenset(ALL))
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.moment.name)
+def test_a_killed_change_converges_when_run_again(world: World, tmp_path: Path, step: Step) -> None:
+    noted = Noted(world)
+    edit(world, step)
+    seen = killed(world, step.moment, noted, tmp_path / "up.log", *step.options)
+    assert step.moment.reached(seen), f"it was over when the kill came\n{seen}"
+    world.run("pulumi", "cancel", "--yes", "--non-interactive", code=None)
+    # As the page of a failed run says: what vCenter has deleted meanwhile leaves the state.
+    world.run("python", "-m", "ops", "repair", "--yes")
+    world.up(timeout=1200)
+    agrees(world, step.machines)
+
+
+def edit(world: World, step: Step) -> None:
+    """Write the step's machines into the settings; one that is lost dies now."""
+    text = world.stack_file.read_text().replace(NEW, "")
+    if "node05" in step.machines:
+        text = text.replace(WORKER, WORKER + NEW)
+    if step.lost:
+        world.run("govc", "vm.destroy", step.lost)
+        text = text.replace(WORKER, "").replace(
+            "    tunnel:", f"    lost: [{step.lost}]\n    tunnel:"
+        )
+    world.stack_file.write_text(text)
+
+
+def killed(world: World, moment: Moment, noted: Noted, log: Path, *options: str) -> Seen:
+    """Run `pulumi up`, and kill all of its processes at the moment; gives what was seen then."""
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            world.command("pulumi", "up", *options, *YES),
+            cwd=world.project,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            # In this order: what was read last is the newest, and the output tells what is over.
+            commands, omni = tuple(command_lines(process.pid)), str(noted)
+            if moment.reached(Seen(log.read_text(), commands, omni)):
+                kill_tree(process.pid)
+                process.wait()
+                # The output that came between the look and the kill counts: is the moment over?
+                return Seen(log.read_text(), commands, omni)
+            time.sleep(POLL_SECONDS)
+        message = f"{moment.name}: `up` ended, or took too long, before that:\n{log.read_text()}"
+        raise AssertionError(message)
+    finally:
+        if process.poll() is None:
+            kill_tree(process.pid)
+            process.wait()
+
+
+def command_lines(root: int) -> Iterator[str]:
+    """Give the command lines of a process and its descendants."""
+    for pid in tree(root):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        except OSError:
+            continue
+        yield " ".join([Path(words[0].decode()).name, *(one.decode() for one in words[1:])])
+
+
+class Noted:
+    """What the simulated Omni has noted since a moment."""
+
+    def __init__(self, world: World, *, all_of_it: bool = False) -> None:
+        self._log = world.state / "world.log"
+        self._at = 0 if all_of_it else self._log.stat().st_size
+        self._text = ""
+
+    def __str__(self) -> str:
+        """Read what was added, too."""
+        with self._log.open("rb") as log:
+            log.seek(self._at)
+            added = log.read()
+        added = added[: added.rfind(b"\n") + 1]  # whole lines
+        self._at += len(added)
+        lines = added.decode(errors="replace").splitlines(keepends=True)
+        self._text += "".join(one for one in lines if "simulated Omni" in one)
+        return self._text
+
+
+def agrees(world: World, machines: frozenset[str]) -> None:
+    """See that the state, vCenter, Omni and Kubernetes have what was asked for, and no more."""
+    world.run("python", "-m", "ops", "repair", "--yes")
+    world.expect_no_changes()
+    state = json.loads(world.run("pulumi", "stack", "export").stdout)["deployment"]
+    assert not state.get("pending_operations")
+    found = world.run("govc", "find", "/", "-type", "m").stdout.split()
+    assert {one.rpartition("/")[2] for one in found} == machines
+    world.write_credentials()
+    wait_until("all nodes to be ready", lambda: ready(world) == machines)
+    told = next(one for one in state["resources"] if one["urn"].endswith("::omni-cluster"))[
+        "inputs"
+    ]
+    ids = {name: omni_id(world, uuid) for name, uuid in told["machines"].items()}
+    members = listed(world, "clustermachinestatus")
+    assert {one["metadata"]["id"] for one in members} == set(ids.values())
+    assert all(one["spec"].get("ready") for one in members), members
+    file = world.state / "asked-for.yaml"
+    file.write_text(with_ids(told["template"], ids))
+    assert omnictl(world, "cluster", "template", "diff", "--file", str(file)).strip() == ""
+    etcd = {one["name"] for one in world.machines() if one["etcd"] == "Running"}
+    assert etcd == {"node01", "node02", "node03"}
+
+
+def omnictl(world: World, *words: str) -> str:
+    """Ask Omni as the person who runs it."""
+    return world.run("omnictl", *words).stdout
+
+
+def listed(world: World, kind: str) -> list[dict[str, Any]]:
+    """List what Omni has of a kind in the cluster."""
+    selector = ("--selector", "omni.sidero.dev/cluster=prod")
+    return documents(omnictl(world, "get", kind, *selector, "--output", "json"))
+
+
+def omni_id(world: World, uuid: str) -> str:
+    """Give what Omni calls a machine of vCenter's."""
+    known = {one["metadata"]["id"] for one in listed(world, "machinestatus")}
+    (found,) = known & set(forms(uuid))
+    return str(found)
