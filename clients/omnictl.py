@@ -61,6 +61,8 @@ STAGES = {
     11: "powered off",
 }
 """Of a machine in a cluster (ClusterMachineStatusSpec in api/omni/specs/omni.proto)."""
+TOKEN_STATES = ("unknown", "active", "revoked", "expired")
+"""Of a join token (JoinTokenStatusSpec in api/omni/specs/siderolink.proto)."""
 
 KEY_FIX = (
     "platform:omniServiceAccountKey: Omni does not take the key; has it ended (at most 365 days), "
@@ -311,6 +313,21 @@ class Omnictl:
             _plain(one.get("spec")).get("createdat") for one in self._all("etcdbackup", cluster)
         )
         return sorted(int(one["seconds"]) for one in times if isinstance(one, Mapping))
+
+    def join_token(self, token: str) -> str | None:
+        """Say whether machines may join with a token: "active", or why not; "" for an unknown one.
+
+        None when Omni does not tell: which role may read join tokens is nowhere written. All are
+        listed, since a token is its own id, and must not stand in an argument.
+        """
+        try:
+            found = documents(self._call("get", "jointokenstatus", "--output", "json"))
+        except OmnictlError as error:
+            if "code = PermissionDenied" in str(error):
+                return None
+            raise
+        states = {str(one["metadata"]["id"]): _spec(one).get("state") for one in found}
+        return _phase(states[token], TOKEN_STATES) if token in states else ""
 
     def sync(self, template: str) -> str:
         """Make the cluster what a template says; gives a line for each change, "" for none.

@@ -13,7 +13,7 @@ the state has forgotten it (`make repair`).
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,6 +91,24 @@ def switch_on(vcenter: VCenter, password: str, name: str, uuid: str, clock: Cloc
             return False
         finish(machine.PowerOnVM_Task(), clock)
         return True
+
+
+def told(
+    vcenter: VCenter, password: str, names: Iterable[str], key: str
+) -> dict[str, tuple[str, str]]:
+    """Read what machines are told under a key of their extraConfig: each one's UUID, and the text.
+
+    By name; "" for one that is told nothing. A machine that is not there is left out.
+    """
+    found = {}
+    with connected(vcenter, password) as content:
+        for name in names:
+            machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
+            if machine is not None:
+                given = read(content, machine, "config.extraConfig") or ()
+                values = [str(one.value) for one in given if one.key == key]
+                found[name] = (str(read(content, machine, "config.uuid")), "".join(values[:1]))
+    return found
 
 
 def unconfigured(talos: Talosctl, address: str, clock: Clock) -> bool:

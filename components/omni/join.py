@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import yaml
 
 from components.talos.configuration import TRUSTED_ROOTS, written
+from config import plain_yaml
 
 if TYPE_CHECKING:
     from config.settings import Omni
 
 GUESTINFO = "guestinfo.talos.config"
+JOINS = "SideroLinkConfig"
+"""The document with the token."""
 ADDRESS = "fdae:41e4:649b:9303::1"
 """Omni's own in every tunnel (siderolink/pkg/wireguard, NetworkPrefix)."""
 NETWORK = "fdae:41e4:649b:9303::/64"
@@ -30,7 +35,7 @@ def documents(omni: Omni, token: str, trusted_roots: str | None) -> list[dict[st
     query = {"jointoken": token} | ({"grpc_tunnel": "true"} if omni.tunnel else {})
     url = f"{omni.machine_api.rstrip('/')}?{urlencode(query)}"
     found = [
-        _document("SideroLinkConfig", apiUrl=url),
+        _document(JOINS, apiUrl=url),
         _document("EventSinkConfig", endpoint=f"[{ADDRESS}]:{omni.event_port}"),
         _document("KmsgLogConfig", name=KERNEL_LOG, url=f"tcp://[{ADDRESS}]:{omni.log_port}"),
     ]
@@ -45,6 +50,16 @@ def guestinfo(omni: Omni, token: str, trusted_roots: str | None) -> str:
     """Give the documents as vCenter holds them: base64 of YAML; a secret."""
     text = "---\n".join(map(written, documents(omni, token, trusted_roots)))
     return base64.b64encode(text.encode()).decode()
+
+
+def token_in(told: str) -> str:
+    """Give the join token of what `guestinfo` wrote; "" where there is none."""
+    try:
+        parts = plain_yaml.read_all(base64.b64decode(told, validate=True).decode())
+        urls = [str(one["apiUrl"]) for one in parts if one and one.get("kind") == JOINS]
+    except (ValueError, yaml.YAMLError, KeyError, AttributeError):
+        return ""
+    return "".join(parse_qs(urlsplit(url).query).get("jointoken", [""])[0] for url in urls[:1])
 
 
 def _document(kind: str, **fields: str) -> dict[str, Any]:

@@ -6,13 +6,17 @@ before it is back. At the first creation all are made at once, and join in any o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_vsphere as vsphere  # the SDK reads the types of a component's attributes
 
+from clients.vcenter.machines import told
 from components.gate import Gate, in_order
 from components.omni import join
+from components.omni.observer import Made
+from components.omni.rollout import Joining
 from components.vsphere import disks
 from components.vsphere.leftovers import Owner, awake, no_leftover
 from config.resource_types import JOINED
@@ -45,11 +49,13 @@ class Nodes(pulumi.ComponentResource):
         super().__init__("platform:omni:Nodes", settings.cluster.name, None, opts)
         self._machines = machines
         self._rollout = rollout
+        self._token = token
+        self._names = [one.name for one in settings.machines]
         reached = Gate(
             "omni",
             {"endpoint": omni.endpoint, "version": omni.version},
             after=machines.provider,
-            on_create=rollout.answers(),
+            on_create=in_order(rollout.answers(), rollout.token_taken(token)),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
         roots = settings.site.trusted_roots
@@ -94,10 +100,30 @@ class Nodes(pulumi.ComponentResource):
                 | {disk.name: disk.size_gib for disk in machine.data_disks},
             },
             after=virtual,
-            on_create=in_order(on, rollout.joined(machine, virtual.id)),
+            on_create=in_order(on, rollout.joined(machine, virtual.id, self._joining(virtual.urn))),
             on_update=in_order(on, rollout.back(machine, virtual.id)),
             opts=pulumi.ResourceOptions(parent=self),
         ).opened
+
+    def _joining(self, urn: pulumi.Output[str]) -> Joining:
+        """Say with what machines join; `urn` is one machine's."""
+        vcenter, names = self._machines.vcenter, self._names
+
+        def looks(known: Sequence[str]) -> Callable[[], Mapping[str, Made]]:
+            password, own = known
+            stem = own.rpartition("::")[0]
+
+            def look() -> dict[str, Made]:
+                found = told(vcenter, password, names, join.GUESTINFO)
+                return {
+                    name: Made(uuid, f"{stem}::{name}", join.token_in(text))
+                    for name, (uuid, text) in found.items()
+                }
+
+            return look
+
+        made = pulumi.Output.all(self._machines.password, urn).apply(looks)
+        return Joining(self._token, made)
 
     def _hooks(self, machine: Machine) -> pulumi.ResourceHookBinding:
         """Guard the changes of the virtual machine, and clear its place before it is made."""
@@ -109,8 +135,9 @@ class Nodes(pulumi.ComponentResource):
             machine,
             Owner(machines.urn, machines.provider.urn),
         )
+        first = in_order(self._rollout.token_taken(self._token), leftover)
         guard = in_order(disks.stay(name), self._rollout.guard(machine))
         return pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook(f"{name}-leftover", leftover)],
+            before_create=[pulumi.ResourceHook(f"{name}-leftover", first)],
             before_update=[pulumi.ResourceHook(f"{name}-guard", guard)],
         )

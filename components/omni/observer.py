@@ -6,8 +6,9 @@ so that a run which was killed in it may do it again.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,6 +24,10 @@ JOIN_SECONDS = 900.0
 """A machine boots, finds its network, and joins twice: with the token, then with one of its own."""
 AWAY_SECONDS = 300.0
 """Covers a restart of Omni."""
+TOKEN_SECONDS = 60.0
+"""A machine that Omni knows not yet after this may have a token that Omni does not take."""
+OTHER_SECONDS = 120.0
+"""A machine that is another one for so long stays it: it had its name and address long before."""
 BOOT_SECONDS = 180.0
 """Of a machine that a killed run has made."""
 GUARD_SECONDS = 60.0
@@ -40,6 +45,16 @@ AGAIN = f"then run `pulumi up` again ({PAGE})"
 
 OTHERS = "machines that this stack did not make"
 """Words of the errors after which a person decides what becomes of Omni's cluster."""
+REPLACE = "make the machine again with `pulumi up --replace URN` (`pulumi stack --show-urns`)"
+TOKEN_FAULTS = {
+    "": "Omni does not know it",
+    "revoked": "it is revoked in Omni",
+    "expired": "it has ended in Omni",
+}
+ANOTHER = (
+    "no machine joins with it. Make another with `omnictl jointoken create NAME`, and set it with "
+    "`pulumi config set --secret platform:omniJoinToken`"
+)
 
 Uuids = Mapping[str, str]
 """Machines' UUIDs in vCenter, by their names."""
@@ -49,6 +64,16 @@ class OmniError(Exception):
     """A machine or the cluster is not what it is to be; the text says what to do."""
 
     page = PAGE
+
+
+@dataclass(frozen=True)
+class Made:
+    """A virtual machine that is there, as it was made."""
+
+    uuid: str
+    urn: str
+    token: str = field(repr=False)
+    """With which it joins; a secret, "" when it has none."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,14 @@ class Observer:
                 f"Nothing was made. {PAGE} says what of it you may still need, and how it goes"
             )
 
+    def token_taken(self, token: str) -> None:
+        """Fail when Omni says that no machine joins with this token.
+
+        A machine that has joined has one of its own: only for new ones is it asked.
+        """
+        if fault := self.retried("Omni to answer", lambda: self._token_fault(token)):
+            raise OmniError(fault)
+
     def waits(self, uuid: str) -> bool:
         """Tell whether a machine, which the stack does not know, waits for a configuration.
 
@@ -110,13 +143,21 @@ class Observer:
 
     # --- A machine ------------------------------------------------------------------------------
 
-    def joined(self, machine: Wanted, uuid: str) -> str:
-        """Wait until Omni has the machine, as the one that it is; gives Omni's id of it."""
+    def joined(self, machine: Wanted, uuid: str, hopeless: Callable[[], str] = lambda: "") -> str:
+        """Wait until Omni has the machine, as the one that it is; gives Omni's id of it.
+
+        `hopeless` says why a machine that Omni does not know never joins; "" when it may.
+        """
         key = f"platform:machines, {machine.name}"
+        begun = self.clock.now()
+        other: float | None = None
 
         def look() -> Machine:
+            nonlocal other
             found = self._known(uuid)
             if not found:
+                if self.clock.now() - begun >= TOKEN_SECONDS and (why := hopeless()):
+                    raise OmniError(f"{key}: did not join Omni: {why}")
                 raise NotYetError("Omni does not know it yet")
             if len(found) > 1:
                 raise OmniError(
@@ -130,10 +171,18 @@ class Observer:
                 )
             if not one.connected:
                 raise NotYetError(f"not connected {one.error}".strip())
-            if one.hostname != machine.name or machine.address not in one.addresses:
-                at = ", ".join(one.addresses) or "no address"
-                raise NotYetError(f"Omni knows it as {one.hostname or 'nobody'} at {at}")
-            return one
+            if one.hostname == machine.name and machine.address in one.addresses:
+                return one
+            at = ", ".join(one.addresses) or "no address"
+            known = f"Omni knows it as {one.hostname or 'nobody'} at {at}"
+            other = self.clock.now() if other is None else other
+            if self.clock.now() - other >= OTHER_SECONDS:
+                raise OmniError(
+                    f"{key}: joined, but not as {machine.name} at {machine.address}: {known}. It "
+                    "takes both from guestinfo.metadata of its virtual machine: was that changed, "
+                    f"or does another machine have its UUID? Look, then {REPLACE} ({PAGE})"
+                )
+            raise NotYetError(known)
 
         what = f"{machine.name} to join Omni"
         try:
@@ -144,8 +193,25 @@ class Observer:
                 f"{JOIN_SECONDS:.0f} s; last seen: {lacks}. Is platform:omniJoinToken good "
                 "(`omnictl jointoken list`), and does the machine reach platform:omni.machineApi, "
                 "by UDP too (if not: platform:omni.tunnel)? A machine keeps the token that it was "
-                f"made with: after a new one, replace it; {AGAIN}"
+                f"made with: after a new one, {REPLACE}; {AGAIN}"
             ) from None
+
+    def hopeless(self, name: str, token: str, made: Callable[[], Mapping[str, Made]]) -> str:
+        """Say why a machine that Omni does not know never joins; "" when it may.
+
+        `token` is the one of the settings. A machine keeps the one that it was `made` with.
+        """
+        if fault := self._token_fault(token):
+            return fault
+        others = {one: how for one, how in made().items() if how.token != token}
+        if name not in others:
+            return ""
+        lost = {one: how for one, how in others.items() if not self._known(how.uuid)}
+        again = " ".join(f"--replace {shlex.quote(how.urn)}" for how in lost.values())
+        return (
+            "a machine keeps the token that it was made with, and of these it is not the present "
+            f"platform:omniJoinToken: {', '.join(lost)}. Make them again with `pulumi up {again}`"
+        )
 
     def guard(self, name: str, uuid: str) -> str | None:
         """Refuse to touch a machine while another one is not healthy; gives its boot's id."""
@@ -272,6 +338,13 @@ class Observer:
 
     def _known(self, uuid: str) -> list[Machine]:
         return self.omni.machines(forms(uuid))
+
+    def _token_fault(self, token: str) -> str:
+        """Say why Omni lets no machine join with a token; "" when it does, or does not tell."""
+        state = self.omni.join_token(token)
+        if state in (None, "active"):
+            return ""
+        return f"platform:omniJoinToken: {TOKEN_FAULTS.get(state, state)}: {ANOTHER}; {AGAIN}"
 
     def _refuse_others(self, ids: Mapping[str, str]) -> None:
         members = self.retried("Omni to answer", lambda: self.omni.members(self._cluster))

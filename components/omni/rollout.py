@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pulumi
@@ -16,7 +17,7 @@ import pulumi
 from clients.omnictl import Account, Omnictl, connect
 from clients.waiting import Clock
 from components.hooks import Hook, in_thread, resolved
-from components.omni.observer import Observer, OmniError, Wanted
+from components.omni.observer import Made, Observer, OmniError, Wanted
 
 if TYPE_CHECKING:
     from components.vsphere.leftovers import Question
@@ -27,6 +28,16 @@ T = TypeVar("T")
 Connect = Callable[[Account], AbstractContextManager[Omnictl]]
 Render = Callable[[Mapping[str, str]], str]
 """Writes the template, for machines that are called so."""
+
+
+@dataclass(frozen=True)
+class Joining:
+    """With what machines join."""
+
+    token: pulumi.Output[str]
+    """That of the settings; a secret."""
+    made: pulumi.Output[Callable[[], Mapping[str, Made]]]
+    """Looks, in a thread, with what those that are there were made."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +99,27 @@ class Rollout:
 
         return guard
 
-    def joined(self, machine: Machine, uuid: pulumi.Output[str]) -> Hook:
+    def token_taken(self, token: pulumi.Output[str]) -> Hook:
+        """Make the hook that sees that Omni lets machines join with the token of the settings."""
+
+        async def token_taken(args: pulumi.ResourceHookArgs) -> None:
+            given = await resolved(token)
+            await self._observe(args, lambda one: one.token_taken(given))
+
+        return token_taken
+
+    def joined(self, machine: Machine, uuid: pulumi.Output[str], joining: Joining) -> Hook:
         """Make the hook that waits until Omni has a new machine."""
 
         async def joined(args: pulumi.ResourceHookArgs) -> None:
-            identity = await resolved(uuid)
-            await self._observe(args, lambda one: one.joined(_wanted(machine), identity))
+            identity, token = await resolved(uuid), await resolved(joining.token)
+            made = await resolved(joining.made)
+
+            def look(one: Observer) -> str:
+                never = partial(one.hopeless, machine.name, token, cache(made))
+                return one.joined(_wanted(machine), identity, never)
+
+            await self._observe(args, look)
 
         return joined
 

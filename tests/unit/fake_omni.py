@@ -41,6 +41,8 @@ class FakeOmni(Omnictl):
     """What a sync ends with."""
     after_sync: Callable[[FakeOmni], None] | None = None
     config: str = ""
+    tokens: dict[str, str] | None = field(default_factory=lambda: {"token": "active"})
+    """Which join tokens there are, with their states; None: this account may not read them."""
 
     def with_machines(self, *names: str, in_other_order: bool = False) -> FakeOmni:
         for name in names:
@@ -72,6 +74,10 @@ class FakeOmni(Omnictl):
         assert cluster == "prod"
         self._asked()
         return self.under_way
+
+    def join_token(self, token: str) -> str | None:
+        self._asked()
+        return None if self.tokens is None else self.tokens.get(token, "")
 
     def sync(self, template: str) -> str:
         self._asked()

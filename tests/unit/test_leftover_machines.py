@@ -18,6 +18,7 @@ from clients.vcenter.machines import (
     import_command,
     remove_leftover,
     switch_on,
+    told,
     unconfigured,
     ways_out,
 )
@@ -64,6 +65,7 @@ class FakeVCenter:
     removing: bool = False
     """Its one task is the machine's removal, which has begun."""
     annotation: str | None = MARK
+    extra: list[Any] | None = None
     events: list[Any] = field(default_factory=lambda: [happened("VmCreatedEvent")])
 
     def connect(self, **arguments: Any) -> Any:
@@ -90,6 +92,7 @@ class FakeVCenter:
             "runtime.powerState": self.power,
             "config.annotation": self.annotation,
             "config.uuid": UUID,
+            "config.extraConfig": self.extra,
         }[path]
         return [SimpleNamespace(propSet=[] if value is None else [SimpleNamespace(val=value)])]
 
@@ -410,3 +413,34 @@ def test_a_machine_that_vcenter_no_longer_has_is_told_with_the_fix(
         caught.value
     )
     assert "power on" not in fake.done
+
+
+# --- What a machine reads of its virtual hardware ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        (None, ""),
+        ([], ""),
+        ([("guestinfo.other", "x")], ""),
+        ([("guestinfo.other", "x"), ("guestinfo.talos.config", "Y29uZmln")], "Y29uZmln"),
+    ],
+)
+def test_what_a_machine_is_told_is_read_with_its_uuid(
+    monkeypatch: pytest.MonkeyPatch, extra: list[tuple[str, str]] | None, text: str
+) -> None:
+    given = None if extra is None else [SimpleNamespace(key=k, value=v) for k, v in extra]
+    fake = FakeVCenter(power=ON, extra=given)
+    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
+    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    found = told(VCENTER, "password", ["node01"], "guestinfo.talos.config")
+    assert found == {"node01": (UUID, text)}
+    assert fake.paths == ["/dc01/vm/platform-prod/node01"]
+
+
+def test_a_machine_that_is_not_there_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeVCenter(power=None)
+    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
+    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    assert told(VCENTER, "password", ["node01"], "guestinfo.talos.config") == {}

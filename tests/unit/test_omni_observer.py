@@ -13,6 +13,9 @@ from components.omni.observer import (
     BOOT_SECONDS,
     CLUSTER_SECONDS,
     JOIN_SECONDS,
+    OTHER_SECONDS,
+    TOKEN_SECONDS,
+    Made,
     Observer,
     OmniError,
     Wanted,
@@ -132,18 +135,95 @@ def test_a_machine_that_does_not_join_is_told_with_the_token_and_the_way() -> No
     assert "Omni does not know it yet" in str(caught.value)
 
 
-def test_a_machine_that_joins_under_another_name_is_told_with_it() -> None:
+@pytest.mark.parametrize(
+    ("other", "known"),
+    [
+        ({"hostname": "talos-x1y"}, "Omni knows it as talos-x1y at 172.16.20.51"),
+        ({"addresses": ("172.16.20.99",)}, "Omni knows it as node01 at 172.16.20.99"),
+    ],
+    ids=["name", "address"],
+)
+def test_a_machine_that_joins_as_another_one_is_told_with_both_before_all_patience_is_over(
+    other: dict[str, Any], known: str
+) -> None:
     omni = fake()
-    omni.known[UUID] = machine("node01", UUID, hostname="talos-x1y")
-    with pytest.raises(OmniError, match=r"Omni knows it as talos-x1y at 172\.16\.20\.51"):
-        observer(omni).joined(NODE01, UUID)
+    omni.known[UUID] = machine("node01", UUID, **other)
+    time = Time()
+    with pytest.raises(OmniError) as caught:
+        observer(omni, time).joined(NODE01, UUID)
+    assert OTHER_SECONDS <= time.now < JOIN_SECONDS
+    for word in ("joined, but not as node01 at 172.16.20.51", known, "guestinfo.metadata"):
+        assert word in str(caught.value)
+    assert "pulumi up --replace URN" in str(caught.value)
 
 
-def test_a_machine_at_another_address_is_not_the_one() -> None:
+def test_a_machine_that_gets_its_name_late_is_the_one() -> None:
     omni = fake()
-    omni.known[UUID] = machine("node01", UUID, addresses=("172.16.20.99",))
-    with pytest.raises(OmniError, match=r"did not join Omni as node01 at 172\.16\.20\.51"):
-        observer(omni).joined(NODE01, UUID)
+    omni.known[UUID] = machine("node01", UUID, hostname="")
+    time = Time()
+
+    def named() -> None:
+        if time.now > OTHER_SECONDS / 2:
+            omni.with_machines("node01")
+
+    time.after = named
+    assert observer(omni, time).joined(NODE01, UUID) == UUID
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("", "does not know it"), ("revoked", "it is revoked"), ("expired", "it has ended")],
+)
+def test_a_token_that_omni_does_not_take_is_told_before_a_machine_is_made(
+    state: str, said: str
+) -> None:
+    omni = fake()
+    omni.tokens = {"token": state} if state else {}
+    with pytest.raises(OmniError, match=said) as caught:
+        observer(omni).token_taken("token")
+    for word in ("platform:omniJoinToken", "omnictl jointoken create", "pulumi config set"):
+        assert word in str(caught.value)
+
+
+def test_a_token_that_omni_tells_nothing_of_is_tried() -> None:
+    omni = fake()
+    observer(omni).token_taken("token")
+    omni.tokens = None
+    observer(omni).token_taken("token")
+
+
+def made(*old: str) -> dict[str, Made]:
+    """Give machines that are there; the `old` ones were made with another token."""
+    return {
+        name: Made(uuid, f"urn:x::{name}", "old" if name in old else "token")
+        for name, uuid in UUIDS.items()
+    }
+
+
+def test_a_machine_that_was_made_with_another_token_is_not_waited_for_till_the_end() -> None:
+    omni = fake().with_machines("node03")
+    time, seen = Time(), observer(omni)
+    look = observer(omni, time)
+    with pytest.raises(OmniError) as caught:
+        look.joined(
+            NODE01,
+            UUID,
+            lambda: seen.hopeless("node01", "token", lambda: made("node01", "node02", "node03")),
+        )
+    assert TOKEN_SECONDS <= time.now < JOIN_SECONDS
+    said = str(caught.value)
+    assert "is not the present platform:omniJoinToken: node01, node02." in said
+    assert "`pulumi up --replace urn:x::node01 --replace urn:x::node02`" in said
+    assert "old" not in said.split()
+
+
+def test_a_machine_whose_token_is_good_may_still_join() -> None:
+    look = observer(fake())
+    assert look.hopeless("node01", "token", lambda: made("node02")) == ""
+    omni = fake()
+    omni.tokens = {"token": "revoked"}
+    found = observer(omni).hopeless("node01", "token", made)
+    assert found.startswith("platform:omniJoinToken: it is revoked in Omni")
 
 
 def test_a_machine_that_is_not_connected_is_waited_for() -> None:

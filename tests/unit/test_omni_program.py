@@ -102,6 +102,16 @@ def test_a_machine_is_told_how_to_join_and_nobody_reads_it_in_the_state() -> Non
         assert "guestinfo.metadata" in plain(told)
 
 
+def test_what_a_machine_was_told_says_with_which_token_it_joins() -> None:
+    omni = parse(sections()).omni
+    assert omni is not None
+    for tunnel in (False, True):
+        tunnelled = omni.model_copy(update={"tunnel": tunnel})
+        assert join.token_in(join.guestinfo(tunnelled, "a&b=c", None)) == "a&b=c"
+    for other in ("", "no base64", base64.b64encode(b"kind: HostnameConfig\n").decode()):
+        assert join.token_in(other) == ""
+
+
 def test_neither_key_nor_token_is_in_anything_public() -> None:
     for one in built().resources:
         text = public_text(one.inputs)

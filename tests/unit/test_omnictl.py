@@ -168,6 +168,28 @@ def test_backups_come_in_the_order_of_their_times(tmp_path: Path) -> None:
     assert omni.backups("prod") == [10, 20]
 
 
+@pytest.mark.parametrize(
+    ("token", "state"), [("one", "active"), ("two", "revoked"), ("three", "expired"), ("four", "")]
+)
+def test_a_join_token_is_looked_for_without_naming_it(
+    tmp_path: Path, token: str, state: str
+) -> None:
+    states = {"one": 1, "two": 2, "three": 3}
+    texts = [resource({"state": number}, name) for name, number in states.items()]
+    omni, recorded = client(tmp_path, good("".join(texts)))
+    assert omni.join_token(token) == state
+    assert token not in recorded.asked[0][0]
+
+
+def test_join_tokens_that_the_account_may_not_read_are_no_fault(tmp_path: Path) -> None:
+    denied = bad("rpc error: code = PermissionDenied desc = not allowed")
+    expired = bad("rpc error: code = Unauthenticated desc = invalid signature")
+    omni, _ = client(tmp_path, denied, expired)
+    assert omni.join_token("one") is None
+    with pytest.raises(OmnictlError, match="platform:omniServiceAccountKey"):
+        omni.join_token("one")
+
+
 def test_a_kubeconfig_is_read_from_a_private_file_that_is_gone_after(tmp_path: Path) -> None:
     def run(arguments: Sequence[str], _: float, __: Mapping[str, str]) -> Result:
         file = Path(arguments[1])
