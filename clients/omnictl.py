@@ -314,6 +314,17 @@ class Omnictl:
         )
         return sorted(int(one["seconds"]) for one in times if isinstance(one, Mapping))
 
+    def begun_with(self, cluster: str) -> dict[str, str] | None:
+        """Read which backup the control planes began with, as a template says it; None for none.
+
+        It is a template's `bootstrapSpec`, which Omni lets nobody change or leave out afterwards
+        (MachineSetSpec in client/api/omni/specs/omni.proto).
+        """
+        found = (self._one("machineset", f"{cluster}-control-planes") or {}).get("bootstrapspec")
+        if not found:
+            return None
+        return {"clusterUUID": str(found["clusteruuid"]), "snapshot": str(found["snapshot"])}
+
     def join_token(self, token: str) -> str | None:
         """Say whether machines may join with a token: "active", or why not; "" for an unknown one.
 

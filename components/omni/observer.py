@@ -17,6 +17,7 @@ from clients.node_drain import is_ready
 from clients.omnictl import AwayError, Machine, Omnictl, OmnictlError, SlowError
 from clients.waiting import Clock, NotYetError, OverdueError
 from components.omni.machine_ids import forms
+from components.omni.template import begun_with
 
 T = TypeVar("T")
 
@@ -293,7 +294,7 @@ class Observer:
             self.clock.tell(f"{name}: Omni takes it out of the cluster without waiting for it")
             for form in forms(uuid):
                 self.retried("Omni to answer", partial(self.omni.remove_lost, form))
-        template = render(ids)
+        template = self._as_begun(render(ids))
         try:
             changes = self.retried("Omni to answer", lambda: self.omni.sync(template))
         except SlowError:
@@ -309,6 +310,7 @@ class Observer:
 
     def healthy(self, template: str) -> None:
         """Wait until Omni calls the cluster healthy as a whole."""
+        template = self._as_begun(template)
 
         def look() -> None:
             self._refuse_failed()
@@ -338,6 +340,11 @@ class Observer:
 
     def _known(self, uuid: str) -> list[Machine]:
         return self.omni.machines(forms(uuid))
+
+    def _as_begun(self, template: str) -> str:
+        """Say in a template which backup the cluster was restored from, since Omni wants it to."""
+        backup = self.retried("Omni to answer", lambda: self.omni.begun_with(self._cluster))
+        return begun_with(template, backup)
 
     def _token_fault(self, token: str) -> str:
         """Say why Omni lets no machine join with a token; "" when it does, or does not tell."""

@@ -82,6 +82,20 @@ def with_ids(text: str, ids: Ids) -> str:
     return _written(parts)
 
 
+def begun_with(text: str, backup: Mapping[str, str] | None) -> str:
+    """Give a template with the backup that a restore has begun the control planes with, if any.
+
+    Omni keeps it with them, and refuses a template that does not say it.
+    """
+    if backup is None:
+        return text
+    parts = list(plain_yaml.read_all(text))
+    for part in parts:
+        if part["kind"] == ROLES["controlplane"]:
+            part["bootstrapSpec"] = dict(backup)
+    return _written(parts)
+
+
 def _written(parts: Iterable[Mapping[str, Any]]) -> str:
     return yaml.dump_all(parts, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=1000)
 

@@ -104,7 +104,8 @@ def look(omni: Omnictl, told: Told, now: dt.datetime) -> Iterator[Finding]:
 
 
 def _difference(omni: Omnictl, told: Told, ids: Mapping[str, str]) -> Iterator[Finding]:
-    difference = omni.difference(template.with_ids(told.text, ids))
+    text = template.begun_with(template.with_ids(told.text, ids), omni.begun_with(told.cluster))
+    difference = omni.difference(text)
     lines = [one for one in difference.splitlines() if re.match(r"[-+](?![-+])", one)]
     if lines:
         shown = "; ".join(lines[:MOST_LINES])

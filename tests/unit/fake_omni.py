@@ -41,6 +41,8 @@ class FakeOmni(Omnictl):
     """What a sync ends with."""
     after_sync: Callable[[FakeOmni], None] | None = None
     config: str = ""
+    backup: dict[str, str] | None = None
+    """With which the control planes began."""
     tokens: dict[str, str] | None = field(default_factory=lambda: {"token": "active"})
     """Which join tokens there are, with their states; None: this account may not read them."""
 
@@ -74,6 +76,11 @@ class FakeOmni(Omnictl):
         assert cluster == "prod"
         self._asked()
         return self.under_way
+
+    def begun_with(self, cluster: str) -> dict[str, str] | None:
+        assert cluster == "prod"
+        self._asked()
+        return self.backup
 
     def join_token(self, token: str) -> str | None:
         self._asked()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from clients.kubernetes_api import KubernetesApi
 from clients.omnictl import Cluster, Member, OmnictlError, SlowError, Upgrade
@@ -315,6 +316,19 @@ def test_a_cluster_is_synced_with_the_ids_that_omni_knows_and_its_api_is_waited_
     observer(omni, time).sync(render, now("node01"), {}, ())
     assert omni.done == [("sync", f"node01={swapped(UUID)}")]
     assert (0.0, "Omni: creating Clusters.omni.sidero.dev(prod)") in time.told
+
+
+def test_what_a_cluster_was_restored_from_stays_in_its_template() -> None:
+    omni = fake().with_machines("node01")
+    omni.status, omni.backup = HEALTHY, {"clusterUUID": "u", "snapshot": "s.snapshot"}
+    text = "---\nkind: ControlPlane\nmachines:\n- x\n---\nkind: Workers\nmachines: []\n"
+    observer(omni).sync(lambda _: text, now("node01"), now("node01"), ())
+    observer(omni).healthy(text)
+    assert [kind for kind, _ in omni.done] == ["sync", "status"]
+    for _, told in omni.done:
+        control_planes, workers = yaml.safe_load_all(told)
+        assert control_planes["bootstrapSpec"] == omni.backup
+        assert "bootstrapSpec" not in workers
 
 
 def test_a_first_sync_takes_no_machines_away_from_a_cluster_that_is_there() -> None:

@@ -190,6 +190,17 @@ def test_join_tokens_that_the_account_may_not_read_are_no_fault(tmp_path: Path) 
         omni.join_token("one")
 
 
+def test_what_control_planes_began_with_is_read_as_a_template_says_it(tmp_path: Path) -> None:
+    began = {"bootstrapspec": {"clusteruuid": "u", "snapshot": "s.snapshot"}}
+    gone = bad("resource MachineSets(prod-control-planes) doesn't exist")
+    answers = (good(resource(began)), good(resource({"bootstrapspec": None})), gone)
+    omni, recorded = client(tmp_path, *answers)
+    assert omni.begun_with("prod") == {"clusterUUID": "u", "snapshot": "s.snapshot"}
+    assert omni.begun_with("prod") is None
+    assert omni.begun_with("prod") is None
+    assert recorded.asked[0][0][:3] == ["get", "machineset", "prod-control-planes"]
+
+
 def test_a_kubeconfig_is_read_from_a_private_file_that_is_gone_after(tmp_path: Path) -> None:
     def run(arguments: Sequence[str], _: float, __: Mapping[str, str]) -> Result:
         file = Path(arguments[1])
