@@ -73,7 +73,11 @@ KEY_FIX = (
 EXPLAINED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"EULA has not been accepted"), "Omni's owner has to accept its terms first"),
     (
-        re.compile(r"code = (Unauthenticated|PermissionDenied)|illegal base64|invalid signature"),
+        # With a key that has ended, or that was cut off, omnictl itself makes no request.
+        re.compile(
+            r"code = (Unauthenticated|PermissionDenied)|illegal base64|invalid signature|gopenpgp: "
+            r"|^(Error: )?(invalid character|unexpected end of JSON)"
+        ),
         KEY_FIX,
     ),
     (

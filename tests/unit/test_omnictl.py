@@ -225,6 +225,9 @@ def test_a_lost_machine_that_omni_has_forgotten_is_no_fault(tmp_path: Path) -> N
     [
         ("rpc error: code = Unauthenticated desc = expired", OmnictlError, "serviceaccount create"),
         ("rpc error: code = PermissionDenied desc = role", OmnictlError, "role Operator"),
+        ("failed to sign message: gopenpgp: no valid signing keys", OmnictlError, "has it ended"),
+        ("gopenpgp: error in reading key ring", OmnictlError, "serviceaccount create"),
+        ("unexpected end of JSON input", OmnictlError, "serviceaccount create"),
         ("code = Unavailable desc = connection refused", AwayError, "platform:omni.endpoint"),
         ("dial tcp: lookup omni: no such host", AwayError, "platform:omni.endpoint"),
         ("tls: x509: certificate signed by unknown", OmnictlError, "SSL_CERT_FILE"),
