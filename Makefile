@@ -77,14 +77,14 @@ omnictl: build ## the command line of Sidero Omni, for clusters that it manages
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
-# What these rehearse is not what runs in pods.
-simulated = --programs $(or $(LAB_PROGRAMS),simulated)
+# What these look at is not what runs in pods.
+drill drill-backup kills review go-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
-	@$(BIN)/lab run $(simulated) --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
+	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
 
 drill-backup: build ## try a backup in the lab: restore it, count what came back; PRODUCTION=1: the newest of the real stack
-	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run $(simulated) --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
+	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
