@@ -158,7 +158,7 @@ go-test: build ## vet and test the lab's Go code; what needs the real programs r
 	"$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
 
 # Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes.
-LAB_WORKERS ?= 2
+LAB_WORKERS ?= 3
 
 # Go's collector takes a tenth of a world's processor time; memory instead, up to 6 GiB a world.
 lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist loadfile --no-loadscope-reorder
