@@ -55,7 +55,11 @@ QUICK_SCALER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def application(podinfo: World) -> None:
-    """Have the application that Argo CD brings."""
+    """Have the application that Argo CD brings, and its address, also after a machine's reboot."""
+    wait_until("all machines to be healthy", lambda: healthy(podinfo))
+    wait_until("the application's pods to be ready", lambda: len(ready(podinfo)) == 2)
+    url = f"https://{APPLICATION_HOST}/"
+    wait_until("the application to answer", lambda: curl(podinfo, url).startswith("HTTP/2 200"))
 
 
 def ready(world: World) -> set[str]:
