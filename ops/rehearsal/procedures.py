@@ -20,7 +20,8 @@ FOLDER = PROJECT / "docs" / "procedures"
 INDEX = "README.md"
 NOT_BUILT, BY_TEST = "Not built yet", "Rehearsed by a test"
 STARTS = re.compile(
-    r"^Rehearsed on: (?P<start>an empty site|the whole platform|the machines)"
+    r"^Rehearsed on: (?P<start>an empty site|the whole platform|the machines"
+    r"|an empty site with Omni|the cluster that Omni manages)"
     r"(, after \[[^\]]+\]\((?P<after>[^)/]+\.md)\))?\.$",
     re.MULTILINE,
 )
@@ -43,6 +44,13 @@ class Start(StrEnum):
     EMPTY = "an empty site"
     PLATFORM = "the whole platform"
     MACHINES = "the machines"
+    EMPTY_OMNI = "an empty site with Omni"
+    OMNI = "the cluster that Omni manages"
+
+    @property
+    def first(self) -> Start:
+        """What the pages begin from that build what this one is rehearsed on; itself if none do."""
+        return {Start.PLATFORM: Start.EMPTY, Start.OMNI: Start.EMPTY_OMNI}.get(self, self)
 
 
 @dataclass
@@ -156,11 +164,12 @@ def with_pinned_versions(text: str) -> str:
     A page of an upgrade was written for the versions of its day. A pull request that moves a pin
     changes no page, and must pass.
     """
-    named = VERSIONS.search(text)
-    if named is None:
+    instead: dict[str, str] = {}
+    for named in VERSIONS.finditer(text):
+        old, new = _pinned(named["program"])
+        instead |= {named["old"]: old, named["new"]: new}
+    if not instead:
         return text
-    old, new = _pinned(named["program"])
-    instead = {named["old"]: old, named["new"]: new}
     instead |= {re.escape(page): re.escape(today) for page, today in instead.items()}
     either = "|".join(re.escape(one) for one in instead)
     return re.sub(rf"(?<![\d.])({either})(?!\d)", lambda found: instead[found[0]], text)

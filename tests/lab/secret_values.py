@@ -23,10 +23,11 @@ KEYS = frozenset(["client-key-data", "key", "token"])
 HELM = "helm.sh/release.v1"
 """Secrets that are whole records, compressed."""
 OWN = frozenset(
-    ["environment", "kubeconfig", "machines", "private", "talosconfig", "workloads", "world.json"]
-)
+    ["environment", "kubeconfig", "machines", "omni", "omni-owner", "private", "talosconfig"],
+) | {"workloads", "world.json"}
 """Of a world's folder: its operator's credentials, the disks of simulated machines and pods, and
-what the lab knows as the site does (passwords of vCenter and GitHub, the passphrase)."""
+what the lab knows as the site does (passwords of vCenter and GitHub, the passphrase, the site's
+Omni)."""
 
 
 def secret_values(world: World) -> dict[str, str]:
@@ -40,9 +41,11 @@ def secret_values(world: World) -> dict[str, str]:
     assert own, "the search would prove nothing"
     state = world.state_with_secrets()
     machines = dict(_machine_secrets(state))
-    assert len(machines) >= 8, "the search would prove nothing"
+    # Omni has those of a cluster that it manages.
+    assert len(machines) >= 8 or "omniJoinToken" in own, "the search would prove nothing"
     named = {
         **{value: f"the secret {name}" for name, value in own.items()},
+        **{value: f"the setting {name}" for name, value in _set(world)},
         **machines,
         **dict(_credentials(state)),
         **dict(_secrets_of_the_cluster(world)),
@@ -61,6 +64,14 @@ def left_behind(world: World, secrets: Mapping[str, str], **texts: str) -> list[
     folders += [Path(log) for log in (world.state / "machines").rglob("*.log")]
     reports = world.project / ".lab" / "out"
     return found_in(secrets, [*folders, *([reports] if reports.exists() else [])], texts)
+
+
+def _set(world: World) -> Iterator[tuple[str, str]]:
+    """Give the stack's secret settings as they are now: some were set since the world began."""
+    text = world.run("pulumi", "config", "--show-secrets", "--json").stdout
+    for name, one in json.loads(text).items():
+        if one.get("secret") and "value" in one:
+            yield name, str(one["value"])
 
 
 def _machine_secrets(state: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from config.versions import KUBERNETES, TALOS
 from ops.rehearsal.procedures import (
     FOLDER,
     INDEX,
@@ -20,9 +21,11 @@ from ops.rehearsal.procedures import (
     Start,
     apply,
     edited,
+    next_patch,
     ordered,
     read,
     read_all,
+    with_pinned_versions,
 )
 from ops.rehearsal.world import PROJECT
 
@@ -149,8 +152,31 @@ def test_every_edit_applies_to_the_production_file_and_is_taken_back(
         assert (repository / name).read_text() == (PROJECT / name).read_text()
 
 
-def test_one_page_begins_with_an_empty_site() -> None:
-    assert [one.name for one in read_all() if one.start is Start.EMPTY] == ["first-install"]
+@pytest.mark.parametrize(
+    ("start", "name"), [(Start.EMPTY, "first-install"), (Start.EMPTY_OMNI, "omni")]
+)
+def test_one_page_begins_with_an_empty_site(start: Start, name: str) -> None:
+    assert [one.name for one in read_all() if one.start is start] == [name]
+
+
+@pytest.mark.parametrize(
+    ("start", "first"),
+    [(Start.PLATFORM, Start.EMPTY), (Start.OMNI, Start.EMPTY_OMNI), (Start.MACHINES, None)],
+)
+def test_a_platform_is_built_by_the_page_of_its_empty_site(
+    start: Start, first: Start | None
+) -> None:
+    assert start.first is (first or start)
+
+
+def test_a_page_may_be_written_with_the_versions_of_several_programs() -> None:
+    page = (
+        "Versions on this page: Talos 1.0.1, then 1.0.2.\n"
+        "Versions on this page: Kubernetes 1.2.3, then 1.2.4.\n"
+        "from 1.0.1 to 1.0.2, with 1.2.3\n"
+    )
+    text = with_pinned_versions(page).splitlines()[-1]
+    assert text == f"from {TALOS} to {next_patch(TALOS)}, with {KUBERNETES}"
 
 
 def test_the_index_names_every_page() -> None:
