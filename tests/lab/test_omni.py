@@ -9,24 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from config.versions import TALOS
 from ops.rehearsal.procedures import next_patch
-from ops.rehearsal.world import PROJECT, World, wait_until
+from ops.rehearsal.world import World, wait_until
 from tests.lab.conftest import editing
+from tests.lab.omni_worlds import ALL, OMNICTL, made, nodes, owner, ready, with_a_network_only
 
 pytestmark = pytest.mark.campaign
 
-OMNICTL = PROJECT / ".lab" / "bin" / "omnictl"
 WORKER = (
     "    - { name: node04, address: 172.16.20.54, role: worker, cpus: 4, memoryMiB: 16384, "
     "diskGiB: 100 }\n"
 )
 NEW = WORKER.replace("node04", "node05").replace(".54", ".55")
-Object = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,44 +36,12 @@ def built() -> None:
 @pytest.fixture(scope="module")
 def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the example of Omni with a CNI only: without one Omni calls no machine ready."""
-    target = tmp_path_factory.mktemp("omni") / "Pulumi.omni.yaml"
-    text = (PROJECT / "Pulumi.omni.yaml").read_text()
-    start, services, _ = text.partition("    cilium: {}\n")
-    assert services
-    target.write_text(start + services)
-    return target
-
-
-def owner(world: World, command: str, code: int | None = 0) -> str:
-    """Run omnictl as the person who runs Omni; the key stays out of the command line."""
-    key = f"OMNI_SERVICE_ACCOUNT_KEY=$(cat {world.state / 'omni-owner'})"
-    where = "OMNI_ENDPOINT=https://omni.example.internal"
-    home = f"HOME={world.state}"
-    return world.run("bash", "-c", f"{key} {where} {home} omnictl {command}", code=code).stdout
-
-
-def nodes(world: World) -> dict[str, Object]:
-    """Read the nodes of the cluster, by name."""
-    found = json.loads(world.run("kubectl", "get", "nodes", "--output", "json").stdout)
-    return {one["metadata"]["name"]: one for one in found["items"]}
-
-
-def ready(world: World) -> set[str]:
-    """Name the nodes that are ready."""
-    return {
-        name
-        for name, one in nodes(world).items()
-        for condition in one["status"]["conditions"]
-        if condition["type"] == "Ready" and condition["status"] == "True"
-    }
+    return with_a_network_only(tmp_path_factory.mktemp("omni") / "Pulumi.omni.yaml")
 
 
 def talos(world: World) -> set[str]:
     """Give the releases of Talos that the nodes tell."""
     return {one["status"]["nodeInfo"]["osImage"] for one in nodes(world).values()}
-
-
-ALL = {"node01", "node02", "node03", "node04"}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +102,7 @@ def test_a_worker_less_leaves_the_cluster_before_its_machine_is_deleted(world: W
 
 
 def test_a_control_plane_is_replaced(world: World) -> None:
-    before = {one["name"]: one["id"] for one in world.machines()}
+    before = made(world)
     state = json.loads(world.run("pulumi", "stack", "export").stdout)
     (urn,) = (
         one["urn"]
@@ -144,7 +110,7 @@ def test_a_control_plane_is_replaced(world: World) -> None:
         if one["urn"].endswith("VirtualMachine::node02")
     )
     world.up("--replace", urn)
-    after = {one["name"]: one["id"] for one in world.machines()}
+    after = made(world)
     assert {name for name in before if before[name] != after[name]} == {"node02"}
     wait_until("all nodes to be ready", lambda: ready(world) == ALL)
     world.expect_no_changes()
@@ -171,7 +137,7 @@ def test_a_machine_that_is_gone_for_good_is_taken_out_by_its_name(world: World) 
 
 
 def test_a_wrong_key_is_named_before_a_machine_is_touched(world: World) -> None:
-    before = {one["name"]: one["id"] for one in world.machines()}
+    before = made(world)
     with editing(world) as replace:
         replace(
             "  platform:kubernetes:", "  platform:omniServiceAccountKey: x\n  platform:kubernetes:"
@@ -180,7 +146,7 @@ def test_a_wrong_key_is_named_before_a_machine_is_touched(world: World) -> None:
     said = refused.stdout + refused.stderr
     assert refused.returncode != 0
     assert "platform:omniServiceAccountKey" in said
-    assert {one["name"]: one["id"] for one in world.machines()} == before
+    assert made(world) == before
 
 
 def test_destroy_leaves_the_cluster_in_omni(world: World) -> None:

@@ -185,6 +185,7 @@ func simulationFlags(c *cobra.Command, o *options) {
 	f.DurationVar(&o.simulation.BootDelay, "boot-delay", time.Second, "a machine's time from power on to its API")
 	f.DurationVar(&o.simulation.InstallDelay, "install-delay", 0, "a machine's time to install after its first configuration; the OVA is installed already")
 	f.DurationVar(&o.simulation.CloneDelay, "clone-delay", 500*time.Millisecond, "vCenter's time for a clone, and for a removal")
+	f.DurationVar(&o.simulation.OmniHour, "omni-hour", time.Hour, "how long an hour of the simulated Omni's schedule of backups takes")
 	f.StringVar(&o.hosts, "hosts", os.Getenv("LAB_HOSTS"), "how many ESXi hosts the cluster has, those that the settings name among them; left out: as many as machines")
 	f.StringVar(&o.plugins, "plugins", envOr("LAB_PLUGINS", "stand-in"), "provider plugins: stand-in, published, or the names of those that are to be the published ones: vsphere,talos")
 	f.StringVar(&o.programs, "programs", os.Getenv("LAB_PROGRAMS"), "pods: simulated, or real: those run as processes whose images the lab has the programs of; left out: real, where the kernel can")
@@ -263,7 +264,7 @@ func joinFlags(c *cobra.Command, o *options) {
 // toJoin is the world to enter. Options that it was started without cannot be set in it.
 func (o *options) toJoin(c *cobra.Command) (world.Layout, error) {
 	var refused []string
-	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out", "programs"} {
+	for _, name := range []string{"stack-file", "boot-delay", "install-delay", "clone-delay", "hosts", "fault", "out", "programs", "omni-hour"} {
 		if c.Flags().Changed(name) {
 			refused = append(refused, "--"+name)
 		}

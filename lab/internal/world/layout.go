@@ -87,6 +87,7 @@ type Options struct {
 	Hosts            int             `json:"hosts"`            // of the cluster; 0: as many as machines
 	Faults           []string        `json:"faults"`           // see Faults
 	Site             Site            `json:"site"`             // what the site has and no settings hold
+	OmniHour         time.Duration   `json:"omniHour"`         // how long an hour of the simulated Omni's schedule of backups takes
 	Programs         string          `json:"programs"`         // "real": pods whose images the lab knows run as processes
 	ProgramsAsked    bool            `json:"programsAsked"`    // somebody wrote that, and wants nothing else
 }

@@ -72,6 +72,16 @@ func (s Settings) madeForOmni() (map[string]string, error) {
 	return map[string]string{omniKey: key, omniToken: token}, errors.Join(err, wrong)
 }
 
+// omniSite is where the simulated Omni is, and what it knows of the rest of the world.
+type omniSite struct {
+	layout    Layout
+	authority *pki.Authority
+	spec      *Spec
+	addresses map[string]netip.Addr
+	images    *factory.Factory
+	log       *slog.Logger
+}
+
 // serveOmni runs the simulated Omni under the names of the settings.
 func serveOmni(
 	ctx context.Context, serving *sync.WaitGroup, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr,
@@ -81,13 +91,10 @@ func serveOmni(
 	if settings == nil {
 		return nil
 	}
-	log = log.With("program", "simulated Omni")
-	made, err := omni.New(ctx, omni.Options{
-		Dir: l.path("omni"), Endpoint: settings.Endpoint, MachineAPI: settings.MachineAPI, KubernetesProxy: settings.KubernetesProxy,
-		EventPort: settings.EventPort, LogPort: settings.LogPort, Tunnel: settings.Tunnel, ImageFactory: spec.Settings.Site.ImageFactory,
-		TalosVersions: spec.Options.versions(spec.Settings.Talos.Version), KubernetesVersions: kubernetesVersions(spec.Bin),
-		Schematic: registers(images), Log: log,
-	})
+	site := &omniSite{
+		layout: l, authority: authority, spec: spec, addresses: addresses, images: images, log: log.With("program", "simulated Omni"),
+	}
+	made, err := site.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -99,7 +106,33 @@ func serveOmni(
 	); err != nil {
 		return errors.Join(err, made.Close())
 	}
-	parts := []func(context.Context) error{made.Run}
+	parts, err := site.listen(made)
+	if err != nil {
+		return errors.Join(err, made.Close())
+	}
+	serving.Go(func() { site.keep(ctx, made, parts) })
+	say("Omni at %s (simulated): machines at %s, Kubernetes at %s", settings.Endpoint, settings.MachineAPI, settings.KubernetesProxy)
+	return nil
+}
+
+// open makes the simulated Omni, with what an earlier one knew.
+func (s *omniSite) open(ctx context.Context) (*omni.Omni, error) {
+	settings := s.spec.Settings.Omni
+	return omni.New(ctx, omni.Options{
+		Dir: s.layout.path("omni"), Endpoint: settings.Endpoint, MachineAPI: settings.MachineAPI, KubernetesProxy: settings.KubernetesProxy,
+		EventPort: settings.EventPort, LogPort: settings.LogPort, Tunnel: settings.Tunnel, ImageFactory: s.spec.Settings.Site.ImageFactory,
+		TalosVersions: s.spec.Options.versions(s.spec.Settings.Talos.Version), KubernetesVersions: kubernetesVersions(s.spec.Bin),
+		Schematic: registers(s.images), Hour: s.spec.Options.OmniHour, Log: s.log,
+	})
+}
+
+// omniPart is a part of the simulated Omni that runs until the context ends.
+type omniPart func(ctx context.Context) error
+
+// listen gives the parts of the simulated Omni, each with its listener.
+func (s *omniSite) listen(made *omni.Omni) ([]omniPart, error) {
+	settings := s.spec.Settings.Omni
+	parts := []omniPart{made.Run}
 	for _, one := range []struct {
 		text  string
 		serve func(context.Context, net.Listener, *tls.Certificate) error
@@ -112,35 +145,80 @@ func serveOmni(
 					Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"},
 				})
 			}
-			at, err := answersFrom(spec.Settings.Machines[0].Address)
+			at, err := answersFrom(s.spec.Settings.Machines[0].Address)
 			if err != nil {
 				return errors.Join(err, listener.Close())
 			}
 			return made.ServeMachines(ctx, listener, netip.AddrPortFrom(at, wireguardPort))
 		}},
 	} {
-		listener, certificate, err := listenOmni(parsed(one.text), authority, addresses)
+		listener, certificate, err := listenOmni(parsed(one.text), s.authority, s.addresses)
 		if err != nil {
-			return errors.Join(fmt.Errorf("simulated Omni: %s: %w", one.text, err), made.Close())
+			return nil, fmt.Errorf("simulated Omni: %s: %w", one.text, err)
 		}
 		parts = append(parts, func(ctx context.Context) error { return one.serve(ctx, listener, certificate) })
 	}
-	serving.Go(func() {
-		var running sync.WaitGroup
-		for _, part := range parts {
-			running.Go(func() {
-				if err := part(ctx); err != nil && ctx.Err() == nil {
-					log.Error("ended", "error", err)
-				}
-			})
+	return parts, nil
+}
+
+// keep runs the simulated Omni until the world ends, but while it is away. Then another process goes on with what it knew.
+func (s *omniSite) keep(ctx context.Context, made *omni.Omni, parts []omniPart) {
+	for {
+		s.run(ctx, made, parts)
+		for s.isAway() && ctx.Err() == nil {
+			wait(ctx)
 		}
-		running.Wait()
-		if err := made.Close(); err != nil {
-			log.Error("its state may not be whole", "error", err)
+		if ctx.Err() != nil {
+			return
 		}
-	})
-	say("Omni at %s (simulated): machines at %s, Kubernetes at %s", settings.Endpoint, settings.MachineAPI, settings.KubernetesProxy)
-	return nil
+		var err error
+		if made, err = s.open(ctx); err == nil {
+			if parts, err = s.listen(made); err != nil {
+				err = errors.Join(err, made.Close())
+			}
+		}
+		if err != nil {
+			s.log.Error("does not come back", "error", err)
+			return
+		}
+		s.log.Info("is back")
+	}
+}
+
+// run ends with the context, or when the simulated Omni is to be away.
+func (s *omniSite) run(ctx context.Context, made *omni.Omni, parts []omniPart) {
+	inner, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	for _, part := range parts {
+		running.Go(func() {
+			if err := part(inner); err != nil && inner.Err() == nil {
+				s.log.Error("ended", "error", err)
+			}
+		})
+	}
+	for !s.isAway() && ctx.Err() == nil {
+		wait(ctx)
+	}
+	cancel()
+	running.Wait()
+	if err := made.Close(); err != nil {
+		s.log.Error("its state may not be whole", "error", err)
+	}
+	s.log.Info("is away")
+}
+
+// isAway: a test makes and removes the file while the world runs.
+func (s *omniSite) isAway() bool {
+	_, err := os.Stat(s.layout.omniAway())
+	return err == nil
+}
+
+// wait lets a moment pass.
+func wait(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(200 * time.Millisecond):
+	}
 }
 
 // listenOmni listens where a URL says; without a certificate for one without TLS.
@@ -203,6 +281,9 @@ func omniEnvironment(l Layout, s Settings) map[string]string {
 	}
 	return set
 }
+
+// omniAway is there while the simulated Omni is to be away: nothing answers at its addresses then.
+func (l Layout) omniAway() string { return l.path("omni-away") }
 
 // omniOwner has the key of the person who runs Omni, for work by hand.
 func (l Layout) omniOwner() string { return l.path("omni-owner") }
