@@ -168,7 +168,7 @@ def _is_made(api: KubernetesApi, namespace: str, challenge: dict[str, Any]) -> b
     """Say whether a challenge's record is made.
 
     cert-manager writes that into the status a minute later, once it has waited for the record's
-    TTL, and a change of the challenge in that minute lets it begin anew. An event tells it at once
+    TTL, and a change of the challenge in that minute lets it start over. An event tells it at once
     (cert-manager 1.21, pkg/controller/acmechallenges/sync.go).
     """
     if challenge.get("status", {}).get("presented"):

@@ -24,7 +24,8 @@ from components.omni.machine_ids import forms
 from components.omni.template import with_ids
 from ops.rehearsal.killing import kill_tree, tree
 from ops.rehearsal.world import PROJECT, World, wait_until
-from tests.lab.test_omni import ALL, NEW, OMNICTL, WORKER, ready
+from tests.lab.omni_worlds import ALL, OMNICTL, ready
+from tests.lab.test_omni import NEW, WORKER
 
 pytestmark = pytest.mark.campaign
 
