@@ -276,6 +276,7 @@ def test_the_address_moves_when_its_machine_loses_its_power(world: World) -> Non
     say(f"the ingress address moved from {before}: no answer for {lost:.1f} s")
     back = longest_silence([one for one in asked if one["at"] >= until])
     wait_until("all machines to be healthy again", lambda: healthy(world))
+    wait_until("one machine to announce the address", lambda: moved_from(world, "nobody"))
     say(f"{before} came back, {holder(world)} has it: no answer for {back:.1f} s")
     assert moved != hardware
     assert asked[-1]["answered"]
