@@ -225,14 +225,10 @@ WEEKLY = {
 """The weekly drill runs them: minutes each, for what other pages do too but for its own point. For
 Kubernetes another version of it has to be built, for Omni its command line."""
 
-UNSEEN = {"omni-access", "omni-destroy", "omni-machines", "omni-upgrades"}
-"""Nobody has seen them pass as they stand; their pages say so."""
-
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
     """Give the marks of a page's test."""
-    found = [pytest.mark.campaign] if name in WEEKLY else []
-    return [*found, pytest.mark.unseen] if name in UNSEEN else found
+    return [pytest.mark.campaign] if name in WEEKLY else []
 
 
 @pytest.mark.parametrize("name", [pytest.param(one, marks=marks(one)) for one in ORDER])
