@@ -157,8 +157,8 @@ go-test: build ## vet and test the lab's Go code; what needs the real programs r
 	# More packages at a time than processors: most of a test is waiting.
 	"$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
 
-# Worlds at a time. Most of a test is waiting for the clocks of Talos and Kubernetes.
-LAB_WORKERS ?= 3
+# Worlds at a time: a third one leaves two processors nothing to wait for, and all are slower.
+LAB_WORKERS ?= 2
 
 # Go's collector takes a tenth of a world's processor time; memory instead, up to 6 GiB a world.
 lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist loadfile --no-loadscope-reorder
