@@ -244,7 +244,7 @@ def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(
         "the autoscaler to be quick",
         lambda: read(world, "hpa", "podinfo", *NAMESPACE)["spec"]["maxReplicas"] == 4,
     )
-    running = client(world, "load", 100, "--clients", "6")
+    running = client(world, "load", 100, "--clients", "2")
     wait_until("the autoscaler to add pods", lambda: len(ready(world)) > 2, 95)
     scaled = read(world, "hpa", "podinfo", *NAMESPACE)["status"]
     assert scaled["currentMetrics"], "the processor time comes from metrics-server"
