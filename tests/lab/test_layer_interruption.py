@@ -67,7 +67,7 @@ STEPS = [
     Step("cilium is upgraded", f"{RELEASE} cilium updating", {"cilium": {"bgp": BGP}}),
 ]
 
-ALWAYS = 4
+ALWAYS = 2
 """So many of them are run by every `make test`."""
 
 

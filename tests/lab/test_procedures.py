@@ -208,8 +208,10 @@ def _site(name: str) -> int:
 ORDER: list[str] = sorted(RUN, key=_site)
 """A site's pages after one another: the next site ends the one before."""
 WEEKLY = {
+    "add-control-planes",
     "expand-pool",
     "firewall",
+    "local-volumes",
     "omni",
     "omni-access",
     "omni-destroy",
@@ -217,6 +219,7 @@ WEEKLY = {
     "omni-upgrades",
     "rebuild-from-backup",
     "recover-application",
+    "remove-control-planes",
     "restore-backup",
     "undo-change",
     "upgrade-kubernetes",
