@@ -20,7 +20,7 @@ from config.placeholders import operators_file, placeholders
 from ops.rehearsal import applications, flows, judgement, platform, report, run_page, timeline_page
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
-from ops.rehearsal.tools import PROJECT, Engine, status_of, world, write_credentials
+from ops.rehearsal.tools import PROJECT, Engine, spec, status_of, world, write_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,7 +64,7 @@ def rehearse() -> None:
     seen = flows.read(world())
     placed = stand_ins(operators_file())
     page = run_page.Run(
-        stack=report.spec()["stack"],
+        stack=spec()["stack"],
         began=f"{began:%Y-%m-%d %H:%M:%S %Z}",
         chapters=times,
         parts=report.parts(),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from clients import omnictl
 from ops.rehearsal import platform
 from ops.rehearsal.run_page import Address, Part
-from ops.rehearsal.tools import run, world
+from ops.rehearsal.tools import run, spec, world
 
 
 def look_around(layers: Sequence[platform.Layer], found: Sequence[Address]) -> str:
@@ -100,12 +99,6 @@ def what_next() -> str:
         "destroys the platform\nand rebuilds it; `make review BASE=origin/main` says what a "
         "change does before it lands"
     )
-
-
-def spec() -> dict[str, Any]:
-    """Read what the world was made from."""
-    result: dict[str, Any] = json.loads((world() / "world.json").read_text())
-    return result
 
 
 def first_machine() -> str:

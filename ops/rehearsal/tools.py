@@ -47,10 +47,15 @@ def world() -> Path:
     return Path(folder)
 
 
+def spec() -> dict[str, Any]:
+    """Read what the world was made from."""
+    result: dict[str, Any] = json.loads((world() / "world.json").read_text())
+    return result
+
+
 def without_omni(why: str) -> None:
     """Refuse a rehearsal of what a cluster that Omni manages has not; `why` says what that is."""
-    spec = json.loads((world() / "world.json").read_text())
-    if spec["settings"].get("omni"):
+    if spec()["settings"].get("omni"):
         message = (
             f"platform:cluster.lifecycle = omni: {why} (docs/procedures/omni.md); nothing was "
             "built. `make lab` and `make kills` rehearse such a stack file"

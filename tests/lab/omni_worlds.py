@@ -11,11 +11,22 @@ from ops.rehearsal.world import PROJECT, World
 OMNICTL = PROJECT / ".lab" / "bin" / "omnictl"
 ENDPOINT = "https://omni.example.internal"
 ALL = {"node01", "node02", "node03", "node04"}
+WORKER = (
+    "    - { name: node04, address: 172.16.20.54, role: worker, cpus: 4, memoryMiB: 16384, "
+    "diskGiB: 100 }\n"
+)
+"""The example's line of its worker."""
+NEW = WORKER.replace("node04", "node05").replace(".54", ".55")
+"""One of another worker."""
 Object = dict[str, Any]
 
 
 def with_a_network_only(target: Path) -> Path:
-    """Write the example of Omni with a CNI only: without one Omni calls no machine ready."""
+    """Write the example of Omni with a CNI only: without one Omni calls no machine ready.
+
+    Nothing of it runs without omnictl, so that is looked for here.
+    """
+    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
     text = (PROJECT / "Pulumi.omni.yaml").read_text()
     start, services, _ = text.partition("    cilium: {}\n")
     assert services

@@ -7,7 +7,6 @@ in its README. `make omnictl` builds omnictl, which takes minutes: of the weekly
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,18 @@ from config.versions import TALOS
 from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import World, wait_until
 from tests.lab.conftest import editing
-from tests.lab.omni_worlds import ALL, OMNICTL, made, nodes, owner, ready, with_a_network_only
+from tests.lab.omni_worlds import (
+    ALL,
+    NEW,
+    WORKER,
+    made,
+    nodes,
+    owner,
+    ready,
+    with_a_network_only,
+)
 
 pytestmark = pytest.mark.campaign
-
-WORKER = (
-    "    - { name: node04, address: 172.16.20.54, role: worker, cpus: 4, memoryMiB: 16384, "
-    "diskGiB: 100 }\n"
-)
-NEW = WORKER.replace("node04", "node05").replace(".54", ".55")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Name what is missing."""
-    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +38,6 @@ def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def talos(world: World) -> set[str]:
     """Give the releases of Talos that the nodes tell."""
     return {one["status"]["nodeInfo"]["osImage"] for one in nodes(world).values()}
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    """Let Omni make the cluster; the kubeconfig is the one from Omni."""
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
 
 
 def test_omni_makes_a_cluster_of_machines_that_join(world: World) -> None:

@@ -17,7 +17,6 @@ import yaml
 from ops.rehearsal.world import World, wait_until
 from tests.lab.omni_worlds import (
     ALL,
-    OMNICTL,
     Object,
     owner,
     ready,
@@ -36,12 +35,6 @@ now = dt.datetime.now(tz=dt.UTC) + dt.timedelta(hours={hours})
 print("\\n".join(one.what for one in command.look(now).findings if one.place == "Omni"))
 """
 """Looks as on a computer whose clock is so many hours on."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Name what is missing."""
-    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
 
 
 @pytest.fixture(scope="module")

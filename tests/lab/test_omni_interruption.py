@@ -23,9 +23,8 @@ from clients.commands import documents
 from components.omni.machine_ids import forms
 from components.omni.template import with_ids
 from ops.rehearsal.killing import kill_tree, tree
-from ops.rehearsal.world import PROJECT, World, wait_until
-from tests.lab.omni_worlds import ALL, OMNICTL, ready
-from tests.lab.test_omni import NEW, WORKER
+from ops.rehearsal.world import World, wait_until
+from tests.lab.omni_worlds import ALL, NEW, WORKER, ready, with_a_network_only
 
 pytestmark = pytest.mark.campaign
 
@@ -143,20 +142,10 @@ STEPS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Name what is missing."""
-    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
-
-
 @pytest.fixture(scope="module")
 def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the example of Omni with a CNI only: without one Omni calls no machine ready."""
-    target = tmp_path_factory.mktemp("omni") / "Pulumi.omni.yaml"
-    start, services, _ = (PROJECT / "Pulumi.omni.yaml").read_text().partition("    cilium: {}\n")
-    assert services
-    target.write_text(start + services)
-    return target
+    """Give the example of Omni with a CNI only."""
+    return with_a_network_only(tmp_path_factory.mktemp("omni") / "Pulumi.omni.yaml")
 
 
 @pytest.fixture(scope="module")

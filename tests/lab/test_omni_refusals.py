@@ -26,7 +26,8 @@ from tests.lab.conftest import editing
 from tests.lab.omni_worlds import (
     ALL,
     ENDPOINT,
-    OMNICTL,
+    NEW,
+    WORKER,
     made,
     owner,
     ready,
@@ -37,19 +38,8 @@ from tests.lab.omni_worlds import (
 pytestmark = pytest.mark.campaign
 
 KEY, TOKEN = "platform:omniServiceAccountKey", "platform:omniJoinToken"
-NODE04 = (
-    "    - { name: node04, address: 172.16.20.54, role: worker, cpus: 4, memoryMiB: 16384, "
-    "diskGiB: 100 }\n"
-)
-NODE05 = NODE04.replace("node04", "node05").replace(".54", ".55")
 UP = ("pulumi", "up", "--yes", "--skip-preview", "--non-interactive", "--color=never")
 AWAY_SECONDS = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built() -> None:
-    """Name what is missing."""
-    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +280,7 @@ def test_a_machine_that_joins_as_another_one_is_told_with_both_names_and_address
     world: World, tmp_path: Path
 ) -> None:
     text = world.stack_file.read_text()
-    world.stack_file.write_text(text.replace(NODE04, NODE04 + NODE05))
+    world.stack_file.write_text(text.replace(WORKER, WORKER + NEW))
     card = {
         "addresses": ["172.16.20.77/24"],
         "gateway4": "172.16.20.1",

@@ -7,7 +7,6 @@ releases are real (`make upgrades` builds the other one); kubelets are simulated
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from components.talos.kubernetes_versions import API_SERVER
 from config.versions import KUBERNETES
 from ops.rehearsal.procedures import kubernetes_to_upgrade_to
 from ops.rehearsal.world import LAB, World, wait_until
-from tests.lab.omni_worlds import ALL, OMNICTL, nodes, owner, ready, resources, with_a_network_only
+from tests.lab.omni_worlds import ALL, nodes, owner, ready, resources, with_a_network_only
 
 pytestmark = pytest.mark.campaign
 
@@ -27,7 +26,6 @@ PATCH = kubernetes_to_upgrade_to()
 @pytest.fixture(scope="module", autouse=True)
 def built() -> None:
     """Name what is missing."""
-    assert OMNICTL.is_file(), "no omnictl in .lab/bin: run `make omnictl`"
     other = LAB.parent / f"kubernetes-{KUBERNETES.rpartition('.')[0]}" / f"{API_SERVER}.version"
     assert other.is_file(), f"Kubernetes {PATCH} is not built: run `make upgrades`"
     assert other.read_text() == f"v{PATCH}"
@@ -40,14 +38,6 @@ def stack_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "    tunnel: false" in text
     target.write_text(text.replace("    tunnel: false", "    tunnel: true"))
     return target
-
-
-@pytest.fixture(scope="module")
-def world(make_world: Callable[..., World]) -> World:
-    world = make_world()
-    world.up()
-    world.write_credentials()
-    return world
 
 
 def test_machines_that_join_inside_grpc_are_made_a_cluster(world: World) -> None:

@@ -117,3 +117,14 @@ def is_well(world: World, name: str, revision: str = "") -> bool:
         and status.get("health", {}).get("status") == "Healthy"
         and (not revision or revision in at)
     )
+
+
+def deployment(world: World, part: str) -> Object:
+    """Read the Deployment of a part of Argo CD."""
+    return read(world, "deployment", f"argo-cd-argocd-{part}", "--namespace", NAMESPACE)
+
+
+def replicas(world: World, part: str) -> int:
+    """Give how many pods a part of Argo CD shall have."""
+    number: int = deployment(world, part)["spec"]["replicas"]
+    return number

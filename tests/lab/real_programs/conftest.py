@@ -11,8 +11,8 @@ import pytest
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.conftest import WORLDS
 from tests.lab.real_programs.acme import SHORT_LIVED
-from tests.lab.real_programs.argocd import NAMESPACE, Repository, is_well
-from tests.lab.real_programs.cluster import Object, apply, endpoints, read
+from tests.lab.real_programs.argocd import NAMESPACE, Repository, is_well, replicas
+from tests.lab.real_programs.cluster import APPLICATION, Object, apply, endpoints, read
 
 ORDER = (
     "test_handover.py",  # looks at the platform before Argo CD has its root Application
@@ -42,9 +42,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         world.up("--exclude", "**root-application", timeout=1200)
         world.write_credentials()
         apply(world, SHORT_LIVED)
-        wait_until(
-            "the autoscalers' first look", lambda: replicas(world, "argo-cd-argocd-server") == 2
-        )
+        wait_until("the autoscalers' first look", lambda: replicas(world, "server") == 2)
         wait_until("the pods of Argo CD to be ready", lambda: not unready(world))
         yield world
     finally:
@@ -62,9 +60,7 @@ def world(installed: World) -> World:
 @pytest.fixture(scope="package")
 def podinfo(world: World) -> World:
     """Wait for the application that Argo CD brings: its autoscaler makes its pods two."""
-    wait_until(
-        "the application's pods", lambda: len(endpoints(world, "app-podinfo", "podinfo")) == 2
-    )
+    wait_until("the application's pods", lambda: len(endpoints(world, APPLICATION, "podinfo")) == 2)
     return world
 
 
@@ -72,12 +68,6 @@ def podinfo(world: World) -> World:
 def repository(world: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Give a clone of the world's repository."""
     return Repository(world, tmp_path_factory.mktemp("repository") / "clone")
-
-
-def replicas(world: World, name: str) -> int:
-    """Give how many pods a Deployment of Argo CD shall have."""
-    number: int = read(world, "deployment", name, "--namespace", NAMESPACE)["spec"]["replicas"]
-    return number
 
 
 def unready(world: World) -> list[Object]:

@@ -9,7 +9,15 @@ import yaml
 
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.real_programs import cluster
-from tests.lab.real_programs.argocd import NAMESPACE, PODINFO, Repository, application, is_well
+from tests.lab.real_programs.argocd import (
+    NAMESPACE,
+    PODINFO,
+    Repository,
+    application,
+    deployment,
+    is_well,
+    replicas,
+)
 from tests.lab.real_programs.cluster import APPLICATION, APPLICATION_HOST, Object, body, curl
 
 VALUES = "bootstrap/argo-cd/values.yaml"
@@ -28,17 +36,6 @@ def kubectl(world: World, *argv: str) -> str:
 def read(world: World, *argv: str) -> Object:
     """Read objects of Argo CD's namespace."""
     return cluster.read(world, "--namespace", NAMESPACE, *argv)
-
-
-def deployment(world: World, part: str) -> Object:
-    """Read the Deployment of a part of Argo CD."""
-    return read(world, "deployment", f"argo-cd-argocd-{part}")
-
-
-def replicas(world: World, part: str) -> int:
-    """Give how many pods a part of Argo CD shall have."""
-    number: int = deployment(world, part)["spec"]["replicas"]
-    return number
 
 
 def identity(one: Object) -> str:
