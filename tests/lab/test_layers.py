@@ -502,7 +502,7 @@ def test_a_secret_that_is_imported_is_in_no_state_in_plain_text(
 def test_the_search_for_secrets_finds_those_that_are_there(
     world: World, secrets: dict[str, str]
 ) -> None:
-    own = {value: name for value, name in secrets.items() if name.startswith("the secret ")}
+    own = {value: name for value, name in secrets.items() if name.startswith("the setting ")}
     assert own
     shown = world.run("pulumi", "stack", "export", "--show-secrets").stdout
     assert left_behind(world, own, shown=shown) == [
