@@ -16,7 +16,7 @@ export GOFLAGS := -gcflags=all=-dwarf=false
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades omnictl lab drill lab-shell test unit lint go-lint types format go-test lab-test bench clean \
+.PHONY: help setup build upgrades omnictl lab drill lab-shell test unit lint quick-lint go-lint go-checks types format go-test go-lab-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
@@ -27,7 +27,7 @@ First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
-Checks: test lint go-lint workflows-lint types unit go-test lab-test format
+Checks: test lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
 Workflows: summary comment drift-report drift-issue update-merge update-due update-open update-note
 endef
 export HELP_GROUPS
@@ -78,7 +78,7 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 # What these look at is not what runs in pods.
-drill drill-backup kills review go-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
+drill drill-backup kills review go-checks go-test go-lab-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
@@ -114,10 +114,13 @@ lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in 
 	@exec $(BIN)/lab shell $(shell_flags)
 
 test: build ## everything: format, lint, types, unit, Go, and the lab end to end
-	@$(MAKE) --jobs=2 --output-sync=target lint workflows-lint types unit go-test
-	$(MAKE) lab-test
+	@$(MAKE) --jobs=2 --output-sync=target quick-lint workflows-lint types unit
+	# Worlds wait for clocks now and then: the checks of the Go code take the processors meanwhile.
+	$(MAKE) --jobs=2 --output-sync=line go-checks lab-test
 
-lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
+lint: go-lint quick-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
+
+quick-lint: setup
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
@@ -130,14 +133,14 @@ lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, wha
 # ones read what has changed. One processor, and a collector that works for its memory: other jobs run beside it.
 go-lint: setup ## the lab's Go code: golangci-lint, with the rules in lab/.golangci.yml (cached)
 	@go=$$(tail -n 1 .lab/go-path)
-	"$$go" build -C lab/tools/golangci-lint -trimpath -ldflags="-s -w" -o ../../../$(BIN)/golangci-lint \
+	"$$go" build -C lab/tools/golangci-lint -ldflags="-s -w" -o ../../../$(BIN)/golangci-lint \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	cd lab
 	PATH=$$(dirname "$$go"):$$PATH GOGC=50 ../$(BIN)/golangci-lint run --concurrency 1
 
 workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
 	@go=$$(tail -n 1 .lab/go-path)
-	"$$go" build -C lab/tools/actionlint -trimpath -o ../../../$(BIN)/actionlint \
+	"$$go" build -C lab/tools/actionlint -o ../../../$(BIN)/actionlint \
 		github.com/rhysd/actionlint/cmd/actionlint
 	$(BIN)/actionlint
 	.venv/bin/zizmor --offline --persona=pedantic --strict-collection .github
@@ -148,7 +151,11 @@ types: setup ## the types, with mypy
 unit: setup ## the quick tests (seconds)
 	@$(PYTHON) -m pytest tests/unit --numprocesses auto --dist loadfile
 
-go-test: build ## vet and test the lab's Go code; what needs the real programs runs in lab-test
+# One after the other, and nothing is built again under the worlds that run.
+go-checks: build
+	@$(MAKE) --jobs=1 --old-file=build --old-file=setup go-lab-test go-test go-lint
+
+go-test: build ## vet and test the lab's Go code, without what go-lab-test does
 	@go=$$(tail -n 1 .lab/go-path)
 	unformatted=$$("$$("$$go" env GOROOT)/bin/gofmt" -l lab)
 	test -z "$$unformatted" || { echo "not formatted: $$unformatted" >&2; exit 1; }
@@ -156,6 +163,17 @@ go-test: build ## vet and test the lab's Go code; what needs the real programs r
 	"$$go" vet -tags lab ./...
 	# More packages at a time than processors: most of a test is waiting.
 	"$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
+
+# Each in namespaces of its own.
+go-lab-test: build ## the Go tests of the lab's machines and of its Kubernetes plugin, with the real programs
+	@go=$$(tail -n 1 .lab/go-path)
+	export LAB_BIN=$(CURDIR)/$(BIN)
+	cd lab
+	test="$$go test -tags=lab -vet=off -count=1"
+	ldflags=-ldflags="-s -w"
+	$$test "$$ldflags" ./internal/machine -args -bin "$$LAB_BIN" -stages "$$LAB_BIN/kwok-stages/pod/fast"
+	$$test "$$ldflags" ./internal/machine/pods -args -bin "$$LAB_BIN"
+	$$test "$$ldflags" ./internal/plugins/kubernetesplugin
 
 # Worlds at a time: a third one leaves two processors nothing to wait for, and all are slower.
 LAB_WORKERS ?= 2

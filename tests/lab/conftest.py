@@ -31,7 +31,6 @@ LONGEST_FIRST = (
     "test_review.py",
     "test_bad_requests.py",
     "test_drift.py",
-    "test_machines.py",
 )
 
 

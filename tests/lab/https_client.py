@@ -12,20 +12,17 @@ import threading
 import time
 from collections.abc import Callable
 
-PATIENCE = 1.0
-"""Seconds that an answer may take."""
-
 
 class Ingress(http.client.HTTPSConnection):
     """HTTPS to one address, whatever it is the host of; its certificate is verified by name."""
 
-    def __init__(self, address: str, host: str, trusted: ssl.SSLContext) -> None:
-        super().__init__(host, timeout=PATIENCE, context=trusted)
+    def __init__(self, address: str, host: str, trusted: ssl.SSLContext, patience: float) -> None:
+        super().__init__(host, timeout=patience, context=trusted)
         self._address, self._trusted = address, trusted
 
     def connect(self) -> None:
         """Connect to the address."""
-        plain = socket.create_connection((self._address, 443), PATIENCE)
+        plain = socket.create_connection((self._address, 443), self.timeout)
         self.sock = self._trusted.wrap_socket(plain, server_hostname=self.host)
 
 
@@ -85,11 +82,14 @@ def main() -> None:
     parser.add_argument("--path", default="/")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument(
+        "--patience", type=float, default=1.0, help="seconds that an answer may take"
+    )
     given = parser.parse_args()
     trusted = ssl.create_default_context(cafile=given.authority)
 
     def connect() -> Ingress:
-        return Ingress(given.address, given.host, trusted)
+        return Ingress(given.address, given.host, trusted, given.patience)
 
     if given.what == "watch":
         watch(connect, given.path, given.seconds)

@@ -210,8 +210,10 @@ ORDER: list[str] = sorted(RUN, key=_site)
 WEEKLY = {
     "add-control-planes",
     "expand-pool",
+    "failed-up",
     "firewall",
     "local-volumes",
+    "lost-quorum",
     "omni",
     "omni-access",
     "omni-destroy",
@@ -220,6 +222,7 @@ WEEKLY = {
     "rebuild-from-backup",
     "recover-application",
     "remove-control-planes",
+    "replace-machine",
     "restore-backup",
     "undo-change",
     "upgrade-kubernetes",

@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from ops.rehearsal.world import World, wait_until
+from tests.lab.real_programs.argocd import HOST as ARGO_CD_HOST
+from tests.lab.real_programs.argocd import NAMESPACE as ARGO_CD
 from tests.lab.real_programs.argocd import PODINFO, Repository
 from tests.lab.real_programs.cluster import (
     APPLICATION,
@@ -107,10 +109,10 @@ def client(world: World, what: str, seconds: int, *more: str) -> subprocess.Pope
 
 
 @contextmanager
-def watched(world: World, seconds: int) -> Iterator[list[dict[str, Any]]]:
+def watched(world: World, seconds: int, *more: str) -> Iterator[list[dict[str, Any]]]:
     """Ask all the time; the list is filled at the end."""
     asked: list[dict[str, Any]] = []
-    running = client(world, "watch", seconds)
+    running = client(world, "watch", seconds, *more)
     try:
         yield asked
     finally:
@@ -258,7 +260,22 @@ def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(
     say(f"load through Traefik for 100 s: {done}, pods: {len(more)}")
     assert done["answered"] > 1000
     assert done["failed"] == 0
-    wait_until("the autoscaler to take the pods away", lambda: len(ready(world)) == 2, 150)
+    # Nobody who asks meanwhile is sent to a pod that is gone, here and at Argo CD's server.
+    patient = ("--patience", "20")
+    web = ("--host", ARGO_CD_HOST, "--path", "/healthz", *patient)
+    with watched(world, 60, *patient) as asked, watched(world, 60, *web) as asked_argo_cd:
+        delete_a_pod(world, ARGO_CD, "argo-cd-argocd-server")
+        delete_a_pod(world, APPLICATION, "podinfo")
+        wait_until("the autoscaler to take the pods away", lambda: len(ready(world)) == 2, 150)
+    assert [one for one in (*asked, *asked_argo_cd) if not one["answered"]] == []
+    assert asked
+    assert asked_argo_cd
+
+
+def delete_a_pod(world: World, namespace: str, service: str) -> None:
+    """Delete a ready pod of a Service, and wait until it is gone."""
+    name = min(endpoints(world, namespace, service))
+    world.run("kubectl", "delete", "pod", "--namespace", namespace, name)
 
 
 def test_the_address_moves_when_its_machine_loses_its_power(world: World) -> None:
