@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// digestIn finds the digest of a file in what its vendor publishes: lines as sha256sum and sha512sum write them, or the digest
+// digestOf finds the digest of a file in what its vendor publishes: lines as sha256sum and sha512sum write them, or the digest
 // alone. The length says which of the two it is.
-func digestIn(text, address string) (string, error) {
+func digestOf(text, address string) (string, error) {
 	file := path.Base(address)
 	found := map[string]bool{}
 	lines := strings.Split(strings.TrimSpace(text), "\n")

@@ -155,7 +155,7 @@ func (f *Fetcher) Published(ctx context.Context, release programs.Release) (stri
 		return "", err
 	}
 
-	digest, err := digestIn(text.String(), release.Archive)
+	digest, err := digestOf(text.String(), release.Archive)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", release.Checksums, err)
 	}
