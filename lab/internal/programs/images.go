@@ -126,7 +126,7 @@ func argoCD() Image {
 
 	return Image{
 		// The chart's pods copy the program with an option that cp has since 2023 only.
-		Repository: "quay.io/argoproj/argocd", Files: files, System: map[string]string{"/bin/cp": "argocd"}, Needs: []string{"git", "gpg", "ssh"},
+		Repository: "quay.io/argoproj/argocd", Files: files, System: map[string]string{"/bin/cp": Lab}, Needs: []string{"git", "gpg", "ssh"},
 		Folder: "/home/argocd", User: 999, Group: 999, Kind: "real",
 		Environment: []string{"USER=argocd", "HOME=/home/argocd", "GRPC_ENABLE_TXT_SERVICE_CONFIG=false"},
 		Says:        "built from its module, of the nearest version that is served; without the web interface and the command line",

@@ -1,5 +1,5 @@
 // Package programs builds the real programs of the lab (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB)
-// from their Go modules. Their versions are those of the go.mod files, and of nothing else.
+// from their Go modules, or takes their vendors' releases. Their versions are those of the go.mod files, and of nothing else.
 package programs
 
 import (
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +30,8 @@ type Program struct {
 	Module  string // whose version the program carries
 	Tags    string
 	Stamps  []string // variables that take the module's version; "=major" and "=minor" a part of it
+	Release *Release // what its vendor publishes of it, if that can be taken in its place
+	Because string   // else why not
 }
 
 const (
@@ -45,7 +48,7 @@ var kubernetesStamps = []string{
 func kubernetes(name string) Program {
 	return Program{
 		Name: name, Folder: "tools/kubernetes", Package: "k8s.io/kubernetes/cmd/" + name,
-		Module: "k8s.io/kubernetes", Stamps: kubernetesStamps,
+		Module: "k8s.io/kubernetes", Stamps: kubernetesStamps, Release: kubernetesRelease(name),
 	}
 }
 
@@ -94,21 +97,36 @@ func Kubernetes(bin string) map[string]string {
 func All() []Program {
 	return []Program{
 		kubernetes("kube-apiserver"), kubernetes("kube-controller-manager"), kubernetes("kube-scheduler"), kubernetes("kubectl"),
-		{Name: "etcd", Folder: "tools/kubernetes", Package: "go.etcd.io/etcd/server/v3", Module: "go.etcd.io/etcd/server/v3"},
+		{
+			Name: "etcd", Folder: "tools/kubernetes", Package: "go.etcd.io/etcd/server/v3", Module: "go.etcd.io/etcd/server/v3",
+			Release: github("etcd-io/etcd", "{version}", "etcd-{version}-linux-{arch}.tar.gz", "SHA256SUMS", "etcd-{version}-linux-{arch}/etcd"),
+		},
 		{
 			Name: "pulumi", Folder: ".", Package: "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", Module: "github.com/pulumi/pulumi/pkg/v3",
 			Tags: "osusergo,grpcnotrace", Stamps: []string{"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"},
+			Release: github("pulumi/pulumi", "{version}", "pulumi-{version}-linux-{x64}.tar.gz", "SHA512SUMS", "pulumi/pulumi"),
 		},
 		{
 			Name: "talosctl", Folder: ".", Package: "github.com/siderolabs/talos/cmd/talosctl", Module: "github.com/siderolabs/talos",
-			Stamps: []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
+			Stamps:  []string{"github.com/siderolabs/talos/pkg/machinery/version.Tag"},
+			Release: github("siderolabs/talos", "{version}", "talosctl-linux-{arch}", "sha256sum.txt", ""),
 		},
 		{
 			Name: "helm", Folder: ".", Package: "helm.sh/helm/v3/cmd/helm", Module: "helm.sh/helm/v3",
 			Stamps: []string{"helm.sh/helm/v3/internal/version.version"},
+			Release: &Release{
+				Archive:   "https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz",
+				Checksums: "https://get.helm.sh/helm-{version}-linux-{arch}.tar.gz.sha256sum", Member: "linux-{arch}/helm",
+			},
 		},
-		{Name: "metallb-controller", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/controller", Module: "go.universe.tf/metallb"},
-		{Name: "kwok", Folder: ".", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok"},
+		{
+			Name: "metallb-controller", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/controller", Module: "go.universe.tf/metallb",
+			Because: imagesOnly,
+		},
+		{
+			Name: "kwok", Folder: ".", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok",
+			Because: "its vendor publishes no checksums",
+		},
 	}
 }
 
@@ -118,28 +136,37 @@ func OfPods() []Program {
 	return []Program{
 		{
 			Name: "metrics-server", Folder: "tools/metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server", Module: "sigs.k8s.io/metrics-server",
-			Stamps: []string{"k8s.io/client-go/pkg/version.gitVersion"},
+			Stamps: []string{"k8s.io/client-go/pkg/version.gitVersion"}, Because: imagesOnly,
 		},
 		{
 			Name: "cert-manager", Folder: "tools/cert-manager", Package: ".", Module: "github.com/cert-manager/cert-manager",
-			Stamps: []string{"github.com/cert-manager/cert-manager/pkg/util.AppVersion"},
+			Stamps: []string{"github.com/cert-manager/cert-manager/pkg/util.AppVersion"}, Because: imagesOnly,
 		},
-		{Name: "pebble", Folder: "tools/pebble", Package: ".", Module: "github.com/letsencrypt/pebble/v2"},
-		{Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns"},
-		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo"},
+		{Name: "pebble", Folder: "tools/pebble", Package: ".", Module: "github.com/letsencrypt/pebble/v2", Because: ownProgram},
+		{
+			Name: "coredns", Folder: "tools/coredns", Package: ".", Module: "github.com/coredns/coredns",
+			Release: github("coredns/coredns", "{version}", "coredns_{number}_linux_{arch}.tgz", "coredns_{number}_linux_{arch}.tgz.sha256", "coredns"),
+		},
+		{Name: "podinfo", Folder: "tools/podinfo", Package: ".", Module: "platform.lab/tools/podinfo", Because: ownProgram},
 		{
 			Name: "traefik", Folder: "tools/traefik", Package: ".", Module: "github.com/traefik/traefik/v3",
-			Stamps: []string{"github.com/traefik/traefik/v3/pkg/version.Version"},
+			Stamps:  []string{"github.com/traefik/traefik/v3/pkg/version.Version"},
+			Release: github("traefik/traefik", "{version}", "traefik_{version}_linux_{arch}.tar.gz", "traefik_{version}_checksums.txt", "traefik"),
 		},
-		{Name: "metallb-speaker", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/speaker", Module: "go.universe.tf/metallb"},
+		{
+			Name: "metallb-speaker", Folder: "tools/kubernetes", Package: "go.universe.tf/metallb/speaker", Module: "go.universe.tf/metallb",
+			Because: imagesOnly,
+		},
 		{
 			Name: argoCDProgram, Folder: argoCDFolder, Package: ".", Module: argoCDModule, Stamps: []string{argoCDModule + "/common.version=number"},
+			Release: github("argoproj/argo-cd", "{version}", "argocd-linux-{arch}", "cli_checksums.txt", ""),
 		},
 		{
 			Name: "kustomize", Folder: argoCDFolder, Package: "sigs.k8s.io/kustomize/kustomize/v5", Module: "sigs.k8s.io/kustomize/kustomize/v5",
-			Stamps: []string{"sigs.k8s.io/kustomize/api/provenance.version"},
+			Stamps:  []string{"sigs.k8s.io/kustomize/api/provenance.version"},
+			Release: github("kubernetes-sigs/kustomize", "kustomize%2F{version}", "kustomize_{version}_linux_{arch}.tar.gz", "checksums.txt", "kustomize"),
 		},
-		{Name: "redis", Folder: "tools/redis", Package: ".", Module: "platform.lab/tools/redis"},
+		{Name: "redis", Folder: "tools/redis", Package: ".", Module: "platform.lab/tools/redis", Because: ownProgram},
 	}
 }
 
@@ -148,9 +175,40 @@ func OfOmni() []Program {
 	return []Program{
 		{
 			Name: "omnictl", Folder: "tools/omnictl", Package: ".", Module: "github.com/siderolabs/omni/client",
-			Stamps: []string{"github.com/siderolabs/omni/client/pkg/version.Tag"},
+			Stamps:  []string{"github.com/siderolabs/omni/client/pkg/version.Tag"},
+			Release: github("siderolabs/omni", "{version}", "omnictl-linux-{arch}", "sha256sum.txt", ""),
 		},
 	}
+}
+
+// Why a program is compiled wherever the others come from.
+const (
+	imagesOnly = "its vendor publishes images only"
+	ownProgram = "a program of the lab's own"
+)
+
+// Selection says which programs are wanted beside those that every world needs.
+type Selection struct {
+	Pods, Upgrades, Omni bool
+}
+
+// Selected are the programs of a selection, of the source tree lab.
+func Selected(lab string, chosen Selection) ([]Program, error) {
+	wanted := All()
+	if chosen.Upgrades {
+		further, err := FurtherKubernetes(lab)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(wanted, further...)
+	}
+	if chosen.Omni {
+		wanted = append(wanted, OfOmni()...)
+	}
+	if chosen.Pods {
+		wanted = append(wanted, OfPods()...)
+	}
+	return wanted, nil
 }
 
 const (
@@ -162,33 +220,81 @@ const (
 // argoScripts lie in the folder hack of Argo CD's module, and in its image on PATH.
 var argoScripts = []string{"git-verify-wrapper.sh", "gpg-wrapper.sh"}
 
-// Builder builds programs of the source tree Lab into Bin, with the Go toolchain Go.
+// Builder builds programs of the source tree Lab into Bin, with the Go toolchain Go. Source says what else may be there.
 type Builder struct {
-	Lab, Bin, Go string
-	Display      *progress.Display
+	Lab, Bin, Go, Source string
+	Display              *progress.Display
 }
 
-// Build makes what is missing or out of date. A program is up to date when the stamp beside it
+type task struct {
+	Program
+	recipe recipe
+}
+
+// missing are the programs that are not there, or out of date, or come from elsewhere than Source says.
+func (b *Builder) missing(ctx context.Context, wanted []Program) ([]task, error) {
+	var missing []task
+	for _, p := range wanted {
+		recipe, err := b.recipe(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		compiled := b.upToDate(p.Name, recipe.hash) && (b.Source != Releases || p.Release == nil)
+		fetched := b.Source != Compiled && isRelease(b.Bin, p, recipe.version, runtime.GOARCH)
+		if !compiled && !fetched {
+			missing = append(missing, task{p, recipe})
+		}
+	}
+	return missing, nil
+}
+
+// ToFetch are those of the missing programs that have a release, with their versions.
+func (b *Builder) ToFetch(ctx context.Context, wanted []Program) (list []Program, versions []string, err error) {
+	missing, err := b.missing(ctx, wanted)
+	for _, t := range missing {
+		if t.Release != nil {
+			list, versions = append(list, t.Program), append(versions, t.recipe.version)
+		}
+	}
+	return list, versions, err
+}
+
+// AllReleases are those of every program and processor, of this tree's versions.
+func (b *Builder) AllReleases(ctx context.Context) ([]Release, error) {
+	all, err := Selected(b.Lab, Selection{Pods: true, Upgrades: true, Omni: true})
+	if err != nil {
+		return nil, err
+	}
+	var list []Release
+	for _, p := range all {
+		if p.Release == nil {
+			continue
+		}
+		version, err := b.version(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, arch := range Architectures() {
+			list = append(list, p.Release.Of(version, arch))
+		}
+	}
+	return list, nil
+}
+
+// Build compiles what is missing or out of date. A compiled program is up to date when the stamp beside it
 // equals the hash of all that it is made from.
 func (b *Builder) Build(ctx context.Context, wanted []Program) error {
 	if err := os.MkdirAll(b.Bin, 0o755); err != nil {
 		return err
 	}
-	type task struct {
-		Program
-		recipe recipe
-	}
-	var missing []task
-	for _, p := range wanted {
-		recipe, err := b.recipe(ctx, p)
-		if err != nil {
-			return err
-		}
-		if !b.upToDate(p.Name, recipe.hash) {
-			missing = append(missing, task{p, recipe})
-		}
+	missing, err := b.missing(ctx, wanted)
+	if err != nil {
+		return err
 	}
 	if len(missing) > 0 {
+		if err := b.explain(missing); err != nil {
+			return err
+		}
 		if err := b.checkDisk(ctx); err != nil {
 			return err
 		}
@@ -216,9 +322,30 @@ func (b *Builder) Build(ctx context.Context, wanted []Program) error {
 	return b.dataFiles(ctx)
 }
 
-// copyScripts takes those that Argo CD's image has beside the program.
+// explain says why programs are compiled. A release that is to be there and is not ends the build.
+func (b *Builder) explain(missing []task) error {
+	if b.Source == Compiled {
+		b.Display.Line("programs are compiled; LAB_BUILD=%s takes their vendors' releases instead, where there is internet", Releases)
+		return nil
+	}
+	var absent []string
+	for _, t := range missing {
+		if t.Release == nil {
+			b.Display.Line("%s %s is compiled: %s", t.Name, t.recipe.version, t.Because)
+		} else {
+			absent = append(absent, t.Name+" "+t.recipe.version)
+		}
+	}
+	if b.Source == Releases && len(absent) > 0 {
+		return fmt.Errorf("LAB_BUILD=%s, and these are not there: %s; `make build` fetches them, and with LAB_BUILD=%s they are compiled",
+			Releases, strings.Join(absent, ", "), Compiled)
+	}
+	return nil
+}
+
+// copyScripts takes those that Argo CD's image has beside the program. Where that was fetched, nothing of the module is here yet.
 func (b *Builder) copyScripts(ctx context.Context) error {
-	folder, err := b.moduleFolder(ctx, argoCDFolder, argoCDModule)
+	folder, _, err := b.Module(ctx, argoCDFolder, argoCDModule)
 	if err != nil {
 		return err
 	}
@@ -262,9 +389,14 @@ type recipe struct {
 	hash    string
 }
 
+// version is that of a program's module; "" for the lab's own.
+func (b *Builder) version(ctx context.Context, p Program) (string, error) {
+	return b.goCommand(ctx, filepath.Join(b.Lab, p.Folder), "list", "-m", "-f", "{{.Version}}", p.Module)
+}
+
 func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 	folder := filepath.Join(b.Lab, p.Folder)
-	version, err := b.goCommand(ctx, folder, "list", "-m", "-f", "{{.Version}}", p.Module)
+	version, err := b.version(ctx, p)
 	if err != nil {
 		return recipe{}, err
 	}
@@ -333,6 +465,10 @@ func stamp(variable, version string) string {
 
 func (b *Builder) build(ctx context.Context, p Program, r recipe) error {
 	target := filepath.Join(b.Bin, p.Name)
+	// Until it is built, no stamp vouches for what is there, which may be a release.
+	if err := Distrust(b.Bin, p.Name); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
 	}

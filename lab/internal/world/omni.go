@@ -295,7 +295,7 @@ func (s *Spec) omniParts() []workloads.Part {
 	}
 	return []workloads.Part{
 		{Name: "omni", Kind: "simulated", Says: "the lab's own server over Omni's published client modules; lab/internal/omni/README.md has what it answers, and why"},
-		{Name: "omnictl", Kind: "real", Says: "built from its module"},
+		{Name: "omnictl", Kind: "real", Says: "version " + programs.Described(s.Bin, "omnictl")},
 	}
 }
 

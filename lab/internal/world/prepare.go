@@ -67,7 +67,7 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 		Settings: *settings, Secrets: secrets, Out: r.Out, Options: r.Options, Versions: map[string]string{},
 	}
 	for _, p := range programs.All() {
-		spec.Versions[p.Name] = programs.Version(r.Bin, p.Name)
+		spec.Versions[p.Name] = programs.Described(r.Bin, p.Name)
 	}
 	if wants, built := "v"+settings.Kubernetes.Version, programs.Kubernetes(r.Bin); built[wants] == "" {
 		return nil, fmt.Errorf("platform:kubernetes.version is %s, and the lab's Kubernetes is %s: "+

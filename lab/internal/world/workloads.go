@@ -12,6 +12,7 @@ import (
 	"platform.lab/lab/internal/machine"
 	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
+	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/workloads"
 )
 
@@ -37,7 +38,7 @@ func onCluster(
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
-	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(spec.Options.images()), spec.issuanceParts(), spec.omniParts()), "", "  ")
+	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(programs.DescribedImages(spec.Bin, spec.Options.images())), spec.issuanceParts(), spec.omniParts()), "", "  ")
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,9 @@ import (
 
 var errCopy = errors.New("in Argo CD's pods of the lab: cp [-n | --update=none] FILE NEW-FILE")
 
+// copyName is the name of the program of Argo CD's image that copyFile stands for.
+const copyName = "cp"
+
 // copyFile is the cp of Argo CD's image, as far as its pods' init containers use it. The computer's may be too old for
 // --update=none, which its image has (coreutils 9.3).
 func copyFile(arguments []string) error {
