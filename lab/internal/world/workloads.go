@@ -37,7 +37,7 @@ func onCluster(
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
-	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(spec.Options.images()), spec.issuanceParts(), spec.omniParts()), "", "  ")
+	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(spec.Options.images()), spec.issuanceParts(), spec.gitHubParts(), spec.omniParts()), "", "  ")
 	if err != nil {
 		return err
 	}
