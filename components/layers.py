@@ -183,4 +183,5 @@ def _secrets_of(
         webhook=secrets.get(f"{settings.git_host}WebhookSecret"),
         login=None if login is None else secrets[f"{login.kind}ClientSecret"],
         repository=secrets.get("argocdRepositoryKey"),
+        commit_status=secrets.get("commitStatusKey"),
     )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ARGOCD: Path = ("services", "argocd")
 SSH_PORT, HTTPS_PORT = 22, 443
+GITHUB = "github.com"
+"""Its API has a host of its own, unlike that of an Enterprise Server."""
+GITHUB_API = "https://api.github.com"
 LOGINS = ("github", "gitlab", "gitea", "oidc")
 KNOWN_HOSTS = {
     "github.com": "github",
@@ -75,6 +78,7 @@ def problems(argocd: ArgoCD) -> Iterator[Problem]:
         return
     yield from _access(argocd, url)
     yield from _git_host(argocd, url)
+    yield from _commit_statuses(argocd, url)
     yield from _login(argocd)
 
 
@@ -133,6 +137,48 @@ def _git_host(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
             f"{url.host} is {kind}: Argo CD would refuse the calls of its webhook",
             f"write `gitHost: {kind}`",
         )
+
+
+def status_api(argocd: ArgoCD) -> str | None:
+    """Give the URL of the API that takes statuses of commits; None where nothing sets any."""
+    statuses, repository = argocd.commit_statuses, split_git_url(argocd.repository_url)
+    if statuses is None or repository is None:
+        return None
+    host = f"https://{repository.host}"
+    if repository.scheme == "https" and repository.port is not None:
+        host += f":{repository.port}"
+    host = host if statuses.url is None else statuses.url.rstrip("/")
+    if argocd.git_host == "gitlab":
+        # A project's id may be its path, with each slash encoded (GitLab's page "REST API").
+        project = repository.path.strip("/").removesuffix(".git").replace("/", "%2F")
+        return f"{host}/api/v4/projects/{project}"
+    return GITHUB_API if host == f"https://{GITHUB}" else f"{host}/api/v3"
+
+
+def _commit_statuses(argocd: ArgoCD, url: Url) -> Iterator[Problem]:
+    """Find statuses that no host takes, or that Argo CD has not all to set."""
+    statuses, path = argocd.commit_statuses, (*ARGOCD, "commitStatuses")
+    if statuses is None:
+        return
+    given = {"appId": statuses.app_id, "installationId": statuses.installation_id}
+    if argocd.git_host not in ("github", "gitlab"):
+        yield problem(
+            path,
+            None,
+            f"Argo CD sets no statuses where services.argocd.gitHost is {argocd.git_host}",
+            "remove it",
+        )
+        return
+    for key, value in given.items():
+        if argocd.git_host == "github" and value is None:
+            fix = f"give the {key} of a GitHub App that may write commit statuses"
+            yield problem((*path, key), None, "missing: GitHub takes them from an App", fix)
+        elif argocd.git_host == "gitlab" and value is not None:
+            yield problem(
+                (*path, key), value, "a key of GitHub's, where gitHost is gitlab", "remove it"
+            )
+    if statuses.url is not None and url.host in KNOWN_HOSTS:
+        yield problem((*path, "url"), statuses.url, f"the repository is at {url.host}", "remove it")
 
 
 def login_servers(argocd: ArgoCD) -> Iterator[tuple[str, str | None, Path]]:

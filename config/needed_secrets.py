@@ -37,6 +37,10 @@ def _reads_private_repository(services: Services) -> bool:
     return services.argocd is not None and services.argocd.repository_access is not None
 
 
+def _tells_of_commits(services: Services) -> bool:
+    return services.argocd is not None and services.argocd.commit_statuses is not None
+
+
 def _backs_up(services: Services) -> bool:
     return services.backup is not None
 
@@ -55,6 +59,7 @@ NEEDED: dict[str, Callable[[Services], bool]] = {
     "giteaClientSecret": _logs_in_by("gitea"),
     "oidcClientSecret": _logs_in_by("oidc"),
     "argocdRepositoryKey": _reads_private_repository,
+    "commitStatusKey": _tells_of_commits,
     "backupAccessKey": _backs_up,
     "backupSecretKey": _backs_up,
 }

@@ -42,6 +42,8 @@ _KEYS_OF_EVERYBODY = frozenset(
         "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
     }
 )
+_NUMBERS_OF_EVERYBODY = {"appId": 123456, "installationId": 7890123}
+"""By their key: the ids of GitHub Apps in this project's pages."""
 _FIX = {
     "agePublicKey": "make a key with `age-keygen -o private/backup-key.txt`, keep that file apart "
     "from the backups, and write its public key here",
@@ -78,6 +80,8 @@ def _below(value: object, path: Key) -> Iterator[Problem]:
     elif isinstance(value, str) and "labels" not in path and _stands_in(value):
         fix = _FIX.get(str(path[-1]), "write your site's own")
         yield problem(path, value, "a placeholder", fix)
+    elif value == _NUMBERS_OF_EVERYBODY.get(str(path[-1])):
+        yield problem(path, value, "a placeholder", "write your App's own")
 
 
 def _stands_in(text: str) -> bool:

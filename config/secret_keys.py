@@ -48,6 +48,10 @@ SECRET_KEYS = (
         "argocdRepositoryKey",
         "what reads the Git repository: the private key of the App or of SSH, or the token",
     ),
+    SecretKey(
+        "commitStatusKey",
+        "what sets statuses of commits: the private key of the GitHub App, or GitLab's token",
+    ),
     SecretKey("backupAccessKey", "the S3 access key's id"),
     SecretKey("backupSecretKey", "the S3 access key's secret"),
 )

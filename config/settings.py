@@ -828,6 +828,20 @@ class RepositoryAccess(Model):
         return self
 
 
+class CommitStatuses(Model):
+    """Where Argo CD tells what became of a commit; its key is the secret commitStatusKey."""
+
+    app_id: int | None = Field(default=None, ge=1, description="github: the GitHub App's id")
+    installation_id: int | None = Field(
+        default=None, ge=1, description="github: the id of the App's installation"
+    )
+    url: HttpsUrl | None = Field(
+        default=None,
+        description="the URL of GitLab or GitHub Enterprise Server; missing: the host of "
+        "repositoryUrl, by https",
+    )
+
+
 class ArgoCD(Model):
     """GitOps: what runs on the platform comes from Git."""
 
@@ -848,6 +862,11 @@ class ArgoCD(Model):
     )
     repository_access: RepositoryAccess | None = Field(
         default=None, description="how a private repository is read; missing for a public one"
+    )
+    commit_statuses: CommitStatuses | None = Field(
+        default=None,
+        description="set a status on each commit that Argo CD has synced, or failed to "
+        "(gitHost github and gitlab)",
     )
     github: GitHubLogin | None = Field(default=None, description="single sign-on with GitHub")
     gitlab: GitLabLogin | None = Field(default=None, description="single sign-on with GitLab")

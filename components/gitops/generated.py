@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from components.gitops import commit_statuses
 from components.gitops.login import sign_on
 from config import Settings, SettingsError, git, plain_yaml
 from config.problems import Path as Key
@@ -129,7 +130,8 @@ def write(settings: Settings, root: Path) -> list[str]:
 def check(settings: Settings, root: Path) -> None:
     """Raise `SettingsError` where the committed files differ from the settings."""
     given = settings.model_dump(mode="json", by_alias=True)
-    if found := [one for file in files(settings) for one in _differences(file, root, given)]:
+    found = [one for file in files(settings) for one in _differences(file, root, given)]
+    if found := [*found, *_hidden(settings, root)]:
         raise SettingsError(dict.fromkeys(found))
 
 
@@ -164,6 +166,9 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
     if git.is_company_signed(argocd) and (url := split_git_url(argocd.repository_url)):
         tree["configs"]["tls"] = {"certificates": {url.host: settings.site.trusted_roots}}
     keys["configs", "tls"] = (*service, "repositoryAuthority")
+    tree |= commit_statuses.values(argocd, settings.cluster.name)
+    for field in ("context", "notifiers", "subscriptions"):
+        keys["notifications", field] = (*service, "commitStatuses")
     way = WayOut.of(settings)
     for part, fields in GOES_OUTSIDE.items():
         if found := fields.of(way):
@@ -229,6 +234,23 @@ def _differences(file: File, root: Path, settings: Tree) -> Iterator[Problem]:
         else:
             fault = f"{where} {_seen(committed.get(place, 'missing'))}"
             yield problem(key, _value(settings, key), fault, fix)
+
+
+def _hidden(settings: Settings, root: Path) -> Iterator[Problem]:
+    """Find who was to be told, and would not be: Helm lays a list over another as a whole."""
+    argocd = settings.services.argocd
+    base = _read(root / BASE_VALUES)
+    told = base.get("notifications") if isinstance(base, dict) else None
+    if argocd is None or argocd.commit_statuses is None or not isinstance(told, dict):
+        return
+    if told.get("subscriptions"):
+        yield problem(
+            ("services", "argocd", "commitStatuses"),
+            None,
+            f"takes the place of `notifications.subscriptions` in {BASE_VALUES}",
+            "write these as annotations of the projects in platform/projects (docs/gitops.md, "
+            '"Notifications")',
+        )
 
 
 def _seen(value: object) -> str:

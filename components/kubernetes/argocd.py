@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pulumi
 
+from components.gitops.commit_statuses import KEY as COMMIT_STATUS_KEY
 from components.gitops.generated import BASE_VALUES, REPOSITORY, VALUES
 from components.gitops.login import sign_on
 from components.kubernetes import outside
@@ -48,6 +49,8 @@ class Secrets(NamedTuple):
     """What shows the single sign-on's server who asks."""
     repository: pulumi.Output[str] | None = None
     """What reads a private repository."""
+    commit_status: pulumi.Output[str] | None = None
+    """What sets statuses of commits at the Git host."""
 
 
 WEBHOOKS = {
@@ -146,8 +149,9 @@ def _secrets(
         called,
         labels={"app.kubernetes.io/name": "argocd-secret", **PART_OF},
     )
-    # Empty until somebody is to be told: docs/gitops.md, "Notifications".
-    told = namespace.secret("argocd-notifications-secret", {})
+    # Empty until somebody is to be told: docs/gitops.md, "Commit statuses".
+    keys = {} if secrets.commit_status is None else {COMMIT_STATUS_KEY: secrets.commit_status}
+    told = namespace.secret("argocd-notifications-secret", keys)
     made = [redis, own, told]
     if (login := sign_on(argocd)) is not None and secrets.login is not None:
         texts = {f"dex.{login.kind}.clientSecret": secrets.login}

@@ -99,6 +99,9 @@ def policies(argocd: ArgoCD, way: WayOut) -> Iterator[Policy]:
     further: dict[str, list[Place]] = {"dex": [*login_places(argocd)]}
     # Argo CD keeps its own release: its chart's repository may be a mirror of the site.
     charts = None if argocd.repository is None else split_url(argocd.repository)
+    if (api := git.status_api(argocd)) is not None:
+        place = urlsplit(api)
+        further["notifications"] = [(str(place.hostname), place.port or HTTPS_PORT)]
     further["repo-server"] = [
         (one.host, one.port or HTTPS_PORT)
         for one in (None if by_ssh else repository, charts)

@@ -299,7 +299,7 @@ def test_outside_of_the_lab_the_program_refuses_placeholders(
     with pytest.raises(config.SettingsError) as caught:
         load_from_pulumi()
     told = [str(each) for each in caught.value.problems]
-    assert len(told) == 10
+    assert len(told) == 12
     assert all(": a placeholder; " in each for each in told)
     assert "age-keygen" in told[-1]
 
@@ -307,7 +307,7 @@ def test_outside_of_the_lab_the_program_refuses_placeholders(
 def test_a_rehearsal_says_which_values_are_placeholders(tmp_path: Path) -> None:
     said = stand_ins(PROD)
     assert said.splitlines()[1] == "  platform:site.vcenter"
-    assert len(said.splitlines()) == 11
+    assert len(said.splitlines()) == 13
     path = tmp_path / "Pulumi.x.yaml"
     path.write_text(own(PROD.read_text()))
     assert stand_ins(path) == "no value of the stack file is a placeholder"
@@ -321,6 +321,7 @@ def own(text: str) -> str:
         .replace("github.com/example", "github.com/corp")
         .replace("organization: example", "organization: corp")
         .replace("replace-with-the-oauth-client-id", "Ov23liCorp")
+        .replace("appId: 123456, installationId: 7890123", "appId: 2112, installationId: 31415")
         .replace(PLACEHOLDER_KEY, OWN_KEY)
     )
 
@@ -341,6 +342,8 @@ IS_INSTALLED = "  platform:vspherePassword:\n    secure: v1:AAAA:BBBB\n"
         ("Ov23liCorp", "replace-with-the-oauth-client-id"),
         ("Ov23liCorp", "your-client-id"),
         ("Ov23liCorp", "changeme"),
+        ("appId: 2112", "appId: 123456"),
+        ("installationId: 31415", "installationId: 7890123"),
         ("organization: corp", "organization: example"),
         ("github.com/corp", "github.com/example"),
         ("platform@corp.net", "platform@example.net"),

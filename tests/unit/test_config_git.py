@@ -37,6 +37,7 @@ DEPLOY_KEY = {"kind": "deployKey", "hostKeys": [host_key()]}
 
 def settings(**argocd: Any) -> dict[str, Any]:
     raw = deepcopy(production())
+    del raw["services"]["argocd"]["commitStatuses"]  # no host but GitHub takes them as they are
     raw["services"]["argocd"] |= argocd
     return raw
 
@@ -257,3 +258,143 @@ def test_a_login_server_is_in_the_address_plan() -> None:
     )
     assert "172.16.20.250" in problem
     assert "platform:services.argocd.gitlab.url" in problem
+
+
+# --- Statuses of commits -----------------------------------------------------------------------
+
+APP = {"appId": 12, "installationId": 34}
+STATUSES = "platform:services.argocd.commitStatuses"
+
+
+@pytest.mark.parametrize(
+    ("argocd", "api"),
+    [
+        ({"commitStatuses": APP}, "https://api.github.com"),
+        (
+            {
+                "repositoryUrl": "git@github.com:ops/platform.git",
+                "repositoryAccess": {"kind": "deployKey"},
+                "commitStatuses": APP,
+            },
+            "https://api.github.com",
+        ),
+        (
+            {
+                "repositoryUrl": "https://git.example.com:8443/ops/platform",
+                "commitStatuses": APP,
+            },
+            "https://git.example.com:8443/api/v3",
+        ),
+        (
+            {"repositoryUrl": SSH, "repositoryAccess": DEPLOY_KEY, "commitStatuses": APP},
+            "https://git.example.com/api/v3",
+        ),
+        (
+            {
+                "repositoryUrl": SSH,
+                "repositoryAccess": DEPLOY_KEY,
+                "commitStatuses": APP | {"url": "https://git.example.com:8443/"},
+            },
+            "https://git.example.com:8443/api/v3",
+        ),
+        (
+            {
+                "repositoryUrl": "https://gitlab.example.com/ops/infra/platform.git",
+                "gitHost": "gitlab",
+                "commitStatuses": {},
+            },
+            "https://gitlab.example.com/api/v4/projects/ops%2Finfra%2Fplatform",
+        ),
+        ({}, None),
+    ],
+)
+def test_the_api_that_takes_statuses_follows_from_the_repository(
+    argocd: dict[str, Any], api: str | None
+) -> None:
+    found = parse(settings(**argocd)).services.argocd
+    assert found is not None
+    assert git.status_api(found) == api
+
+
+def told_of_commits(**argocd: Any) -> dict[str, Any]:
+    found: dict[str, Any] = values(**{"commitStatuses": APP} | argocd)["notifications"]
+    return found
+
+
+def test_github_is_told_as_an_app_whose_key_is_not_in_git() -> None:
+    found = told_of_commits()
+    assert yaml.safe_load(found["notifiers"]["service.github"]) == {
+        "appID": 12,
+        "installationID": 34,
+        "privateKey": "$commit-status-key",
+    }
+    assert found["subscriptions"] == [{"recipients": ["github"], "triggers": ["on-commit-status"]}]
+    assert found["context"] == {"cluster": "prod"}
+    enterprise = told_of_commits(repositoryUrl="https://git.example.com/ops/platform")
+    service = yaml.safe_load(enterprise["notifiers"]["service.github"])
+    assert service["enterpriseBaseURL"] == "https://git.example.com/api/v3"
+
+
+def test_gitlab_is_told_with_a_token_that_is_not_in_git() -> None:
+    url = "https://gitlab.example.com/ops/platform"
+    found = told_of_commits(repositoryUrl=url, gitHost="gitlab", commitStatuses={})
+    service = yaml.safe_load(found["notifiers"]["service.webhook.gitlab"])
+    assert service["url"] == "https://gitlab.example.com/api/v4/projects/ops%2Fplatform"
+    assert {"name": "PRIVATE-TOKEN", "value": "$commit-status-key"} in service["headers"]
+    assert found["subscriptions"][0]["recipients"] == ["gitlab"]
+
+
+def test_without_the_setting_no_host_is_told_and_no_key_is_asked_for() -> None:
+    assert "notifications" not in values()
+    without, told = parse(settings()), parse(settings(commitStatuses=APP))
+    assert "commitStatusKey" not in {key.name for key in needed(without.services)}
+    assert "commitStatusKey" in {key.name for key in needed(told.services)}
+
+
+@pytest.mark.parametrize(
+    ("argocd", "expected"),
+    [
+        (
+            {"commitStatuses": {"appId": 12}},
+            (
+                f"{STATUSES}.installationId: missing: GitHub takes them "
+                "from an App; give the installationId of a GitHub App that may write commit "
+                "statuses"
+            ),
+        ),
+        (
+            {
+                "gitHost": "gitlab",
+                "repositoryUrl": "https://git.example.com/a/b",
+                "commitStatuses": APP,
+            },
+            (f"{STATUSES}.appId = 12: a key of GitHub's, where gitHost is gitlab; remove it"),
+        ),
+        (
+            {
+                "gitHost": "gitea",
+                "repositoryUrl": "https://git.example.com/a/b",
+                "commitStatuses": {},
+            },
+            (
+                f"{STATUSES}: Argo CD sets no statuses where "
+                "services.argocd.gitHost is gitea; remove it"
+            ),
+        ),
+        (
+            {"commitStatuses": APP | {"url": "https://git.example.com"}},
+            (
+                f'{STATUSES}.url = "https://git.example.com": the '
+                "repository is at github.com; remove it"
+            ),
+        ),
+        (
+            {"commitStatuses": APP | {"appId": 0}},
+            f"{STATUSES}.appId = 0: ",
+        ),
+    ],
+)
+def test_statuses_that_no_host_would_take_are_refused(
+    argocd: dict[str, Any], expected: str
+) -> None:
+    assert any(one.startswith(expected) for one in told(**argocd)), told(**argocd)

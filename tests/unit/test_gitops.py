@@ -117,6 +117,24 @@ def test_a_setting_that_the_commit_does_not_have_is_named_with_its_value_and_the
     check(settings, repository)
 
 
+def test_people_who_were_told_by_a_list_that_statuses_replace_are_named(repository: Path) -> None:
+    base = repository / "bootstrap/argo-cd/values.yaml"
+    base.write_text(
+        base.read_text().replace(
+            "\nnotifications:\n",
+            "\nnotifications:\n  subscriptions:\n    - recipients: [slack:platform]\n",
+        )
+    )
+    (found,) = told(load_file(PROD), repository)
+    assert found.startswith(
+        "platform:services.argocd.commitStatuses: takes the place of "
+        "`notifications.subscriptions` in bootstrap/argo-cd/values.yaml; write these as annotations"
+    )
+    without = changed(lambda raw: raw["services"]["argocd"].pop("commitStatuses"))
+    write(without, repository)
+    check(without, repository)
+
+
 def test_logins_that_the_commit_does_not_have_are_named_without_their_text(
     repository: Path,
 ) -> None:

@@ -674,6 +674,23 @@ LOGINS = {
 }
 
 
+def test_what_takes_statuses_is_reached_on_its_own_port_with_a_key_of_the_stack() -> None:
+    platform = argocd_with(
+        repositoryUrl="https://gitlab.example.com:8443/ops/platform",
+        gitHost="gitlab",
+        commitStatuses={},
+    )
+    assert 8443 in outside(platform, "notifications")
+    assert 8443 not in outside(platform, "dex")
+    secret = platform.one(SECRET, "argocd/argocd-notifications-secret")
+    assert plain(secret.inputs["stringData"]) == {
+        "commit-status-key": "commitStatusKey-of-the-test"
+    }
+    without = argocd_with(commitStatuses=None)
+    told = without.one(SECRET, "argocd/argocd-notifications-secret")
+    assert "stringData" not in told.inputs, "until somebody is to be told"
+
+
 @pytest.mark.parametrize(
     ("login", "host", "webhook"),
     [
@@ -691,6 +708,7 @@ def test_another_git_host_has_its_webhook_and_its_login_as_secrets_of_the_stack(
         **{login: LOGINS[login]},
         repositoryUrl="https://git.example.com/ops/platform",
         gitHost=host,
+        commitStatuses=None,
         repositoryAccess={"kind": "token", "user": "oauth2"},
     )
     given = [f"{key.name}-of-the-test" for key in SECRET_KEYS]
@@ -768,8 +786,6 @@ def test_secrets_reach_the_engine_only_as_secrets() -> None:
     needs = {f"{key.name}-of-the-test" for key in needed(parse(production()).services)}
     assert used == needs - {"vspherePassword-of-the-test"}
     made = {one.name: one.inputs for one in platform.all(SECRET)}
-    told = made.pop("argocd/argocd-notifications-secret")
-    assert "stringData" not in told, "until somebody is to be told"
     for inputs in made.values():
         data = inputs["stringData"]
         assert is_secret(data) or all(map(is_secret, data.values()))

@@ -49,6 +49,7 @@ type Server struct {
 	Commit string
 
 	path    string // of the URL, without .git
+	dir     string
 	backend http.Handler
 }
 
@@ -73,12 +74,24 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Commit: commit, path: strings.TrimSuffix(strings.TrimSuffix(location.Path, "/"), ".git")}
+	s := &Server{Commit: commit, dir: o.Dir, path: strings.TrimSuffix(strings.TrimSuffix(location.Path, "/"), ".git")}
 	s.backend = &cgi.Handler{
 		Path: backend, Dir: o.Dir, Env: append(environment(o.Dir), "GIT_PROJECT_ROOT="+o.Dir, "GIT_HTTP_EXPORT_ALL=1"),
 		Stderr: log(o.Log),
 	}
 	return s, nil
+}
+
+// Name is OWNER/NAME, as a Git host calls the repository.
+func (s *Server) Name() string { return strings.Trim(s.path, "/") }
+
+// HasCommit says whether the repository has a commit of that name.
+func (s *Server) HasCommit(id string) bool {
+	if !commitID.MatchString(id) {
+		return false
+	}
+	_, err := repository{dir: s.dir, project: s.dir}.git(context.Background(), "--git-dir", s.dir, "cat-file", "-e", id+"^{commit}")
+	return err == nil
 }
 
 // ServeHTTP implements http.Handler: it answers what a clone and a fetch ask, and nothing else.

@@ -176,3 +176,26 @@ func TestMissingGitIsNamed(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestItKnowsItsCommitsAndNoOthers(t *testing.T) {
+	s, _ := serve(t, project(t))
+
+	if !s.HasCommit(s.Commit) {
+		t.Error("its own commit")
+	}
+
+	tree, err := git(t, "--git-dir", s.dir, "rev-parse", s.Commit+"^{tree}")
+	if err != nil {
+		t.Fatal(tree)
+	}
+
+	for _, other := range []string{strings.Repeat("f", 40), "main", "--all", tree} {
+		if s.HasCommit(other) {
+			t.Error(other)
+		}
+	}
+
+	if s.Name() != "team/platform" {
+		t.Error(s.Name())
+	}
+}

@@ -116,12 +116,13 @@ func hostPort(text string) (string, uint16) {
 	return host, uint16(number)
 }
 
-// names are all the world's; those of ACME belong to the programs that ask for certificates.
+// names are all the world's; those of ACME, and of GitHub's API, belong to the programs of pods that ask them.
 func (s *Spec) names() map[string]netip.Addr {
 	further := s.Settings.omniHosts()
 	if len(s.Options.images()) > 0 {
 		further = append(further, s.Settings.issuance()...)
 	}
+	further = append(further, s.statusHosts()...)
 	return names(s.Settings, further...)
 }
 

@@ -58,6 +58,10 @@ func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Aut
 		return fmt.Errorf("server of the Git repository: %w", err)
 	}
 	host := location.Hostname()
+	served, err := serveGitHubAPI(answer, l, spec, authority, addresses, handler, say)
+	if err != nil {
+		return err
+	}
 	if location.Scheme == "ssh" {
 		return serveGitSSH(l, spec, handler, location, addresses[host], say)
 	}
@@ -70,7 +74,7 @@ func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Aut
 	if err != nil {
 		return fmt.Errorf("server of the Git repository: %w", err)
 	}
-	answer(listener, handler, "Git server")
+	answer(listener, served, "Git server")
 	say("Git repository at %s (simulated): this project's folders, commit %.12s", location, handler.Commit)
 	return nil
 }

@@ -142,6 +142,12 @@ type Settings struct {
 			RepositoryAccess    *struct {
 				Kind string `json:"kind"`
 			} `json:"repositoryAccess"`
+			GitHost        string `json:"gitHost"`
+			CommitStatuses *struct {
+				AppID          int64  `json:"appId"`
+				InstallationID int64  `json:"installationId"`
+				URL            string `json:"url"`
+			} `json:"commitStatuses"`
 		} `json:"argocd"`
 		Backup *struct {
 			Endpoint  string `json:"endpoint"`

@@ -105,9 +105,19 @@ func newDeployKey() (string, error) {
 // madeSecrets are those that cannot be any random text.
 func (s *Settings) madeSecrets() (map[string]string, error) {
 	made, err := s.madeForOmni()
+	if err != nil {
+		return nil, err
+	}
+
+	if s.hasGitHubApp() {
+		if made[commitStatusSecret], err = newAppKey(); err != nil {
+			return nil, err
+		}
+	}
+
 	argocd := s.Services.ArgoCD
-	if err != nil || argocd == nil || argocd.RepositoryAccess == nil || argocd.RepositoryAccess.Kind != "deployKey" {
-		return made, err
+	if argocd == nil || argocd.RepositoryAccess == nil || argocd.RepositoryAccess.Kind != "deployKey" {
+		return made, nil
 	}
 
 	made[deployKeySecret], err = newDeployKey()

@@ -38,7 +38,10 @@ func onCluster(
 
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
-	text, err := json.MarshalIndent(slices.Concat(workloads.Parts(programs.DescribedImages(spec.Bin, spec.Options.images())), spec.issuanceParts(), spec.omniParts()), "", "  ")
+	parts := slices.Concat(
+		workloads.Parts(programs.DescribedImages(spec.Bin, spec.Options.images())), spec.issuanceParts(), spec.gitHubParts(), spec.omniParts(),
+	)
+	text, err := json.MarshalIndent(parts, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ from tests.lab.real_programs.cluster import APPLICATION, Object, apply, endpoint
 
 ORDER = (
     "test_handover.py",  # looks at the platform before Argo CD has its root Application
+    "test_commit_statuses.py",
     "test_network_policies.py",
     "test_certificates.py",
     "test_programs.py",
