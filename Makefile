@@ -28,7 +28,7 @@ First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts releases-lock
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
-Checks: test lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
+Checks: test lint quick-lint go-checks go-lint workflows-lint types unit go-test go-lab-test lab-test format
 Workflows: summary comment drift-report drift-issue update-merge update-due update-open update-note
 endef
 export HELP_GROUPS
@@ -143,7 +143,7 @@ test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 
 lint: go-lint quick-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
 
-quick-lint: setup
+quick-lint: setup ## the same without the Go code
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
@@ -174,8 +174,8 @@ types: setup ## the types, with mypy
 unit: setup ## the quick tests (seconds)
 	@$(PYTHON) -m pytest tests/unit --numprocesses auto --dist loadfile
 
-# One after the other, and nothing is built again under the worlds that run.
-go-checks: build
+# Nothing is built again under the worlds that run.
+go-checks: build ## go-lab-test, go-test, go-lint, one after the other
 	@$(MAKE) --jobs=1 --old-file=build --old-file=setup go-lab-test go-test go-lint
 
 go-test: build ## vet and test the lab's Go code, without what go-lab-test does
