@@ -16,9 +16,8 @@ export GOFLAGS := -gcflags=all=-dwarf=false
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades omnictl releases-lock lab drill lab-shell test unit lint quick-lint go-lint go-checks types format go-test \
-	go-lab-test lab-test bench clean \
-	render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
+.PHONY: help setup build upgrades omnictl releases-lock lab drill lab-shell test unit lint go-lint types format go-test go-lab-test \
+	lab-test bench clean render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
 
@@ -28,7 +27,7 @@ First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts releases-lock
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
-Checks: test lint quick-lint go-checks go-lint workflows-lint types unit go-test go-lab-test lab-test format
+Checks: test lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
 Workflows: summary comment drift-report drift-issue update-merge update-due update-open update-note
 endef
 export HELP_GROUPS
@@ -101,7 +100,7 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 # What these look at is not what runs in pods.
-drill drill-backup kills review go-checks go-test go-lab-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
+drill drill-backup kills review go-test go-lab-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
@@ -137,13 +136,11 @@ lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in 
 	@exec $(BIN)/lab shell $(shell_flags)
 
 test: build ## everything: format, lint, types, unit, Go, and the lab end to end
-	@$(MAKE) --jobs=2 --output-sync=target quick-lint workflows-lint types unit
-	# Worlds wait for clocks now and then: the checks of the Go code take the processors meanwhile.
-	$(MAKE) --jobs=2 --output-sync=line go-checks lab-test
+	@# The machines' Go tests wait for the clocks of Talos and etcd, and leave two processors to the others.
+	$(MAKE) --jobs=3 --output-sync=target go-lab-test lint workflows-lint types unit go-test
+	$(MAKE) lab-test
 
-lint: go-lint quick-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
-
-quick-lint: setup ## the same without the Go code
+lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
@@ -173,10 +170,6 @@ types: setup ## the types, with mypy
 
 unit: setup ## the quick tests (seconds)
 	@$(PYTHON) -m pytest tests/unit --numprocesses auto --dist loadfile
-
-# Nothing is built again under the worlds that run.
-go-checks: build ## go-lab-test, go-test, go-lint, one after the other
-	@$(MAKE) --jobs=1 --old-file=build --old-file=setup go-lab-test go-test go-lint
 
 go-test: build ## vet and test the lab's Go code, without what go-lab-test does
 	@go=$$(tail -n 1 .lab/go-path)
