@@ -100,7 +100,7 @@ lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, des
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 # What these look at is not what runs in pods.
-drill drill-backup kills review go-test go-lab-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
+drill drill-backup kills review go-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill

@@ -21,6 +21,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"platform.lab/lab/internal/httpserver"
 )
 
 const (
@@ -374,15 +376,5 @@ func answer(w http.ResponseWriter, result any, code int, bad *problem) {
 		result, code = bad, bad.code
 	}
 
-	text, err := json.Marshal(result)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-
-		return
-	}
-
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-	w.WriteHeader(code)
-	_, _ = w.Write(text) // else the client went
+	httpserver.JSON(w, "application/json; charset=utf-8", code, result)
 }

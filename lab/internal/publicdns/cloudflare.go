@@ -4,9 +4,10 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
+
+	"platform.lab/lab/internal/httpserver"
 )
 
 const (
@@ -190,15 +191,5 @@ func write(w http.ResponseWriter, result any, bad *problem) {
 		answer["errors"], status = []problem{*bad}, bad.status
 	}
 
-	text, err := json.Marshal(answer)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-
-		return
-	}
-
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
-	w.WriteHeader(status)
-	_, _ = w.Write(text) // else the client went
+	httpserver.JSON(w, "application/json", status, answer)
 }

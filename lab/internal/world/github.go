@@ -31,9 +31,12 @@ func (s Settings) hasGitHubApp() bool {
 	return argocd != nil && argocd.GitHost == "github" && argocd.CommitStatuses != nil
 }
 
-// statusHosts are the hosts of their own that take statuses of commits; a program of a pod asks them.
+// asksGitHub says whether a program of a pod sets statuses of commits at GitHub.
+func (s *Spec) asksGitHub() bool { return len(s.Options.images()) > 0 && s.Settings.hasGitHubApp() }
+
+// statusHosts are the hosts of their own that take statuses of commits.
 func (s *Spec) statusHosts() []string {
-	if len(s.Options.images()) == 0 || !s.Settings.hasGitHubApp() || s.Settings.gitHost() != gitHub {
+	if !s.asksGitHub() || s.Settings.gitHost() != gitHub {
 		return nil
 	}
 	return []string{githubapi.Host}
@@ -64,7 +67,7 @@ func (l Layout) appKey(made *Spec) *rsa.PublicKey {
 
 // gitHubAPI is the API of the host of the repository; nil where no pod asks it.
 func gitHubAPI(l Layout, spec *Spec, repository *gitserver.Server) http.Handler {
-	if len(spec.Options.images()) == 0 || !spec.Settings.hasGitHubApp() {
+	if !spec.asksGitHub() {
 		return nil
 	}
 	argocd := spec.Settings.Services.ArgoCD
@@ -100,7 +103,7 @@ func serveGitHubAPI(answer answerer, l Layout, spec *Spec, authority *pki.Author
 
 // gitHubParts say what this server is, for a run's summary.
 func (s *Spec) gitHubParts() []workloads.Part {
-	if len(s.Options.images()) == 0 || !s.Settings.hasGitHubApp() {
+	if !s.asksGitHub() {
 		return nil
 	}
 	return []workloads.Part{{Name: "github-api", Kind: "simulated", Says: "a GitHub App's tokens and the statuses of commits, with GitHub's rules and words; no rate limits"}}
