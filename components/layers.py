@@ -21,6 +21,7 @@ from components.kubernetes.foundation import Definition, Foundation, load_defini
 from components.kubernetes.guardrails import Guardrails, hosts_of
 from components.kubernetes.local_volumes import LocalVolumes
 from components.kubernetes.manifests import ManifestError
+from components.kubernetes.monitoring import RECEIVERS, Monitoring
 from components.stack_settings import require_secret
 from config.charts import ChartPlan
 from config.layers import LAYERS
@@ -80,7 +81,7 @@ def published(settings: Settings) -> list[Definition]:
     return definitions
 
 
-def build(
+def build(  # noqa: C901 a branch for each service
     settings: Settings,
     definitions: list[Definition],
     *,
@@ -159,6 +160,16 @@ def build(
         made["local-volumes"] = LocalVolumes(
             "local-volumes", services.local_volumes, settings.machines, below("local-volumes")
         )
+    if services.monitoring is not None and services.argocd is not None:
+        made["monitoring"] = Monitoring(
+            "monitoring",
+            services.monitoring,
+            domain=services.argocd.domain,
+            way=way,
+            secrets=_receivers(secrets),
+            entrance=made["argo-cd"],
+            opts=below("monitoring"),
+        )
     if services.backup is not None:
         made["backup"] = Backup(
             "backup",
@@ -185,3 +196,8 @@ def _secrets_of(
         repository=secrets.get("argocdRepositoryKey"),
         commit_status=secrets.get("commitStatusKey"),
     )
+
+
+def _receivers(secrets: Mapping[str, pulumi.Output[str]]) -> dict[str, pulumi.Output[str]]:
+    """Pick what is secret of the alerts' receivers, by the file that each is in."""
+    return {file: secrets[key] for file, key in RECEIVERS.items() if key in secrets}

@@ -64,6 +64,14 @@ LAYERS: Mapping[str, Layer] = {
         ),
         Layer("local-volumes", "platform:kubernetes:LocalVolumes", ("cluster",), "localVolumes"),
         Layer(
+            "monitoring",
+            "platform:kubernetes:Monitoring",
+            ("cilium", "guardrails"),
+            "monitoring",
+            reached_through=("argo-cd",),  # which installs it, and says who may look
+            namespace="monitoring",
+        ),
+        Layer(
             "backup",
             "platform:kubernetes:Backup",
             ("cilium",),

@@ -45,6 +45,18 @@ def _backs_up(services: Services) -> bool:
     return services.backup is not None
 
 
+def _tells(receiver: str) -> Callable[[Services], bool]:
+    def needs(services: Services) -> bool:
+        monitoring = services.monitoring
+        return monitoring is not None and getattr(monitoring.receivers, receiver) is not None
+
+    return needs
+
+
+def _has_heartbeat(services: Services) -> bool:
+    return services.monitoring is not None and services.monitoring.heartbeat
+
+
 NEEDED: dict[str, Callable[[Services], bool]] = {
     "vspherePassword": lambda _: True,
     "dnsToken": _uses_acme,
@@ -60,6 +72,11 @@ NEEDED: dict[str, Callable[[Services], bool]] = {
     "oidcClientSecret": _logs_in_by("oidc"),
     "argocdRepositoryKey": _reads_private_repository,
     "commitStatusKey": _tells_of_commits,
+    "alertWebhookUrl": _tells("webhook"),
+    "alertSlackUrl": _tells("slack"),
+    "alertMailPassword": _tells("email"),
+    "alertPagerDutyKey": _tells("pager_duty"),
+    "heartbeatUrl": _has_heartbeat,
     "backupAccessKey": _backs_up,
     "backupSecretKey": _backs_up,
 }

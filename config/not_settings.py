@@ -85,6 +85,12 @@ MISSING = (
         "csi persistentVolumes storage storageClass volumes vsphereCsi",
     ),
     Missing(
+        "a receiver's address or key is a secret of the stack, set with `pulumi config set "
+        "--secret`: `python -m ops check` says which (docs/monitoring.md)",
+        frozenset({"receivers"}),
+        "apiUrl integrationKey routingKey serviceKey url urlFile webhookUrl",
+    ),
+    Missing(
         "Omni is brought back to a backup by hand: docs/procedures/omni.md",
         frozenset({"omni"}),
         "bootstrap bootstrapSpec clusterUuid restore snapshot",

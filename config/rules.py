@@ -492,6 +492,25 @@ def _local_volumes(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def _monitoring_volume(draft: Draft) -> Iterator[Problem]:
+    """Find a volume for metrics that no machine has."""
+    services = draft.services
+    if services is None or services.monitoring is None or not draft.all_machines:
+        return
+    wanted = services.monitoring.volume_gib
+    key = ("services", "monitoring", "volumeGib")
+    if wanted is None:
+        return
+    if services.local_volumes is None:
+        fix = "add `localVolumes` to the services, or remove `volumeGib`"
+        yield problem(key, wanted, "needs localVolumes, which is missing", fix)
+        return
+    sizes = [disk.size_gib for machine in draft.machines.values() for disk in machine.volumes]
+    if sizes and max(sizes) < wanted:
+        fix = "give a machine a larger data disk, or ask for less"
+        yield problem(key, wanted, f"the largest data disk has {max(sizes)} GiB", fix)
+
+
 def _pools(draft: Draft) -> Iterator[Problem]:
     if draft.services is None or draft.network is None:
         return
@@ -672,6 +691,7 @@ RULES: tuple[Rule, ...] = (
     _gateway_api,
     _service_dependencies,
     _local_volumes,
+    _monitoring_volume,
     _pools,
     _firewall,
     _cards,

@@ -52,6 +52,11 @@ SECRET_KEYS = (
         "commitStatusKey",
         "what sets statuses of commits: the private key of the GitHub App, or GitLab's token",
     ),
+    SecretKey("alertWebhookUrl", "the URL that takes alerts"),
+    SecretKey("alertSlackUrl", "the URL of Slack's incoming webhook"),
+    SecretKey("alertMailPassword", "the password at the mail server"),
+    SecretKey("alertPagerDutyKey", "the integration key of a PagerDuty service (Events API v2)"),
+    SecretKey("heartbeatUrl", "the URL that an outside service expects to be called"),
     SecretKey("backupAccessKey", "the S3 access key's id"),
     SecretKey("backupSecretKey", "the S3 access key's secret"),
 )

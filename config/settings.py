@@ -62,6 +62,7 @@ from config.values import (
     Revision,
     Schematic,
     SecretName,
+    SlackChannel,
     StorageUrl,
     Team,
     Text,
@@ -906,6 +907,77 @@ class LocalVolumes(Model):
     )
 
 
+class WebhookReceiver(Model):
+    """A server that takes Alertmanager's JSON; its URL is the secret alertWebhookUrl."""
+
+    port: int = Field(default=443, ge=1, le=65535, description="the port in that URL")
+
+
+class SlackReceiver(Model):
+    """A Slack channel; the URL of its incoming webhook is the secret alertSlackUrl."""
+
+    channel: SlackChannel = Field(description="the channel, as in '#platform'")
+
+
+class MailReceiver(Model):
+    """E-mail by a server with STARTTLS; the user's password is the secret alertMailPassword."""
+
+    to: Email = Field(description="who gets them")
+    sender: Email = Field(description="whom they are from")
+    server: HostPort = Field(description="the mail server and its port")
+    user: Text = Field(description="the user that the server knows")
+
+
+class PagerDutyReceiver(Model):
+    """A PagerDuty service, for critical alerts alone; its key is the secret alertPagerDutyKey."""
+
+
+class Receivers(Model):
+    """Who is told of alerts."""
+
+    webhook: WebhookReceiver | None = Field(default=None, description="a server that takes JSON")
+    slack: SlackReceiver | None = Field(default=None, description="a Slack channel")
+    email: MailReceiver | None = Field(default=None, description="an e-mail address")
+    pager_duty: PagerDutyReceiver | None = Field(
+        default=None, description="PagerDuty, for critical alerts alone"
+    )
+
+
+class Monitoring(Model):
+    """Metrics, alerts and dashboards; what runs is in platform/monitoring."""
+
+    receivers: Receivers = Field(description="who is told of alerts; at least one")
+    heartbeat: bool = Field(
+        default=False,
+        description="call the secret heartbeatUrl every minute, for a service outside that tells "
+        "when the calls stop",
+    )
+    retention_days: int = Field(
+        default=30, ge=1, le=730, description="for how many days metrics are kept"
+    )
+    volume_gib: int | None = Field(
+        default=None,
+        ge=5,
+        le=1024,
+        description="keep metrics on a volume of localVolumes of at least this size; missing: on "
+        "the machine's own disk, and lost with the pod's place",
+    )
+
+    @model_validator(mode="after")
+    def _somebody_is_told(self) -> Monitoring:
+        if not self.receivers.model_dump(exclude_none=True):
+            refuse(
+                "alerts that nobody gets",
+                "give `receivers` a `webhook`, `slack`, `email` or `pagerDuty`",
+            )
+        if self.receivers.model_dump(exclude_none=True).keys() == {"pager_duty"}:
+            refuse(
+                "PagerDuty alone, which gets critical alerts only",
+                "give `receivers` a `webhook`, `slack` or `email` for the others",
+            )
+        return self
+
+
 class Services(Model):
     """`platform:services`: what the platform runs; a service that is missing is not installed."""
 
@@ -918,6 +990,9 @@ class Services(Model):
     backup: Backup | None = Field(default=None, description="etcd backups")
     local_volumes: LocalVolumes | None = Field(
         default=None, description="data disks as volumes of pods"
+    )
+    monitoring: Monitoring | None = Field(
+        default=None, description="metrics, alerts and dashboards"
     )
 
 

@@ -930,6 +930,15 @@ AgePublicKey = Annotated[
         "give the line that `age-keygen` prints as `Public key`, beginning with age1",
     ),
 ]
+SlackChannel = Annotated[
+    str,
+    BeforeValidator(_text),
+    _checked(
+        re.compile(r"#[a-z0-9_-]{1,79}").fullmatch,
+        "not a Slack channel",
+        "write its name with the #, in quotes, as in '#platform'",
+    ),
+]
 Email = Annotated[
     str,
     _checked(

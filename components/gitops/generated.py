@@ -1,8 +1,9 @@
 """GitOps: the files that follow from the settings, and whether the committed ones are those.
 
-Two files in the cluster's folder, next to its Talos patches: `gitops/argo-cd-values.yaml`, the
-chart's values on top of bootstrap/argo-cd/values.yaml, and `gitops/settings/settings.yaml`, a
-ConfigMap that never reaches a cluster: kustomize takes values from it and leaves it out.
+In the cluster's folder, next to its Talos patches: `gitops/argo-cd-values.yaml`, the chart's values
+on top of bootstrap/argo-cd/values.yaml; `gitops/settings/settings.yaml`, a ConfigMap that never
+reaches a cluster: kustomize takes values from it and leaves it out; and below `gitops/services` a
+folder for each service that Argo CD installs, of which platform/services.yaml makes Applications.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from components.gitops import commit_statuses
+from components.gitops import commit_statuses, monitoring
 from components.gitops.login import sign_on
 from config import Settings, SettingsError, git, plain_yaml
 from config.problems import Path as Key
@@ -33,6 +34,8 @@ FOLDER = "gitops"
 VALUES = "argo-cd-values.yaml"
 BASE_VALUES = "bootstrap/argo-cd/values.yaml"
 SETTINGS = "settings/settings.yaml"
+SERVICES = "services"
+"""The folder with a folder for each service that Argo CD installs."""
 HEAD = (
     "# Written by `python -m ops gitops write` from the stack file's settings: change them there.\n"
 )
@@ -112,12 +115,18 @@ def files(settings: Settings) -> tuple[File, ...]:
     argocd, certificates = settings.services.argocd, settings.services.cert_manager
     if argocd is None or certificates is None:
         return ()
-    return _values(settings, argocd), _settings(settings, argocd, certificates.domain)
+    return (
+        _values(settings, argocd),
+        _settings(settings, argocd, certificates.domain),
+        *_services(settings),
+    )
 
 
 def write(settings: Settings, root: Path) -> list[str]:
-    """Write the files that are not as they should be; gives their paths."""
-    written = []
+    """Write the files that are not as they should be, remove those of no service; gives both."""
+    written = _left(settings, root)
+    for left in written:
+        (root / left).unlink()
     for file in files(settings):
         path = root / file.path
         if not path.is_file() or path.read_text(encoding="utf-8") != file.text:
@@ -131,7 +140,8 @@ def check(settings: Settings, root: Path) -> None:
     """Raise `SettingsError` where the committed files differ from the settings."""
     given = settings.model_dump(mode="json", by_alias=True)
     found = [one for file in files(settings) for one in _differences(file, root, given)]
-    if found := [*found, *_hidden(settings, root)]:
+    found += [*_hidden(settings, root), *_of_no_service(settings, root)]
+    if found:
         raise SettingsError(dict.fromkeys(found))
 
 
@@ -197,6 +207,7 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
             f"$values/{folder(patches)}/{VALUES}",
             ("talos", "patches"),
         ),
+        "services": (f"{folder(patches)}/{SERVICES}/*", ("talos", "patches")),
         "applications": (f"apps/overlays/{PurePosixPath(patches).name}/*", ("talos", "patches")),
     }
     tree = {
@@ -210,6 +221,14 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
     }
     keys: dict[Place, Key] = {("data", name): key for name, (_, key) in data.items()}
     return File(f"{folder(patches)}/{SETTINGS}", tree, keys)
+
+
+def _services(settings: Settings) -> Iterator[File]:
+    """Give the folders of the services that Argo CD installs."""
+    here = PurePosixPath(folder(settings.talos.patches), SERVICES, monitoring.NAMESPACE)
+    base = "../" * len(here.parts) + monitoring.BASE
+    for name, tree in monitoring.files(settings, base).items():
+        yield File(str(here / name), tree, {(): ("services", "monitoring")})
 
 
 # --- What is committed -------------------------------------------------------------------------
@@ -251,6 +270,27 @@ def _hidden(settings: Settings, root: Path) -> Iterator[Problem]:
             "write these as annotations of the projects in platform/projects (docs/gitops.md, "
             '"Notifications")',
         )
+
+
+def _left(settings: Settings, root: Path) -> list[str]:
+    """Find files of services that the settings do not have."""
+    wanted = {file.path for file in files(settings)}
+    services = root / folder(settings.talos.patches) / SERVICES
+    there = (str(one.relative_to(root)) for one in services.rglob("*") if one.is_file())
+    return sorted(path for path in there if path not in wanted)
+
+
+def _of_no_service(settings: Settings, root: Path) -> Iterator[Problem]:
+    """Find what is left of services: of one that is switched off its folder, not each file."""
+    kept = {str(PurePosixPath(file.path).parent) for file in files(settings)}
+    for path in dict.fromkeys(
+        folder if (folder := str(PurePosixPath(left).parent)) not in kept else left
+        for left in _left(settings, root)
+    ):
+        fix = (
+            "run `python -m ops gitops write` with the stack file, commit and push what it removes"
+        )
+        yield problem(("services",), None, f"{path} belongs to no service of the settings", fix)
 
 
 def _seen(value: object) -> str:

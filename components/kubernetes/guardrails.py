@@ -25,6 +25,7 @@ LEVELS: Mapping[str, str] = {
     "kubelet-serving-cert-approver": "restricted",
     "metallb-system": "privileged",
     "metrics-server": "restricted",
+    "monitoring": "restricted",
     "platform-backup": "restricted",
     "traefik": "restricted",
 }
@@ -65,7 +66,7 @@ class Guardrails(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        hosts: Mapping[str, str],
+        hosts: Mapping[str, tuple[str, ...]],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         """Make a policy and its binding for each rule; `hosts` are what `hosts_of` gives."""
@@ -91,18 +92,20 @@ class Guardrails(pulumi.ComponentResource):
         self.register_outputs({"policies": [policy.name for policy in rules]})
 
 
-def policies(hosts: Mapping[str, str]) -> list[Policy]:
+def policies(hosts: Mapping[str, tuple[str, ...]]) -> list[Policy]:
     """List the rules; `hosts` are what `hosts_of` gives."""
     return [_ports(), _levels(), *_hosts(hosts)]
 
 
-def hosts_of(services: Services) -> dict[str, str]:
-    """Give the namespace that alone may answer for each name of the platform's."""
-    owners = {}
+def hosts_of(services: Services) -> dict[str, tuple[str, ...]]:
+    """Give the namespaces that alone may answer for each name of the platform's."""
+    owners = dict[str, tuple[str, ...]]()
     if services.argocd is not None:
-        owners[services.argocd.domain] = "argocd"
+        # The dashboards are below it (components/kubernetes/monitoring.py). Also as long as there
+        # are none: a rule that changes is in force on one API server earlier than on the next.
+        owners[services.argocd.domain] = ("argocd", "monitoring")
     if services.traefik is not None and services.traefik.dashboard_domain is not None:
-        owners[services.traefik.dashboard_domain] = "traefik"
+        owners[services.traefik.dashboard_domain] = ("traefik",)
     return owners
 
 
@@ -162,18 +165,18 @@ def _levels() -> Policy:
     )
 
 
-def _hosts(taken: Mapping[str, str]) -> list[Policy]:
+def _hosts(taken: Mapping[str, tuple[str, ...]]) -> list[Policy]:
     """Keep the platform's names for its own namespaces, whatever kind of route asks for them."""
     if not taken:
         return []
-    own = json.dumps(sorted(set(taken.values())))
+    own = json.dumps(sorted({one for owners in taken.values() for one in owners}))
     variables = {"taken": json.dumps(dict(taken)), "own": f"object.metadata.namespace in {own}"}
     told = f"{', '.join(sorted(taken))}: names of the platform's own, for its namespaces only"
     too_high = f"a priority of {ROUTE_PRIORITY} or more is for routes of the platform"
 
     def free(name: str) -> str:
         """Say that a text of CEL names no name that is taken by another namespace."""
-        return f"variables.taken.all(h, variables.taken[h] == object.metadata.namespace || {name})"
+        return f"variables.taken.all(h, object.metadata.namespace in variables.taken[h] || {name})"
 
     annotation = "traefik.ingress.kubernetes.io/router.priority"
     return [

@@ -26,8 +26,15 @@ MONITORING_LABEL = {"platform.io/scrapes-metrics": "true"}
 class IsolatedNamespace:
     """A namespace with Pod Security labels that denies by default."""
 
-    def __init__(self, name: str, level: Level, parent: pulumi.Resource) -> None:
-        """Make the namespace; `level` is what its pods are held to."""
+    def __init__(
+        self,
+        name: str,
+        level: Level,
+        parent: pulumi.Resource,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the namespace; `level` is what its pods are held to, `labels` are further ones."""
         self.name = name
         self._parent = parent
         modes = ("enforce", "audit", "warn")
@@ -37,7 +44,10 @@ class IsolatedNamespace:
             name,
             metadata={
                 "name": name,
-                "labels": {f"pod-security.kubernetes.io/{mode}": level for mode in modes},
+                "labels": {
+                    **{f"pod-security.kubernetes.io/{mode}": level for mode in modes},
+                    **(labels or {}),
+                },
             },
             opts=pulumi.ResourceOptions(parent=parent),
         )

@@ -132,7 +132,11 @@ def test_every_chart_has_its_key_in_the_settings() -> None:
     planned = layers.plans(parse(production()))
     charts = [one.chart for one in planned]
     assert charts == [name for name in LAYERS if name in charts]
-    assert {one.service for one in planned} == keys - {"backup", "localVolumes"}  # no chart
+    assert {one.service for one in planned} == keys - {
+        "backup",
+        "localVolumes",
+        "monitoring",
+    }  # no chart
 
 
 def test_nothing_is_asked_without_charts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def settings(**argocd: Any) -> dict[str, Any]:
 
 
 def values(**argocd: Any) -> dict[str, Any]:
-    made, _ = files(parse(settings(**argocd)))
+    made, *_ = files(parse(settings(**argocd)))
     return made.tree
 
 

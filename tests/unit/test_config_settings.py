@@ -168,6 +168,9 @@ def test_prod_needs_every_secret_but_those_of_other_hosts() -> None:
         "omniServiceAccountKey",  # the stack itself manages production
         "omniJoinToken",
         "dnsAccessKey",  # production's domain is at Cloudflare
+        "alertSlackUrl",  # production tells a server of its own alone
+        "alertMailPassword",
+        "alertPagerDutyKey",
         "argocdRepositoryKey",  # production's repository is public, and at GitHub
         "gitlabWebhookSecret",
         "gitlabClientSecret",

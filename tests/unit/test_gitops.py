@@ -51,7 +51,7 @@ def told(settings: Settings, root: Path) -> list[str]:
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
-    values, _ = files(settings)
+    values, *_ = files(settings)
     return values.tree
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_is_missing_or_no_yaml_is_named(repository: Path, text: str 
 def test_renovate_finds_the_version_in_the_written_file() -> None:
     renovate = json.loads((ROOT / "renovate.json").read_text())
     (pattern,) = renovate["customManagers"][0]["matchStrings"]
-    _, settings = files(load_file(PROD))
+    _, settings, *_ = files(load_file(PROD))
     found = re.search(pattern.replace("(?<", "(?P<"), settings.text)
     assert found is not None
     assert found["depName"] == "argo-cd"
@@ -176,7 +176,13 @@ def test_renovate_finds_the_version_in_the_written_file() -> None:
 
 
 def test_without_argocd_there_is_nothing_to_write(repository: Path) -> None:
-    settings = changed(lambda raw: raw["services"].pop("argocd"))
+    def without(raw: dict[str, Any]) -> None:
+        del raw["services"]["argocd"], raw["services"]["monitoring"]
+
+    settings = changed(without)
+    removed = write(settings, repository)
+    assert all("/gitops/services/monitoring/" in path for path in removed)
+    assert not any((repository / path).exists() for path in removed)
     assert write(settings, repository) == []
     check(settings, repository)
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from clients.vcenter.connection import VCenter
-from components.gitops.generated import VALUES, files
+from components.gitops.generated import SETTINGS, VALUES, files
 from components.kubernetes import cert_manager
 from components.kubernetes.argocd import merged
 from components.kubernetes.dns_solver import SolverError, wait_served
@@ -219,7 +219,7 @@ def test_everything_that_goes_outside_trusts_the_companys_authorities() -> None:
     settings = given(site={"trustedRoots": AUTHORITY})
     platform = run(settings)
     maps = {one.inputs["metadata"]["namespace"]: one for one in platform.all(CONFIG_MAP)}
-    assert set(maps) == {"argocd", "cert-manager", "platform-backup"}
+    assert set(maps) == {"argocd", "cert-manager", "monitoring", "platform-backup"}
     assert all(one.inputs["data"] == {"ca.crt": AUTHORITY} for one in maps.values())
     pod = backup_pod(platform)
     assert {"name": ROOTS, "configMap": {"name": ROOTS}} in pod["volumes"]
@@ -380,7 +380,7 @@ def test_charts_and_definitions_come_from_mirrors() -> None:
     assert all(
         one.startswith((f"{mirror}/raw/kubernetes-sigs/", f"{mirror}/raw/traefik/")) for one in urls
     )
-    (file,) = (one for one in files(settings) if not one.path.endswith(VALUES))
+    (file,) = (one for one in files(settings) if one.path.endswith(SETTINGS))
     assert file.tree["data"]["argoCdRepository"] == f"{mirror}/argocd"
 
 

@@ -123,6 +123,7 @@ func (s *Spec) names() map[string]netip.Addr {
 		further = append(further, s.Settings.issuance()...)
 	}
 	further = append(further, s.statusHosts()...)
+	further = append(further, s.Settings.alertHosts()...)
 	return names(s.Settings, further...)
 }
 

@@ -162,6 +162,9 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err := serveStorage(answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
+	if err := serveAlerts(answer, l, authority, spec, addresses, say); err != nil {
+		return err
+	}
 	if err := serveProxy(answer, l, spec, addresses, say); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -108,6 +109,8 @@ func (s *Settings) madeSecrets() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	maps.Copy(made, s.madeForAlerts())
 
 	if s.hasGitHubApp() {
 		if made[commitStatusSecret], err = newAppKey(); err != nil {

@@ -1,0 +1,317 @@
+"""GitOps: what Argo CD's Application `monitoring` needs to know of the settings.
+
+What runs is in platform/monitoring, for all clusters alike. Here is what differs: whom Alertmanager
+tells, which targets there must be, when what is pinned gets no more fixes, and where metrics lie.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from config import support
+from config.values import split_url
+from config.way_out import WayOut
+
+if TYPE_CHECKING:
+    from config.settings import Monitoring, Receivers, Services, Settings
+
+Tree = dict[str, Any]
+
+NAMESPACE = "monitoring"
+BASE = "platform/monitoring"
+PATH = "/monitoring"
+"""Below Argo CD's name: where people find the dashboards (platform/monitoring)."""
+SECRETS = "/etc/receivers"
+"""Where Alertmanager finds what is secret of its receivers, a file each."""
+PAGES = "docs/procedures"
+SOON_DAYS = 21
+STORAGE = "victoria-metrics"
+"""The claim of a volume for metrics."""
+
+
+def _always(_: Services) -> bool:
+    return True
+
+
+def _with(service: str) -> Callable[[Services], bool]:
+    return lambda services: getattr(services, service) is not None
+
+
+TARGETS: Mapping[str, Callable[[Services], bool]] = {
+    "api": _always,
+    "kubelet": _always,
+    "cadvisor": _always,
+    "kube-apiserver": _always,
+    "etcd": _always,
+    "kube-controller-manager": _always,
+    "kube-scheduler": _always,
+    "coredns": _always,
+    "cilium-agent": _with("cilium"),
+    "cilium-operator": _with("cilium"),
+    "cilium-envoy": _with("cilium"),
+    "hubble": _with("cilium"),
+    "metallb": _with("metallb"),
+    "cert-manager": _with("cert_manager"),
+    "traefik": _with("traefik"),
+    "metrics-server": _with("metrics_server"),
+    "argocd": _with("argocd"),
+    "argocd-redis": _with("argocd"),
+    "backup": _with("backup"),
+    "kube-state-metrics": _always,
+    "victoria-metrics": _always,
+    "vmalert": _always,
+    "alertmanager": _always,
+}
+"""The jobs of platform/monitoring/scrape.yaml, and with which services each has a target.
+
+Applications are read too, those that ask for it; that there are none is no fault.
+"""
+
+
+def files(settings: Settings, base: str) -> dict[str, Tree]:
+    """Give the folder's files by their names; `base` is the way from it to platform/monitoring."""
+    monitoring, argocd = settings.services.monitoring, settings.services.argocd
+    if monitoring is None or argocd is None:
+        return {}
+    address, way = f"https://{argocd.domain}{PATH}/", WayOut.of(settings)
+    cluster = settings.cluster.name
+    patches = {
+        "victoria-metrics": _keeps(settings, monitoring),
+        "vmalert": {"env": _variables(ADDRESS=address, CLUSTER=cluster)},
+        "alertmanager": _goes_outside(way, address),
+    }
+    resources = [base]
+    found: dict[str, Tree] = {}
+    if monitoring.volume_gib is not None and settings.services.local_volumes is not None:
+        resources.append("volume.yaml")
+        storage_class = settings.services.local_volumes.storage_class
+        found["volume.yaml"] = _claim(storage_class, monitoring.volume_gib)
+    return found | {
+        "kustomization.yaml": {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "namespace": NAMESPACE,
+            "resources": resources,
+            "configMapGenerator": [
+                {"name": "alertmanager", "files": ["alertmanager.yaml"]},
+                {"name": "rules-of-settings", "files": ["targets.yaml", "endings.yaml"]},
+            ],
+            "patches": [{"path": f"patches/{name}.yaml"} for name in patches],
+        },
+        "alertmanager.yaml": alertmanager(monitoring, proxied=way.proxy is not None),
+        "targets.yaml": _group("targets", _missing(settings.services)),
+        "endings.yaml": _group("endings", _endings(settings)),
+        **{f"patches/{name}.yaml": _patch(name, spec) for name, spec in patches.items()},
+    }
+
+
+# --- Who is told -------------------------------------------------------------------------------
+
+TITLE = "{{ .CommonLabels.cluster }}: {{ .CommonLabels.alertname }} ({{ .Status }})"
+TEXT = (
+    "{{ range .Alerts }}{{ .Labels.severity }}: {{ .Annotations.summary }} "
+    "({{ .Annotations.page }})\n{{ end }}"
+)
+
+
+def alertmanager(monitoring: Monitoring, *, proxied: bool) -> Tree:
+    """Give Alertmanager's settings.
+
+    PagerDuty wakes people, so it gets critical alerts alone; the others get all. A machine that is
+    away explains the targets on it that do not answer.
+    """
+    http = {"http_config": {"proxy_from_environment": True}} if proxied else {}
+    everybody = _receivers(monitoring.receivers, http)
+    pager = []
+    if monitoring.receivers.pager_duty is not None:
+        pager.append(
+            {
+                "routing_key_file": f"{SECRETS}/pager-duty",
+                "description": TITLE,
+                "details": {"alerts": TEXT},
+                **http,
+            }
+        )
+    routes: list[Tree] = [{"matchers": ['severity="none"'], "receiver": "nobody"}]
+    receivers: list[Tree] = [{"name": "everybody", **everybody}]
+    if monitoring.heartbeat:
+        beat = {"matchers": ['alertname="Heartbeat"'], "receiver": "heartbeat"}
+        often = {"group_wait": "0s", "group_interval": "1m", "repeat_interval": "1m"}
+        routes.insert(0, beat | often)
+        called = {"url_file": f"{SECRETS}/heartbeat", "send_resolved": False, **http}
+        receivers.append({"name": "heartbeat", "webhook_configs": [called]})
+    if pager:
+        routes.append({"matchers": ['severity="critical"'], "receiver": "critical"})
+        receivers.append({"name": "critical", **everybody, "pagerduty_configs": pager})
+    return {
+        "route": {
+            "receiver": "everybody",
+            "group_by": ["alertname"],
+            "group_wait": "10s",
+            "group_interval": "1m",
+            "repeat_interval": "12h",
+            "routes": routes,
+        },
+        "receivers": [*receivers, {"name": "nobody"}],
+        "inhibit_rules": [
+            {
+                "source_matchers": ['alertname="NodeAway"'],
+                "target_matchers": ['alertname=~"ControlPlaneComponentAway|TargetAway"'],
+                "equal": ["node"],
+            }
+        ],
+    }
+
+
+def _receivers(receivers: Receivers, http: Tree) -> Tree:
+    found: Tree = {}
+    if receivers.webhook is not None:
+        found["webhook_configs"] = [{"url_file": f"{SECRETS}/webhook", **http}]
+    if receivers.slack is not None:
+        found["slack_configs"] = [
+            {
+                "api_url_file": f"{SECRETS}/slack",
+                "channel": receivers.slack.channel,
+                "send_resolved": True,
+                "title": TITLE,
+                "text": TEXT,
+                **http,
+            }
+        ]
+    if receivers.email is not None:
+        mail = receivers.email
+        found["email_configs"] = [
+            {
+                "to": mail.to,
+                "from": mail.sender,
+                "smarthost": mail.server,
+                "auth_username": mail.user,
+                "auth_password_file": f"{SECRETS}/mail",
+                "send_resolved": True,
+                "headers": {"Subject": TITLE},
+                "text": TEXT,
+            }
+        ]
+    return found
+
+
+# --- Rules -------------------------------------------------------------------------------------
+
+
+def _missing(services: Services) -> Iterator[Tree]:
+    """Give a rule for each job that must have a target: without one it is not even away."""
+    for job, there in TARGETS.items():
+        if there(services):
+            yield {
+                "alert": "TargetMissing",
+                "expr": f'absent(up{{job="{job}"}})',
+                "for": "10m",
+                "labels": {"severity": "warning", "job": job},
+                "annotations": {
+                    "summary": f"{job} has no target that is read: its alerts stay silent.",
+                    "page": f"{PAGES}/alerts.md",
+                },
+            }
+
+
+def _endings(settings: Settings) -> Iterator[Tree]:
+    """Give a rule for each end that is known: of the fixes of what is pinned, and of secrets."""
+    sections = settings.model_dump(mode="json", by_alias=True)
+    for pin, line in support.pinned_lines(sections):
+        if line.ends is not None:
+            yield {
+                "alert": "SupportEnded",
+                "expr": f"vector(time()) > {_second(line.ends + dt.timedelta(days=1))}",
+                "labels": {"severity": "warning", "product": line.product},
+                "annotations": {
+                    "summary": f"{line.product} gets no more fixes, not even of security, since "
+                    f"{line.ends}.",
+                    "page": support.PAGES.get(pin, support.LAYER_PAGE),
+                },
+            }
+    for secret in settings.cluster.expiries:
+        first = secret.ends - dt.timedelta(days=SOON_DAYS)
+        yield {
+            "alert": "SecretEnds",
+            "expr": f"vector(time()) > {_second(first)}",
+            "labels": {"severity": "warning", "secret": secret.name},
+            "annotations": {
+                "summary": f"The stack's secret {secret.name} ends on {secret.ends}.",
+                "page": f"{PAGES}/rotate-secret.md",
+            },
+        }
+
+
+def _group(name: str, rules: Iterator[Tree]) -> Tree:
+    return {"groups": [{"name": name, "rules": list(rules)}]}
+
+
+def _second(day: dt.date) -> int:
+    """Give a day's beginning as seconds since 1970, UTC."""
+    return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp())
+
+
+# --- Workloads ---------------------------------------------------------------------------------
+
+
+def _patch(name: str, spec: Tree) -> Tree:
+    """Lay fields over those of a Deployment's only container, and of its pod (`pod`)."""
+    pod = {key: value for key, value in spec.items() if key == "volumes"}
+    own = {key: value for key, value in spec.items() if key not in (*pod, "annotations")}
+    template: Tree = {"spec": {"containers": [{"name": name, **own}], **pod}}
+    if annotations := spec.get("annotations"):
+        template["metadata"] = {"annotations": annotations}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"template": template},
+    }
+
+
+def _variables(**values: str) -> list[Tree]:
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _keeps(settings: Settings, monitoring: Monitoring) -> Tree:
+    """Give VictoriaMetrics' variables, and its volume."""
+    api = split_url(settings.endpoint)
+    variables = _variables(
+        RETENTION=f"{monitoring.retention_days}d",
+        CLUSTER=settings.cluster.name,
+        API="" if api is None else f"{api.host}:{api.port}",
+    )
+    if monitoring.volume_gib is None:
+        return {"env": variables}
+    claim = {
+        "name": "storage",
+        "emptyDir": None,
+        "persistentVolumeClaim": {"claimName": STORAGE},
+    }
+    return {"env": variables, "volumes": [claim]}
+
+
+def _goes_outside(way: WayOut, address: str) -> Tree:
+    """Give Alertmanager what it needs to tell somebody outside."""
+    found = {
+        "env": [*_variables(ADDRESS=address), *way.environment()],
+        "volumeMounts": way.mounts,
+        "volumes": way.volumes,
+        "annotations": way.annotations,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _claim(storage_class: str, gib: int) -> Tree:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": STORAGE},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": storage_class,
+            "resources": {"requests": {"storage": f"{gib}Gi"}},
+        },
+    }

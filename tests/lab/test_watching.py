@@ -1,0 +1,621 @@
+"""The platform watches itself: every alert is caused, told and resolved, by the real programs.
+
+VictoriaMetrics, vmalert and Alertmanager are real, and so are nearly all that they read. Simulated
+are who is told (`alert-receivers`), kubelets and Cilium; kube-state-metrics is a stand-in. What
+would take hours is quicker here: a commit shortens how long a thing must be wrong, and in some
+tests how wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.gitops.generated import files
+from components.gitops.monitoring import TARGETS
+from config import load_file
+from ops.rehearsal.world import PROJECT, World, wait_until
+from tests.lab.conftest import WORLDS
+from tests.lab.real_programs.argocd import HOST, Repository, is_well
+from tests.lab.real_programs.cluster import INGRESS_ADDRESS, Object, kinds, kubectl, read
+
+pytestmark = pytest.mark.campaign
+
+NAMESPACE = "monitoring"
+FOLDER = "platform/monitoring"
+SETTINGS = "clusters/prod/gitops/services/monitoring"
+KNOWN = {"SupportEnded"}
+"""What fires on a healthy platform, since it is true: Talos 1.13 and Kubernetes 1.34 are past their
+last day."""
+QUICK = 240
+"""Seconds in which an alert comes or goes, on a machine with other work."""
+CERTIFICATE = """
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata: {{ name: {name}, namespace: traefik }}
+spec:
+  secretName: {name}
+  duration: 24h
+  renewBefore: 8h
+  dnsNames: [{name}.platform.example.com]
+  issuerRef: {{ kind: ClusterIssuer, name: {issuer} }}
+"""
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {{ name: taken-{number}, namespace: default }}
+spec:
+  type: LoadBalancer
+  allocateLoadBalancerNodePorts: false
+  ports: [{{ port: 80 }}]
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Build production with an authority of its own: Let's Encrypt's takes three minutes."""
+    stack_file = tmp_path_factory.mktemp("watching") / "Pulumi.prod.yaml"
+    text = (PROJECT / "Pulumi.prod.yaml").read_text()
+    text, found = re.subn(
+        r"issuer: letsencrypt-production\n(.*domain: .*\n).*email: .*\n.*dns: .*\n",
+        r"issuer: private-ca\n\1",
+        text,
+    )
+    assert found == 1
+    stack_file.write_text(text)
+    world = World(WORLDS / "watching", stack_file, "--programs", "real").start()
+    try:
+        world.up(timeout=1200)
+        world.write_credentials()
+        wait_until("Argo CD to have taken over", lambda: is_well(world, "argo-cd"))
+        wait_until("what watches to run", lambda: is_well(world, NAMESPACE), seconds=600)
+        yield world
+    finally:
+        world.stop()
+
+
+@pytest.fixture(scope="module")
+def repository(world: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """Give a clone of the world's repository."""
+    return Repository(world, tmp_path_factory.mktemp("repository") / "clone")
+
+
+@pytest.fixture(scope="module")
+def quick(world: World, repository: Repository) -> Repository:
+    """Shorten by a commit how long a thing must be wrong before it is an alert."""
+    for path in (*(repository.folder / FOLDER / "rules").glob("*.yaml"), targets(repository)):
+        path.write_text(re.sub(r"\n( +)for: .*", r"\n\1for: 5s", path.read_text()))
+    commit = repository.push("alerts wait no longer")
+    wait_until("the rules", lambda: is_well(world, NAMESPACE, commit), seconds=QUICK)
+    return repository
+
+
+def targets(repository: Repository) -> Path:
+    return repository.folder / SETTINGS / "targets.yaml"
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+def ask(world: World, path: str, **query: str) -> Any:
+    """Ask VictoriaMetrics or vmalert inside of the cluster, by the API server's proxy."""
+    words = "&".join(f"{key}={_escaped(text)}" for key, text in query.items())
+    where = f"/api/v1/namespaces/{NAMESPACE}/services/{path}" + (f"?{words}" if words else "")
+    return json.loads(kubectl(world, "get", "--raw", where))
+
+
+def _escaped(text: str) -> str:
+    return "".join(one if one.isalnum() else f"%{ord(one):02X}" for one in text)
+
+
+def samples(world: World, expression: str) -> list[Object]:
+    """Evaluate an expression now; gives its series."""
+    answer = ask(
+        world,
+        "victoria-metrics:8428/proxy/monitoring/api/v1/query",
+        query=expression,
+        nocache="1",
+    )
+    found: list[Object] = answer["data"]["result"]
+    return found
+
+
+def firing(world: World) -> set[str]:
+    """Name the alerts that fire now, as vmalert says."""
+    alerts = ask(world, "vmalert:8880/proxy/api/v1/alerts")["data"]["alerts"]
+    return {one["name"] for one in alerts if one["state"] == "firing"} - {"Heartbeat"}
+
+
+def messages(world: World, service: str = "webhook") -> list[Object]:
+    """Read what a simulated receiver was told, the newest last."""
+    lines = (world.state / "alerts.jsonl").read_text().splitlines()
+    every = [json.loads(line) for line in lines]
+    return [one["message"] for one in every if one["service"] == service]
+
+
+def told(world: World, alert: str, status: str, after: int = 0) -> Object | None:
+    """Give the newest message of an alert that the webhook got, behind the first `after` ones."""
+    for message in reversed(messages(world)[after:]):
+        for one in message["alerts"]:
+            if one["labels"]["alertname"] == alert and one["status"] == status:
+                found: Object = one
+                return found
+    return None
+
+
+@contextmanager
+def caused(world: World, alert: str, says: str, page: str) -> Iterator[None]:
+    """Hold that what was done before is told as this alert, and what is done inside resolves it."""
+    before = len(messages(world)) if (world.state / "alerts.jsonl").exists() else 0
+    wait_until(
+        f"{alert} to be told",
+        lambda: told(world, alert, "firing", before) is not None,
+        seconds=QUICK,
+    )
+    message = told(world, alert, "firing", before)
+    assert message is not None
+    assert re.search(says, message["annotations"]["summary"]), message["annotations"]
+    assert message["annotations"]["page"] == f"docs/procedures/{page}.md"
+    assert message["labels"]["cluster"] == "prod"
+    before = len(messages(world))
+    yield
+    wait_until(
+        f"{alert} to be resolved",
+        lambda: told(world, alert, "resolved", before) is not None,
+        seconds=QUICK,
+    )
+
+
+# --- A healthy platform ------------------------------------------------------------------------
+
+
+def test_the_programs_that_watch_are_real_and_who_is_told_is_simulated(world: World) -> None:
+    programs = kinds(world)
+    for name in ("victoria-metrics", "vmalert", "alertmanager"):
+        assert programs[name] == "real", programs
+    assert programs["kube-state-metrics"] == "stand-in"
+    assert programs["alert-receivers"] == "simulated"
+
+
+def test_every_target_of_the_table_is_there_and_answers(world: World) -> None:
+    def away() -> list[str]:
+        there = {one["metric"]["job"] for one in samples(world, "up == 1")}
+        not_read = [str(one["metric"]) for one in samples(world, "up == 0")]
+        return [*(job for job in (*TARGETS, "applications") if job not in there), *not_read]
+
+    wait_until("all targets to answer", lambda: not away(), seconds=QUICK)
+    print("targets:", sum(1 for _ in samples(world, "up")))
+    (series,) = samples(world, 'vm_cache_entries{type="storage/hour_metric_ids"}')
+    print("series:", series["value"][1])
+
+
+def test_on_a_healthy_platform_nothing_fires_but_what_is_true(world: World) -> None:
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        assert firing(world) <= KNOWN
+        time.sleep(5)
+    assert firing(world) == KNOWN
+
+
+def test_the_heartbeat_is_heard_outside_every_minute(world: World) -> None:
+    first = len(messages(world, "heartbeat"))
+    wait_until("two beats", lambda: len(messages(world, "heartbeat")) >= first + 2, seconds=QUICK)
+
+
+def test_the_second_preview_is_empty(world: World) -> None:
+    world.expect_no_changes()
+
+
+def test_dashboards_are_shown_to_who_is_logged_in_to_argo_cd_and_to_nobody_else(
+    world: World,
+) -> None:
+    def get(path: str, *options: str) -> str:
+        how = ("--silent", "--insecure", "--max-time", "10", "--output", "/dev/null")
+        to = ("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}", "--write-out", "%{http_code}")
+        return world.run("curl", *how, *to, *options, f"https://{HOST}/monitoring/{path}").stdout
+
+    assert get("vmui/") == "401"
+    assert get("prometheus/api/v1/query?query=up") == "401"
+    session = ("--header", f"Cookie: argocd.token={token(world)}")
+    assert get("vmui/", *session) == "200"
+    assert get("prometheus/api/v1/query?query=up", *session) == "200"
+    assert get("prometheus/vmui/custom-dashboards", *session) == "200"
+    # It falls to Argo CD's own page, which knows nothing of metrics.
+    write = ("--request", "POST", "--data-binary", "forged 1")
+    get("prometheus/api/v1/import/prometheus", *session, *write)
+    assert samples(world, "forged") == []
+
+
+def token(world: World) -> str:
+    """Make a session of Argo CD's, with its own key, for an administrator."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    secret = read(world, "secret", "argocd-secret", "--namespace", "argocd")["data"]
+    key = base64.b64decode(secret["server.secretkey"])
+    now = int(time.time())
+    claims = {"iss": "argocd", "sub": "admin:login", "iat": now, "nbf": now, "exp": now + 3600}
+    claims["jti"] = "of-the-test"
+    head = part(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
+    text = f"{head}.{part(json.dumps(claims).encode())}"
+    return f"{text}.{part(hmac.new(key, text.encode(), hashlib.sha256).digest())}"
+
+
+def test_what_it_costs_is_measured(world: World) -> None:
+    """Print memory and processor time of each pod, after some minutes of work."""
+    print(kubectl(world, "top", "pods", "--namespace", NAMESPACE, "--containers"))
+    pods = read(world, "pods", "--namespace", NAMESPACE)["items"]
+    restarts = [one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]]
+    assert not any(restarts), "no pod was ended, so each stays below its limit"
+
+
+# --- Alerts ------------------------------------------------------------------------------------
+
+
+def test_a_backup_that_is_too_old_is_told_until_the_next_one(
+    world: World, quick: Repository
+) -> None:
+    job = ("create", "job", "--namespace", "platform-backup", "--from", "cronjob/etcd-backup")
+    kubectl(world, *job, "first")
+    quick.replace(f"{FOLDER}/rules/backup.yaml", "> 2 * 3600", "> 45")
+    quick.push("a backup is old after 45 seconds")
+    with caused(world, "BackupOld", r"newest backup of etcd is .* old", "rebuild-from-backup"):
+        kubectl(world, *job, "second")
+    quick.revert()
+
+
+def test_a_certificate_of_one_day_is_told_until_it_is_gone(world: World, quick: Repository) -> None:
+    assert quick
+    manifest(world, CERTIFICATE.format(name="short", issuer="private-ca"))
+    with caused(world, "CertificateEnds", r"certificate short of traefik", "rotate-secret"):
+        kubectl(world, "delete", "certificate", "short", "--namespace", "traefik")
+
+
+def test_a_certificate_that_nobody_issues_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    manifest(world, CERTIFICATE.format(name="never", issuer="unknown"))
+    with caused(world, "CertificateNotReady", r"no certificate never for traefik", "rotate-secret"):
+        kubectl(world, "delete", "certificate", "never", "--namespace", "traefik")
+
+
+def manifest(world: World, text: str) -> None:
+    file = world.stack_file.parent / "manifest.yaml"
+    file.write_text(text)
+    kubectl(world, "apply", "--filename", str(file))
+
+
+def test_a_pool_that_is_nearly_full_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    manifest(world, "---".join(SERVICE.format(number=number) for number in range(48)))
+    with caused(world, "AddressPoolNearlyEmpty", r"9[0-9.]*% of .* pool default", "expand-pool"):
+        kubectl(world, "delete", "services", "--namespace", "default", "--all")
+
+
+def test_an_application_that_is_not_as_git_says_is_told(world: World, quick: Repository) -> None:
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "refused"},
+        "rules": [],
+    }
+    (quick.folder / "apps/base/podinfo/role.yaml").write_text(yaml.safe_dump(role))
+    quick.replace(
+        "apps/base/podinfo/kustomization.yaml",
+        "  - ingress.yaml",
+        "  - ingress.yaml\n  - role.yaml",
+    )
+    quick.push("podinfo wants a role of the whole cluster")
+    with caused(world, "ApplicationNotAsInGit", r"podinfo .*OutOfSync", "undo-change"):
+        quick.revert()
+
+
+def test_an_application_that_does_not_get_ready_is_told(world: World, quick: Repository) -> None:
+    deployment = "apps/base/podinfo/deployment.yaml"
+    quick.replace(deployment, "path: /readyz", "path: /never")
+    quick.replace(deployment, "  revisionHistoryLimit: 3\n", "  progressDeadlineSeconds: 10\n")
+    quick.push("podinfo's new pods are never ready")
+    with caused(world, "ApplicationUnhealthy", r"podinfo is Degraded", "recover-application"):
+        quick.revert()
+
+
+def test_an_autoscaler_with_no_pod_left_to_add_is_told(world: World, quick: Repository) -> None:
+    path = "apps/base/podinfo/autoscaler.yaml"
+    (most,) = re.findall(r"maxReplicas: \d+", (quick.folder / path).read_text())
+    quick.replace(path, most, "maxReplicas: 2")
+    quick.push("podinfo has two pods at most")
+    with caused(
+        world, "AutoscalerAtMaximum", r"podinfo of app-podinfo .* 2 pods", "everyday-change"
+    ):
+        quick.revert()
+
+
+def test_a_way_that_a_policy_closes_is_told_and_names_what_is_not_read(
+    world: World, quick: Repository
+) -> None:
+    assert quick
+    policy = ("networkpolicy", "ingress", "--namespace", "traefik")
+    spec = read(world, *policy)["spec"]
+    closed = [rule for rule in spec["ingress"] if rule.get("ports") != metrics_of(spec)]
+    assert len(closed) == len(spec["ingress"]) - 1
+    with (
+        patched(world, policy, {"spec": {"ingress": closed}}, {"spec": spec}) as opens,
+        caused(world, "TargetAway", r"traefik \(traefik-.*is not read", "alerts"),
+    ):
+        opens()
+
+
+def metrics_of(spec: Object) -> Any:
+    """Give the ports of the rule that lets monitoring in."""
+    (ports,) = (
+        rule["ports"]
+        for rule in spec["ingress"]
+        for peer in rule.get("from", ())
+        if "platform.io/scrapes-metrics" in str(peer)
+    )
+    return ports
+
+
+@contextmanager
+def patched(
+    world: World, what: tuple[str, ...], change: Object, back: Object
+) -> Iterator[Callable[[], None]]:
+    """Change an object; gives what changes it back, which happens at the end at the latest."""
+
+    def patch(to: Object) -> None:
+        kubectl(world, "patch", *what, "--type", "merge", "--patch", json.dumps(to))
+
+    patch(change)
+    try:
+        yield lambda: patch(back)
+    finally:
+        patch(back)
+
+
+def test_a_target_that_is_gone_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    scale = ("scale", "deployment", "metrics-server", "--namespace", "metrics-server")
+    replicas = read(world, "deployment", "metrics-server", "--namespace", "metrics-server")
+    kubectl(world, *scale, "--replicas", "0")
+    with caused(world, "TargetMissing", r"metrics-server has no target", "alerts"):
+        kubectl(world, *scale, "--replicas", str(replicas["spec"]["replicas"]))
+
+
+def test_a_secret_that_ends_soon_is_told(world: World, quick: Repository) -> None:
+    stack_file = world.stack_file.parent / "ends-soon.yaml"
+    day = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 10 * 86400))
+    text = world.stack_file.read_text()
+    name = "    name: prod\n"
+    assert name in text
+    expiry = f'    expiries: [{{ name: heartbeatUrl, ends: "{day}" }}]\n'
+    stack_file.write_text(text.replace(name, name + expiry))
+    (file,) = (one for one in files(load_file(stack_file)) if one.path.endswith("/endings.yaml"))
+    (quick.folder / file.path).write_text(file.text)
+    quick.push("a secret ends in ten days")
+    with caused(world, "SecretEnds", rf"heartbeatUrl ends on {day}", "rotate-secret"):
+        quick.revert()
+
+
+def test_a_machine_that_is_away_is_told_once_and_what_is_missing_on_it_is_not(
+    world: World, quick: Repository
+) -> None:
+    assert quick
+    lost = next(one for one in ("node03", "node02", "node01") if one not in watched_from(world))
+    before = len(messages(world))
+    world.run("govc", "vm.power", "-off", "-force", lost)
+    try:
+        with caused(world, "NodeAway", rf"^{lost} does not answer", "replace-machine"):
+            wait_until(
+                "a member of etcd to be missed",
+                lambda: told(world, "EtcdNoSpareMember", "firing", before) is not None,
+                seconds=QUICK,
+            )
+            assert "ControlPlaneComponentAway" in firing(world)
+            assert not told(world, "ControlPlaneComponentAway", "firing", before)
+            world.run("govc", "vm.power", "-on", lost)
+        wait_until(
+            "etcd to be whole",
+            lambda: told(world, "EtcdNoSpareMember", "resolved", before) is not None,
+            seconds=QUICK,
+        )
+    finally:
+        world.run("govc", "vm.power", "-on", lost, code=None)
+
+
+def watched_from(world: World) -> set[str]:
+    """Name the machines on which the pods that watch run."""
+    pods = read(world, "pods", "--namespace", NAMESPACE)["items"]
+    return {one["spec"]["nodeName"] for one in pods if "kube-state" not in one["metadata"]["name"]}
+
+
+# What no test can cause in minutes is written as series, with times in the past: the rules, who is
+# told and what it says are the real ones.
+HOURS = 6
+FED = {
+    "EtcdWithoutLeader": (
+        ['etcd_server_has_leader{job="etcd",node="fed"} 0'],
+        r"no leader",
+        "lost-quorum",
+    ),
+    "EtcdNearlyFull": (
+        [
+            'etcd_mvcc_db_total_size_in_bytes{job="etcd",node="fed"} 7e9',
+            'etcd_server_quota_backend_bytes{job="etcd",node="fed"} 8e9',
+        ],
+        r"etcd of fed uses 87.5%",
+        "etcd-maintenance",
+    ),
+    "ApiUnanswered": (
+        ['up{job="api",instance="192.0.2.1:6443"} 0'],
+        r"not answer at 192.0.2.1:6443",
+        "lost-quorum",
+    ),
+}
+
+
+def feed(world: World, lines: list[str]) -> None:
+    """Write samples into VictoriaMetrics, as Prometheus' text with times in milliseconds."""
+    file = world.stack_file.parent / "samples"
+    file.write_text("\n".join(lines) + "\n")
+    where = f"/api/v1/namespaces/{NAMESPACE}/services/victoria-metrics:8428/proxy"
+    path = f"{where}/monitoring/api/v1/import/prometheus"
+    kubectl(world, "create", "--raw", path, "--filename", str(file))
+
+
+def now() -> int:
+    return int(time.time() * 1000)
+
+
+@pytest.mark.parametrize("alert", FED)
+def test_an_alert_is_told_from_series_that_are_written_for_it(
+    world: World, quick: Repository, alert: str
+) -> None:
+    assert quick
+    lines, says, page = FED[alert]
+    end = time.monotonic() + QUICK
+    before = len(messages(world))
+    while not told(world, alert, "firing", before) and time.monotonic() < end:
+        feed(world, [f"{line} {now()}" for line in lines])
+        time.sleep(10)
+    with caused_since(world, alert, before, says, page):
+        pass  # without new samples they end by themselves
+
+
+@contextmanager
+def caused_since(world: World, alert: str, before: int, says: str, page: str) -> Iterator[None]:
+    """Hold that an alert was told behind the first `before` messages, and is resolved later."""
+    message = told(world, alert, "firing", before)
+    assert message is not None, f"{alert} was not told"
+    assert re.search(says, message["annotations"]["summary"]), message["annotations"]
+    assert message["annotations"]["page"] == f"docs/procedures/{page}.md"
+    yield
+    wait_until(
+        f"{alert} to be resolved",
+        lambda: told(world, alert, "resolved", before) is not None,
+        seconds=600,
+    )
+
+
+def test_a_disk_that_fills_is_told_days_before(world: World, quick: Repository) -> None:
+    assert quick
+    labels = 'job="cadvisor",id="/",node="fed"'
+    claim = 'persistentvolumeclaim="fed",namespace="x"'
+    lines = []
+    for minute in range(HOURS * 60, -1, -5):
+        used = 90e9 - minute / (HOURS * 60) * 10e9
+        at = now() - minute * 60_000
+        lines += [
+            f"container_fs_usage_bytes{{{labels}}} {used} {at}",
+            f"container_fs_limit_bytes{{{labels}}} 1e11 {at}",
+            f"kubelet_volume_stats_available_bytes{{{claim}}} {1e11 - used} {at}",
+            f"kubelet_volume_stats_capacity_bytes{{{claim}}} 1e11 {at}",
+        ]
+    before = len(messages(world))
+    feed(world, lines)
+    wait_until(
+        "the disk", lambda: told(world, "DiskFilling", "firing", before) is not None, seconds=QUICK
+    )
+    wait_until(
+        "the volume",
+        lambda: told(world, "VolumeFilling", "firing", before) is not None,
+        seconds=QUICK,
+    )
+    with caused_since(
+        world, "DiskFilling", before, r"disk of fed is full within", "everyday-change"
+    ):
+        pass
+    with caused_since(world, "VolumeFilling", before, r"volume fed of x", "local-volumes"):
+        pass
+
+
+def test_a_slow_disk_of_etcd_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    before = len(messages(world))
+    lines = []
+    for minute in range(15, -1, -1):
+        count, at = (15 - minute) * 100, now() - minute * 60_000
+        for limit, part in (("0.512", 0), ("1.024", count), ("+Inf", count)):
+            labels = f'job="etcd",node="fed",le="{limit}"'
+            lines.append(f"etcd_disk_wal_fsync_duration_seconds_bucket{{{labels}}} {part} {at}")
+    feed(world, lines)
+    wait_until(
+        "the disk", lambda: told(world, "EtcdSlowDisk", "firing", before) is not None, seconds=QUICK
+    )
+    with caused_since(world, "EtcdSlowDisk", before, r"disk of fed takes 1", "etcd-maintenance"):
+        pass
+
+
+def test_a_client_certificate_that_ends_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    before = len(messages(world))
+    lines = []
+    for minute in range(50, -1, -5):
+        count, at = (50 - minute) * 1000, now() - minute * 60_000
+        labels = 'job="kube-apiserver",instance="fed"'
+        name = "apiserver_client_certificate_expiration_seconds"
+        lines += [
+            f'{name}_bucket{{{labels},le="{limit}"}} {part} {at}'
+            for limit, part in (("86400", count), ("2.592e+06", count), ("+Inf", count))
+        ]
+        lines.append(f"{name}_count{{{labels}}} {count} {at}")
+    feed(world, lines)
+    wait_until(
+        "the alert",
+        lambda: told(world, "ClientCertificateEnds", "firing", before) is not None,
+        seconds=QUICK,
+    )
+    message = told(world, "ClientCertificateEnds", "firing", before)
+    assert message is not None
+    assert message["annotations"]["page"] == "docs/procedures/rotate-secret.md"
+
+
+# --- What watches fails itself -----------------------------------------------------------------
+
+
+def test_a_receiver_that_refuses_is_told_by_the_others_and_seen_in_the_metrics(
+    world: World, quick: Repository
+) -> None:
+    assert quick
+    secret = ("secret", "receivers", "--namespace", NAMESPACE)
+    was = read(world, *secret)["data"]["webhook"]
+    wrong = base64.b64encode(b"https://alerts.example.net/alerts/unknown").decode()
+    with patched(world, secret, {"data": {"webhook": wrong}}, {"data": {"webhook": was}}) as back:
+        kubectl(world, "rollout", "restart", "deployment/alertmanager", "--namespace", NAMESPACE)
+        wait_until("it to be seen", lambda: "PeopleNotTold" in firing(world), seconds=QUICK * 2)
+        back()
+        kubectl(world, "rollout", "restart", "deployment/alertmanager", "--namespace", NAMESPACE)
+        wait_until("it to be over", lambda: "PeopleNotTold" not in firing(world), seconds=1200)
+
+
+def test_when_nothing_is_read_any_more_that_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    policy = ("networkpolicy", "victoria-metrics", "--namespace", NAMESPACE)
+    spec = read(world, *policy)["spec"]
+    with (
+        patched(world, policy, {"spec": {"egress": []}}, {"spec": spec}) as opens,
+        caused(world, "NothingRead", r"No target answers", "alerts"),
+    ):
+        opens()
+
+
+def test_a_rule_that_cannot_be_evaluated_is_told(world: World, quick: Repository) -> None:
+    assert quick
+    before = len(messages(world))
+    pod = ("--selector", "app.kubernetes.io/name=victoria-metrics", "--namespace", NAMESPACE)
+    kubectl(world, "delete", "pods", *pod)
+    wait_until(
+        "it to be told",
+        lambda: told(world, "RuleFails", "firing", before) is not None,
+        seconds=QUICK,
+    )
