@@ -141,6 +141,11 @@ PODINFO = (
     ),
 )
 
+MONITORING = (
+    token("Deployment monitoring/victoria-metrics", "finds its targets, which want to know it"),
+    token("Deployment monitoring/kube-state-metrics", "watches nodes, pods and autoscalers"),
+)
+
 EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     "cilium": CILIUM,
     "metallb": METALLB,
@@ -150,4 +155,5 @@ EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     "argo-cd": ARGO_CD,
     PROGRAM: OWN,
     "podinfo": PODINFO,
+    "monitoring": MONITORING,
 }

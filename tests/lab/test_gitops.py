@@ -29,8 +29,10 @@ def test_the_settings_are_put_in_everywhere_and_stay_out_themselves() -> None:
         ("AppProject", "argocd", "apps"),
         ("AppProject", "argocd", "default"),
         ("AppProject", "argocd", "platform"),
+        ("AppProject", "argocd", "services"),
         ("Application", "argocd", "argo-cd"),
         ("ApplicationSet", "argocd", "apps"),
+        ("ApplicationSet", "argocd", "services"),
     ]
     assert "from-settings" not in yaml.safe_dump_all(objects)
 

@@ -137,7 +137,7 @@ def test_nothing_that_pulumi_owns_is_in_an_application() -> None:
 
 def test_no_project_permits_what_pulumi_owns() -> None:
     projects = [one for one in bootstrapped() if one["kind"] == "AppProject"]
-    assert [one["metadata"]["name"] for one in projects] == ["apps", "default", "platform"]
+    assert [one["metadata"]["name"] for one in projects] == ["apps", "default", "platform", "services"]
     reached = [
         (one["metadata"]["name"], *owned)
         for one in projects
@@ -183,10 +183,11 @@ def test_no_application_waits_for_a_controller_and_what_argocd_lives_on_is_never
         assert "finalizers" not in one["metadata"]
         automated = one["spec"]["syncPolicy"]["automated"]
         assert automated["selfHeal"] is True
-        assert automated["prune"] is (one["spec"]["project"] == "apps")
+        assert automated["prune"] is (one["spec"]["project"] in {"apps", "services"})
         assert "CreateNamespace=false" in one["spec"]["syncPolicy"]["syncOptions"]
-    (own,) = (one for one in bootstrapped() if one["kind"] == "ApplicationSet")
-    assert own["spec"]["syncPolicy"]["preserveResourcesOnDeletion"] is True
+    for one in bootstrapped():
+        if one["kind"] == "ApplicationSet":
+            assert one["spec"]["syncPolicy"]["preserveResourcesOnDeletion"] is True
 
 
 def test_the_root_is_in_the_project_that_is_always_there() -> None:

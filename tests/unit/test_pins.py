@@ -23,7 +23,11 @@ ROOT = Path(__file__).parents[2]
 IN_GIT = ("bootstrap", "platform", "apps", "clusters")
 STACK_FILES = sorted(ROOT.glob("Pulumi.*.yaml"))
 CLUSTERS = sorted(path.parent for path in ROOT.glob("clusters/*/gitops/kustomization.yaml"))
-OVERLAYS = sorted(path.parent for path in ROOT.glob("apps/overlays/*/*/kustomization.yaml"))
+OVERLAYS = sorted(
+    path.parent
+    for pattern in ("apps/overlays/*/*", "clusters/*/gitops/services/*")
+    for path in ROOT.glob(f"{pattern}/kustomization.yaml")
+)
 EXACT = re.compile(r"\d+\.\d+\.\d+(-(alpha|beta|rc)\.\d+)?")
 FROM_SETTINGS = "from-settings"
 CHARTS = {
