@@ -20,6 +20,7 @@ from components.kubernetes.backup import Backup
 from components.kubernetes.foundation import Definition, Foundation, load_definitions
 from components.kubernetes.guardrails import Guardrails, hosts_of
 from components.kubernetes.local_volumes import LocalVolumes
+from components.kubernetes.logging import Logging
 from components.kubernetes.manifests import ManifestError
 from components.kubernetes.monitoring import RECEIVERS, Monitoring
 from components.stack_settings import require_secret
@@ -169,6 +170,14 @@ def build(  # noqa: C901 a branch for each service
             secrets=_receivers(secrets),
             entrance=made["argo-cd"],
             opts=below("monitoring"),
+        )
+    if services.logging is not None and services.argocd is not None:
+        made["logging"] = Logging(
+            "logging",
+            settings,
+            domain=services.argocd.domain,
+            entrance=made["argo-cd"],
+            opts=below("logging"),
         )
     if services.backup is not None:
         made["backup"] = Backup(

@@ -72,6 +72,14 @@ LAYERS: Mapping[str, Layer] = {
             namespace="monitoring",
         ),
         Layer(
+            "logging",
+            "platform:kubernetes:Logging",
+            ("cilium", "guardrails"),
+            "logging",
+            reached_through=("argo-cd",),
+            namespace="logging",
+        ),
+        Layer(
             "backup",
             "platform:kubernetes:Backup",
             ("cilium",),

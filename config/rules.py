@@ -492,23 +492,30 @@ def _local_volumes(draft: Draft) -> Iterator[Problem]:
         )
 
 
-def _monitoring_volume(draft: Draft) -> Iterator[Problem]:
-    """Find a volume for metrics that no machine has."""
+def _volumes_of_services(draft: Draft) -> Iterator[Problem]:
+    """Find a volume for metrics or logs that no machine has."""
     services = draft.services
-    if services is None or services.monitoring is None or not draft.all_machines:
-        return
-    wanted = services.monitoring.volume_gib
-    key = ("services", "monitoring", "volumeGib")
-    if wanted is None:
-        return
-    if services.local_volumes is None:
-        fix = "add `localVolumes` to the services, or remove `volumeGib`"
-        yield problem(key, wanted, "needs localVolumes, which is missing", fix)
+    if services is None or not draft.all_machines:
         return
     sizes = [disk.size_gib for machine in draft.machines.values() for disk in machine.volumes]
-    if sizes and max(sizes) < wanted:
-        fix = "give a machine a larger data disk, or ask for less"
-        yield problem(key, wanted, f"the largest data disk has {max(sizes)} GiB", fix)
+    monitoring, logging = services.monitoring, services.logging
+    wanted: list[tuple[Path, object, int]] = []
+    if monitoring is not None and monitoring.volume_gib is not None:
+        key: Path = ("services", "monitoring", "volumeGib")
+        wanted.append((key, monitoring.volume_gib, monitoring.volume_gib))
+    if logging is not None and logging.volume:
+        wanted.append((("services", "logging", "volume"), True, logging.size_gib))
+    for key, value, gib in wanted:
+        if services.local_volumes is None:
+            fix = f"add `localVolumes` to the services, or remove `{key[-1]}`"
+            yield problem(key, value, "needs localVolumes, which is missing", fix)
+        elif sizes and max(sizes) < gib:
+            fix = "give a machine a larger data disk, or ask for less"
+            fault = f"needs {gib} GiB, and the largest data disk has {max(sizes)}"
+            yield problem(key, value, fault, fix)
+    if services.local_volumes is not None and 0 < len(sizes) < len(wanted):
+        fix = "give a machine one more data disk, or keep one of them without a volume"
+        yield problem(wanted[-1][0], wanted[-1][1], "needs a data disk of its own", fix)
 
 
 def _pools(draft: Draft) -> Iterator[Problem]:
@@ -691,7 +698,7 @@ RULES: tuple[Rule, ...] = (
     _gateway_api,
     _service_dependencies,
     _local_volumes,
-    _monitoring_volume,
+    _volumes_of_services,
     _pools,
     _firewall,
     _cards,

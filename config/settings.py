@@ -978,6 +978,25 @@ class Monitoring(Model):
         return self
 
 
+class Logging(Model):
+    """Logs of machines, containers and the API; what runs is in platform/logging."""
+
+    machines: bool = Field(
+        default=True, description="have Talos send its services' and the kernel's logs there too"
+    )
+    retention_days: int = Field(
+        default=14, ge=1, le=365, description="for how many days logs are kept"
+    )
+    size_gib: int = Field(
+        default=10, ge=1, le=1000, description="how much they may take; the oldest day goes first"
+    )
+    volume: bool = Field(
+        default=False,
+        description="keep them on a volume of localVolumes of at least sizeGib; otherwise on the "
+        "machine's own disk, and lost with the pod's place",
+    )
+
+
 class Services(Model):
     """`platform:services`: what the platform runs; a service that is missing is not installed."""
 
@@ -994,6 +1013,7 @@ class Services(Model):
     monitoring: Monitoring | None = Field(
         default=None, description="metrics, alerts and dashboards"
     )
+    logging: Logging | None = Field(default=None, description="logs in one place")
 
 
 # --- Updates -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from components.gitops import commit_statuses, monitoring
+from components.gitops import commit_statuses, logging, monitoring
 from components.gitops.login import sign_on
 from config import Settings, SettingsError, git, plain_yaml
 from config.problems import Path as Key
@@ -225,10 +225,11 @@ def _settings(settings: Settings, argocd: ArgoCD, domain: str) -> File:
 
 def _services(settings: Settings) -> Iterator[File]:
     """Give the folders of the services that Argo CD installs."""
-    here = PurePosixPath(folder(settings.talos.patches), SERVICES, monitoring.NAMESPACE)
-    base = "../" * len(here.parts) + monitoring.BASE
-    for name, tree in monitoring.files(settings, base).items():
-        yield File(str(here / name), tree, {(): ("services", "monitoring")})
+    for service in (monitoring, logging):
+        here = PurePosixPath(folder(settings.talos.patches), SERVICES, service.NAMESPACE)
+        base = "../" * len(here.parts) + service.BASE
+        for name, tree in service.files(settings, base).items():
+            yield File(str(here / name), tree, {(): ("services", service.NAMESPACE)})
 
 
 # --- What is committed -------------------------------------------------------------------------

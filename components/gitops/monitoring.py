@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from components.gitops import overlay
 from config import support
 from config.values import split_url
 from config.way_out import WayOut
@@ -59,6 +60,8 @@ TARGETS: Mapping[str, Callable[[Services], bool]] = {
     "argocd": _with("argocd"),
     "argocd-redis": _with("argocd"),
     "backup": _with("backup"),
+    "victoria-logs": _with("logging"),
+    "vlagent": _with("logging"),
     "kube-state-metrics": _always,
     "victoria-metrics": _always,
     "vmalert": _always,
@@ -79,7 +82,7 @@ def files(settings: Settings, base: str) -> dict[str, Tree]:
     cluster = settings.cluster.name
     patches = {
         "victoria-metrics": _keeps(settings, monitoring),
-        "vmalert": {"env": _variables(ADDRESS=address, CLUSTER=cluster)},
+        "vmalert": {"env": overlay.variables(ADDRESS=address, CLUSTER=cluster)},
         "alertmanager": _goes_outside(way, address),
     }
     resources = [base]
@@ -87,23 +90,18 @@ def files(settings: Settings, base: str) -> dict[str, Tree]:
     if monitoring.volume_gib is not None and settings.services.local_volumes is not None:
         resources.append("volume.yaml")
         storage_class = settings.services.local_volumes.storage_class
-        found["volume.yaml"] = _claim(storage_class, monitoring.volume_gib)
+        found["volume.yaml"] = overlay.claim(STORAGE, storage_class, monitoring.volume_gib)
+    maps = {
+        "alertmanager": ["alertmanager.yaml"],
+        "rules-of-settings": ["targets.yaml", "endings.yaml"],
+    }
+    files = [f"patches/{name}.yaml" for name in patches]
     return found | {
-        "kustomization.yaml": {
-            "apiVersion": "kustomize.config.k8s.io/v1beta1",
-            "kind": "Kustomization",
-            "namespace": NAMESPACE,
-            "resources": resources,
-            "configMapGenerator": [
-                {"name": "alertmanager", "files": ["alertmanager.yaml"]},
-                {"name": "rules-of-settings", "files": ["targets.yaml", "endings.yaml"]},
-            ],
-            "patches": [{"path": f"patches/{name}.yaml"} for name in patches],
-        },
+        "kustomization.yaml": overlay.kustomization(NAMESPACE, resources, files, maps),
         "alertmanager.yaml": alertmanager(monitoring, proxied=way.proxy is not None),
         "targets.yaml": _group("targets", _missing(settings.services)),
         "endings.yaml": _group("endings", _endings(settings)),
-        **{f"patches/{name}.yaml": _patch(name, spec) for name, spec in patches.items()},
+        **{f"patches/{name}.yaml": overlay.patch(name, spec) for name, spec in patches.items()},
     }
 
 
@@ -256,62 +254,25 @@ def _second(day: dt.date) -> int:
 # --- Workloads ---------------------------------------------------------------------------------
 
 
-def _patch(name: str, spec: Tree) -> Tree:
-    """Lay fields over those of a Deployment's only container, and of its pod (`pod`)."""
-    pod = {key: value for key, value in spec.items() if key == "volumes"}
-    own = {key: value for key, value in spec.items() if key not in (*pod, "annotations")}
-    template: Tree = {"spec": {"containers": [{"name": name, **own}], **pod}}
-    if annotations := spec.get("annotations"):
-        template["metadata"] = {"annotations": annotations}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name},
-        "spec": {"template": template},
-    }
-
-
-def _variables(**values: str) -> list[Tree]:
-    return [{"name": name, "value": value} for name, value in values.items()]
-
-
 def _keeps(settings: Settings, monitoring: Monitoring) -> Tree:
     """Give VictoriaMetrics' variables, and its volume."""
     api = split_url(settings.endpoint)
-    variables = _variables(
+    variables = overlay.variables(
         RETENTION=f"{monitoring.retention_days}d",
         CLUSTER=settings.cluster.name,
         API="" if api is None else f"{api.host}:{api.port}",
     )
     if monitoring.volume_gib is None:
         return {"env": variables}
-    claim = {
-        "name": "storage",
-        "emptyDir": None,
-        "persistentVolumeClaim": {"claimName": STORAGE},
-    }
-    return {"env": variables, "volumes": [claim]}
+    return {"env": variables, "volumes": overlay.claimed(STORAGE)}
 
 
 def _goes_outside(way: WayOut, address: str) -> Tree:
     """Give Alertmanager what it needs to tell somebody outside."""
     found = {
-        "env": [*_variables(ADDRESS=address), *way.environment()],
+        "env": [*overlay.variables(ADDRESS=address), *way.environment()],
         "volumeMounts": way.mounts,
         "volumes": way.volumes,
         "annotations": way.annotations,
     }
     return {key: value for key, value in found.items() if value}
-
-
-def _claim(storage_class: str, gib: int) -> Tree:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": STORAGE},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": storage_class,
-            "resources": {"requests": {"storage": f"{gib}Gi"}},
-        },
-    }

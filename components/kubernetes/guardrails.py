@@ -23,6 +23,7 @@ LEVELS: Mapping[str, str] = {
     "argocd": "restricted",
     "cert-manager": "restricted",
     "kubelet-serving-cert-approver": "restricted",
+    "logging": "privileged",
     "metallb-system": "privileged",
     "metrics-server": "restricted",
     "monitoring": "restricted",
@@ -103,7 +104,7 @@ def hosts_of(services: Services) -> dict[str, tuple[str, ...]]:
     if services.argocd is not None:
         # The dashboards are below it (components/kubernetes/monitoring.py). Also as long as there
         # are none: a rule that changes is in force on one API server earlier than on the next.
-        owners[services.argocd.domain] = ("argocd", "monitoring")
+        owners[services.argocd.domain] = ("argocd", "logging", "monitoring")
     if services.traefik is not None and services.traefik.dashboard_domain is not None:
         owners[services.traefik.dashboard_domain] = ("traefik",)
     return owners

@@ -2,21 +2,18 @@
 
 Namespace, policies, rights, Secrets and the way in are Pulumi's, so that no commit opens them; the
 workloads are Argo CD's (platform/monitoring). People see the dashboards below Argo CD's own name,
-where the browser shows Argo CD's session: Traefik asks Argo CD whether that session may look.
+where the browser shows Argo CD's session (watching.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pulumi
 
 from components.gitops.monitoring import NAMESPACE, PATH
-from components.kubernetes import outside
-from components.kubernetes.argocd import NAMESPACE as ARGOCD
-from components.kubernetes.argocd import SERVER
-from components.kubernetes.guardrails import ROUTE_PRIORITY
+from components.kubernetes import outside, watching
 from components.kubernetes.isolated_namespace import (
     MONITORING_LABEL,
     IsolatedNamespace,
@@ -26,9 +23,7 @@ from components.kubernetes.isolated_namespace import (
     metrics,
     ports,
 )
-from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.traefik import NAMESPACE as TRAEFIK
-from components.kubernetes.traefik import ROUTE_API
 from components.talos.firewall import CONTROL_PLANE_METRICS, KUBELET, METALLB_METRICS
 from config.settings import API_PORT
 from config.values import split_url
@@ -39,25 +34,25 @@ if TYPE_CHECKING:
     from config.way_out import WayOut
 
 NAME = "app.kubernetes.io/name"
-RBAC = "rbac.authorization.k8s.io/v1"
 HTTPS_PORT = 443
 VICTORIA_METRICS, VMALERT, ALERTMANAGER, STATE = 8428, 8880, 9093, 8080
 CILIUM_METRICS = (9962, 9963, 9964, 9965)
-SESSION = f"http://{SERVER}.{ARGOCD}.svc.cluster.local/api/v1/projects/platform"
-"""Argo CD gives this project to who may see it, and to nobody without a session (its RBAC)."""
-SEEN = (
-    "vmui/",
-    "prometheus/vmui/",
-    "prometheus/api/v1/query",
-    "prometheus/api/v1/query_range",
-    "prometheus/api/v1/series",
-    "prometheus/api/v1/labels",
-    "prometheus/api/v1/label/",
-    "prometheus/api/v1/metadata",
-    "prometheus/api/v1/status/",
-    "prometheus/prettify-query",
-    "prometheus/expand-with-exprs",
-    "prometheus/vmalert/api/v1/",
+SEEN = tuple(
+    f"{PATH}/{path}"
+    for path in (
+        "vmui/",
+        "prometheus/vmui/",
+        "prometheus/api/v1/query",
+        "prometheus/api/v1/query_range",
+        "prometheus/api/v1/series",
+        "prometheus/api/v1/labels",
+        "prometheus/api/v1/label/",
+        "prometheus/api/v1/metadata",
+        "prometheus/api/v1/status/",
+        "prometheus/prettify-query",
+        "prometheus/expand-with-exprs",
+        "prometheus/vmalert/api/v1/",
+    )
 )
 """What the pages ask for. All else writes, deletes, or shows settings."""
 RECEIVERS: Mapping[str, str] = {
@@ -125,17 +120,12 @@ class Monitoring(pulumi.ComponentResource):
         outside.authorities(way, namespace)
         namespace.secret("receivers", secrets)
         for account, rules in RIGHTS.items():
-            _account(namespace, account, rules)
-        KubernetesObject(
-            "v1",
-            "ResourceQuota",
-            f"{NAMESPACE}/quota",
-            metadata={"name": "quota", "namespace": NAMESPACE},
-            # Twice what runs, for the moment in which one takes the place of another.
-            spec={"hard": {"pods": "12", "limits.memory": "4Gi", "requests.cpu": "1"}},
-            opts=namespace.options(),
+            watching.account(namespace, account, rules)
+        # Twice what runs, for the moment in which one takes the place of another.
+        watching.quota(namespace, pods="12", limits_memory="4Gi", requests_cpu="1")
+        watching.route(
+            namespace, domain, SEEN, VICTORIA_METRICS, "victoria-metrics", after=entrance
         )
-        _route(domain, namespace.options(entrance))
         self.register_outputs({"namespace": NAMESPACE, "address": f"https://{domain}{PATH}/vmui/"})
 
 
@@ -196,69 +186,3 @@ def _told(monitoring: MonitoringSettings) -> list[tuple[str, int]]:
     if receivers.email is not None and (server := split_url(f"smtp://{receivers.email.server}")):
         places.append((server.host, server.port or HTTPS_PORT))
     return places
-
-
-def _account(namespace: IsolatedNamespace, name: str, rules: list[Rule]) -> None:
-    KubernetesObject(
-        "v1",
-        "ServiceAccount",
-        f"{NAMESPACE}/{name}-account",
-        metadata={"name": name, "namespace": NAMESPACE},
-        automountServiceAccountToken=bool(rules),
-        opts=namespace.options(),
-    )
-    if not rules:
-        return
-    full = f"{NAMESPACE}-{name}"
-    role = KubernetesObject(
-        RBAC,
-        "ClusterRole",
-        full,
-        metadata={"name": full},
-        rules=rules,
-        opts=namespace.options(),
-    )
-    KubernetesObject(
-        RBAC,
-        "ClusterRoleBinding",
-        full,
-        metadata={"name": full},
-        roleRef={"apiGroup": RBAC.partition("/")[0], "kind": "ClusterRole", "name": full},
-        subjects=[{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
-        opts=namespace.options(role),
-    )
-
-
-def _route(domain: str, opts: pulumi.ResourceOptions) -> None:
-    """Serve the pages and what they ask for, to whom Argo CD lets see its project `platform`."""
-    paths = " || ".join(f"PathPrefix(`{PATH}/{path}`)" for path in SEEN)
-    _traefik("Middleware", "argocd-session", {"forwardAuth": {"address": SESSION}}, opts)
-    _traefik(
-        "IngressRoute",
-        "dashboards",
-        {
-            "entryPoints": ["websecure"],
-            "routes": [
-                {
-                    "kind": "Rule",
-                    "match": f"Host(`{domain}`) && (Method(`GET`) || Method(`POST`)) && ({paths})",
-                    "priority": ROUTE_PRIORITY + 2,
-                    "middlewares": [{"name": "argocd-session"}],
-                    "services": [{"name": "victoria-metrics", "port": VICTORIA_METRICS}],
-                },
-            ],
-            "tls": {},
-        },
-        opts,
-    )
-
-
-def _traefik(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
-    KubernetesObject(
-        ROUTE_API,
-        kind,
-        f"{NAMESPACE}/{name}",
-        metadata={"name": name, "namespace": NAMESPACE},
-        spec=spec,
-        opts=opts,
-    )

@@ -17,7 +17,7 @@ import yaml
 from components.talos import firewall, volumes
 from components.talos.inputs import TalosInputs
 from components.vsphere.hardware import LINK, further_cards
-from config import plain_yaml
+from config import log_places, plain_yaml
 from config.settings import Card, Machine
 
 KUBEPRISM_PORT = 7445
@@ -113,13 +113,16 @@ def _machine(inputs: TalosInputs, machine: Machine) -> dict[str, Any]:
         section["kubelet"]["extraConfig"] = {
             "registerWithTaints": [one.model_dump() for one in machine.taints]
         }
-    if inputs.talos.log_destinations.services:
-        section["logging"] = {
-            "destinations": [
-                {"endpoint": one, "format": "json_lines"}
-                for one in inputs.talos.log_destinations.services
-            ]
-        }
+    destinations: list[dict[str, Any]] = [
+        {"endpoint": one, "format": "json_lines"} for one in inputs.talos.log_destinations.services
+    ]
+    if inputs.logs:
+        # A line without a blank would be taken as one with the next (VictoriaLogs' syslog reader).
+        tags = {"machine": machine.name, "source": "Talos service"}
+        endpoint = log_places.services(inputs.network)
+        destinations.append({"endpoint": endpoint, "format": "json_lines", "extraTags": tags})
+    if destinations:
+        section["logging"] = {"destinations": destinations}
     return section
 
 
@@ -193,10 +196,17 @@ def _further_link(link: str, card: Card) -> dict[str, Any]:
 
 
 def _kernel_log(inputs: TalosInputs) -> list[dict[str, Any]]:
-    return [
+    found = [
         _document("KmsgLogConfig", name=f"kernel-{number}", url=url)
         for number, url in enumerate(inputs.talos.log_destinations.kernel)
     ]
+    if inputs.logs:
+        found.append(
+            _document(
+                "KmsgLogConfig", name="kernel-platform", url=log_places.kernel(inputs.network)
+            )
+        )
+    return found
 
 
 def _encryption(inputs: TalosInputs) -> list[dict[str, Any]]:

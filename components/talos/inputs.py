@@ -29,6 +29,8 @@ class TalosInputs:
     """How pods' packets go between machines: `native`, `vxlan` or `geneve`."""
     backup: bool
     """Whether a job in the cluster takes backups of etcd, and asks the machines for them."""
+    logs: bool
+    """Whether the platform keeps the machines' logs itself."""
 
     @classmethod
     def of(cls, settings: Settings) -> TalosInputs:
@@ -45,6 +47,7 @@ class TalosInputs:
             way=WayOut.of(settings),
             routing="native" if cilium is None else cilium.routing,
             backup=settings.services.backup is not None,
+            logs=settings.services.logging is not None and settings.services.logging.machines,
         )
 
     @property

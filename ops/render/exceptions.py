@@ -146,6 +146,15 @@ MONITORING = (
     token("Deployment monitoring/kube-state-metrics", "watches nodes, pods and autoscalers"),
 )
 
+AGENT_OF_LOGS = "DaemonSet logging/vlagent"
+LOGGING = (
+    token(AGENT_OF_LOGS, "asks which pod a file is of"),
+    Allowed("host-path", AGENT_OF_LOGS, "reads the logs that lie on its machine"),
+    Allowed(
+        "non-root", AGENT_OF_LOGS, "these files are root's; it has no capability", ("vlagent",)
+    ),
+)
+
 EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     "cilium": CILIUM,
     "metallb": METALLB,
@@ -156,4 +165,5 @@ EXCEPTIONS: Mapping[str, tuple[Allowed, ...]] = {
     PROGRAM: OWN,
     "podinfo": PODINFO,
     "monitoring": MONITORING,
+    "logging": LOGGING,
 }

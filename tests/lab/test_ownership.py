@@ -137,7 +137,12 @@ def test_nothing_that_pulumi_owns_is_in_an_application() -> None:
 
 def test_no_project_permits_what_pulumi_owns() -> None:
     projects = [one for one in bootstrapped() if one["kind"] == "AppProject"]
-    assert [one["metadata"]["name"] for one in projects] == ["apps", "default", "platform", "services"]
+    assert [one["metadata"]["name"] for one in projects] == [
+        "apps",
+        "default",
+        "platform",
+        "services",
+    ]
     reached = [
         (one["metadata"]["name"], *owned)
         for one in projects

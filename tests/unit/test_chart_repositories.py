@@ -129,14 +129,11 @@ def test_the_versions_of_another_chart_and_of_what_a_chart_needs_do_not_count() 
 def test_every_chart_has_its_key_in_the_settings() -> None:
     keys = {field.alias or name for name, field in Services.model_fields.items()}
     assert {layer.service for layer in LAYERS.values() if layer.service} == keys
+    no_chart = {"backup", "localVolumes", "logging", "monitoring"}
     planned = layers.plans(parse(production()))
     charts = [one.chart for one in planned]
     assert charts == [name for name in LAYERS if name in charts]
-    assert {one.service for one in planned} == keys - {
-        "backup",
-        "localVolumes",
-        "monitoring",
-    }  # no chart
+    assert {one.service for one in planned} == keys - no_chart
 
 
 def test_nothing_is_asked_without_charts(monkeypatch: pytest.MonkeyPatch) -> None:

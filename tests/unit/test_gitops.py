@@ -177,11 +177,12 @@ def test_renovate_finds_the_version_in_the_written_file() -> None:
 
 def test_without_argocd_there_is_nothing_to_write(repository: Path) -> None:
     def without(raw: dict[str, Any]) -> None:
-        del raw["services"]["argocd"], raw["services"]["monitoring"]
+        for name in ("argocd", "logging", "monitoring"):
+            del raw["services"][name]
 
     settings = changed(without)
     removed = write(settings, repository)
-    assert all("/gitops/services/monitoring/" in path for path in removed)
+    assert all("/gitops/services/" in path for path in removed)
     assert not any((repository / path).exists() for path in removed)
     assert write(settings, repository) == []
     check(settings, repository)

@@ -51,13 +51,13 @@ def test_the_platforms_routes_win_over_every_other(platform: Platform) -> None:
 
 def test_the_names_that_are_kept_follow_the_settings() -> None:
     assert guardrails.hosts_of(parse(production()).services) == {
-        "argocd.platform.example.com": ("argocd", "monitoring"),
+        "argocd.platform.example.com": ("argocd", "logging", "monitoring"),
         "traefik.platform.example.com": ("traefik",),
     }
     services = {
         name: given
         for name, given in production()["services"].items()
-        if name not in {"argocd", "monitoring", "traefik"}
+        if name not in {"argocd", "logging", "monitoring", "traefik"}
     }
     assert guardrails.hosts_of(parse(production() | {"services": services}).services) == {}
     assert not any(one.name.startswith("platform-names") for one in guardrails.policies({}))

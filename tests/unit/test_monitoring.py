@@ -224,7 +224,7 @@ def test_dashboards_are_served_to_sessions_of_argo_cd_and_nothing_that_writes_is
     (rule,) = route.inputs["spec"]["routes"]
     assert rule["middlewares"] == [{"name": "argocd-session"}]
     prefixes = re.findall(r"PathPrefix\(`([^`]+)`\)", rule["match"])
-    assert prefixes == [f"/monitoring/{path}" for path in layer.SEEN]
+    assert prefixes == [*layer.SEEN]
     for path in (
         "api/v1/admin/tsdb/delete_series",
         "prometheus/api/v1/admin/tsdb/delete_series",
@@ -251,7 +251,7 @@ def test_switched_off_nothing_of_it_is_made_or_written() -> None:
     raw = production()
     raw["services"].pop("monitoring")
     off = parse(raw)
-    assert not [file.path for file in files(off) if "/services/" in file.path]
+    assert not [file.path for file in files(off) if "/services/monitoring/" in file.path]
     registered = run(on_one_machine(raw)).resources
     assert not [one.urn for one in registered if "monitoring/" in one.name]
 
