@@ -16,14 +16,14 @@ export GOFLAGS := -gcflags=all=-dwarf=false
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades omnictl releases-lock lab drill lab-shell test unit lint go-lint types format go-test go-lab-test \
+.PHONY: help setup build upgrades omnictl watching releases-lock lab drill lab-shell test unit lint go-lint types format go-test go-lab-test \
 	lab-test bench clean render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
 
 # What `make help` shows together. What a target does stands behind its `##`.
 define HELP_GROUPS
-First minutes: help namespaces setup build upgrades omnictl lab lab-shell clean
+First minutes: help namespaces setup build upgrades omnictl watching lab lab-shell clean
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts releases-lock
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
@@ -90,6 +90,11 @@ omnictl: build ## the command line of Sidero Omni, for clusters that it manages
 	@export GO=$$(tail -n 1 .lab/go-path)
 	if $(takes_releases); then $(BIN)/releases --omni; fi
 	$(BIN)/lab build --omni
+
+watching: build ## the programs that watch the platform: metrics, alerts, logs; without them their pods are simulated
+	@export GO=$$(tail -n 1 .lab/go-path)
+	if $(takes_releases); then $(BIN)/releases --watching; fi
+	$(BIN)/lab build --watching
 
 releases-lock: setup ## write lab/releases.lock: the digests of all vendors' releases, from their own files
 	@export GO=$$(tail -n 1 .lab/go-path)
@@ -200,7 +205,7 @@ lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist l
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
 
-campaigns: upgrades omnictl ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
+campaigns: upgrades omnictl watching ## what `make test` leaves to the weekly drill: more killed runs, upgrades of Kubernetes, slow pages
 	@$(lab_pytest) tests/lab -m campaign
 
 render: build ## what CHART renders with our values; without CHART, all of them

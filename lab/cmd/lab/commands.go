@@ -112,7 +112,8 @@ func envOr(name, otherwise string) string {
 }
 
 func buildCommand(o *options) *cobra.Command {
-	only, upgrades, omni, pods := false, false, false, ""
+	only, pods := false, ""
+	var chosen programs.Selection
 	c := &cobra.Command{
 		Use: "build", Short: "Build the real programs (engine, etcd, Kubernetes, talosctl, Helm, KWOK, MetalLB) and the chart packages from their modules",
 		Args: cobra.NoArgs,
@@ -142,9 +143,8 @@ func buildCommand(o *options) *cobra.Command {
 				if err := world.CheckPrograms(pods); err != nil {
 					return err
 				}
-				wanted, err := programs.Selected(builder.Lab, programs.Selection{
-					Pods: pods == world.ProgramsReal, Upgrades: upgrades, Omni: omni,
-				})
+				chosen.Pods = pods == world.ProgramsReal
+				wanted, err := programs.Selected(builder.Lab, chosen)
 				if err != nil {
 					return err
 				}
@@ -163,8 +163,9 @@ func buildCommand(o *options) *cobra.Command {
 	}
 	c.Flags().BoolVar(&only, "only-charts", false, "leave the programs as they are")
 	c.Flags().StringVar(&pods, "programs", envOr("LAB_PROGRAMS", world.ProgramsReal), "pods: simulated, or real: also build the programs that they run as processes")
-	c.Flags().BoolVar(&omni, "omni", false, "also build omnictl, for clusters that Sidero Omni manages")
-	c.Flags().BoolVar(&upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
+	c.Flags().BoolVar(&chosen.Omni, "omni", false, "also build omnictl, for clusters that Sidero Omni manages")
+	c.Flags().BoolVar(&chosen.Watching, "watching", false, "also build what watches the platform (VictoriaMetrics, vmalert, Alertmanager, VictoriaLogs, vlagent)")
+	c.Flags().BoolVar(&chosen.Upgrades, "upgrades", false, "also build the Kubernetes releases that a cluster is upgraded to (lab/tools/kubernetes-*)")
 	chartFlags(c, o)
 	return c
 }

@@ -17,6 +17,7 @@ import (
 	"platform.lab/lab/internal/plugins/talosplugin"
 	"platform.lab/lab/internal/plugins/vsphereplugin"
 	"platform.lab/lab/internal/simulated"
+	"platform.lab/lab/internal/statemetrics"
 	"platform.lab/lab/internal/talosbackup"
 	"platform.lab/lab/internal/world"
 )
@@ -50,6 +51,8 @@ func dispatch(ctx context.Context, name string, args []string) (int, error) {
 		return 0, copyFile(args)
 	case certapprover.Name:
 		return 0, certapprover.Main(ctx, args)
+	case statemetrics.Name:
+		return 0, statemetrics.Main(ctx, args)
 	case "pulumi":
 		return 0, world.Pulumi(ctx, args)
 	default:

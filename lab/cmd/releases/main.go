@@ -54,6 +54,7 @@ func run(ctx context.Context) error {
 	flag.BoolVar(&chosen.Pods, "pods", word == "" || word == "real", "also the programs that pods run as processes")
 	flag.BoolVar(&chosen.Upgrades, "upgrades", false, "also the Kubernetes releases that a cluster is upgraded to")
 	flag.BoolVar(&chosen.Omni, "omni", false, "also omnictl")
+	flag.BoolVar(&chosen.Watching, "watching", false, "also the programs that watch the platform")
 	flag.Parse()
 
 	c, err := newCommand(*project)

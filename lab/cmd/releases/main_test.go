@@ -52,7 +52,7 @@ func newSite(t *testing.T, source string, serve http.HandlerFunc) site {
 	}
 
 	// The folders of all programs, with nothing in their files.
-	for _, p := range slices.Concat(programs.All(), programs.OfPods(), programs.OfOmni()) {
+	for _, p := range slices.Concat(programs.All(), programs.OfPods(), programs.OfOmni(), programs.OfWatching()) {
 		for _, name := range []string{"go.mod", "go.sum"} {
 			file := filepath.Join(project, "lab", p.Folder, name)
 			if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

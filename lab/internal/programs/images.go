@@ -1,6 +1,8 @@
 package programs
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -23,6 +25,8 @@ type Image struct {
 	Folder      string
 	User, Group int64
 	Environment []string
+	// Asked says that its programs are built only when somebody asks for them: see Built.
+	Asked bool
 	// Kind is "real", or "stand-in" for a program of the lab's own that does the work of the real one.
 	Kind string
 	// Says is one line on what it is, for a run's summary.
@@ -101,7 +105,53 @@ func Images() []Image {
 			Repository: "ghcr.io/oliver006/redis_exporter", Files: in("", "redis", "redis_exporter"),
 			Entrypoint: []string{"/redis_exporter"}, User: 59000, Group: 59000, Kind: "stand-in", Says: "whether its Redis answers",
 		},
+		{
+			Repository: "registry.k8s.io/kube-state-metrics/kube-state-metrics", Files: map[string]string{"/kube-state-metrics": Lab},
+			Entrypoint: []string{"/kube-state-metrics", "--port=8080", "--telemetry-port=8081"}, User: nobody, Group: nobody, Kind: "stand-in",
+			Says: "some of the metrics of 2.17 under their real names, over Kubernetes' own client",
+		},
+		victoriaImage("victoria-metrics", "built from its module, with its pages"),
+		victoriaImage("vmalert", "built from its module"),
+		victoriaImage("victoria-logs", "built from its module, with its pages"),
+		victoriaImage("vlagent", "built from its module"),
+		{
+			Repository: "quay.io/prometheus/alertmanager", Files: map[string]string{"/bin/alertmanager": "alertmanager"}, Asked: true,
+			Entrypoint: []string{"/bin/alertmanager"},
+			Command:    []string{"--config.file=/etc/alertmanager/alertmanager.yml", "--storage.path=/alertmanager"},
+			Folder:     "/alertmanager", User: nobody, Group: nobody, Kind: "real", Says: "built from its module, without its pages",
+		},
 	}
+}
+
+// nobody is the user of some images.
+const nobody = 65534
+
+// victoriaImage is an image of VictoriaMetrics' makers: one program in the root, which names no user.
+func victoriaImage(name, says string) Image {
+	place := "/" + name + "-prod"
+
+	return Image{
+		Repository: "docker.io/victoriametrics/" + name, Files: map[string]string{place: name}, Asked: true,
+		Entrypoint: []string{place}, Kind: "real", Says: says,
+	}
+}
+
+// Built leaves out the images whose programs are built only when somebody asks for them, and are not in bin. Their pods are
+// simulated, like those of images that the lab does not know.
+func Built(bin string, images []Image) []Image {
+	return slices.DeleteFunc(slices.Clone(images), func(one Image) bool {
+		if !one.Asked {
+			return false
+		}
+
+		for _, name := range one.Files {
+			if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+				return true
+			}
+		}
+
+		return false
+	})
 }
 
 // certManager is one of cert-manager's images: one program does the work of all, by the name that it is started with.

@@ -1,6 +1,11 @@
 package programs
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
 
 func TestAnImageIsKnownByItsNameWithoutTagAndDigest(t *testing.T) {
 	for reference, wanted := range map[string]string{
@@ -30,7 +35,7 @@ func TestEveryProgramOfAPodIsBuilt(t *testing.T) {
 		built[script] = true
 	}
 
-	for _, program := range append(OfPods(), All()...) {
+	for _, program := range slices.Concat(OfPods(), OfWatching(), All()) {
 		built[program.Name] = true
 	}
 
@@ -40,5 +45,30 @@ func TestEveryProgramOfAPodIsBuilt(t *testing.T) {
 				t.Errorf("%s: %s is not built", image.Repository, name)
 			}
 		}
+	}
+}
+
+func TestImagesOfProgramsThatNobodyAskedForAreKnownOnceTheseAreBuilt(t *testing.T) {
+	bin, images := t.TempDir(), Images()
+	known := func(reference string) bool {
+		_, known := ImageOf(Built(bin, images), reference)
+
+		return known
+	}
+
+	if known("docker.io/victoriametrics/vmalert:v1") || !known("docker.io/traefik:v3") {
+		t.Error("without programs the images are not those that are always there")
+	}
+
+	if err := os.WriteFile(filepath.Join(bin, "vmalert"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	if !known("docker.io/victoriametrics/vmalert:v1") || known("docker.io/victoriametrics/vlagent:v1") {
+		t.Error("with one program not its image alone is added")
+	}
+
+	if all := Images(); len(images) != len(all) || images[0].Repository != all[0].Repository {
+		t.Error("the list that was given is another one now")
 	}
 }

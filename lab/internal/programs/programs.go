@@ -32,6 +32,8 @@ type Program struct {
 	Stamps  []string // variables that take the module's version; "=major" and "=minor" a part of it
 	Release *Release // what its vendor publishes of it, if that can be taken in its place
 	Because string   // else why not
+	// Added are files that the module's code embeds and the module has not: their paths in it, and what they hold.
+	Added map[string]string
 }
 
 const (
@@ -181,6 +183,42 @@ func OfOmni() []Program {
 	}
 }
 
+// Modules of the programs that watch the platform.
+const (
+	victoriaMetrics = "github.com/VictoriaMetrics/VictoriaMetrics"
+	victoriaLogs    = "github.com/VictoriaMetrics/VictoriaLogs"
+	alertmanager    = "github.com/prometheus/alertmanager"
+)
+
+// OfWatching are the programs that watch the platform: metrics, rules, alerts, logs. They are built only when somebody asks for
+// them; until then their pods are simulated.
+func OfWatching() []Program {
+	return []Program{
+		victoria("victoria-metrics", "tools/victoria-metrics", victoriaMetrics, "victoria-metrics"),
+		victoria("vmalert", "tools/victoria-metrics", victoriaMetrics, "vmutils"),
+		victoria("victoria-logs", "tools/victoria-logs", victoriaLogs, "victoria-logs"),
+		victoria("vlagent", "tools/victoria-logs", victoriaLogs, "vlutils"),
+		{
+			Name: "alertmanager", Folder: "tools/alertmanager", Package: alertmanager + "/cmd/alertmanager", Module: alertmanager,
+			Stamps: []string{"github.com/prometheus/common/version.Version=number"},
+			// Its pages are made by npm, and are no part of the module; the program does not compile without their folder.
+			Added: map[string]string{"ui/app/dist/README.txt": "The pages of Alertmanager are not in its module.\n"},
+			Release: github("prometheus/alertmanager", "{version}", "alertmanager-{number}.linux-{arch}.tar.gz", "sha256sums.txt",
+				"alertmanager-{number}.linux-{arch}/alertmanager"),
+		},
+	}
+}
+
+// victoria is a program of a module of VictoriaMetrics' makers, and archive the one of their releases that has it.
+func victoria(name, folder, module, archive string) Program {
+	archive += "-linux-{arch}-{version}"
+
+	return Program{
+		Name: name, Folder: folder, Package: module + "/app/" + name, Module: module, Stamps: []string{victoriaMetrics + "/lib/buildinfo.Version"},
+		Release: github(strings.TrimPrefix(module, "github.com/"), "{version}", archive+".tar.gz", archive+"_checksums.txt", name+"-prod"),
+	}
+}
+
 // Why a program is compiled wherever the others come from.
 const (
 	imagesOnly = "its vendor publishes images only"
@@ -189,7 +227,7 @@ const (
 
 // Selection says which programs are wanted beside those that every world needs.
 type Selection struct {
-	Pods, Upgrades, Omni bool
+	Pods, Upgrades, Omni, Watching bool
 }
 
 // Selected are the programs of a selection, of the source tree lab.
@@ -204,6 +242,9 @@ func Selected(lab string, chosen Selection) ([]Program, error) {
 	}
 	if chosen.Omni {
 		wanted = append(wanted, OfOmni()...)
+	}
+	if chosen.Watching {
+		wanted = append(wanted, OfWatching()...)
 	}
 	if chosen.Pods {
 		wanted = append(wanted, OfPods()...)
@@ -261,7 +302,7 @@ func (b *Builder) ToFetch(ctx context.Context, wanted []Program) (list []Program
 
 // AllReleases are those of every program and processor, of this tree's versions.
 func (b *Builder) AllReleases(ctx context.Context) ([]Release, error) {
-	all, err := Selected(b.Lab, Selection{Pods: true, Upgrades: true, Omni: true})
+	all, err := Selected(b.Lab, Selection{Pods: true, Upgrades: true, Omni: true, Watching: true})
 	if err != nil {
 		return nil, err
 	}
@@ -430,6 +471,9 @@ func (b *Builder) recipe(ctx context.Context, p Program) (recipe, error) {
 		}
 	}
 	fmt.Fprint(hash, toolchain, p.Package, argv)
+	if len(p.Added) > 0 {
+		fmt.Fprint(hash, p.Added)
+	}
 	return recipe{version: version, argv: argv, hash: hex.EncodeToString(hash.Sum(nil))}, nil
 }
 
@@ -472,7 +516,15 @@ func (b *Builder) build(ctx context.Context, p Program, r recipe) error {
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return err
 	}
-	argv := append(slices.Clone(r.argv), "-o", target, p.Package)
+	argv := slices.Clone(r.argv)
+	if len(p.Added) > 0 {
+		flags, err := b.withAdded(ctx, p)
+		if err != nil {
+			return fmt.Errorf("%s: files that its module has not: %w", p.Name, err)
+		}
+		argv = append(argv, flags...)
+	}
+	argv = append(argv, "-o", target, p.Package)
 	if _, err := b.goCommand(ctx, filepath.Join(b.Lab, p.Folder), argv...); err != nil {
 		return errors.Join(err, b.checkDisk(ctx))
 	}

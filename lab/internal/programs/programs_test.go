@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,7 +60,7 @@ func TestEveryFurtherKubernetesHasAFolderOfItsOwn(t *testing.T) {
 }
 
 func TestEveryProgramsModuleIsRequiredWhereItIsBuilt(t *testing.T) {
-	for _, p := range append(append(All(), OfPods()...), OfOmni()...) {
+	for _, p := range slices.Concat(All(), OfPods(), OfOmni(), OfWatching()) {
 		text, err := os.ReadFile(filepath.Join("../..", p.Folder, "go.mod"))
 		if err != nil {
 			t.Error(err)

@@ -11,7 +11,7 @@ import (
 )
 
 func TestEveryProgramHasAReleaseOrAReasonWhyNot(t *testing.T) {
-	all, err := Selected("../..", Selection{Pods: true, Upgrades: true, Omni: true})
+	all, err := Selected("../..", Selection{Pods: true, Upgrades: true, Omni: true, Watching: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestEveryProgramHasAReleaseOrAReasonWhyNot(t *testing.T) {
 		names[p.Name] = true
 	}
 
-	for _, name := range []string{"kube-apiserver", "traefik", "omnictl", "kubernetes-1.35/kube-apiserver"} {
+	for _, name := range []string{"kube-apiserver", "traefik", "omnictl", "vlagent", "kubernetes-1.35/kube-apiserver"} {
 		if !names[name] {
 			t.Errorf("%s is not selected", name)
 		}

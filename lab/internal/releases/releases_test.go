@@ -156,6 +156,26 @@ var layout = map[string]struct {
 		"github.com/siderolabs/omni/releases/download/v1.2.3/omnictl-linux-amd64", "",
 		"github.com/siderolabs/omni/releases/download/v1.2.3/sha256sum.txt", "lines",
 	},
+	"victoria-metrics": {
+		"github.com/VictoriaMetrics/VictoriaMetrics/releases/download/v1.2.3/victoria-metrics-linux-amd64-v1.2.3.tar.gz", "victoria-metrics-prod",
+		"github.com/VictoriaMetrics/VictoriaMetrics/releases/download/v1.2.3/victoria-metrics-linux-amd64-v1.2.3_checksums.txt", "lines",
+	},
+	"vmalert": {
+		"github.com/VictoriaMetrics/VictoriaMetrics/releases/download/v1.2.3/vmutils-linux-amd64-v1.2.3.tar.gz", "vmalert-prod",
+		"github.com/VictoriaMetrics/VictoriaMetrics/releases/download/v1.2.3/vmutils-linux-amd64-v1.2.3_checksums.txt", "lines",
+	},
+	"victoria-logs": {
+		"github.com/VictoriaMetrics/VictoriaLogs/releases/download/v1.2.3/victoria-logs-linux-amd64-v1.2.3.tar.gz", "victoria-logs-prod",
+		"github.com/VictoriaMetrics/VictoriaLogs/releases/download/v1.2.3/victoria-logs-linux-amd64-v1.2.3_checksums.txt", "lines",
+	},
+	"vlagent": {
+		"github.com/VictoriaMetrics/VictoriaLogs/releases/download/v1.2.3/vlutils-linux-amd64-v1.2.3.tar.gz", "vlagent-prod",
+		"github.com/VictoriaMetrics/VictoriaLogs/releases/download/v1.2.3/vlutils-linux-amd64-v1.2.3_checksums.txt", "lines",
+	},
+	"alertmanager": {
+		"github.com/prometheus/alertmanager/releases/download/v1.2.3/alertmanager-1.2.3.linux-amd64.tar.gz", "alertmanager-1.2.3.linux-amd64/alertmanager",
+		"github.com/prometheus/alertmanager/releases/download/v1.2.3/sha256sums.txt", "lines",
+	},
 }
 
 // checksums writes a vendor's file, with another file's digest beside the wanted one.
@@ -173,7 +193,7 @@ func checksums(form, archive string, content []byte) []byte {
 }
 
 func TestEveryReleaseComesFromItsVendorsLayout(t *testing.T) {
-	all, err := programs.Selected("../..", programs.Selection{Pods: true, Omni: true})
+	all, err := programs.Selected("../..", programs.Selection{Pods: true, Omni: true, Watching: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,13 +29,16 @@ func CheckPrograms(word string) error {
 	return nil
 }
 
-// images are those whose pods run as processes.
+// images are those whose pods may run as processes.
 func (o Options) images() []programs.Image {
 	if o.Programs != ProgramsReal {
 		return nil
 	}
 	return programs.Images()
 }
+
+// images are those whose pods run as processes: without those of programs that nobody asked for.
+func (s *Spec) images() []programs.Image { return programs.Built(s.Bin, s.Options.images()) }
 
 // settlePrograms simulates all pods where the trial says that this computer cannot run them as processes, and says so. Who
 // asked for the real programs gets an error instead.
@@ -58,7 +61,7 @@ func (o *Options) settlePrograms(trial func() error, say func(string, ...any)) e
 // checkImages says which program is not built.
 func checkImages(bin string, images []programs.Image) error {
 	var needed []string
-	for _, image := range images {
+	for _, image := range programs.Built(bin, images) {
 		needed = append(needed, slices.Collect(maps.Values(image.Files))...)
 		for _, name := range image.Needs {
 			if _, err := exec.LookPath(name); err != nil {

@@ -104,12 +104,12 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 		return err
 	}
 	var paths *datapath.Machines // nil: no pod runs as processes
-	if len(spec.Options.images()) > 0 {
+	if len(spec.images()) > 0 {
 		paths = &datapath.Machines{}
 	}
 	var fleet *machine.Fleet
 	fleet = machine.NewFleet(ctx, machine.Options{
-		Images: spec.Options.images(), DataPath: paths, Self: []string{self}, Trust: l.Authority(),
+		Images: spec.images(), DataPath: paths, Self: []string{self}, Trust: l.Authority(),
 		GuestPoweredOff: func(id string) {
 			if err := center.GuestPoweredOff(ctx, id); err != nil {
 				log.Error("a machine switched itself off", "error", err)
@@ -168,7 +168,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err := serveProxy(answer, l, spec, addresses, say); err != nil {
 		return err
 	}
-	if len(spec.Options.images()) > 0 {
+	if len(spec.images()) > 0 {
 		public, err := serveACME(ctx, &serving, answer, l, authority, spec, addresses, say)
 		if err != nil {
 			return err

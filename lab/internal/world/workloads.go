@@ -24,7 +24,7 @@ func onCluster(
 	flows := workloads.NewFlows(l.Root)
 	return func(ctx context.Context, cluster machine.Cluster) {
 		err := workloads.Run(ctx, workloads.Cluster(cluster), workloads.Options{
-			Bin: spec.Bin, Images: spec.Options.images(), DataPath: paths, Flows: flows, Forward: forward, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
+			Bin: spec.Bin, Images: spec.images(), DataPath: paths, Flows: flows, Forward: forward, Dir: l.path("workloads"), Links: workloads.KernelLinks(bridge), Authority: authority, Log: log,
 			Resolve: func(name string) (netip.Addr, bool) {
 				address, known := spec.names()[name]
 				return address, known
@@ -39,7 +39,7 @@ func onCluster(
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
 	parts := slices.Concat(
-		workloads.Parts(programs.DescribedImages(spec.Bin, spec.Options.images())), spec.issuanceParts(), spec.gitHubParts(), spec.alertParts(), spec.omniParts(),
+		workloads.Parts(programs.DescribedImages(spec.Bin, spec.images())), spec.issuanceParts(), spec.gitHubParts(), spec.alertParts(), spec.omniParts(),
 	)
 	text, err := json.MarshalIndent(parts, "", "  ")
 	if err != nil {

@@ -1,0 +1,237 @@
+// Package statemetrics is a stand-in for the program kube-state-metrics 2.17, whose module no proxy serves: some of its metrics
+// under their real names, over Kubernetes' own client.
+package statemetrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"platform.lab/lab/internal/httpserver"
+)
+
+// Name is the program's in its image.
+const Name = "kube-state-metrics"
+
+// Where the real one serves when it is told nothing else.
+const (
+	usualPort          = 8080
+	usualTelemetryPort = 8081
+)
+
+// options are the flags that the stand-in has; it refuses the real one's others.
+type options struct {
+	resources             []string
+	port, telemetryPort   int
+	automaticMemoryLimits bool
+}
+
+// Main runs the program in a pod, until it is asked to end.
+func Main(ctx context.Context, args []string) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM)
+	defer stop()
+
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+
+	given := options{}
+	root := &cobra.Command{
+		Use: Name, SilenceUsage: true, SilenceErrors: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), given) },
+	}
+	f := root.Flags()
+	f.StringSliceVar(&given.resources, "resources", nil, "the resources whose metrics are served; left out: all that the stand-in knows")
+	f.IntVar(&given.port, "port", usualPort, "where the metrics are served")
+	f.IntVar(&given.telemetryPort, "telemetry-port", usualTelemetryPort, "where the program's own metrics are served")
+	f.BoolVar(&given.automaticMemoryLimits, "auto-gomemlimit", false, "nothing: the lab has no control group to take a limit from")
+	root.SetArgs(args)
+
+	return root.ExecuteContext(ctx)
+}
+
+func run(ctx context.Context, given options) error {
+	chosen, err := choose(given.resources)
+	if err != nil {
+		return err
+	}
+
+	config, err := rest.InClusterConfig()
+	if err != nil {
+		return err
+	}
+
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+
+	store := newStore(client, chosen)
+
+	store.start(ctx)
+	defer store.factory.Shutdown()
+
+	alive := func(ctx context.Context) error {
+		return client.CoreV1().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
+	}
+
+	return serve(ctx, map[int]http.Handler{given.port: metricsHandler(store, alive), given.telemetryPort: telemetryHandler(store)})
+}
+
+// choose finds resources by their names; all when none is named.
+func choose(names []string) ([]resource, error) {
+	all := resources()
+	if len(names) == 0 {
+		return all, nil
+	}
+
+	var known, unknown []string
+	for _, one := range all {
+		known = append(known, one.name)
+	}
+
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			unknown = append(unknown, name)
+		}
+	}
+
+	if len(unknown) > 0 {
+		return nil, fmt.Errorf("--resources: the lab's stand-in for %s has no metrics of %s, only of %s",
+			Name, strings.Join(unknown, ", "), strings.Join(known, ", "))
+	}
+
+	return slices.DeleteFunc(all, func(one resource) bool { return !slices.Contains(names, one.name) }), nil
+}
+
+// store holds the objects of the chosen resources.
+type store struct {
+	factory   factory
+	resources []resource
+	informers []informer
+}
+
+func newStore(client kubernetes.Interface, chosen []resource) *store {
+	s := &store{factory: informers.NewSharedInformerFactory(client, 0), resources: chosen}
+	for _, one := range chosen {
+		s.informers = append(s.informers, one.inform(s.factory))
+	}
+
+	return s
+}
+
+func (s *store) start(ctx context.Context) { s.factory.Start(ctx.Done()) }
+
+// filled says whether all objects have been read once.
+func (s *store) filled() bool {
+	return !slices.ContainsFunc(s.informers, func(one informer) bool { return !one.HasSynced() })
+}
+
+// Describe gives none: the objects come and go.
+func (*store) Describe(chan<- *prometheus.Desc) {}
+
+// Collect gives the metrics of what is there now.
+func (s *store) Collect(metrics chan<- prometheus.Metric) {
+	put := func(of family, value float64, labels ...string) {
+		var names, values []string
+		for at := 0; at+1 < len(labels); at += 2 {
+			names, values = append(names, labels[at]), append(values, labels[at+1])
+		}
+
+		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc(of.name, of.help, names, nil), of.kind, value, values...)
+	}
+
+	for at, one := range s.resources {
+		for _, object := range s.informers[at].GetStore().List() {
+			one.measure(object, put)
+		}
+	}
+}
+
+// metricsHandler is the port of the metrics. It is alive while the API server is, as the real one.
+func metricsHandler(store *store, alive func(context.Context) error) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(store)
+
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, true) })
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, r *http.Request) {
+		err := alive(r.Context())
+		if err != nil {
+			slog.Warn("the API server is not alive", "error", err)
+		}
+
+		answer(w, err == nil)
+	})
+
+	return mux
+}
+
+// telemetryHandler is the port of the program's own metrics, which says when it is ready: once all objects are read.
+func telemetryHandler(store *store) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.Handler())
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, store.filled()) })
+
+	return mux
+}
+
+// answer is the real one's to a probe.
+func answer(w http.ResponseWriter, well bool) {
+	code := http.StatusOK
+	if !well {
+		code = http.StatusServiceUnavailable
+	}
+
+	w.WriteHeader(code)
+	fmt.Fprint(w, http.StatusText(code))
+}
+
+// serve answers on all ports until the context ends or one of them fails.
+func serve(ctx context.Context, handlers map[int]http.Handler) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	var problems []error
+
+	ended := make(chan error, len(handlers))
+	started := 0
+
+	for port, handler := range handlers {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			problems = append(problems, err)
+
+			cancel()
+
+			break
+		}
+
+		started++
+
+		go func() { ended <- httpserver.Serve(ctx, listener, &http.Server{Handler: handler}, slog.Default()) }()
+	}
+
+	for range started {
+		problems = append(problems, <-ended)
+
+		cancel()
+	}
+
+	return errors.Join(problems...)
+}
