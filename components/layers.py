@@ -168,6 +168,7 @@ def build(  # noqa: C901 a branch for each service
             domain=services.argocd.domain,
             way=way,
             secrets=_receivers(secrets),
+            expiries=settings.cluster.expiries,
             entrance=made["argo-cd"],
             opts=below("monitoring"),
         )

@@ -110,13 +110,6 @@ def ending(sections: Mapping[str, Any], today: dt.date) -> Iterator[str]:
         )
 
 
-def pinned_lines(sections: Mapping[str, Any]) -> Iterator[tuple[str, Line]]:
-    """Give each pin of the settings with its line, those that have one."""
-    for pin, version in _pinned(sections):
-        if line := line_of(pin, version):
-            yield pin, line
-
-
 def line_of(pin: str, version: str) -> Line | None:
     """Find the line of a pinned version; `None` when the table has none."""
     parts = version.split(".")

@@ -1,22 +1,20 @@
 """GitOps: what Argo CD's Application `monitoring` needs to know of the settings.
 
 What runs is in platform/monitoring, for all clusters alike. Here is what differs: whom Alertmanager
-tells, which targets there must be, when what is pinned gets no more fixes, and where metrics lie.
+tells, where metrics lie, and what the cluster is called. What follows from versions and services is
+not here: rules ask the cluster for it, so that an upgrade needs no further file.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from components.gitops import overlay
-from config import support
 from config.values import split_url
 from config.way_out import WayOut
 
 if TYPE_CHECKING:
-    from config.settings import Monitoring, Receivers, Services, Settings
+    from config.settings import Monitoring, Receivers, Settings
 
 Tree = dict[str, Any]
 
@@ -26,51 +24,8 @@ PATH = "/monitoring"
 """Below Argo CD's name: where people find the dashboards (platform/monitoring)."""
 SECRETS = "/etc/receivers"
 """Where Alertmanager finds what is secret of its receivers, a file each."""
-PAGES = "docs/procedures"
-SOON_DAYS = 21
 STORAGE = "victoria-metrics"
 """The claim of a volume for metrics."""
-
-
-def _always(_: Services) -> bool:
-    return True
-
-
-def _with(service: str) -> Callable[[Services], bool]:
-    return lambda services: getattr(services, service) is not None
-
-
-TARGETS: Mapping[str, Callable[[Services], bool]] = {
-    "api": _always,
-    "kubelet": _always,
-    "cadvisor": _always,
-    "kube-apiserver": _always,
-    "etcd": _always,
-    "kube-controller-manager": _always,
-    "kube-scheduler": _always,
-    "coredns": _always,
-    "cilium-agent": _with("cilium"),
-    "cilium-operator": _with("cilium"),
-    "cilium-envoy": _with("cilium"),
-    "hubble": _with("cilium"),
-    "metallb": _with("metallb"),
-    "cert-manager": _with("cert_manager"),
-    "traefik": _with("traefik"),
-    "metrics-server": _with("metrics_server"),
-    "argocd": _with("argocd"),
-    "argocd-redis": _with("argocd"),
-    "backup": _with("backup"),
-    "victoria-logs": _with("logging"),
-    "vlagent": _with("logging"),
-    "kube-state-metrics": _always,
-    "victoria-metrics": _always,
-    "vmalert": _always,
-    "alertmanager": _always,
-}
-"""The jobs of platform/monitoring/scrape.yaml, and with which services each has a target.
-
-Applications are read too, those that ask for it; that there are none is no fault.
-"""
 
 
 def files(settings: Settings, base: str) -> dict[str, Tree]:
@@ -91,16 +46,11 @@ def files(settings: Settings, base: str) -> dict[str, Tree]:
         resources.append("volume.yaml")
         storage_class = settings.services.local_volumes.storage_class
         found["volume.yaml"] = overlay.claim(STORAGE, storage_class, monitoring.volume_gib)
-    maps = {
-        "alertmanager": ["alertmanager.yaml"],
-        "rules-of-settings": ["targets.yaml", "endings.yaml"],
-    }
+    maps = {"alertmanager": ["alertmanager.yaml"]}
     files = [f"patches/{name}.yaml" for name in patches]
     return found | {
         "kustomization.yaml": overlay.kustomization(NAMESPACE, resources, files, maps),
         "alertmanager.yaml": alertmanager(monitoring, proxied=way.proxy is not None),
-        "targets.yaml": _group("targets", _missing(settings.services)),
-        "endings.yaml": _group("endings", _endings(settings)),
         **{f"patches/{name}.yaml": overlay.patch(name, spec) for name, spec in patches.items()},
     }
 
@@ -193,62 +143,6 @@ def _receivers(receivers: Receivers, http: Tree) -> Tree:
             }
         ]
     return found
-
-
-# --- Rules -------------------------------------------------------------------------------------
-
-
-def _missing(services: Services) -> Iterator[Tree]:
-    """Give a rule for each job that must have a target: without one it is not even away."""
-    for job, there in TARGETS.items():
-        if there(services):
-            yield {
-                "alert": "TargetMissing",
-                "expr": f'absent(up{{job="{job}"}})',
-                "for": "10m",
-                "labels": {"severity": "warning", "job": job},
-                "annotations": {
-                    "summary": f"{job} has no target that is read: its alerts stay silent.",
-                    "page": f"{PAGES}/alerts.md",
-                },
-            }
-
-
-def _endings(settings: Settings) -> Iterator[Tree]:
-    """Give a rule for each end that is known: of the fixes of what is pinned, and of secrets."""
-    sections = settings.model_dump(mode="json", by_alias=True)
-    for pin, line in support.pinned_lines(sections):
-        if line.ends is not None:
-            yield {
-                "alert": "SupportEnded",
-                "expr": f"vector(time()) > {_second(line.ends + dt.timedelta(days=1))}",
-                "labels": {"severity": "warning", "product": line.product},
-                "annotations": {
-                    "summary": f"{line.product} gets no more fixes, not even of security, since "
-                    f"{line.ends}.",
-                    "page": support.PAGES.get(pin, support.LAYER_PAGE),
-                },
-            }
-    for secret in settings.cluster.expiries:
-        first = secret.ends - dt.timedelta(days=SOON_DAYS)
-        yield {
-            "alert": "SecretEnds",
-            "expr": f"vector(time()) > {_second(first)}",
-            "labels": {"severity": "warning", "secret": secret.name},
-            "annotations": {
-                "summary": f"The stack's secret {secret.name} ends on {secret.ends}.",
-                "page": f"{PAGES}/rotate-secret.md",
-            },
-        }
-
-
-def _group(name: str, rules: Iterator[Tree]) -> Tree:
-    return {"groups": [{"name": name, "rules": list(rules)}]}
-
-
-def _second(day: dt.date) -> int:
-    """Give a day's beginning as seconds since 1970, UTC."""
-    return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp())
 
 
 # --- Workloads ---------------------------------------------------------------------------------

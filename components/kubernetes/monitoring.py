@@ -7,10 +7,12 @@ where the browser shows Argo CD's session (watching.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
+import yaml
 
 from components.gitops.monitoring import NAMESPACE, PATH
 from components.kubernetes import outside, watching
@@ -23,6 +25,7 @@ from components.kubernetes.isolated_namespace import (
     metrics,
     ports,
 )
+from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.traefik import NAMESPACE as TRAEFIK
 from components.talos.firewall import CONTROL_PLANE_METRICS, KUBELET, METALLB_METRICS
 from config.settings import API_PORT
@@ -30,11 +33,15 @@ from config.values import split_url
 from config.way_out import ANYWHERE
 
 if TYPE_CHECKING:
+    from config.settings import Expiry
     from config.settings import Monitoring as MonitoringSettings
     from config.way_out import WayOut
 
 NAME = "app.kubernetes.io/name"
 HTTPS_PORT = 443
+ENDS = "rules-of-settings"
+"""The ConfigMap with rules about the stack's secrets, which vmalert reads where it is."""
+SOON_DAYS = 21
 VICTORIA_METRICS, VMALERT, ALERTMANAGER, STATE = 8428, 8880, 9093, 8080
 CILIUM_METRICS = (9962, 9963, 9964, 9965)
 SEEN = tuple(
@@ -109,16 +116,22 @@ class Monitoring(pulumi.ComponentResource):
         domain: str,
         way: WayOut,
         secrets: Mapping[str, pulumi.Output[str]],
+        expiries: Sequence[Expiry],
         entrance: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Make it; `domain` is Argo CD's, `entrance` is Argo CD, which answers there."""
+        """Make it; `domain` is Argo CD's, `entrance` is Argo CD, which answers there.
+
+        `expiries` are the stack's secrets of which an alert tells in time.
+        """
         super().__init__("platform:kubernetes:Monitoring", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self, labels=MONITORING_LABEL)
         for what, ingress, egress in _policies(monitoring, way):
             namespace.allow(what, {NAME: what}, ingress=ingress, egress=egress)
         outside.authorities(way, namespace)
         namespace.secret("receivers", secrets)
+        if expiries:
+            _ends(expiries, namespace)
         for account, rules in RIGHTS.items():
             watching.account(namespace, account, rules)
         # Twice what runs, for the moment in which one takes the place of another.
@@ -186,3 +199,36 @@ def _told(monitoring: MonitoringSettings) -> list[tuple[str, int]]:
     if receivers.email is not None and (server := split_url(f"smtp://{receivers.email.server}")):
         places.append((server.host, server.port or HTTPS_PORT))
     return places
+
+
+def _ends(expiries: Sequence[Expiry], namespace: IsolatedNamespace) -> None:
+    """Give vmalert a rule for each secret that ends; it takes a change within a minute.
+
+    Not by Git, as the other rules: whoever rotates a secret changes its day in the same run.
+    """
+    rules = [
+        {
+            "alert": "SecretEnds",
+            "expr": f"vector(time()) > {_second(secret.ends - dt.timedelta(days=SOON_DAYS))}",
+            "labels": {"severity": "warning", "secret": secret.name},
+            "annotations": {
+                "summary": f"The stack's secret {secret.name} ends on {secret.ends}.",
+                "page": "docs/procedures/rotate-secret.md",
+            },
+        }
+        for secret in expiries
+    ]
+    text = yaml.safe_dump({"groups": [{"name": "secrets", "rules": rules}]}, sort_keys=False)
+    KubernetesObject(
+        "v1",
+        "ConfigMap",
+        f"{NAMESPACE}/{ENDS}",
+        metadata={"name": ENDS, "namespace": NAMESPACE},
+        data={"secrets.yaml": text},
+        opts=namespace.options(),
+    )
+
+
+def _second(day: dt.date) -> int:
+    """Give a day's beginning as seconds since 1970, UTC."""
+    return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp())

@@ -1,18 +1,20 @@
 """What watches the platform: rules, targets, dashboards, and what follows from the settings."""
 
+import datetime as dt
 import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from components.gitops import monitoring
 from components.gitops.generated import check, files, write
 from components.kubernetes import monitoring as layer
-from config import Settings, SettingsError, parse, plain_yaml
+from config import Settings, SettingsError, parse, plain_yaml, support
 from tests.unit.recorder import (
     ROOT,
     Platform,
@@ -39,24 +41,37 @@ def settings(**given: object) -> Settings:
     return parse(raw)
 
 
-def with_an_end() -> Settings:
-    """Give production's settings with a secret that ends."""
-    raw = production()
-    raw["cluster"]["expiries"] = [{"name": "dnsToken", "ends": "2027-05-01"}]
-    return parse(raw)
-
-
 def read(path: str) -> Any:
     return plain_yaml.read((FOLDER / path).read_text())
 
 
 def rules() -> Iterator[Tree]:
-    """Give every rule, those that follow from the settings too."""
-    made = {file.path.rpartition("/")[2]: file.tree for file in files(with_an_end())}
-    trees = [plain_yaml.read(path.read_text()) for path in RULES]
-    for tree in (*trees, made["targets.yaml"], made["endings.yaml"]):
+    """Give every rule, that of a secret which ends too."""
+    ends = plain_yaml.read(ends_of(with_an_end()))
+    for tree in (*(plain_yaml.read(path.read_text()) for path in RULES), ends):
         for group in tree["groups"]:
             yield from group["rules"]
+
+
+def with_an_end() -> dict[str, Any]:
+    """Give production's settings with a secret that ends."""
+    raw = production()
+    raw["cluster"]["expiries"] = [{"name": "dnsToken", "ends": "2027-05-01"}]
+    return raw
+
+
+def ends_of(raw: dict[str, Any]) -> str:
+    """Give the rules about secrets that the layer makes."""
+    parsed = parse(raw)
+    made: list[dict[str, Any]] = []
+
+    def keep(*_: object, **fields: Any) -> None:
+        made.append(fields["data"])
+
+    with mock.patch("components.kubernetes.monitoring.KubernetesObject", keep):
+        layer._ends(parsed.cluster.expiries, mock.Mock())  # noqa: SLF001 the rules alone
+    ((text,),) = (data.values() for data in made)
+    return str(text)
 
 
 ALERTS = {rule["alert"]: rule for rule in rules()}
@@ -109,7 +124,7 @@ def test_each_job_that_a_rule_or_a_dashboard_asks_for_is_read() -> None:
         for found in re.findall(r'job!?~\\?"([a-z|-]+)\\?"', text)
         for job in found.split("|")
     }
-    assert asked - set(monitoring.TARGETS) == set()
+    assert asked - jobs() == set()
     assert len(asked) > 10
 
 
@@ -126,8 +141,11 @@ def jobs() -> set[str]:
     return found
 
 
-def test_the_table_of_targets_is_what_is_read() -> None:
-    assert jobs() == {*monitoring.TARGETS, "applications"}
+def test_each_job_that_has_no_target_is_an_alert() -> None:
+    told = [rule["expr"] for rule in rules() if rule["alert"] == "TargetMissing"]
+    named = [re.findall(r'absent\(up\{job="([a-z-]+)"\}\)', expr) for expr in told]
+    assert sorted(name for (name,) in named) == sorted(jobs() - {"applications"})
+    assert len(told) == len(set(told))
 
 
 def test_the_page_lists_every_target() -> None:
@@ -135,27 +153,37 @@ def test_the_page_lists_every_target() -> None:
     assert [job for job in sorted(jobs()) if f"`{job}`" not in page] == []
 
 
-def test_a_target_must_be_there_when_its_service_is() -> None:
-    def missing(settings: Settings) -> set[str]:
-        trees = {file.path: file.tree for file in files(settings)}
-        (group,) = trees[f"{SERVICES}/targets.yaml"]["groups"]
-        return {rule["labels"]["job"] for rule in group["rules"]}
-
-    assert missing(settings()) == set(monitoring.TARGETS)
-    raw = production()
-    raw["services"].pop("backup")
-    assert missing(parse(raw)) == set(monitoring.TARGETS) - {"backup"}
-
-
-def test_what_has_no_more_fixes_and_a_secret_that_ends_soon_are_told_from_a_known_day() -> None:
-    trees = {file.path: file.tree for file in files(with_an_end())}
-    (group,) = trees[f"{SERVICES}/endings.yaml"]["groups"]
+def test_each_version_past_its_support_is_told_from_the_day_after_its_last_one() -> None:
+    """Hold rules/support.yaml against config/support.py; whoever changes one changes the other."""
     told = {
-        rule["labels"].get("product") or rule["labels"]["secret"]: rule for rule in group["rules"]
+        rule["labels"]["product"]: (
+            int(rule["expr"].rpartition(" ")[2]),
+            re.findall(r"v1\[\.\]\d+", rule["expr"]),
+        )
+        for rule in rules()
+        if rule["alert"] == "SupportEnded"
     }
-    assert told["Kubernetes 1.34"]["expr"] == "vector(time()) > 1793145600"  # 2026-10-28, UTC
-    assert "since 2026-10-27" in told["Kubernetes 1.34"]["annotations"]["summary"]
-    assert told["dnsToken"]["expr"] == "vector(time()) > 1807315200"  # 2027-04-10
+    lines = [
+        (minor, line)
+        for (pin, minor), line in support.LINES.items()
+        if pin in support.PAGES and line.ends is not None
+    ]
+    assert told == {
+        line.product: (seconds(line.ends) + 86400, [f"v{minor.replace('.', '[.]')}"])
+        for minor, line in lines
+        if line.ends is not None
+    }
+
+
+def seconds(day: dt.date) -> int:
+    return int(dt.datetime.combine(day, dt.time(), dt.UTC).timestamp())
+
+
+def test_a_secret_that_ends_is_told_three_weeks_before_without_a_commit() -> None:
+    (rule,) = (one for one in rules() if one["alert"] == "SecretEnds")
+    assert rule["expr"] == f"vector(time()) > {seconds(dt.date(2027, 4, 10))}"
+    assert "dnsToken ends on 2027-05-01" in rule["annotations"]["summary"]
+    assert files(parse(with_an_end())) == files(settings())
 
 
 # --- Who is told -------------------------------------------------------------------------------
