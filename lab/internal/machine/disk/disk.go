@@ -63,6 +63,9 @@ func (d Disk) Path(names ...string) string {
 	return filepath.Join(append([]string{string(d)}, names...)...)
 }
 
+// OnMachine is what stands for a path of the machine's own file system, below the folders that it can write.
+func (d Disk) OnMachine(path string) string { return d.Path(VolumesFolder, "host", path) }
+
 // Log is the path of a program's or a service's log.
 func (d Disk) Log(name string) string { return d.Path(LogsFolder, name+".log") }
 

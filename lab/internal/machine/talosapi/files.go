@@ -68,6 +68,9 @@ func (b *Machine) files() *files {
 		f.tree(target, b.Disk.Path(folder))
 	}
 
+	// The logs of containers, and of who accessed the cluster.
+	f.tree("/var/log", b.Disk.OnMachine("/var/log"))
+
 	return f
 }
 
