@@ -165,6 +165,35 @@ func (d Disk) Wipe(labels ...string) error {
 	return errors.Join(problems...)
 }
 
+// EphemeralUsed is what lies on EPHEMERAL, in bytes, by the sizes of its files: a sparse one counts whole.
+func (d Disk) EphemeralUsed() uint64 {
+	sum := FolderSize(d.Path(LogsFolder))
+	for _, name := range Ephemeral {
+		sum += FolderSize(d.Path(name))
+	}
+
+	return sum
+}
+
+// FolderSize is the sum of the sizes of all files in a folder, in bytes.
+func FolderSize(folder string) uint64 {
+	var sum uint64
+
+	_ = filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // it went meanwhile
+		}
+
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			sum += uint64(info.Size()) //nolint:gosec // a size
+		}
+
+		return nil
+	})
+
+	return sum
+}
+
 // WriteFile replaces a file in one step.
 func WriteFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
