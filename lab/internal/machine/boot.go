@@ -163,10 +163,10 @@ func (b *boot) newPods() *pods.Runtime {
 
 	path := options.DataPath.Begin(b.Context(), b.network, b.network.Address)
 
-	return pods.New(pods.Settings{
+	made := pods.New(pods.Settings{
 		Lifetime: b.Lifetime, Images: options.Images, Bin: options.Bin, Self: options.Self, Trust: options.Trust, Network: b.network,
-		Folder: b.machine.disk.Path(disk.VolumesFolder, "pods"), HostPath: b.hostPath, Cluster: b.clusterNames,
-		Log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"),
+		Folder: b.machine.disk.Path(disk.VolumesFolder, "pods"), LogFolder: b.machine.disk.OnMachine("/var/log"), HostPath: b.hostPath,
+		Cluster: b.clusterNames, Log: logs.OfService(b.machine.log, b.machine.disk, "kubelet"),
 		Routed: func(pod *corev1.Pod, address netip.Addr, there bool) error {
 			if !there {
 				path.Unplug(address)
@@ -187,6 +187,9 @@ func (b *boot) newPods() *pods.Runtime {
 			return err
 		},
 	})
+	b.LogError("folders of logs", made.MakeLogFolders())
+
+	return made
 }
 
 // hostPath is what stands for a path of the machine's own file system: what pods write there, and the kernel's own folders.
@@ -201,7 +204,7 @@ func (b *boot) hostPath(path string) (string, bool) {
 
 	for _, writable := range []string{"/var", "/run", "/opt", "/etc/cni"} {
 		if path == writable || strings.HasPrefix(path, writable+"/") {
-			folder := b.machine.disk.Path(disk.VolumesFolder, "host", path)
+			folder := b.machine.disk.OnMachine(path)
 
 			return folder, os.MkdirAll(filepath.Dir(folder), 0o755) == nil
 		}

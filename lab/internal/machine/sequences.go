@@ -8,6 +8,7 @@ import (
 	machineapi "github.com/siderolabs/talos/pkg/machinery/api/machine"
 	"github.com/siderolabs/talos/pkg/machinery/resources/runtime"
 
+	"platform.lab/lab/internal/machine/ciliummetrics"
 	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/hardware"
@@ -27,6 +28,9 @@ func (b *boot) startEverything() {
 	b.services.Running("cri", "syslogd", "auditd")
 	b.Go(kubeprism.Machine{Lifetime: b.Lifetime, Active: b.Active, Network: b.network, Discovery: b.machine.fleet.discovery}.Run)
 	b.Go(b.node.Run)
+	b.Go(ciliummetrics.Machine{
+		Lifetime: b.Lifetime, Listen: b.network.Listen, Dial: b.network.Dial, Pods: b.node.PodsNow, Nodes: b.node.Others, Log: b.Log,
+	}.Run)
 
 	if b.IsControlPlane() {
 		b.services.Running("trustd")

@@ -45,9 +45,9 @@ type Exit struct {
 	At     time.Time
 }
 
-// Start starts a container; self is the lab's program with what comes before Command, output gets what the program
+// Start starts a container; self is the lab's program with what comes before Command, stdout and stderr get what the program
 // writes. An error says why the program has not begun, in the words of a container's runtime.
-func Start(self []string, spec Spec, launch Launch, output *os.File) (*Process, error) {
+func Start(self []string, spec Spec, launch Launch, stdout, stderr *os.File) (*Process, error) {
 	text, err := json.Marshal(spec)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func Start(self []string, spec Spec, launch Launch, output *os.File) (*Process, 
 
 	cmd := exec.Command(self[0], append(self[1:len(self):len(self)], Command)...)
 	cmd.Env = []string{"GOMAXPROCS=1"}
-	cmd.Stdout, cmd.Stderr = output, output
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.ExtraFiles = []*os.File{given, tell}
 	cmd.SysProcAttr = attributes(spec)
 

@@ -13,7 +13,6 @@ import (
 
 	"platform.lab/lab/internal/machine/arguments"
 	"platform.lab/lab/internal/machine/certificates"
-	"platform.lab/lab/internal/machine/disk"
 	"platform.lab/lab/internal/machine/etcd"
 	"platform.lab/lab/internal/machine/kubeapi"
 )
@@ -69,7 +68,7 @@ func (p *Plane) apiServer(provider config.Provider) (Component, error) {
 		"audit-log-maxage":                   "30",
 		"audit-log-maxbackup":                "10",
 		"audit-log-maxsize":                  "100",
-		"audit-log-path":                     p.Disk.Path(disk.LogsFolder, "audit.log"),
+		"audit-log-path":                     p.Disk.OnMachine("/var/log/audit/kube/kube-apiserver.log"),
 		"audit-policy-file":                  file("auditpolicy.yaml"),
 		"bind-address":                       "0.0.0.0",
 		"client-ca-file":                     secret("ca.crt"),

@@ -63,6 +63,9 @@ func (d Disk) Path(names ...string) string {
 	return filepath.Join(append([]string{string(d)}, names...)...)
 }
 
+// OnMachine is what stands for a path of the machine's own file system, below the folders that it can write.
+func (d Disk) OnMachine(path string) string { return d.Path(VolumesFolder, "host", path) }
+
 // Log is the path of a program's or a service's log.
 func (d Disk) Log(name string) string { return d.Path(LogsFolder, name+".log") }
 
@@ -160,6 +163,35 @@ func (d Disk) Wipe(labels ...string) error {
 	}
 
 	return errors.Join(problems...)
+}
+
+// EphemeralUsed is what lies on EPHEMERAL, in bytes, by the sizes of its files: a sparse one counts whole.
+func (d Disk) EphemeralUsed() uint64 {
+	sum := FolderSize(d.Path(LogsFolder))
+	for _, name := range Ephemeral {
+		sum += FolderSize(d.Path(name))
+	}
+
+	return sum
+}
+
+// FolderSize is the sum of the sizes of all files in a folder, in bytes.
+func FolderSize(folder string) uint64 {
+	var sum uint64
+
+	_ = filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // it went meanwhile
+		}
+
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			sum += uint64(info.Size()) //nolint:gosec // a size
+		}
+
+		return nil
+	})
+
+	return sum
 }
 
 // WriteFile replaces a file in one step.

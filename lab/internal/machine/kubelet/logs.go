@@ -20,6 +20,7 @@ import (
 	"platform.lab/lab/internal/machine/controlplane"
 	"platform.lab/lab/internal/machine/kubeapi"
 	"platform.lab/lab/internal/machine/lifetime"
+	"platform.lab/lab/internal/machine/pods"
 	"platform.lab/lab/internal/simulated"
 )
 
@@ -42,7 +43,9 @@ func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 
 	source, previous := n.logOf(&pods[at], r.PathValue("container")), r.URL.Query().Get("previous") == "true"
-	if n.Pods.Owns(&pods[at]) {
+	ofRuntime := n.Pods.Owns(&pods[at])
+
+	if ofRuntime {
 		if source = n.Pods.LogFile(&pods[at], r.PathValue("container"), previous); source == "" {
 			http.Error(w, notStarted(&pods[at], r.PathValue("container"), previous), http.StatusBadRequest)
 
@@ -63,7 +66,7 @@ func (n *Kubelet) serveLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	if err := n.streamLog(w, r, source); err != nil {
+	if err := n.streamLog(w, r, source, ofRuntime); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 	}
 }
@@ -89,10 +92,6 @@ func (n *Kubelet) logOf(pod *corev1.Pod, container string) string {
 		if pod.Namespace == kubeapi.SystemNamespace && pod.Name == static.Name+"-"+n.Network.Hostname() {
 			return n.Disk.Log(static.Name)
 		}
-	}
-
-	if source := n.Pods.LogFile(pod, container, false); source != "" {
-		return source
 	}
 
 	find, provider := n.PodLog, n.Provider()
@@ -131,16 +130,24 @@ func timeOf(line []byte, now time.Time) (time.Time, bool) {
 	return at, err == nil
 }
 
-// since leaves out what was written before the time that the kubelet's options name (sinceSeconds or sinceTime). A
-// runtime notes the time of each line; here it is what the line itself says, and one that says none goes with that before.
-func since(data []byte, options url.Values, now time.Time) []byte {
-	begin := time.Time{}
+// beginOf is the time that the kubelet's options name (sinceSeconds or sinceTime); zero when they name none.
+func beginOf(options url.Values, now time.Time) time.Time {
 	if seconds, err := strconv.ParseInt(options.Get("sinceSeconds"), 10, 64); err == nil {
-		begin = now.Add(-time.Duration(seconds) * time.Second)
-	} else if at, err := time.Parse(time.RFC3339, options.Get("sinceTime")); err == nil {
-		begin = at
+		return now.Add(-time.Duration(seconds) * time.Second)
 	}
 
+	at, err := time.Parse(time.RFC3339, options.Get("sinceTime"))
+	if err != nil {
+		return time.Time{}
+	}
+
+	return at
+}
+
+// since leaves out what was written before the time that the options name. A runtime notes the time of each line; where there is
+// none it is what the line itself says, and one that says none goes with that before.
+func since(data []byte, options url.Values, now time.Time) []byte {
+	begin := beginOf(options, now)
 	if begin.IsZero() {
 		return data
 	}
@@ -158,8 +165,9 @@ func since(data []byte, options url.Values, now time.Time) []byte {
 	return rest
 }
 
-// streamLog sends a log file as the kubelet's options want it: sinceSeconds, sinceTime, tailLines, limitBytes, follow.
-func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source string) error {
+// streamLog sends a log file as the kubelet's options want it: sinceSeconds, sinceTime, tailLines, limitBytes, follow. One of a
+// container's runtime has more in its lines than the container wrote.
+func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source string, ofRuntime bool) error {
 	options := r.URL.Query()
 
 	file, err := os.Open(source)
@@ -173,7 +181,21 @@ func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source strin
 		return err
 	}
 
-	data = since(data, options, time.Now())
+	wrote := func(more []byte) []byte { return more }
+
+	if ofRuntime {
+		var rest []byte
+
+		begin := beginOf(options, time.Now())
+		wrote = func(more []byte) (text []byte) {
+			text, rest = pods.Plain(slices.Concat(rest, more), begin)
+
+			return text
+		}
+		data = wrote(data)
+	} else {
+		data = since(data, options, time.Now())
+	}
 
 	if wanted, err := strconv.Atoi(options.Get("tailLines")); err == nil && wanted >= 0 {
 		lines := bytes.SplitAfter(data, []byte("\n"))
@@ -206,6 +228,8 @@ func (n *Kubelet) streamLog(w http.ResponseWriter, r *http.Request, source strin
 		if data, err = io.ReadAll(file); err != nil {
 			return nil // the answer has begun
 		}
+
+		data = wrote(data)
 	}
 }
 

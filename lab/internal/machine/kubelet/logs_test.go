@@ -85,7 +85,7 @@ func logged(t *testing.T, n *Kubelet, source, query string) string {
 	recorder := httptest.NewRecorder()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/containerLogs/a/b/c"+query, nil)
 	if err == nil {
-		err = n.streamLog(recorder, request, source)
+		err = n.streamLog(recorder, request, source, false)
 	}
 
 	if err != nil {

@@ -96,6 +96,7 @@ func (c ownCollector) Collect(metrics chan<- prometheus.Metric) {
 	metrics <- gauge(nodeName, 1, c.node.Network.Hostname())
 	metrics <- gauge(runningPods, float64(len(pods)))
 	metrics <- gauge(runningContainers, float64(len(containers)), "running")
+	c.node.collectVolumes(metrics)
 
 	if expires := c.node.serving.expires(); !expires.IsZero() {
 		metrics <- gauge(certificateLife, time.Until(expires).Truncate(time.Second).Seconds())

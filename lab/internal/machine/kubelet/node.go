@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -131,6 +132,32 @@ func (n *Kubelet) networkReady(ctx context.Context, provider config.Provider, ob
 	return slices.ContainsFunc(pods, func(pod corev1.Pod) bool {
 		return pod.Labels["k8s-app"] == "cilium" && pod.Status.Phase == corev1.PodRunning
 	})
+}
+
+// Others are the kubelets of the cluster's other machines, as the API has them.
+func (n *Kubelet) Others(ctx context.Context) ([]netip.AddrPort, error) {
+	client := n.connection()
+	if client == nil {
+		return nil, errNoCluster
+	}
+
+	nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: fromCache})
+	if err != nil {
+		return nil, err
+	}
+
+	var found []netip.AddrPort
+
+	for _, node := range nodes.Items {
+		for _, address := range node.Status.Addresses {
+			ip, err := netip.ParseAddr(address.Address)
+			if err == nil && address.Type == corev1.NodeInternalIP && node.Name != n.Network.Hostname() {
+				found = append(found, netip.AddrPortFrom(ip, port))
+			}
+		}
+	}
+
+	return found, nil
 }
 
 // describe fills in what the machine is.

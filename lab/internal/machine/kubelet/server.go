@@ -69,6 +69,7 @@ func (n *Kubelet) handler() http.Handler {
 	routes.HandleFunc("/containerLogs/{namespace}/{pod}/{container}", n.serveLogs)
 	routes.Handle("/metrics", metricsHandler(ownCollector{n}))
 	routes.Handle("/metrics/resource", metricsHandler(resourceCollector{n}))
+	routes.Handle("/metrics/cadvisor", metricsHandler(cadvisorCollector{n}))
 	routes.Handle("/stats/summary", http.HandlerFunc(n.serveSummary))
 	routes.HandleFunc("/exec/{namespace}/{pod}/{container}", n.serveExec)
 	routes.HandleFunc("/exec/{namespace}/{pod}/{uid}/{container}", n.serveExec)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,8 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -146,5 +149,100 @@ func TestTheMetricsAreThoseOfAKubelet(t *testing.T) {
 		if !strings.Contains(body, line) {
 			t.Errorf("not there: %s\n%s", line, body)
 		}
+	}
+}
+
+func TestTheMetricsOfCAdvisorHaveTheMachineAndItsContainers(t *testing.T) {
+	n := newTestNode(t, "metrics")
+	n.BootID, n.Hardware = "b", hardware.VM{ID: "a-b", CPUs: 4, Disks: []hardware.Disk{{GiB: 12}}}
+	n.memoryMiB = 1024
+	_, body := ask(t, n, "/metrics/cadvisor", "known")
+
+	for _, line := range []string{
+		`machine_memory_bytes{boot_id="b",machine_id="ab",system_uuid="a-b"} 1.073741824e+09 `,
+		`machine_cpu_cores{boot_id="b",machine_id="ab",system_uuid="a-b"} 4 `,
+		`container_memory_working_set_bytes{container="",id="/",image="",name="",namespace="",pod=""} `,
+		`container_cpu_usage_seconds_total{container="",cpu="total",id="/",image="",name="",namespace="",pod=""} `,
+		`container_memory_working_set_bytes{container="small",id="/kubepods/pod1/small",image="",name="small",namespace="apps",pod="web"} 3.145728e+07 `,
+		`container_cpu_usage_seconds_total{container="large",cpu="total",id="/kubepods/pod1/large",image="",name="large",namespace="apps",pod="web"} `,
+		`container_fs_limit_bytes{container="",device="/dev/sda6",id="/",image="",name="",namespace="",pod=""} 1.073741824e+10 `,
+		`container_fs_usage_bytes{container="",device="/dev/sda6",id="/",image="",name="",namespace="",pod=""} `,
+	} {
+		if !strings.Contains(body, line) {
+			t.Errorf("not there: %s\n%s", line, body)
+		}
+	}
+}
+
+func TestTheDiskFillsWithWhatPodsWrite(t *testing.T) {
+	n := newTestNode(t, "metrics")
+	n.Hardware = hardware.VM{Disks: []hardware.Disk{{GiB: 12}}}
+	used := func() string {
+		_, body := ask(t, n, "/metrics/cadvisor", "known")
+		_, after, _ := strings.Cut(body, "\ncontainer_fs_usage_bytes{")
+		_, value, _ := strings.Cut(after, "} ")
+		value, _, _ = strings.Cut(value, " ")
+
+		return value
+	}
+
+	before := used()
+
+	// A sparse file takes nothing of this computer's disk.
+	path := n.Disk.Path(disk.VolumesFolder, "pods", "uid", "volumes", "data", "large")
+	if err := disk.WriteFile(path, nil); err != nil {
+		t.Fatal(err)
+	}
+
+	for size, wanted := range map[int64]string{3 << 30: "3.22", 30 << 30: "1.073741824e+10"} {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+
+		if now := used(); !strings.HasPrefix(now, wanted) || now == before {
+			t.Errorf("with a file of %d bytes %s, before it %s", size, now, before)
+		}
+	}
+}
+
+func TestAClaimedVolumeIsAsFullAsItsPodSays(t *testing.T) {
+	n := newTestNode(t, "metrics")
+	claim := func(name string, phase corev1.PersistentVolumeClaimPhase) {
+		_, err := n.connection().CoreV1().PersistentVolumeClaims("apps").Create(t.Context(), &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: name},
+			Status: corev1.PersistentVolumeClaimStatus{
+				Phase: phase, Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("10Gi")},
+			},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim("data", corev1.ClaimBound)
+	claim("waits", corev1.ClaimPending)
+
+	pod := played(time.Now(), map[string]string{volumesAnnotation: "9Gi"})
+	for _, name := range []string{"data", "waits", "gone"} {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name},
+		}})
+	}
+
+	n.observe([]corev1.Pod{pod})
+	_, body := ask(t, n, "/metrics", "known")
+
+	for _, line := range []string{
+		"kubelet_node_name{node=\"node01\"} 1\n",
+		`kubelet_volume_stats_capacity_bytes{namespace="apps",persistentvolumeclaim="data"} 1.073741824e+10` + "\n",
+		`kubelet_volume_stats_used_bytes{namespace="apps",persistentvolumeclaim="data"} 9.663676416e+09` + "\n",
+		`kubelet_volume_stats_available_bytes{namespace="apps",persistentvolumeclaim="data"} 1.073741824e+09` + "\n",
+	} {
+		if !strings.Contains(body, line) {
+			t.Errorf("not there: %s\n%s", line, body)
+		}
+	}
+
+	if strings.Contains(body, `persistentvolumeclaim="waits"`) || strings.Contains(body, `persistentvolumeclaim="gone"`) {
+		t.Error(body)
 	}
 }

@@ -54,6 +54,11 @@ type ContainerKey struct {
 type sample struct {
 	namespace, pod, container string
 
+	uid   types.UID
+	image string
+	// limit is what the container may have of memory, in bytes; 0 is no limit.
+	limit float64
+
 	started time.Time
 	seconds float64
 	bytes   float64
@@ -135,7 +140,8 @@ func (u *usage) take(key ContainerKey, pod *corev1.Pod, load load, process *meas
 
 	one := u.containers[key]
 	if one == nil || !one.started.Equal(started) {
-		one = &sample{namespace: pod.Namespace, pod: pod.Name, container: key.Container, started: started}
+		one = &sample{namespace: pod.Namespace, pod: pod.Name, container: key.Container, uid: pod.UID, started: started}
+		one.image, one.limit = specified(pod, key.Container)
 	}
 
 	one.cores, one.bytes = load.cores, load.bytes
@@ -146,6 +152,17 @@ func (u *usage) take(key ContainerKey, pod *corev1.Pod, load load, process *meas
 	}
 
 	return one
+}
+
+// specified is the image of a pod's container and its limit of memory.
+func specified(pod *corev1.Pod, name string) (image string, limit float64) {
+	for _, container := range pod.Spec.Containers {
+		if container.Name == name {
+			return container.Image, container.Resources.Limits.Memory().AsApproximateFloat64()
+		}
+	}
+
+	return "", 0
 }
 
 // snapshot is the machine's own consumption and that of its containers, as of the last observation.

@@ -3,7 +3,9 @@ package pods
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -11,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -250,7 +253,7 @@ func newMachine(t *testing.T) *machine {
 	m.node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node01"}, Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24"}}
 	m.node.Status.Allocatable = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("4"), corev1.ResourceMemory: resource.MustParse("1Gi")}
 	m.runtime = New(Settings{
-		Lifetime: m.life, Bin: bin, Self: []string{self}, Folder: t.TempDir(), Network: m,
+		Lifetime: m.life, Bin: bin, Self: []string{self}, Folder: t.TempDir(), LogFolder: filepath.Join(bin, "var", "log"), Network: m,
 		Images:   []programs.Image{{Repository: "example/actor", Files: map[string]string{"/usr/local/bin/actor": "actor"}, Entrypoint: []string{"actor"}, User: 65532}},
 		HostPath: func(path string) (string, bool) { return filepath.Join(bin, path), strings.HasPrefix(path, "/var") },
 		Cluster:  func() (string, []string) { return "cluster.local", []string{"10.96.0.10"} },
@@ -369,7 +372,9 @@ func (m *machine) log(name string) string {
 		return err.Error()
 	}
 
-	return string(data)
+	text, _ := Plain(data, time.Time{})
+
+	return string(text)
 }
 
 // facts of a pod that told them.
@@ -516,6 +521,51 @@ func TestAContainerThatFailsIsStartedAgainAfterAPauseThatGrows(t *testing.T) {
 
 	if previous := m.runtime.LogFile(p, "main", true); previous == "" || previous == m.runtime.LogFile(p, "main", false) {
 		t.Errorf("the log before: %q", previous)
+	}
+}
+
+func TestAContainersLogIsWhereReadersOfAMachineLookForIt(t *testing.T) {
+	m := newMachine(t)
+	m.create(pod("talks", "say", "hello", "sleep"))
+	m.until("talks", "waiting", func(*corev1.Pod) bool { return strings.Contains(m.log("talks"), waits) })
+
+	talks := m.until("talks", "running", func(p *corev1.Pod) bool { return first(p).State.Running != nil })
+	id, _ := strings.CutPrefix(first(talks).ContainerID, "process://")
+	file := "/var/log/pods/apps_talks_" + string(talks.UID) + "/main/0.log"
+	link := "/var/log/containers/talks_apps_main-" + id + ".log"
+
+	reader := pod("reader", "tell", link, file)
+	reader.Spec.RestartPolicy = corev1.RestartPolicyNever
+	reader.Spec.Volumes = []corev1.Volume{{Name: "logs", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/var/log"}}}}
+	reader.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "logs", MountPath: "/var/log", ReadOnly: true}}
+	m.create(reader)
+
+	seen := m.facts("reader")
+	line := regexp.MustCompile(`^\d{4}-\d\d-\d\dT[\d:.]+Z stdout F hello\n`)
+
+	if !line.MatchString(seen.Files[link]) || seen.Files[link] != seen.Files[file] {
+		t.Errorf("by the link %q, in the file %q", seen.Files[link], seen.Files[file])
+	}
+
+	var now int64
+
+	if err := m.client.CoreV1().Pods("apps").Delete(t.Context(), "talks", metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		t.Fatal(err)
+	}
+
+	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		m.sync()
+
+		_, err := os.Lstat(filepath.Join(m.runtime.LogFolder, strings.TrimPrefix(link, "/var/log")))
+		_, other := os.Stat(filepath.Join(m.runtime.LogFolder, strings.TrimPrefix(file, "/var/log")))
+
+		if errors.Is(err, fs.ErrNotExist) && errors.Is(other, fs.ErrNotExist) {
+			return
+		}
+
+		if time.Now().After(end) {
+			t.Fatal("the logs of a pod that is gone are still there")
+		}
 	}
 }
 

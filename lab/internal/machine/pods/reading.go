@@ -21,8 +21,8 @@ import (
 	"platform.lab/lab/internal/machine/container"
 )
 
-// LogFile is the file of a container's output, or of its last start but one; "" of a container that is none of ours or that has
-// not run so often.
+// LogFile is the log of a container as its runtime writes it (see Plain), or of its last start but one; "" of a container that is
+// none of ours or that has not run so often.
 func (r *Runtime) LogFile(pod *corev1.Pod, name string, previous bool) string {
 	if !r.Owns(pod) {
 		return ""

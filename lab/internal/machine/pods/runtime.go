@@ -56,6 +56,8 @@ type Settings struct {
 	Self []string
 	// Folder is the machine's for pods: /var/lib/kubelet/pods.
 	Folder string
+	// LogFolder is the machine's /var/log.
+	LogFolder string
 	// HostPath gives the folder or file that stands for a path of the machine; false for one that the lab has not.
 	HostPath func(path string) (string, bool)
 	Network  Network
@@ -127,7 +129,7 @@ func (r *Runtime) Sync(client kubernetes.Interface, node *corev1.Node, networkRe
 	}
 
 	if r.node == nil {
-		r.LogError("folders of pods that are gone", r.sweep(pods))
+		r.LogError("folders of pods that are gone", errors.Join(r.sweep(pods), r.sweepLogs(pods)))
 	}
 
 	r.node, r.ready, r.others = node, networkReady, map[netip.Addr]bool{}

@@ -288,7 +288,7 @@ func (w *worker) terminationMessage(pod *corev1.Pod, one *member, code int) stri
 	number := one.restarts
 	w.mu.Unlock()
 
-	return tail(w.r.logPath(pod, one.spec.Name, number), messageLogBytes, messageLogLines)
+	return endOf(readLog(w.r.logPath(pod, one.spec.Name, number)), messageLogBytes, messageLogLines)
 }
 
 // tail is the end of a file, at most so many bytes and lines.
@@ -298,7 +298,11 @@ func tail(path string, bytes, lines int) string {
 		return ""
 	}
 
-	all := strings.SplitAfter(string(data[max(0, len(data)-bytes):]), "\n")
+	return endOf(string(data), bytes, lines)
+}
+
+func endOf(text string, bytes, lines int) string {
+	all := strings.SplitAfter(text[max(0, len(text)-bytes):], "\n")
 
 	return strings.Join(all[max(0, len(all)-lines-1):], "")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -494,17 +493,18 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, one *member) {
 	number := one.restarts
 	w.mu.Unlock()
 
-	output, err := w.openLog(pod, one.spec.Name, number)
+	output, err := w.r.openLog(pod, one.spec.Name, number)
 	if err != nil {
 		w.refuse(pod, one, "CreateContainerError", err)
 
 		return
 	}
-	defer output.Close()
 
 	begun := metav1.Now()
 
-	process, err := container.Start(w.r.Self, spec, w.sandbox.start, output)
+	process, err := container.Start(w.r.Self, spec, w.sandbox.start, output.stdout, output.stderr)
+	output.begun()
+
 	if err != nil {
 		w.refuseStart(pod, one, begun, err)
 
@@ -517,12 +517,12 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, one *member) {
 
 	w.mu.Lock()
 	one.process, one.stopProbes, one.noted = process, stopProbes, make(chan struct{})
-	one.id = fmt.Sprintf("process://%s-%s-%d", pod.UID, one.spec.Name, number)
+	one.id = "process://" + containerID(pod.UID, one.spec.Name, number)
 	one.ready, one.started = one.spec.ReadinessProbe == nil && one.spec.StartupProbe == nil, one.spec.StartupProbe == nil
 	one.state = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: begun}}
 	w.mu.Unlock()
 
-	w.r.Go(func() { w.await(pod, one, process) })
+	w.r.Go(func() { w.await(pod, one, process, output) })
 
 	if hook := one.spec.Lifecycle; hook != nil && hook.PostStart != nil {
 		if err := w.hook(ctx, one, process, hook.PostStart); err != nil {
@@ -561,8 +561,9 @@ func (w *worker) refuseStart(pod *corev1.Pod, one *member, begun metav1.Time, er
 }
 
 // await notes how a container's process ended.
-func (w *worker) await(pod *corev1.Pod, one *member, process *container.Process) {
+func (w *worker) await(pod *corev1.Pod, one *member, process *container.Process, output *output) {
 	<-process.Ended()
+	output.copied.Wait()
 
 	exit := process.Exit()
 	ended := &corev1.ContainerStateTerminated{
@@ -765,27 +766,7 @@ func (w *worker) tearDown(remove bool) {
 	}
 
 	if remove {
-		w.r.LogError("pod's folder not removed", os.RemoveAll(w.r.folderOf(w.podNow())))
+		pod := w.podNow()
+		w.r.LogError("pod's folder not removed", errors.Join(os.RemoveAll(w.r.folderOf(pod)), w.r.removeLogs(podLogFolder(pod))))
 	}
-}
-
-// logPath is the file of a container's output; each start has one of its own.
-func (r *Runtime) logPath(pod *corev1.Pod, name string, number int32) string {
-	return filepath.Join(r.folderOf(pod), "logs", name, fmt.Sprintf("%d.log", number))
-}
-
-func (w *worker) openLog(pod *corev1.Pod, name string, number int32) (*os.File, error) {
-	path := w.r.logPath(pod, name, number)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-
-	// A kubelet keeps the last one and that before.
-	if number > 1 {
-		if err := os.RemoveAll(w.r.logPath(pod, name, number-2)); err != nil {
-			return nil, err
-		}
-	}
-
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }

@@ -224,7 +224,7 @@ func (p *Publisher) publishConfig(provider talosconfig.Provider) {
 		put(p, block.NewVolumeStatus(block.NamespaceName, volume.Name), func(r *block.VolumeStatus) {
 			spec := r.TypedSpec()
 			spec.Phase, spec.Type = block.VolumePhaseReady, block.VolumeTypePartition
-			spec.ParentLocation, spec.Location = "/dev/"+blockdevices.SystemDisk, fmt.Sprintf("/dev/%s%d", blockdevices.SystemDisk, partition+4)
+			spec.ParentLocation, spec.Location = "/dev/"+blockdevices.SystemDisk, blockdevices.SystemPartition(partition)
 			spec.PartitionIndex = partition + 4
 			spec.SetSize(volume.Size)
 		})
@@ -237,22 +237,9 @@ func (p *Publisher) publishConfig(provider talosconfig.Provider) {
 	})
 }
 
-// Volume is a partition of the system disk; its size is in bytes.
-type Volume struct {
-	Name string
-	Size uint64
-}
-
-// Volumes are the partitions that Talos makes: META, STATE, and EPHEMERAL with what is left.
-func (p *Publisher) Volumes() []Volume {
-	const mebibyte, stateSize, bootSize = 1 << 20, 100 << 20, 2 << 30
-
-	var disk uint64
-	if len(p.Hardware.Disks) > 0 {
-		disk = uint64(p.Hardware.Disks[0].GiB) << 30 //nolint:gosec // a size
-	}
-
-	return []Volume{{"META", mebibyte}, {"STATE", stateSize}, {"EPHEMERAL", max(disk, bootSize) - bootSize}}
+// Volumes are the partitions that Talos makes.
+func (p *Publisher) Volumes() []blockdevices.SystemVolume {
+	return blockdevices.SystemVolumes(p.Hardware)
 }
 
 func (p *Publisher) publishNetwork() {

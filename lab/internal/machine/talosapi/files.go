@@ -68,6 +68,9 @@ func (b *Machine) files() *files {
 		f.tree(target, b.Disk.Path(folder))
 	}
 
+	// The logs of containers, and of who accessed the cluster.
+	f.tree("/var/log", b.Disk.OnMachine("/var/log"))
+
 	return f
 }
 
@@ -494,40 +497,18 @@ func (b *Machine) mounts() []*machineapi.MountStat {
 		return stats
 	}
 
-	points := map[string]string{"STATE": "/system/state", "EPHEMERAL": "/var"}
-	used := map[string]uint64{}
-
-	for _, name := range append(disk.Ephemeral, disk.LogsFolder) {
-		used["EPHEMERAL"] += folderSize(b.Disk.Path(name))
-	}
+	points := map[string]string{"STATE": "/system/state", blockdevices.Ephemeral: "/var"}
+	used := map[string]uint64{blockdevices.Ephemeral: b.Disk.EphemeralUsed()}
 
 	for partition, volume := range b.Resources.Volumes() {
 		if point, ok := points[volume.Name]; ok {
 			stats = append(stats, &machineapi.MountStat{
-				Filesystem: fmt.Sprintf("/dev/%s%d", blockdevices.SystemDisk, partition+4), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,
+				Filesystem: blockdevices.SystemPartition(partition), Size: volume.Size, Available: volume.Size - min(used[volume.Name], volume.Size), MountedOn: point,
 			})
 		}
 	}
 
 	return append(stats, b.Resources.Mounts()...)
-}
-
-func folderSize(folder string) uint64 {
-	var sum uint64
-
-	_ = filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil //nolint:nilerr // it went meanwhile
-		}
-
-		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
-			sum += uint64(info.Size()) //nolint:gosec // a size
-		}
-
-		return nil
-	})
-
-	return sum
 }
 
 func (*machineService) Mounts(ctx context.Context, _ *emptypb.Empty) (*machineapi.MountsResponse, error) {
