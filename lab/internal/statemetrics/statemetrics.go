@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -38,6 +39,7 @@ const (
 // options are the flags that the stand-in has; it refuses the real one's others.
 type options struct {
 	resources             []string
+	namespaces            []string // of whose objects the metrics are; none: all
 	port, telemetryPort   int
 	automaticMemoryLimits bool
 }
@@ -56,6 +58,7 @@ func Main(ctx context.Context, args []string) error {
 	}
 	f := root.Flags()
 	f.StringSliceVar(&given.resources, "resources", nil, "the resources whose metrics are served; left out: all that the stand-in knows")
+	f.StringSliceVar(&given.namespaces, "namespaces", nil, "the namespaces of whose objects the metrics are; left out: all")
 	f.IntVar(&given.port, "port", usualPort, "where the metrics are served")
 	f.IntVar(&given.telemetryPort, "telemetry-port", usualTelemetryPort, "where the program's own metrics are served")
 	f.BoolVar(&given.automaticMemoryLimits, "auto-gomemlimit", false, "nothing: the lab has no control group to take a limit from")
@@ -80,10 +83,10 @@ func run(ctx context.Context, given options) error {
 		return err
 	}
 
-	store := newStore(client, chosen)
+	store := newStore(client, chosen, given.namespaces...)
 
 	store.start(ctx)
-	defer store.factory.Shutdown()
+	defer store.shutdown()
 
 	alive := func(ctx context.Context) error {
 		return client.CoreV1().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
@@ -120,25 +123,51 @@ func choose(names []string) ([]resource, error) {
 
 // store holds the objects of the chosen resources.
 type store struct {
-	factory   factory
-	resources []resource
-	informers []informer
+	factories []factory
+	objects   []objects
 }
 
-func newStore(client kubernetes.Interface, chosen []resource) *store {
-	s := &store{factory: informers.NewSharedInformerFactory(client, 0), resources: chosen}
-	for _, one := range chosen {
-		s.informers = append(s.informers, one.inform(s.factory))
+// objects are those of a resource, of one namespace or of all.
+type objects struct {
+	resource
+	informer
+}
+
+// newStore reads the resources in these namespaces; in all, when none is named.
+func newStore(client kubernetes.Interface, chosen []resource, namespaces ...string) *store {
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+
+	s := &store{}
+
+	for _, namespace := range namespaces {
+		made := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace))
+		s.factories = append(s.factories, made)
+
+		for _, one := range chosen {
+			s.objects = append(s.objects, objects{one, one.inform(made)})
+		}
 	}
 
 	return s
 }
 
-func (s *store) start(ctx context.Context) { s.factory.Start(ctx.Done()) }
+func (s *store) start(ctx context.Context) {
+	for _, one := range s.factories {
+		one.Start(ctx.Done())
+	}
+}
+
+func (s *store) shutdown() {
+	for _, one := range s.factories {
+		one.Shutdown()
+	}
+}
 
 // filled says whether all objects have been read once.
 func (s *store) filled() bool {
-	return !slices.ContainsFunc(s.informers, func(one informer) bool { return !one.HasSynced() })
+	return !slices.ContainsFunc(s.objects, func(one objects) bool { return !one.HasSynced() })
 }
 
 // Describe gives none: the objects come and go.
@@ -155,8 +184,8 @@ func (s *store) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc(of.name, of.help, names, nil), of.kind, value, values...)
 	}
 
-	for at, one := range s.resources {
-		for _, object := range s.informers[at].GetStore().List() {
+	for _, one := range s.objects {
+		for _, object := range one.GetStore().List() {
 			one.measure(object, put)
 		}
 	}

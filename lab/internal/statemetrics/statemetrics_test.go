@@ -36,9 +36,14 @@ func filledWith(t *testing.T, names []string, objects ...runtime.Object) *store 
 		t.Fatal(err)
 	}
 
-	s := newStore(fake.NewClientset(objects...), chosen)
+	return filled(t, newStore(fake.NewClientset(objects...), chosen))
+}
+
+func filled(t *testing.T, s *store) *store {
+	t.Helper()
+
 	s.start(t.Context())
-	t.Cleanup(s.factory.Shutdown)
+	t.Cleanup(s.shutdown)
 
 	for deadline := time.Now().Add(time.Minute); !s.filled(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -203,5 +208,23 @@ func TestItIsReadyOnceAllIsReadAndAliveWhileTheAPIServerIs(t *testing.T) {
 		if code, _ := ask(t, metricsHandler(s, c.alive), "/livez"); code != c.code {
 			t.Error(code, "instead of", c.code)
 		}
+	}
+}
+
+func TestNamespacesAreTheOnlyOnesThatAreRead(t *testing.T) {
+	other := meta("other")
+	other.Namespace = "o"
+
+	chosen, err := choose([]string{"deployments"})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	client := fake.NewClientset(&appsv1.Deployment{ObjectMeta: meta("d")}, &appsv1.Deployment{ObjectMeta: other})
+	s := filled(t, newStore(client, chosen, "n", "x"))
+
+	_, text := ask(t, metricsHandler(s, alive), "/metrics")
+	if !strings.Contains(text, `deployment="d"`) || strings.Contains(text, `deployment="other"`) {
+		t.Error(text)
 	}
 }
