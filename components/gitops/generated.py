@@ -282,7 +282,12 @@ def _left(settings: Settings, root: Path) -> list[str]:
 
 
 def _of_no_service(settings: Settings, root: Path) -> Iterator[Problem]:
-    """Find what is left of services: of one that is switched off its folder, not each file."""
+    """Find what is left of services: of one that is switched off its folder, not each file.
+
+    Without Argo CD nobody reads it.
+    """
+    if settings.services.argocd is None:
+        return
     kept = {str(PurePosixPath(file.path).parent) for file in files(settings)}
     for path in dict.fromkeys(
         folder if (folder := str(PurePosixPath(left).parent)) not in kept else left

@@ -214,6 +214,7 @@ WEEKLY = {
     "firewall",
     "local-volumes",
     "lost-quorum",
+    "monitoring",
     "omni",
     "omni-access",
     "omni-destroy",
