@@ -115,8 +115,9 @@ func Images() []Image {
 		victoriaImage("victoria-logs", "built from its module, with its pages"),
 		victoriaImage("vlagent", "built from its module"),
 		{
-			Repository: "quay.io/prometheus/alertmanager", Files: map[string]string{"/bin/alertmanager": "alertmanager"}, Asked: true,
-			Entrypoint: []string{"/bin/alertmanager"},
+			// In the real image it lies in /bin, which is the computer's own here.
+			Repository: "quay.io/prometheus/alertmanager", Files: map[string]string{"/usr/local/bin/alertmanager": "alertmanager"}, Asked: true,
+			Entrypoint: []string{"/usr/local/bin/alertmanager"},
 			Command:    []string{"--config.file=/etc/alertmanager/alertmanager.yml", "--storage.path=/alertmanager"},
 			Folder:     "/alertmanager", User: nobody, Group: nobody, Kind: "real", Says: "built from its module, without its pages",
 		},

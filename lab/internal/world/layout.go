@@ -43,7 +43,7 @@ func (l Layout) Hosts() string      { return l.path("hosts") }
 func (l Layout) Repository() string { return l.path("repository") }
 func (l Layout) Charts() string     { return l.path("charts") }         // packages that appear in the repositories while it runs
 func (l Layout) Storage() string    { return l.path("storage") }        // what backups have left, by bucket
-func (l Layout) Alerts() string     { return l.path("alerts.jsonl") } // what the platform's alerts have told, a line each
+func (l Layout) Alerts() string     { return l.path("alerts.jsonl") }   // what the platform's alerts have told, a line each
 func (l Layout) ACME() string       { return l.path("acme") }           // logs of the ACME servers and of the public DNS
 func (l Layout) Workloads() string  { return l.path("workloads.json") } // what they simulate
 

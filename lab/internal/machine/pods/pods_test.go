@@ -739,6 +739,19 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 	}
 }
 
+func TestAContainerThatCannotBeStartedIsHeldBackToo(t *testing.T) {
+	m := newMachine(t)
+	p := pod("absent", "sleep")
+	p.Spec.Containers[0].Command = []string{"no-such-program"}
+	m.create(p)
+
+	m.until("absent", "held back", func(p *corev1.Pod) bool {
+		wait := first(p).State.Waiting
+
+		return wait != nil && wait.Reason == "CrashLoopBackOff" && first(p).RestartCount == 1
+	})
+}
+
 func TestUseIsMeasured(t *testing.T) {
 	m := newMachine(t)
 	m.create(pod("busy", "spin", "sleep"))

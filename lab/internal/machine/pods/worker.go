@@ -441,7 +441,8 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, one *member, again r
 func (w *worker) mayStart(pod *corev1.Pod, one *member, ended *corev1.ContainerStateTerminated) bool {
 	since := ended.FinishedAt.Time
 
-	if one.backOff > 0 && ended.FinishedAt.Sub(ended.StartedAt.Time) > forgetBackOff {
+	// One that could not be started has no time of its start, but that of the epoch.
+	if one.backOff > 0 && ended.StartedAt.Unix() > 0 && ended.FinishedAt.Sub(ended.StartedAt.Time) > forgetBackOff {
 		one.backOff = 0
 	}
 
