@@ -19,6 +19,10 @@ def addresses(services: Services) -> dict[str, str]:
     found = {}
     if services.argocd is not None:
         found["argocd"] = f"https://{services.argocd.domain}"
+        if services.monitoring is not None:
+            found["dashboards"] = f"https://{services.argocd.domain}/monitoring/vmui/"
+        if services.logging is not None:
+            found["logs"] = f"https://{services.argocd.domain}/logs/select/vmui/"
     if services.traefik is not None:
         found["ingress"] = str(services.traefik.address)
         if services.traefik.dashboard_domain is not None:

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING
 
 from config import load_file
 from config.placeholders import operators_file, placeholders
-from ops.rehearsal import applications, flows, judgement, platform, report, run_page, timeline_page
+from ops.rehearsal import (
+    alerts,
+    applications,
+    flows,
+    judgement,
+    platform,
+    report,
+    run_page,
+    timeline_page,
+)
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
 from ops.rehearsal.tools import PROJECT, Engine, spec, status_of, world, write_credentials
@@ -50,6 +59,11 @@ def rehearse() -> None:
     if applications.followed():
         with chapter("Argo CD takes over, and brings the applications", times):
             print(applications.wait())
+    told = "nobody watches: its programs are simulated (`make watching` builds them)"
+    if alerts.watched(world()):
+        with chapter("the platform watches itself", times):
+            told = alerts.wait()
+            print(told)
     with chapter("a look around", times):
         layers, found = platform.layers(), report.entrances()
         print(report.look_around(layers, found))
@@ -71,7 +85,7 @@ def rehearse() -> None:
         layers=layers,
         addresses=found,
         seen=seen,
-        notes=(str(judged), placed),
+        notes=(told, str(judged), placed),
         timeline=picture.name,
     )
     (OUT / "run.html").write_text(run_page.render(page))
@@ -80,6 +94,7 @@ def rehearse() -> None:
     print("\n=== summary")
     for title, seconds in times.items():
         print(f"{title:40} {seconds:7.1f} s")
+    print(f"\n{told}")
     print(f"\n{judged}")
     print(f"\n{report.real_and_simulated()}")
     print(f"\n{flows.summary(seen)}")

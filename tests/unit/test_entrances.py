@@ -15,6 +15,8 @@ def test_the_addresses_are_those_of_the_settings() -> None:
     found = entrances.addresses(parse(production()).services)
     assert found["argocd"] == "https://argocd.platform.example.com"
     assert found["traefik"] == "https://traefik.platform.example.com"
+    assert found["dashboards"] == "https://argocd.platform.example.com/monitoring/vmui/"
+    assert found["logs"] == "https://argocd.platform.example.com/logs/select/vmui/"
     assert found["ingress"] == "172.16.20.100"
     assert "port-forward service/hubble-ui" in found["hubble"]
 
