@@ -61,7 +61,7 @@ spec:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Build production with an authority of its own: Let's Encrypt's takes three minutes."""
     stack_file = tmp_path_factory.mktemp("watching") / "Pulumi.prod.yaml"
     text = (PROJECT / "Pulumi.prod.yaml").read_text()
@@ -84,9 +84,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def repository(world: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def repository(installed: World, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """Give a clone of the world's repository."""
-    return Repository(world, tmp_path_factory.mktemp("repository") / "clone")
+    return Repository(installed, tmp_path_factory.mktemp("repository") / "clone", "--insecure")
+
+
+@pytest.fixture(scope="module")
+def world(installed: World, repository: Repository) -> World:
+    """Let Argo CD have its administrator, as whom the tests look: nobody logs in at GitHub here."""
+    off = "    admin.enabled: false # people come by single sign-on; there is no password to guess"
+    repository.replace("bootstrap/argo-cd/values.yaml", off, "    admin.enabled: true #")
+    repository.push("Argo CD has an administrator")
+
+    def is_known() -> bool:
+        settings = read(installed, "configmap", "argocd-cm", "--namespace", "argocd")
+        return bool(settings["data"]["admin.enabled"] == "true" and samples(installed, "up"))
+
+    wait_until("the administrator to be known", is_known, seconds=QUICK)
+    return installed
 
 
 @pytest.fixture(scope="module")
