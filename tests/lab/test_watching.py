@@ -197,7 +197,7 @@ def caused(
 
 def test_the_programs_that_watch_are_real_and_who_is_told_is_simulated(world: World) -> None:
     programs = kinds(world)
-    for name in ("victoria-metrics", "vmalert", "alertmanager"):
+    for name in ("victoria-metrics", "vmalert", "alertmanager", "victoria-logs", "vlagent"):
         assert programs[name] == "real", programs
     assert programs["kube-state-metrics"] == "stand-in"
     assert programs["alert-receivers"] == "simulated"
@@ -279,6 +279,58 @@ def test_what_it_costs_is_measured(world: World) -> None:
     pods = read(world, "pods", "--namespace", NAMESPACE)["items"]
     restarts = [one["restartCount"] for pod in pods for one in pod["status"]["containerStatuses"]]
     assert not any(restarts), "no pod was ended, so each stays below its limit"
+
+
+# --- Logs --------------------------------------------------------------------------------------
+
+
+def lines(world: World, query: str) -> list[Object]:
+    """Search as a person does; gives at most five entries of the last hour."""
+    how = ("--silent", "--show-error", "--fail-with-body", "--insecure", "--max-time", "20")
+    to = ("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}")
+    session = ("--header", f"Cookie: argocd.token={token(world)}")
+    asked = ("--data-urlencode", f"query=_time:1h {query} | limit 5")
+    url = f"https://{HOST}/logs/select/logsql/query"
+    said = world.run("curl", *how, *to, *session, *asked, url).stdout
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def found(world: World, query: str) -> Object:
+    """Wait until an entry is found."""
+    wait_until(query, lambda: bool(lines(world, query)), seconds=QUICK)
+    return lines(world, query)[0]
+
+
+def test_a_line_of_talos_etcd_is_found_by_its_machine(world: World) -> None:
+    of_etcd = "talos:=service | unpack_json | filter machine:=node02 talos-service:=etcd"
+    entry = found(world, of_etcd)
+    assert entry["msg"]
+    assert entry["source"] == "Talos service"
+
+
+def test_a_line_of_the_kernel_is_found(world: World) -> None:
+    entry = found(world, "talos:=kernel | unpack_json")
+    assert entry["hostname"] in {"172.16.20.51", "172.16.20.52", "172.16.20.53"}
+    assert entry["msg"]
+
+
+def test_a_request_is_found_in_the_access_log_of_a_container(world: World) -> None:
+    name = f"asked-{int(time.time())}"
+    host = "podinfo.platform.example.com"
+    to = ("--resolve", f"{host}:443:{INGRESS_ADDRESS}")
+    world.run("curl", "--silent", "--insecure", *to, f"https://{host}/{name}")
+    entry = found(world, f"kubernetes.container_name:=traefik RequestPath:/{name}")
+    assert entry["RequestHost"] == host
+    assert entry["kubernetes.pod_namespace"] == "traefik"
+    assert entry["kubernetes.pod_node_name"].startswith("node")
+
+
+def test_who_opened_a_shell_in_a_pod_is_found_in_the_audit_log(world: World) -> None:
+    kubectl(world, "exec", "--namespace", "app-podinfo", "deployment/podinfo", "--", "./podcli")
+    entry = found(world, "log:=audit objectRef.subresource:=exec")
+    assert entry["objectRef.namespace"] == "app-podinfo"
+    assert entry["user.username"]
+    assert entry["node"].startswith("node")
 
 
 # --- Alerts ------------------------------------------------------------------------------------
