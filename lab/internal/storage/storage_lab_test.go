@@ -78,8 +78,8 @@ func (s *site) setKey(id, secret string) {
 	}
 }
 
-// start starts the storage with a certificate for its name.
-func (s *site) start() {
+// certify gives the storage a certificate for its name.
+func (s *site) certify() {
 	s.t.Helper()
 
 	pair, err := s.authority.Server(s.name, time.Now().Add(time.Hour))
@@ -98,6 +98,15 @@ func (s *site) start() {
 		if err := os.WriteFile(path, pem.EncodeToMemory(&block), 0o600); err != nil {
 			s.t.Fatal(err)
 		}
+	}
+}
+
+// start starts the storage.
+func (s *site) start() {
+	s.t.Helper()
+
+	if s.server.Certificate != "" {
+		s.certify()
 	}
 
 	ctx, cancel := context.WithCancel(s.t.Context())
@@ -203,6 +212,28 @@ func TestABucketThatIsPartOfTheHostsNameIsReachedByThatName(t *testing.T) {
 	rules, err := s.job.client().GetBucketLifecycleConfiguration(t.Context(), &s3.GetBucketLifecycleConfigurationInput{Bucket: aws.String(bucket)})
 	if err != nil || len(rules.Rules) != 1 {
 		t.Errorf("%v, %v", rules, err)
+	}
+}
+
+func TestAStorageWithoutACertificateSpeaksHTTP(t *testing.T) {
+	s := newSite(t)
+	s.server.Certificate, s.server.Key = "", ""
+	s.job.Environment["CUSTOM_S3_ENDPOINT"] = "http://" + host
+	s.start()
+
+	if _, err := s.run(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAStorageThatDoesNotStartIsToldWithItsLog(t *testing.T) {
+	s := newSite(t)
+	s.certify()
+	s.server.Region = ""
+
+	_, err := s.server.Start(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "it ended at once") || !strings.Contains(err.Error(), s.server.Log()) {
+		t.Fatal(err)
 	}
 }
 

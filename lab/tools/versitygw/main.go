@@ -2,8 +2,8 @@
 // its own cmd/versitygw without its other backends. It begins with one bucket, kept as docs/site-requirements.md asks a site to
 // keep it, and with two accounts: the bucket's owner, and the platform's key, which has the rights of that page and no others.
 //
-// It is a program of its own, and no part of the lab's: it changes the working directory of its process, of which it takes one
-// alone for itself, and it would bring the lab 186 packages, clients of Kafka, Vault and LDAP among them.
+// It is a program of its own, and no part of the lab's: it changes its process's working directory and runs once in a process,
+// and it would bring the lab 185 packages, clients of Kafka, Vault and LDAP among them.
 package main
 
 import (
