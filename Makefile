@@ -185,8 +185,8 @@ go-test: build ## vet and test the lab's Go code, without what go-lab-test does
 	# More packages at a time than processors: most of a test is waiting.
 	"$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
 
-# Each in namespaces of its own.
-go-lab-test: build ## the Go tests of the lab's machines and of its Kubernetes plugin, with the real programs
+# Each in namespaces of its own; the storage for backups needs none.
+go-lab-test: build ## the Go tests of the lab's machines, of its Kubernetes plugin and of its storage, with the real programs
 	@go=$$(tail -n 1 .lab/go-path)
 	export LAB_BIN=$(CURDIR)/$(BIN)
 	cd lab
@@ -195,6 +195,7 @@ go-lab-test: build ## the Go tests of the lab's machines and of its Kubernetes p
 	$$test "$$ldflags" ./internal/machine -args -bin "$$LAB_BIN" -stages "$$LAB_BIN/kwok-stages/pod/fast"
 	$$test "$$ldflags" ./internal/machine/pods -args -bin "$$LAB_BIN"
 	$$test "$$ldflags" ./internal/plugins/kubernetesplugin
+	$$test "$$ldflags" ./internal/storage -args -bin "$$LAB_BIN"
 
 # Worlds at a time: a third one leaves two processors nothing to wait for, and all are slower.
 LAB_WORKERS ?= 2

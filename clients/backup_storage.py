@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SECONDS = 10
 """For a connection, and for each answer on it."""
 OF_ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
-NO_RULES = {"NoSuchLifecycleConfiguration", "NoSuchBucketPolicy"}
+NO_RULES = {"NoSuchLifecycleConfiguration", "NoSuchBucketPolicy", "NotImplemented"}
+"""What a storage says without lifecycle rules: the bucket has none, or the storage knows none."""
 NO_LOCK = {"ObjectLockConfigurationNotFoundError", "ObjectLockConfigurationNotFound"}
 STATES = "state"
 """The folder, beside a cluster's snapshots, of the copies of its stack's state."""

@@ -265,7 +265,7 @@ RULE = {"Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 90
 LOCK = {"Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}}
 
 
-def kept(**answers: Any) -> backup_storage.Kept:
+def kept(no_rules: str = "NoSuchLifecycleConfiguration", **answers: Any) -> backup_storage.Kept:
     """Read how a bucket keeps its objects; what is not answered is not set."""
 
     def answer(name: str, missing: str) -> Any:
@@ -279,7 +279,7 @@ def kept(**answers: Any) -> backup_storage.Kept:
     made = storage({})
     made.__dict__["_client"] = SimpleNamespace(
         get_bucket_versioning=lambda **_: answers.get("versioning", {}),
-        get_bucket_lifecycle_configuration=answer("rules", "NoSuchLifecycleConfiguration"),
+        get_bucket_lifecycle_configuration=answer("rules", no_rules),
         get_object_lock_configuration=answer("lock", "ObjectLockConfigurationNotFoundError"),
     )
     return made.kept()
@@ -294,8 +294,10 @@ def test_a_bucket_says_how_it_keeps_its_objects() -> None:
     assert found == backup_storage.Kept(versioned=True, locked_days=30, expires_days=90)
 
 
-def test_a_bucket_without_any_rule_says_so() -> None:
-    assert kept() == backup_storage.Kept(versioned=False, locked_days=0, expires_days=0)
+@pytest.mark.parametrize("says", ["NoSuchLifecycleConfiguration", "NotImplemented"])
+def test_a_bucket_without_any_rule_says_so(says: str) -> None:
+    found = kept(no_rules=says)
+    assert found == backup_storage.Kept(versioned=False, locked_days=0, expires_days=0)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ func All() []Program {
 			Name: "kwok", Folder: ".", Package: "sigs.k8s.io/kwok/cmd/kwok", Module: "sigs.k8s.io/kwok",
 			Because: "its vendor publishes no checksums",
 		},
+		{Name: "versitygw", Folder: "tools/versitygw", Package: ".", Module: "github.com/versity/versitygw", Because: ownProgram},
 	}
 }
 

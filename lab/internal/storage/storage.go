@@ -1,289 +1,136 @@
 // Package storage is what stands outside the platform for its backups: a storage that speaks S3, and what the
 // backup job does with it.
 //
-// The storage's objects and answers are gofakes3's. It takes anybody's calls, so what a real storage is strict
-// about is checked before it: the host, the signature of each call (by Amazon's own signer), and the checksums.
+// The storage is a real one, Versity's S3 gateway over a folder (lab/tools/versitygw). Signatures, checksums, rights, versions
+// and the lock of objects are its own, and so are its words. The bucket's lifecycle rules alone are the lab's: the gateway has none.
 package storage
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
-	"encoding/xml"
+	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"net/http"
-	"net/textproto"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"platform.lab/lab/internal/network"
 )
-
-// Options say where the storage is, and who may use it.
-type Options struct {
-	Host   string // of the endpoint, with its port if that is not the scheme's own
-	Bucket string // the only one
-	Region string
-	// HostStyle says that the bucket is part of the host's name, not of the path.
-	HostStyle bool
-	// Credentials are the access key's id and its secret, as they are now.
-	Credentials func() (id, secret string)
-	// Dir gets a copy of each object, for who looks; empty: none.
-	Dir string
-}
-
-// Server is an http.Handler for one bucket.
-type Server struct {
-	options Options
-	objects http.Handler
-	keeping *keeping
-}
 
 const (
-	contentHash  = "X-Amz-Content-Sha256"
-	unsigned     = "UNSIGNED-PAYLOAD"
-	inChunks     = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-	checksum     = "X-Amz-Checksum-Crc32"
-	amzTime      = "20060102T150405Z"
-	largestBody  = 1 << 30
-	largestChunk = 1 << 26
+	// Program is the gateway, as lab/tools/versitygw makes it.
+	Program = "versitygw"
+	// longestStart ends a start that is broken; it takes a small part of a second.
+	longestStart = 30 * time.Second
 )
 
-// New makes the storage with its empty bucket.
-func New(options Options) (*Server, error) {
-	backend := s3mem.New()
-	if err := backend.CreateBucket(options.Bucket); err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", options.Bucket, err)
-	}
+// lifecycleRules are those that docs/site-requirements.md asks for: an object for 90 days, its older versions a day longer.
+const lifecycleRules = `<LifecycleConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule><ID>backups</ID>` +
+	`<Filter><Prefix></Prefix></Filter><Status>Enabled</Status><Expiration><Days>90</Days></Expiration>` +
+	`<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration></Rule></LifecycleConfiguration>`
 
-	versions := gofakes3.VersioningConfiguration{Status: gofakes3.VersioningEnabled}
-	if err := backend.SetVersioningConfiguration(options.Bucket, versions); err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", options.Bucket, err)
-	}
+// Server is a storage with one bucket.
+type Server struct {
+	Bin    string // folder of the built programs
+	Listen string // address and port, or the path of a socket
 
-	return &Server{options: options, objects: gofakes3.New(backend).Server(), keeping: asAsked()}, nil
+	// Certificate and Key are files, PEM; without them the storage speaks HTTP.
+	Certificate, Key string
+	Bucket, Region   string
+	// Domain is what the host's name has behind the bucket's; without it the bucket is in the path only.
+	Domain string
+	// Keys is a world's file, with the access key that the storage takes, as it is now.
+	Keys string
+	// Owner is the account that the bucket belongs to.
+	Owner Owner
+	// Objects is the folder of the objects, below a folder for the bucket.
+	Objects string
+	// State is a folder for all else that the gateway keeps, and for its log.
+	State string
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Host != s.ownHost() {
-		refuse(w, http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist", "this storage answers as "+s.ownHost())
+// Owner is an access key's id and its secret.
+type Owner struct{ ID, Secret string }
 
-		return
+// Log is the file of what the gateway says: a line for each call.
+func (s Server) Log() string { return filepath.Join(s.State, "log") }
+
+// RulesFile has the bucket's lifecycle rules, as S3 writes them. Who changes or removes it changes what the bucket says of them.
+func (s Server) RulesFile() string { return filepath.Join(s.State, "lifecycle.xml") }
+
+// Start starts the storage with its empty bucket, which ends with ctx, and waits until it listens. The channel gets how it ended.
+func (s Server) Start(ctx context.Context) (<-chan error, error) {
+	if err := os.MkdirAll(s.State, 0o700); err != nil {
+		return nil, err
 	}
 
-	if code, says := s.unauthorized(r); code != "" {
-		status := http.StatusForbidden
-		if code == "AuthorizationHeaderMalformed" {
-			status = http.StatusBadRequest
-		}
-
-		refuse(w, status, code, says, r.URL.Path)
-
-		return
+	if err := os.WriteFile(s.RulesFile(), []byte(lifecycleRules), 0o600); err != nil {
+		return nil, err
 	}
 
-	body, code, says := readBody(r)
-	if code != "" {
-		refuse(w, http.StatusBadRequest, code, says, r.URL.Path)
-
-		return
-	}
-
-	inside := r.Clone(r.Context())
-	inside.Body, inside.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	inside.Header.Set(contentHash, unsigned)
-	inside.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	inside.Header.Del("Content-Encoding")
-
-	if s.options.HostStyle {
-		inside.URL.Path, inside.URL.RawPath = "/"+s.options.Bucket+r.URL.Path, ""
-	}
-
-	if s.keeping.serve(w, inside, body) {
-		return
-	}
-
-	answer := &recorder{ResponseWriter: w, status: http.StatusOK}
-	s.objects.ServeHTTP(answer, inside)
-
-	if r.Method == http.MethodPut && answer.status == http.StatusOK {
-		s.keep(inside.URL.Path, body)
-	}
-}
-
-func (s *Server) ownHost() string {
-	if s.options.HostStyle {
-		return s.options.Bucket + "." + s.options.Host
-	}
-
-	return s.options.Host
-}
-
-// keep leaves a copy of an object for who looks into the world's folder.
-func (s *Server) keep(where string, body []byte) {
-	name := strings.TrimPrefix(where, "/"+s.options.Bucket+"/")
-	if s.options.Dir == "" || !filepath.IsLocal(name) {
-		return
-	}
-
-	path := filepath.Join(s.options.Dir, s.options.Bucket, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err == nil {
-		_ = os.WriteFile(path, body, 0o600) // the object itself is in the storage
-	}
-}
-
-type recorder struct {
-	http.ResponseWriter
-	status int
-}
-
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-// authorization is the header of signature version 4 (Amazon S3 API Reference, "Authorization header").
-var authorization = regexp.MustCompile(`^AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/s3/aws4_request, SignedHeaders=([^,]+), Signature=[0-9a-f]{64}$`)
-
-// unauthorized is S3's code and text for a call that the storage does not take; "" is for one that it does.
-func (s *Server) unauthorized(r *http.Request) (code, says string) {
-	given := r.Header.Get("Authorization")
-	if given == "" {
-		return "AccessDenied", "Access Denied."
-	}
-
-	parts := authorization.FindStringSubmatch(given)
-	at, err := time.Parse(amzTime, r.Header.Get("X-Amz-Date"))
-
-	if parts == nil || err != nil {
-		return "AuthorizationHeaderMalformed", "The authorization header that you provided is not valid."
-	}
-
-	if parts[3] != s.options.Region {
-		return "AuthorizationHeaderMalformed", fmt.Sprintf("The authorization header is malformed; the region %q is wrong; expecting %q", parts[3], s.options.Region)
-	}
-
-	id, secret := s.options.Credentials()
-	if parts[1] != id {
-		return "InvalidAccessKeyId", "The Access Key Id you provided does not exist in our records."
-	}
-
-	signed, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+r.Host+r.URL.RequestURI(), nil)
+	ended, err := s.run(ctx)
 	if err != nil {
-		return "AuthorizationHeaderMalformed", err.Error()
+		return nil, err
 	}
 
-	for name := range strings.SplitSeq(parts[4], ";") {
-		switch name {
-		case "host":
-		case "content-length":
-			signed.ContentLength = r.ContentLength
-		default:
-			signed.Header[textproto.CanonicalMIMEHeaderKey(name)] = r.Header.Values(name)
-		}
+	if err := s.listens(ctx, ended); err != nil {
+		return nil, fmt.Errorf("%w; see %s", err, s.Log())
 	}
 
-	err = v4.NewSigner().SignHTTP(r.Context(), aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}, signed,
-		r.Header.Get(contentHash), "s3", s.options.Region, at, func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	if err != nil || subtle.ConstantTimeCompare([]byte(signed.Header.Get("Authorization")), []byte(given)) != 1 {
-		return "SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided. Check your key and signing method."
-	}
-
-	return "", ""
+	return ended, nil
 }
 
-// readBody reads what a call brings, and holds it against the hash or the checksum that the call names.
-func readBody(r *http.Request) (body []byte, code, says string) {
-	source := io.LimitReader(r.Body, largestBody)
-	hash := r.Header.Get(contentHash)
-	given := r.Header.Get(checksum)
-
-	var err error
-
-	if hash == inChunks {
-		body, given, err = readChunks(bufio.NewReader(source))
-	} else {
-		body, err = io.ReadAll(source)
+func (s Server) run(ctx context.Context) (<-chan error, error) {
+	log, err := os.OpenFile(s.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
 	}
 
-	sum := sha256.Sum256(body)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, Program),
+		"--listen="+s.Listen, "--certificate="+s.Certificate, "--key="+s.Key, "--domain="+s.Domain, "--region="+s.Region,
+		"--bucket="+s.Bucket, "--objects="+s.Objects, "--state="+s.State, "--keys="+s.Keys)
+	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.Owner.ID, "ROOT_SECRET_KEY="+s.Owner.Secret)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Second
 
-	switch {
-	case err != nil:
-		return nil, "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header: " + err.Error()
-	case hash != inChunks && hash != unsigned && hash != hex.EncodeToString(sum[:]):
-		return nil, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match what was computed."
-	case given != "" && given != crcOf(body):
-		return nil, "BadDigest", "The CRC32 you specified did not match the calculated checksum."
+	if err := network.Start(cmd); err != nil {
+		return nil, errors.Join(err, log.Close())
 	}
 
-	return body, "", ""
+	ended := make(chan error, 1)
+
+	go func() { ended <- errors.Join(cmd.Wait(), log.Close()) }()
+
+	return ended, nil
 }
 
-// readChunks reads a body in chunks, and the checksum that its trailer gives (Amazon S3 User Guide, "Trailing
-// checksums").
-func readChunks(source *bufio.Reader) (body []byte, given string, err error) {
-	lines := textproto.NewReader(source)
+// listens waits until somebody can connect.
+func (s Server) listens(ctx context.Context, ended <-chan error) error {
+	kind := "tcp"
+	if strings.HasPrefix(s.Listen, "/") {
+		kind = "unix"
+	}
+
+	timeout := time.After(longestStart)
 
 	for {
-		line, err := lines.ReadLine()
-		if err != nil {
-			return nil, "", err
+		connection, err := new(net.Dialer).DialContext(ctx, kind, s.Listen)
+		if err == nil {
+			return connection.Close()
 		}
 
-		size, err := strconv.ParseUint(line, 16, 32)
-		if err != nil || size > largestChunk {
-			return nil, "", fmt.Errorf("a chunk of size %q", line)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case err := <-ended:
+			return fmt.Errorf("it ended at once: %w", err)
+		case <-timeout:
+			return fmt.Errorf("it does not listen within %s: %w", longestStart, err)
+		case <-time.After(10 * time.Millisecond):
 		}
-
-		if size == 0 {
-			break
-		}
-
-		chunk := make([]byte, size+2)
-		if _, err := io.ReadFull(source, chunk); err != nil {
-			return nil, "", err
-		}
-
-		body = append(body, chunk[:size]...)
 	}
-
-	trailer, err := lines.ReadMIMEHeader()
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, "", err
-	}
-
-	return body, trailer.Get(checksum), nil
-}
-
-func crcOf(body []byte) string {
-	return base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(body)))
-}
-
-func refuse(w http.ResponseWriter, status int, code, says, resource string) {
-	type answer struct {
-		XMLName  xml.Name `xml:"Error"`
-		Code     string
-		Message  string
-		Resource string
-	}
-
-	w.Header().Set("Content-Type", "application/xml")
-	w.WriteHeader(status)
-	_ = xml.NewEncoder(w).Encode(answer{Code: code, Message: says, Resource: resource}) // who asked may be gone
 }

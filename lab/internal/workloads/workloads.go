@@ -85,7 +85,7 @@ func parts(images []programs.Image) []part {
 		{Part{"cert-manager-controller", "simulated", "issuers, certificates and caBundles; ACME certificates come from an authority of the lab"}, runCertManager},
 		{Part{"cert-manager-webhook", "simulated", "answers on the pods' addresses and admits everything"}, runCertManagerWebhook},
 		{Part{"metrics-server", "simulated", "serves metrics.k8s.io/v1beta1 from the kubelets, verified and authorized; its numbers are as real as the kubelets'"}, runMetricsServer},
-		{Part{talosbackup.Name, "simulated", "does what talos-backup 0.1.0-beta.3 does: a real snapshot through the Talos API, real age, Amazon's real library; the storage checks signatures and names, and keeps objects in memory"}, runBackups},
+		{Part{talosbackup.Name, "simulated", "does what talos-backup 0.1.0-beta.3 does: a real snapshot through the Talos API, real age, Amazon's real library"}, runBackups},
 		{Part{"traefik", "simulated", "an HTTPS responder with the default TLSStore's certificate; it routes nothing"}, runTraefik},
 	}
 

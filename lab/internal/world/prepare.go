@@ -17,6 +17,7 @@ import (
 	"platform.lab/lab/internal/programs"
 	"platform.lab/lab/internal/simulated"
 	"platform.lab/lab/internal/stackfile"
+	"platform.lab/lab/internal/storage"
 )
 
 // Namespace of the program's settings in a stack file: the project's name.
@@ -93,7 +94,10 @@ func Prepare(ctx context.Context, l Layout, r Request, warn func(string, ...any)
 }
 
 // required are the programs without which no world can be entered.
-var required = []string{"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller", "kubectl", "talosctl", "helm"}
+var required = []string{
+	"pulumi", "pulumi-language-python", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "metallb-controller",
+	"kubectl", "talosctl", "helm", storage.Program,
+}
 
 func checkPrograms(bin string) error {
 	for _, name := range required {

@@ -159,7 +159,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err := serveGit(ctx, answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := serveStorage(answer, l, authority, spec, addresses, say); err != nil {
+	if err := serveStorage(ctx, &serving, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
 	if err := serveAlerts(answer, l, authority, spec, addresses, say); err != nil {

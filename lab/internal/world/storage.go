@@ -1,12 +1,21 @@
 package world
 
 import (
+	"context"
+	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
 
+	"platform.lab/lab/internal/network"
 	"platform.lab/lab/internal/pki"
 	"platform.lab/lab/internal/storage"
+	"platform.lab/lab/internal/workloads"
 )
 
 // storageURL is where backups go; nil without backups.
@@ -30,39 +39,78 @@ func (s Settings) storageHost() string {
 	}
 }
 
-// serveStorage serves the bucket of services.backup. It takes the access key that the world's stack has now: whoever
-// sets a new one has made it at the storage before.
-func serveStorage(answer answerer, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+// storageParts say what the storage is, for a run's summary.
+func (s *Spec) storageParts() []workloads.Part {
+	if s.Settings.storageURL() == nil {
+		return nil
+	}
+	return []workloads.Part{{
+		Name: "backup-storage", Kind: "real",
+		Says: "Versity's S3 gateway over a folder; the bucket's lifecycle rules are a file of the lab's, and delete nothing",
+	}}
+}
+
+// serveStorage starts the storage with the bucket of services.backup. It takes the access key that the world's stack has now,
+// and nobody has its owner's.
+func serveStorage(
+	ctx context.Context, serving *sync.WaitGroup, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr,
+	say func(string, ...any),
+) error {
 	location := spec.Settings.storageURL()
 	if location == nil {
 		return nil
 	}
-	name := spec.Settings.storageHost()
-	backup := spec.Settings.Services.Backup
-	handler, err := storage.New(storage.Options{
-		Host: location.Host, Bucket: backup.Bucket, Region: backup.Region, HostStyle: !backup.PathStyle, Dir: l.Storage(),
-		Credentials: func() (id, secret string) { return l.storageKey(spec) },
-	})
+	server, err := l.storageServer(authority, spec, addresses[spec.Settings.storageHost()])
 	if err != nil {
 		return err
 	}
-	if authority, err = spec.Options.Site.authority(authority); err != nil {
-		return err
-	}
-	listener, err := listenAt(location, name, "services.backup.endpoint", authority, addresses[name])
+	ended, err := server.Start(ctx)
 	if err != nil {
 		return fmt.Errorf("storage for backups: %w", err)
 	}
-	answer(listener, handler, "the storage for backups")
-	say("storage for backups at %s://%s, bucket %s (simulated)", location.Scheme, name, backup.Bucket)
+	serving.Go(func() {
+		if err := <-ended; ctx.Err() == nil {
+			slog.Error("the storage for backups ended", "log", server.Log(), "error", err)
+		}
+	})
+	say("storage for backups at %s://%s, bucket %s (versitygw)", location.Scheme, spec.Settings.storageHost(), server.Bucket)
 	return nil
 }
 
-// storageKey is the access key's id and its secret, as the world's stack has them.
-func (l Layout) storageKey(made *Spec) (id, secret string) {
-	spec, err := l.readSpec()
+// gateway is a folder for what the storage keeps beside the objects, and for its log. Its name does not begin as that of the
+// objects' folder does, which the gateway would take for a folder inside.
+func (l Layout) gateway() string { return l.path("versitygw") }
+
+// storageServer is the storage at its address, with a certificate of its own where it speaks TLS.
+func (l Layout) storageServer(authority *pki.Authority, spec *Spec, address netip.Addr) (storage.Server, error) {
+	location, name, backup := spec.Settings.storageURL(), spec.Settings.storageHost(), spec.Settings.Services.Backup
+	port, err := portOf(location)
 	if err != nil {
-		spec = made
+		return storage.Server{}, fmt.Errorf("platform:services.backup.endpoint: %w", err)
 	}
-	return spec.Secrets.Values["backupAccessKey"], spec.Secrets.Values["backupSecretKey"]
+	server := storage.Server{
+		Bin: spec.Bin, Listen: netip.AddrPortFrom(address, port).String(), Bucket: backup.Bucket, Region: backup.Region, Keys: l.Spec(),
+		Owner: storage.Owner{ID: rand.Text(), Secret: rand.Text()}, Objects: l.Storage(), State: l.gateway(),
+	}
+	if !backup.PathStyle {
+		server.Domain = location.Hostname()
+	}
+	if err := network.AddLoopback(address); err != nil {
+		return storage.Server{}, err
+	}
+	if location.Scheme != "https" {
+		return server, nil
+	}
+	if authority, err = spec.Options.Site.authority(authority); err != nil {
+		return storage.Server{}, err
+	}
+	certificate, err := authority.Server(name, time.Now().Add(validity))
+	if err != nil {
+		return storage.Server{}, err
+	}
+	if err := os.MkdirAll(server.State, 0o700); err != nil {
+		return storage.Server{}, err
+	}
+	server.Certificate, server.Key = filepath.Join(server.State, "crt"), filepath.Join(server.State, "key")
+	return server, writePair(certificate, server.Certificate, server.Key)
 }

@@ -39,7 +39,8 @@ func onCluster(
 // writeParts leaves the list of what the workloads simulate, for a run's summary.
 func writeParts(l Layout, spec *Spec) error {
 	parts := slices.Concat(
-		workloads.Parts(programs.DescribedImages(spec.Bin, spec.images())), spec.issuanceParts(), spec.gitHubParts(), spec.alertParts(), spec.omniParts(),
+		workloads.Parts(programs.DescribedImages(spec.Bin, spec.images())), spec.issuanceParts(), spec.storageParts(),
+		spec.gitHubParts(), spec.alertParts(), spec.omniParts(),
 	)
 	text, err := json.MarshalIndent(parts, "", "  ")
 	if err != nil {
