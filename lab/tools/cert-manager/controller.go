@@ -146,6 +146,8 @@ func runController(ctx context.Context, arguments []string) error {
 		return err
 	}
 
+	collect(shared)
+
 	health := healthz.NewServer(electionHealth)
 
 	listener, err := net.Listen("tcp", options.health)
@@ -282,6 +284,15 @@ func (o *controllerOptions) elect(
 	}
 
 	return failed
+}
+
+// collect lets the metrics tell of the objects, which the informers of the one that leads know.
+func collect(shared *controller.Context) {
+	objects := shared.SharedInformerFactory.Certmanager().V1()
+	shared.Metrics.SetupCertificateCollector(objects.Certificates().Lister())
+	shared.Metrics.SetupIssuerCollector(objects.Issuers().Lister())
+	shared.Metrics.SetupClusterIssuerCollector(objects.ClusterIssuers().Lister())
+	shared.Metrics.SetupACMECollector(shared.SharedInformerFactory.Acme().V1().Challenges().Lister())
 }
 
 // serveMetrics serves the metrics of all replicas.
