@@ -169,7 +169,7 @@ def build(  # noqa: C901 a branch for each service
             way=way,
             secrets=_receivers(secrets),
             expiries=settings.cluster.expiries,
-            entrance=made["argo-cd"],
+            entrance=made["traefik"],
             opts=below("monitoring"),
         )
     if services.logging is not None and services.argocd is not None:
@@ -177,7 +177,7 @@ def build(  # noqa: C901 a branch for each service
             "logging",
             settings,
             domain=services.argocd.domain,
-            entrance=made["argo-cd"],
+            entrance=made["traefik"],
             opts=below("logging"),
         )
     if services.backup is not None:

@@ -26,6 +26,8 @@ class Layer:
     """Layers that it waits for in place of those that it stands on, where they are there."""
     reached_through: tuple[str, ...] = ()
     """Layers that only the last of it waits for: the way to it, and what is to be reached too."""
+    brought_by: tuple[str, ...] = ()
+    """Layers that must be there too, and install what runs in it; it does not wait for them."""
     namespace: str = ""
     """Where its workloads run, if no chart says it."""
 
@@ -68,7 +70,8 @@ LAYERS: Mapping[str, Layer] = {
             "platform:kubernetes:Monitoring",
             ("cilium", "guardrails"),
             "monitoring",
-            reached_through=("argo-cd",),  # which installs it, and says who may look
+            reached_through=("traefik",),
+            brought_by=("argo-cd",),
             namespace="monitoring",
         ),
         Layer(
@@ -76,7 +79,8 @@ LAYERS: Mapping[str, Layer] = {
             "platform:kubernetes:Logging",
             ("cilium", "guardrails"),
             "logging",
-            reached_through=("argo-cd",),
+            reached_through=("traefik",),
+            brought_by=("argo-cd",),
             namespace="logging",
         ),
         Layer(

@@ -55,7 +55,7 @@ class Logging(pulumi.ComponentResource):
         entrance: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Make it; `domain` is Argo CD's, `entrance` is Argo CD, which answers there."""
+        """Make it; people come through `entrance`, to Argo CD's `domain`."""
         super().__init__("platform:kubernetes:Logging", name, None, opts)
         # Privileged, since the agents read files of their machines.
         namespace = IsolatedNamespace(NAMESPACE, "privileged", self)

@@ -120,7 +120,7 @@ class Monitoring(pulumi.ComponentResource):
         entrance: pulumi.Resource,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Make it; `domain` is Argo CD's, `entrance` is Argo CD, which answers there.
+        """Make it; people come through `entrance`, to Argo CD's `domain`.
 
         `expiries` are the stack's secrets of which an alert tells in time.
         """
