@@ -326,7 +326,7 @@ def test_a_request_is_found_in_the_access_log_of_a_container(world: World) -> No
 
 
 def test_who_opened_a_shell_in_a_pod_is_found_in_the_audit_log(world: World) -> None:
-    kubectl(world, "exec", "--namespace", "app-podinfo", "deployment/podinfo", "--", "./podcli")
+    kubectl(world, "exec", "--namespace", "app-podinfo", "deployment/podinfo", "--", "ls")
     entry = found(world, "log:=audit objectRef.subresource:=exec")
     assert entry["objectRef.namespace"] == "app-podinfo"
     assert entry["user.username"]
