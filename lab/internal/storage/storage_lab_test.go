@@ -119,7 +119,8 @@ func (s *site) start() {
 
 	s.t.Cleanup(func() {
 		cancel()
-		<-ended
+
+		_ = <-ended // it was told to end
 	})
 
 	trusted := x509.NewCertPool()

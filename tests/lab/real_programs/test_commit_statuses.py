@@ -39,10 +39,11 @@ def test_the_first_commit_has_a_status_of_each_application(
 ) -> None:
     first = repository.git("rev-list", "--max-parents=0", "HEAD")
     # The one of Argo CD itself has two sources: a chart, and this repository with its values.
-    for application in ("root", "argo-cd", "podinfo"):
+    applications = ("root", "argo-cd", "logging", "monitoring", "podinfo")
+    for application in applications:
         becomes(world, first, application, "success")
     told = statuses(world, first)
-    assert set(told) == {f"{CLUSTER}/{one}" for one in ("root", "argo-cd", "podinfo")}
+    assert set(told) == {f"{CLUSTER}/{one}" for one in applications}
     assert {one["description"] for one in told.values()} == {"synced, healthy"}
     assert (
         told["prod/podinfo"]["target_url"]
