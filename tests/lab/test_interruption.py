@@ -72,6 +72,7 @@ def test_a_killed_up_converges_when_run_again(
         world.stop()
 
 
+@pytest.mark.campaign
 def test_an_image_that_a_killed_up_left_behind_is_made_again(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:

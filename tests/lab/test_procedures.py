@@ -209,6 +209,8 @@ ORDER: list[str] = sorted(RUN, key=_site)
 """A site's pages after one another: the next site ends the one before."""
 WEEKLY = {
     "add-control-planes",
+    "add-worker",
+    "destroy-and-rebuild",
     "expand-pool",
     "failed-up",
     "firewall",
@@ -223,8 +225,10 @@ WEEKLY = {
     "rebuild-from-backup",
     "recover-application",
     "remove-control-planes",
+    "remove-worker",
     "replace-machine",
     "restore-backup",
+    "restore-etcd",
     "undo-change",
     "upgrade-kubernetes",
     "upgrade-talos",

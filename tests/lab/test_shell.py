@@ -237,6 +237,7 @@ def uuid_of(world: World, urn: str) -> str:
     return str(found)
 
 
+@pytest.mark.campaign
 def test_a_machine_that_the_state_lost_is_imported_by_the_messages_own_command(
     world: World,
 ) -> None:
