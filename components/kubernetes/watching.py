@@ -82,6 +82,15 @@ def route(  # noqa: PLR0913 where, what, and when
     _traefik(
         namespace, "Middleware", "argocd-session", {"forwardAuth": {"address": SESSION}}, options
     )
+    # What it serves has no use for the session, with which one could act as its user.
+    nothing = dict.fromkeys(("Authorization", "Cookie"), "")
+    _traefik(
+        namespace,
+        "Middleware",
+        "without-session",
+        {"headers": {"customRequestHeaders": nothing}},
+        options,
+    )
     _traefik(
         namespace,
         "IngressRoute",
@@ -94,7 +103,7 @@ def route(  # noqa: PLR0913 where, what, and when
                     # Questions that are long are asked by POST.
                     "match": f"Host(`{domain}`) && (Method(`GET`) || Method(`POST`)) && ({paths})",
                     "priority": ROUTE_PRIORITY + 2,
-                    "middlewares": [{"name": "argocd-session"}],
+                    "middlewares": [{"name": "argocd-session"}, {"name": "without-session"}],
                     "services": [{"name": service, "port": port}],
                 },
             ],

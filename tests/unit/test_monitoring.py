@@ -250,7 +250,7 @@ def test_dashboards_are_served_to_sessions_of_argo_cd_and_nothing_that_writes_is
         "kubernetes:traefik.io/v1alpha1:IngressRoute", "monitoring/dashboards"
     )
     (rule,) = route.inputs["spec"]["routes"]
-    assert rule["middlewares"] == [{"name": "argocd-session"}]
+    assert rule["middlewares"] == [{"name": "argocd-session"}, {"name": "without-session"}]
     prefixes = re.findall(r"PathPrefix\(`([^`]+)`\)", rule["match"])
     assert prefixes == [*layer.SEEN]
     for path in (
