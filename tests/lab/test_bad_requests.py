@@ -169,6 +169,7 @@ def registered(world: World) -> list[str]:
     return [one["type"] for one in latest.get("resources") or []]
 
 
+@pytest.mark.campaign
 def test_a_machine_that_does_not_answer_is_waited_for_until_a_ctrl_c_and_picked_up_after_it(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_a_machine_that_vcenter_lost_is_told_at_once_and_repair_lets_up_make_it_
         world.stop()
 
 
+@pytest.mark.campaign
 def test_the_engines_advice_after_a_kill_in_a_clone_is_contradicted_and_goes_away(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
