@@ -319,6 +319,7 @@ def test_a_machine_whose_new_talos_does_not_start_stops_the_chain_at_itself(
     assert cordoned(world) == []
 
 
+@pytest.mark.campaign
 def test_another_talos_reaches_every_machine_in_order_with_one_reboot_each(
     world: World, edit: Callable[[str, str], None]
 ) -> None:
