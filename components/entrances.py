@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from components.gitops import logging, monitoring
+
 if TYPE_CHECKING:
     from config.settings import Services
 
@@ -20,9 +22,9 @@ def addresses(services: Services) -> dict[str, str]:
     if services.argocd is not None:
         found["argocd"] = f"https://{services.argocd.domain}"
         if services.monitoring is not None:
-            found["dashboards"] = f"https://{services.argocd.domain}/monitoring/vmui/"
+            found["dashboards"] = monitoring.pages(services.argocd.domain)
         if services.logging is not None:
-            found["logs"] = f"https://{services.argocd.domain}/logs/select/vmui/"
+            found["logs"] = logging.pages(services.argocd.domain)
     if services.traefik is not None:
         found["ingress"] = str(services.traefik.address)
         if services.traefik.dashboard_domain is not None:

@@ -965,12 +965,13 @@ class Monitoring(Model):
 
     @model_validator(mode="after")
     def _somebody_is_told(self) -> Monitoring:
-        if not self.receivers.model_dump(exclude_none=True):
+        given = self.receivers.model_dump(exclude_none=True)
+        if not given:
             refuse(
                 "alerts that nobody gets",
                 "give `receivers` a `webhook`, `slack`, `email` or `pagerDuty`",
             )
-        if self.receivers.model_dump(exclude_none=True).keys() == {"pager_duty"}:
+        if given.keys() == {"pager_duty"}:
             refuse(
                 "PagerDuty alone, which gets critical alerts only",
                 "give `receivers` a `webhook`, `slack` or `email` for the others",

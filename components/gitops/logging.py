@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 NAMESPACE = "logging"
 BASE = "platform/logging"
+PATH = "/logs"
+"""Below Argo CD's name: where people search (platform/logging)."""
 STORAGE = "victoria-logs"
 """The Deployment, and its claim of a volume."""
+
+
+def pages(domain: str) -> str:
+    """Give where people search the logs, below Argo CD's name."""
+    return f"https://{domain}{PATH}/select/vmui/"
 
 
 def files(settings: Settings, base: str) -> dict[str, Tree]:

@@ -7,16 +7,15 @@ not here: rules ask the cluster for it, so that an upgrade needs no further file
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.gitops import overlay
+from components.gitops.overlay import Tree
 from config.values import split_url
 from config.way_out import WayOut
 
 if TYPE_CHECKING:
     from config.settings import Monitoring, Receivers, Settings
-
-Tree = dict[str, Any]
 
 NAMESPACE = "monitoring"
 BASE = "platform/monitoring"
@@ -26,6 +25,11 @@ SECRETS = "/etc/receivers"
 """Where Alertmanager finds what is secret of its receivers, a file each."""
 STORAGE = "victoria-metrics"
 """The claim of a volume for metrics."""
+
+
+def pages(domain: str) -> str:
+    """Give where people find the dashboards, below Argo CD's name."""
+    return f"https://{domain}{PATH}/vmui/"
 
 
 def files(settings: Settings, base: str) -> dict[str, Tree]:
@@ -47,9 +51,9 @@ def files(settings: Settings, base: str) -> dict[str, Tree]:
         storage_class = settings.services.local_volumes.storage_class
         found["volume.yaml"] = overlay.claim(STORAGE, storage_class, monitoring.volume_gib)
     maps = {"alertmanager": ["alertmanager.yaml"]}
-    files = [f"patches/{name}.yaml" for name in patches]
+    paths = [f"patches/{name}.yaml" for name in patches]
     return found | {
-        "kustomization.yaml": overlay.kustomization(NAMESPACE, resources, files, maps),
+        "kustomization.yaml": overlay.kustomization(NAMESPACE, resources, paths, maps),
         "alertmanager.yaml": alertmanager(monitoring, proxied=way.proxy is not None),
         **{f"patches/{name}.yaml": overlay.patch(name, spec) for name, spec in patches.items()},
     }

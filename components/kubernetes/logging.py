@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
+from components.gitops.logging import NAMESPACE, PATH, pages
 from components.kubernetes import watching
 from components.kubernetes.isolated_namespace import (
     IsolatedNamespace,
@@ -25,10 +26,7 @@ from config.settings import API_PORT
 if TYPE_CHECKING:
     from config.settings import Settings
 
-NAMESPACE = "logging"
 NAME = "app.kubernetes.io/name"
-PATH = "/logs"
-"""Below Argo CD's name: where people search (platform/logging)."""
 VICTORIA_LOGS, VLAGENT = 9428, 9429
 SEEN = (f"{PATH}/select/",)
 """What the page asks for. All else takes lines in, or deletes them."""
@@ -85,6 +83,4 @@ class Logging(pulumi.ComponentResource):
         machines = len(settings.machines)
         watching.quota(namespace, pods=str(2 * machines + 4), limits_memory=f"{4 + machines}Gi")
         watching.route(namespace, domain, SEEN, VICTORIA_LOGS, "victoria-logs", after=entrance)
-        self.register_outputs(
-            {"namespace": NAMESPACE, "address": f"https://{domain}{PATH}/select/vmui/"}
-        )
+        self.register_outputs({"namespace": NAMESPACE, "address": pages(domain)})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import yaml
 
-from components.gitops.monitoring import NAMESPACE, PATH
+from components.gitops.monitoring import NAMESPACE, PATH, pages
 from components.kubernetes import outside, watching
 from components.kubernetes.isolated_namespace import (
     MONITORING_LABEL,
@@ -27,10 +27,16 @@ from components.kubernetes.isolated_namespace import (
 )
 from components.kubernetes.objects import KubernetesObject
 from components.kubernetes.traefik import NAMESPACE as TRAEFIK
-from components.talos.firewall import CONTROL_PLANE_METRICS, KUBELET, METALLB_METRICS
+from components.talos.firewall import (
+    CILIUM_METRICS,
+    CONTROL_PLANE_METRICS,
+    KUBELET,
+    METALLB_METRICS,
+    numbers,
+)
 from config.settings import API_PORT
 from config.values import split_url
-from config.way_out import ANYWHERE
+from config.way_out import ANYWHERE, HTTPS_PORT
 
 if TYPE_CHECKING:
     from config.settings import Expiry
@@ -38,12 +44,10 @@ if TYPE_CHECKING:
     from config.way_out import WayOut
 
 NAME = "app.kubernetes.io/name"
-HTTPS_PORT = 443
 ENDS = "rules-of-settings"
 """The ConfigMap with rules about the stack's secrets, which vmalert reads where it is."""
 SOON_DAYS = 21
 VICTORIA_METRICS, VMALERT, ALERTMANAGER, STATE = 8428, 8880, 9093, 8080
-CILIUM_METRICS = (9962, 9963, 9964, 9965)
 SEEN = tuple(
     f"{PATH}/{path}"
     for path in (
@@ -139,7 +143,7 @@ class Monitoring(pulumi.ComponentResource):
         watching.route(
             namespace, domain, SEEN, VICTORIA_METRICS, "victoria-metrics", after=entrance
         )
-        self.register_outputs({"namespace": NAMESPACE, "address": f"https://{domain}{PATH}/vmui/"})
+        self.register_outputs({"namespace": NAMESPACE, "address": pages(domain)})
 
 
 def _policies(
@@ -150,7 +154,7 @@ def _policies(
     def of(name: str) -> Rule:
         return {"podSelector": {"matchLabels": {NAME: name}}}
 
-    machines = [int(port) for port in (KUBELET, *CONTROL_PLANE_METRICS, *METALLB_METRICS)]
+    machines = numbers(KUBELET, *CONTROL_PLANE_METRICS, *METALLB_METRICS, *CILIUM_METRICS)
     yield (
         "victoria-metrics",
         [
@@ -163,7 +167,7 @@ def _policies(
         # Pods of every namespace, each behind its own policy; machines, which no selector matches.
         [
             {"to": [{"namespaceSelector": {}}]},
-            anybody(API_PORT, *machines, *CILIUM_METRICS),
+            anybody(API_PORT, *machines),
         ],
     )
     yield (

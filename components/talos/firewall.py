@@ -57,6 +57,15 @@ class Rule:
     protocol: Protocol = "tcp"
 
 
+def numbers(*ports: str) -> list[int]:
+    """Give the ports of texts that name one, or a range of them, as in `9962-9965`."""
+    found: list[int] = []
+    for port in ports:
+        first, _, last = port.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 def documents(inputs: TalosInputs, machine: Machine) -> list[dict[str, Any]]:
     """Give the documents of a machine's firewall; none where the settings have no firewall."""
     if inputs.network.firewall is None:

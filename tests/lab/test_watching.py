@@ -120,14 +120,23 @@ def quick(world: World, repository: Repository) -> Repository:
 # --- What is asked -----------------------------------------------------------------------------
 
 
-def ask(world: World, path: str, **query: str) -> Any:
-    """Ask as a person does: through the ingress, with Argo CD's session."""
-    words = "&".join(f"{key}={quote(text)}" for key, text in query.items())
-    how = ("--silent", "--show-error", "--fail-with-body", "--insecure", "--max-time", "20")
+def visit(world: World, path: str, *options: str) -> str:
+    """Ask Argo CD's host through the ingress, as anybody does; gives the answer."""
+    how = ("--silent", "--show-error", "--insecure", "--max-time", "20")
     to = ("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}")
-    session = ("--header", f"Cookie: argocd.token={token(world)}")
-    url = f"https://{HOST}/{path}" + (f"?{words}" if words else "")
-    return json.loads(world.run("curl", *how, *to, *session, url).stdout)
+    return world.run("curl", *how, *to, *options, f"https://{HOST}/{path}").stdout
+
+
+def session(world: World) -> tuple[str, str]:
+    """Give curl's options for who is logged in to Argo CD."""
+    return "--header", f"Cookie: argocd.token={token(world)}"
+
+
+def ask(world: World, path: str, **query: str) -> Any:
+    """Ask as a person does who is logged in; gives the answer's JSON."""
+    words = "&".join(f"{key}={quote(text)}" for key, text in query.items())
+    asked = f"{path}?{words}" if words else path
+    return json.loads(visit(world, asked, "--fail-with-body", *session(world)))
 
 
 def samples(world: World, expression: str) -> list[Object]:
@@ -244,19 +253,18 @@ def test_dashboards_are_shown_to_who_is_logged_in_to_argo_cd_and_to_nobody_else(
     world: World,
 ) -> None:
     def get(path: str, *options: str) -> str:
-        how = ("--silent", "--insecure", "--max-time", "10", "--output", "/dev/null")
-        to = ("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}", "--write-out", "%{http_code}")
-        return world.run("curl", *how, *to, *options, f"https://{HOST}/monitoring/{path}").stdout
+        code = ("--output", "/dev/null", "--write-out", "%{http_code}")
+        return visit(world, f"monitoring/{path}", *code, *options)
 
     assert get("vmui/") == "401"
     assert get("prometheus/api/v1/query?query=up") == "401"
-    session = ("--header", f"Cookie: argocd.token={token(world)}")
-    assert get("vmui/", *session) == "200"
-    assert get("prometheus/api/v1/query?query=up", *session) == "200"
-    assert get("prometheus/vmui/custom-dashboards", *session) == "200"
+    person = session(world)
+    assert get("vmui/", *person) == "200"
+    assert get("prometheus/api/v1/query?query=up", *person) == "200"
+    assert get("prometheus/vmui/custom-dashboards", *person) == "200"
     # It falls to Argo CD's own page, which knows nothing of metrics.
     write = ("--request", "POST", "--data-binary", "forged 1")
-    get("prometheus/api/v1/import/prometheus", *session, *write)
+    get("prometheus/api/v1/import/prometheus", *person, *write)
     assert samples(world, "forged") == []
 
 
@@ -289,12 +297,8 @@ def test_what_it_costs_is_measured(world: World) -> None:
 
 def lines(world: World, query: str) -> list[Object]:
     """Search as a person does; gives at most five entries of the last hour."""
-    how = ("--silent", "--show-error", "--fail-with-body", "--insecure", "--max-time", "20")
-    to = ("--resolve", f"{HOST}:443:{INGRESS_ADDRESS}")
-    session = ("--header", f"Cookie: argocd.token={token(world)}")
-    asked = ("--data-urlencode", f"query=_time:1h {query} | limit 5")
-    url = f"https://{HOST}/logs/select/logsql/query"
-    said = world.run("curl", *how, *to, *session, *asked, url).stdout
+    asked = ("--fail-with-body", "--data-urlencode", f"query=_time:1h {query} | limit 5")
+    said = visit(world, "logs/select/logsql/query", *asked, *session(world))
     return [json.loads(line) for line in said.splitlines()]
 
 

@@ -44,10 +44,7 @@ func (s *Settings) madeForAlerts() map[string]string {
 
 // alertSecrets are what the world's stack shows now: whoever sets another one has got it from the service before.
 func (l Layout) alertSecrets(made *Spec) alertreceiver.Secrets {
-	spec, err := l.readSpec()
-	if err != nil {
-		spec = made
-	}
+	spec := l.specNow(made)
 	values := spec.Secrets.Values
 	path := func(secret string) string {
 		location, err := url.Parse(values[secret])

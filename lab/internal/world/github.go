@@ -54,10 +54,7 @@ func newAppKey() (string, error) {
 // appKey is the public half of the key that the world's stack has now; nil for one that is none. Whoever sets a new one
 // has made it at GitHub before.
 func (l Layout) appKey(made *Spec) *rsa.PublicKey {
-	spec, err := l.readSpec()
-	if err != nil {
-		spec = made
-	}
+	spec := l.specNow(made)
 	key, err := jwt.ParseRSAPrivateKeyFromPEM([]byte(spec.Secrets.Values[commitStatusSecret]))
 	if err != nil {
 		return nil

@@ -216,6 +216,15 @@ func (l Layout) readSpec() (*Spec, error) {
 	return s, nil
 }
 
+// specNow is the spec with what commands have changed since the world was made; as it was made, when it cannot be read.
+func (l Layout) specNow(made *Spec) *Spec {
+	spec, err := l.readSpec()
+	if err != nil {
+		return made
+	}
+	return spec
+}
+
 func (l Layout) writeSpec(s *Spec) error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

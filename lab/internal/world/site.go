@@ -130,10 +130,7 @@ func (s *Settings) madeSecrets() (map[string]string, error) {
 
 // deployKey is the public half of the key that the world's stack has now; nil for one that is none.
 func (l Layout) deployKey(made *Spec) ssh.PublicKey {
-	spec, err := l.readSpec()
-	if err != nil {
-		spec = made
-	}
+	spec := l.specNow(made)
 
 	key, err := ssh.ParsePrivateKey([]byte(spec.Secrets.Values[deployKeySecret]))
 	if err != nil {
