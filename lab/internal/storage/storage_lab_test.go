@@ -120,7 +120,7 @@ func (s *site) start() {
 	s.t.Cleanup(func() {
 		cancel()
 
-		_ = <-ended // it was told to end
+		<-ended // it was told to end
 	})
 
 	trusted := x509.NewCertPool()
