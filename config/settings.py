@@ -52,6 +52,7 @@ from config.values import (
     Label,
     LogDestination,
     MachineApi,
+    MailServer,
     Network,
     Origin,
     PortGroup,
@@ -924,7 +925,7 @@ class MailReceiver(Model):
 
     to: Email = Field(description="who gets them")
     sender: Email = Field(description="whom they are from")
-    server: HostPort = Field(description="the mail server and its port")
+    server: MailServer = Field(description="the mail server and its port")
     user: Text = Field(description="the user that the server knows")
 
 

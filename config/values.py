@@ -636,6 +636,14 @@ HostPort = Annotated[
         "write it without scheme or path, as in factory.talos.dev",
     ),
 ]
+MailServer = Annotated[
+    str,
+    _checked(
+        lambda text: ":" in text and _is_host_and_port(text),
+        "not a host and port",
+        "write both, as in mail.example.com:587",
+    ),
+]
 Domain = Annotated[
     str,
     _checked(

@@ -187,7 +187,7 @@ def _policies(
             {"from": [of("vmalert")], "ports": ports(ALERTMANAGER)},
             metrics(ALERTMANAGER),
         ],
-        list(outside.egress(way, _told(monitoring))),
+        list(outside.egress(way, _told(monitoring), *_mail_ports(monitoring))),
     )
     yield ("kube-state-metrics", [metrics(STATE)], [anybody(API_PORT)])
 
@@ -200,9 +200,14 @@ def _told(monitoring: MonitoringSettings) -> list[tuple[str, int]]:
         places.append((ANYWHERE, receivers.webhook.port))
     if monitoring.heartbeat or receivers.slack is not None or receivers.pager_duty is not None:
         places.append((ANYWHERE, HTTPS_PORT))
-    if receivers.email is not None and (server := split_url(f"smtp://{receivers.email.server}")):
-        places.append((server.host, server.port or HTTPS_PORT))
     return places
+
+
+def _mail_ports(monitoring: MonitoringSettings) -> list[int]:
+    """Give the mail server's port: Alertmanager sends mail by no proxy."""
+    mail = monitoring.receivers.email
+    server = None if mail is None else split_url(f"smtp://{mail.server}")
+    return [] if server is None or server.port is None else [server.port]
 
 
 def _ends(expiries: Sequence[Expiry], namespace: IsolatedNamespace) -> None:

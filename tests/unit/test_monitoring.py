@@ -242,6 +242,26 @@ def test_alertmanager_goes_by_the_proxy_where_there_is_one() -> None:
     assert {"https_proxy", "no_proxy"} <= {one["name"] for one in container["env"]}
 
 
+@pytest.mark.parametrize("proxy", [None, {"url": "http://192.0.2.7:3128"}])
+def test_mail_goes_to_its_server_which_no_proxy_reaches(proxy: Tree | None) -> None:
+    raw = production()
+    raw["network"]["proxy"] = proxy
+    mail = {"to": "a@example.com", "sender": "b@example.com", "user": "c"}
+    receivers = {"email": {"server": "mail.example.com:2525", **mail}, "webhook": {"port": 8443}}
+    raw["services"]["monitoring"]["receivers"] = receivers
+    policy = run(raw).one(
+        "kubernetes:networking.k8s.io/v1:NetworkPolicy", "monitoring/alertmanager"
+    )
+    open_to_all = {
+        one["port"]
+        for rule in plain(policy.inputs["spec"]["egress"])
+        if "ipBlock" not in str(rule)
+        for one in rule["ports"]
+    }
+    assert 2525 in open_to_all
+    assert (8443 in open_to_all) == (proxy is None)
+
+
 # --- The boundary ------------------------------------------------------------------------------
 
 
