@@ -81,6 +81,7 @@ def alertmanager(monitoring: Monitoring, *, proxied: bool) -> Tree:
         pager.append(
             {
                 "routing_key_file": f"{SECRETS}/pager-duty",
+                "severity": "critical",
                 "description": TITLE,
                 "details": {"alerts": TEXT},
                 **http,

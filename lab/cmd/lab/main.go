@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 
 	"platform.lab/lab/internal/certapprover"
+	"platform.lab/lab/internal/dex"
 	"platform.lab/lab/internal/govc"
 	"platform.lab/lab/internal/languagehost"
 	"platform.lab/lab/internal/plugins/kubernetesplugin"
@@ -53,6 +54,8 @@ func dispatch(ctx context.Context, name string, args []string) (int, error) {
 		return 0, certapprover.Main(ctx, args)
 	case statemetrics.Name:
 		return 0, statemetrics.Main(ctx, args)
+	case dex.Name:
+		return 0, dex.Main(ctx, args)
 	case "pulumi":
 		return 0, world.Pulumi(ctx, args)
 	default:

@@ -45,6 +45,40 @@ func Serve(ctx context.Context, listener net.Listener, server *http.Server, log 
 	return err
 }
 
+// ServeAll answers on all addresses, each with a server of its own, until the context ends or one of them fails.
+func ServeAll(ctx context.Context, servers map[string]*http.Server, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	var problems []error
+
+	ended := make(chan error, len(servers))
+	started := 0
+
+	for address, server := range servers {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			problems = append(problems, err)
+
+			cancel()
+
+			break
+		}
+
+		started++
+
+		go func() { ended <- Serve(ctx, listener, server, log) }()
+	}
+
+	for range started {
+		problems = append(problems, <-ended)
+
+		cancel()
+	}
+
+	return errors.Join(problems...)
+}
+
 func serve(server *http.Server, listener net.Listener) error {
 	if server.TLSConfig == nil {
 		return server.Serve(listener)

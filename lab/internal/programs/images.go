@@ -45,8 +45,11 @@ func (i Image) Name() string {
 // Lab is the lab's own program, which is several by their names.
 const Lab = "lab"
 
-// nonRoot is the user of distroless images.
-const nonRoot = 65532
+// Users of images: of distroless ones, and of Dex' own.
+const (
+	nonRoot = 65532
+	dexUser = 1001
+)
 
 // Images are those that the lab knows.
 func Images() []Image {
@@ -91,6 +94,12 @@ func Images() []Image {
 			Entrypoint: []string{"/speaker"}, Kind: "real", Says: "built from its module; layer 2 only, as the platform's settings have it",
 		},
 		argoCD(),
+		{
+			// Its pod runs Argo CD's program, copied from the other image, which starts this one.
+			Repository: "ghcr.io/dexidp/dex", Files: map[string]string{"/usr/local/bin/dex": Lab}, Entrypoint: []string{"/usr/local/bin/dex"},
+			User: dexUser, Group: dexUser, Kind: "stand-in",
+			Says: "Argo CD's own rundex is real; Dex 2.45 itself has its ports, checks and metrics here, and lets nobody in",
+		},
 		{
 			Repository: "ecr-public.aws.com/docker/library/redis", Files: in("/usr/local/bin", "redis", "redis-server", "redis-sentinel", "redis-cli"),
 			Entrypoint: []string{"redis-server"}, Folder: "/data", User: 999, Group: 1000, Kind: "stand-in",
@@ -170,7 +179,7 @@ func certManager(name, says string) Image {
 // argoCD is the image of all of Argo CD's parts (its Dockerfile).
 func argoCD() Image {
 	files := in("/usr/local/bin", "argocd", "argocd", "argocd-server", "argocd-repo-server", "argocd-application-controller",
-		"argocd-applicationset-controller", "argocd-notifications")
+		"argocd-applicationset-controller", "argocd-notifications", "argocd-dex")
 	for _, name := range []string{"helm", "kustomize", "git-verify-wrapper.sh", "gpg-wrapper.sh"} {
 		files["/usr/local/bin/"+name] = name
 	}

@@ -83,6 +83,11 @@ func Ingress() string {
 		"address and certificate are as in production; `kubectl get ingressroutes,httproutes --all-namespaces` shows what Traefik would route")
 }
 
+// Login answers to who wants to log in through Dex.
+func Login() string {
+	return sentence("Dex is a stand-in and nobody logs in at GitHub or GitLab", "the tests look with a session that they sign themselves; `kubectl get applications --namespace argocd` shows what Argo CD syncs")
+}
+
 // Tool answers for a program that people know and the lab has not; false for one that it knows nothing of.
 func Tool(name string) (string, bool) {
 	known, ok := tools[name]

@@ -4,10 +4,8 @@ package statemetrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -92,7 +90,12 @@ func run(ctx context.Context, given options) error {
 		return client.CoreV1().RESTClient().Get().AbsPath("/livez").Do(ctx).Error()
 	}
 
-	return serve(ctx, map[int]http.Handler{given.port: metricsHandler(store, alive), given.telemetryPort: telemetryHandler(store)})
+	at := func(port int) string { return ":" + strconv.Itoa(port) }
+
+	return httpserver.ServeAll(ctx, map[string]*http.Server{
+		at(given.port):          {Handler: metricsHandler(store, alive)},
+		at(given.telemetryPort): {Handler: telemetryHandler(store)},
+	}, slog.Default())
 }
 
 // choose finds resources by their names; all when none is named.
@@ -229,38 +232,4 @@ func answer(w http.ResponseWriter, well bool) {
 
 	w.WriteHeader(code)
 	fmt.Fprint(w, http.StatusText(code))
-}
-
-// serve answers on all ports until the context ends or one of them fails.
-func serve(ctx context.Context, handlers map[int]http.Handler) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-
-	var problems []error
-
-	ended := make(chan error, len(handlers))
-	started := 0
-
-	for port, handler := range handlers {
-		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			problems = append(problems, err)
-
-			cancel()
-
-			break
-		}
-
-		started++
-
-		go func() { ended <- httpserver.Serve(ctx, listener, &http.Server{Handler: handler}, slog.Default()) }()
-	}
-
-	for range started {
-		problems = append(problems, <-ended)
-
-		cancel()
-	}
-
-	return errors.Join(problems...)
 }

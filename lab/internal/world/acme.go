@@ -123,7 +123,7 @@ func (s *Spec) names() map[string]netip.Addr {
 		further = append(further, s.Settings.issuance()...)
 	}
 	further = append(further, s.statusHosts()...)
-	further = append(further, s.Settings.alertHosts()...)
+	further = append(further, s.Settings.receiverHosts()...)
 	return names(s.Settings, further...)
 }
 

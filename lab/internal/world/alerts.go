@@ -1,11 +1,15 @@
 package world
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"net/url"
 	"slices"
+	"sync"
+	"time"
 
 	"platform.lab/lab/internal/alertreceiver"
 	"platform.lab/lab/internal/pki"
@@ -27,6 +31,23 @@ func (s *Settings) alertHosts() []string {
 		if slices.Contains(s.secretKeys(), one.secret) {
 			hosts = append(hosts, one.host)
 		}
+	}
+	return hosts
+}
+
+// mailServer is where alerts go by e-mail; nil without.
+func (s *Settings) mailServer() *url.URL {
+	if s.Services.Monitoring == nil || s.Services.Monitoring.Receivers.Email == nil {
+		return nil
+	}
+	return parsed("smtp://" + s.Services.Monitoring.Receivers.Email.Server)
+}
+
+// receiverHosts are the names of all that are told.
+func (s *Settings) receiverHosts() []string {
+	hosts := s.alertHosts()
+	if mail := s.mailServer(); mail != nil {
+		hosts = append(hosts, mail.Hostname())
 	}
 	return hosts
 }
@@ -72,9 +93,41 @@ func serveAlerts(answer answerer, l Layout, authority *pki.Authority, spec *Spec
 	return nil
 }
 
+// serveMail serves the mail server that alerts go to.
+func serveMail(ctx context.Context, serving *sync.WaitGroup, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+	location := spec.Settings.mailServer()
+	if location == nil {
+		return nil
+	}
+	const key = "services.monitoring.receivers.email.server"
+	host := location.Hostname()
+	listener, err := listenAt(location, host, key, authority, addresses[host])
+	if err != nil {
+		return fmt.Errorf("mail server: %w", err)
+	}
+	certificate, err := authority.Server(host, time.Now().Add(validity))
+	if err != nil {
+		return err
+	}
+	server := &alertreceiver.MailServer{
+		Host: host, Certificate: certificate, Server: &alertreceiver.Server{File: l.Alerts()},
+		Account: func() alertreceiver.Account {
+			now := l.specNow(spec)
+			return alertreceiver.Account{User: spec.Settings.Services.Monitoring.Receivers.Email.User, Password: now.Secrets.Values["alertMailPassword"]}
+		},
+	}
+	serving.Go(func() {
+		if err := server.Serve(ctx, listener); err != nil {
+			slog.Error("the mail server ended", "error", err)
+		}
+	})
+	say("mail server at %s (simulated): %s", location.Host, l.Alerts())
+	return nil
+}
+
 // alertParts say what these servers are, for a run's summary.
 func (s *Spec) alertParts() []workloads.Part {
-	if len(s.Settings.alertHosts()) == 0 {
+	if len(s.Settings.receiverHosts()) == 0 {
 		return nil
 	}
 	return []workloads.Part{{Name: "alert-receivers", Kind: "simulated", Says: "take alerts and heartbeats with their vendors' rules and words, and write them down; they wake nobody"}}

@@ -170,6 +170,14 @@ type Settings struct {
 				Resolvers  []netip.Addr `json:"resolvers"`
 			} `json:"dns"`
 		} `json:"certManager"`
+		Monitoring *struct {
+			Receivers struct {
+				Email *struct {
+					Server string `json:"server"`
+					User   string `json:"user"`
+				} `json:"email"`
+			} `json:"receivers"`
+		} `json:"monitoring"`
 		Traefik *struct {
 			Address         netip.Addr `json:"address"`
 			DashboardDomain string     `json:"dashboardDomain"`

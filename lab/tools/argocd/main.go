@@ -9,6 +9,7 @@ import (
 
 	controller "github.com/argoproj/argo-cd/v3/cmd/argocd-application-controller/commands"
 	applicationset "github.com/argoproj/argo-cd/v3/cmd/argocd-applicationset-controller/commands"
+	dex "github.com/argoproj/argo-cd/v3/cmd/argocd-dex/commands"
 	askpass "github.com/argoproj/argo-cd/v3/cmd/argocd-git-ask-pass/commands"
 	notifications "github.com/argoproj/argo-cd/v3/cmd/argocd-notification/commands"
 	reposerver "github.com/argoproj/argo-cd/v3/cmd/argocd-repo-server/commands"
@@ -27,7 +28,7 @@ func main() {
 	makers := map[string]func() *cobra.Command{
 		common.CommandServer: server.NewCommand, common.CommandApplicationController: controller.NewCommand,
 		common.CommandRepoServer: reposerver.NewCommand, common.CommandApplicationSetController: applicationset.NewCommand,
-		common.CommandNotifications: notifications.NewCommand, common.CommandGitAskPass: askpass.NewCommand,
+		common.CommandDex: dex.NewCommand, common.CommandNotifications: notifications.NewCommand, common.CommandGitAskPass: askpass.NewCommand,
 	}
 
 	// Argo CD sets the variable where it starts itself by another name, such as Git's questions for a password.
@@ -38,7 +39,7 @@ func main() {
 
 	make, known := makers[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "%s: not in the lab: its Argo CD has no command line, no plugins and no Dex\n", name)
+		fmt.Fprintf(os.Stderr, "%s: not in the lab: its Argo CD has no command line and no plugins\n", name)
 		os.Exit(1)
 	}
 
