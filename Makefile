@@ -92,7 +92,8 @@ omnictl: build ## the command line of Sidero Omni, for clusters that it manages
 	$(BIN)/lab build --omni
 
 watching: build ## the programs that watch the platform: metrics, alerts, logs; without them their pods are simulated
-	@export GO=$$(tail -n 1 .lab/go-path)
+	@if [ "$${LAB_PROGRAMS:-real}" = simulated ]; then exit; fi
+	export GO=$$(tail -n 1 .lab/go-path)
 	if $(takes_releases); then $(BIN)/releases --watching; fi
 	$(BIN)/lab build --watching
 
@@ -101,7 +102,7 @@ releases-lock: setup ## write lab/releases.lock: the digests of all vendors' rel
 	"$$GO" build -C lab -o ../$(BIN)/releases ./cmd/releases
 	$(BIN)/releases --lock
 
-lab: build ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
+lab: watching ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
 	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 # What these look at is not what runs in pods.
