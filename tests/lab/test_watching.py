@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -751,3 +752,53 @@ def test_a_rule_that_cannot_be_evaluated_is_told(world: World, quick: Repository
     pod = ("--selector", "app.kubernetes.io/name=victoria-metrics", "--namespace", NAMESPACE)
     kubectl(world, "delete", "pods", *pod)
     wait_told(world, "RuleFails", "firing", after=before)
+
+
+# --- Switched off ------------------------------------------------------------------------------
+
+OF_WATCHING = re.compile(r"monitoring|logging|victoria|vmalert|alertmanager|vlagent|kube-state")
+KINDS = "namespaces,clusterroles,clusterrolebindings,persistentvolumes"
+GENERATED = "clusters/prod/gitops"
+
+
+def left_of_watching(world: World) -> list[str]:
+    """Name what is there of monitoring and logging: in the cluster, in Argo CD, in the stack."""
+    there = kubectl(world, "get", KINDS, "--output", "name").splitlines()
+    applications = ("get", "applications,applicationsets", "--namespace", "argocd")
+    there += kubectl(world, *applications, "--output", "name").splitlines()
+    resources = world.state_with_secrets()["deployment"]["resources"]
+    there += [one["urn"].rpartition("::")[2] for one in resources]
+    return [one for one in there if OF_WATCHING.search(one)]
+
+
+def follow(world: World, repository: Repository, subject: str) -> str:
+    """Write what follows from the stack file, commit and push it; gives the commit."""
+    tree = world.stack_file.parent
+    write = [sys.executable, "-m", "ops", "gitops", "write", world.stack_file.name]
+    subprocess.run(write, cwd=tree, check=True)
+    shutil.rmtree(repository.folder / GENERATED)
+    shutil.copytree(tree / GENERATED, repository.folder / GENERATED)
+    return repository.push(subject)
+
+
+def test_switched_off_nothing_of_it_is_there_and_switched_on_it_watches_again(
+    world: World, quick: Repository
+) -> None:
+    whole = world.stack_file.read_text()
+    without, cut = re.subn(r"    logging: .*\n    monitoring:\n(?:      .*\n)+", "", whole)
+    assert cut == 1
+    assert left_of_watching(world)
+
+    world.stack_file.write_text(without)
+    follow(world, quick, "nothing watches")
+    world.up()
+    wait_until("nothing of it to be there", lambda: not left_of_watching(world), seconds=QUICK)
+    world.expect_no_changes()
+
+    world.stack_file.write_text(whole)
+    commit = follow(world, quick, "the platform is watched")
+    world.up()
+    for name in (NAMESPACE, "logging"):
+        wait_until(f"{name} to run", lambda: is_well(world, name, commit), seconds=600)  # noqa: B023 called at once
+    wait_until("targets to be read", lambda: len(samples(world, "up == 1")) > 50, seconds=QUICK)
+    world.expect_no_changes()
