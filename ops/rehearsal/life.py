@@ -20,6 +20,8 @@ from config.placeholders import operators_file, placeholders
 from ops.rehearsal import (
     alerts,
     applications,
+    dashboards,
+    dashboards_page,
     flows,
     judgement,
     platform,
@@ -59,11 +61,13 @@ def rehearse() -> None:
     if applications.followed():
         with chapter("Argo CD takes over, and brings the applications", times):
             print(applications.wait())
+    shown = ""
     told = "nobody watches: its programs are simulated (`make watching` builds them)"
     if alerts.watched(world()):
         with chapter("the platform watches itself", times):
             told = alerts.wait()
             print(told)
+            shown = draw_dashboards(began)
     with chapter("a look around", times):
         layers, found = platform.layers(), report.entrances()
         print(report.look_around(layers, found))
@@ -87,6 +91,7 @@ def rehearse() -> None:
         seen=seen,
         notes=(told, str(judged), placed),
         timeline=picture.name,
+        dashboards=shown,
     )
     (OUT / "run.html").write_text(run_page.render(page))
     shutil.copy(events, OUT / "up.events")
@@ -100,6 +105,17 @@ def rehearse() -> None:
     print(f"\n{flows.summary(seen)}")
     print(f"\n{placed}")
     print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
+
+
+def draw_dashboards(began: dt.datetime) -> str:
+    """Leave a page with the dashboards' numbers since a rehearsal began; gives its name."""
+    now = dt.datetime.now(dt.UTC)
+    with dashboards.asking(began.timestamp(), now.timestamp()) as ask:
+        found = dashboards.read(ask)
+    page = OUT / "dashboards.html"
+    when = f"{began:%Y-%m-%d %H:%M:%S} to {now:%H:%M:%S %Z}"
+    page.write_text(dashboards_page.render(found, spec()["stack"], when))
+    return page.name
 
 
 def stand_ins(file: Path | None) -> str:

@@ -63,6 +63,8 @@ class Run:
     """Whole texts of the summary, such as the policies' judgement."""
     timeline: str = ""
     """The name of the timeline's page, in the same folder; empty without one."""
+    dashboards: str = ""
+    """The same of the page with the dashboards' numbers."""
 
 
 def render(run: Run) -> str:
@@ -101,9 +103,12 @@ def _chapters(run: Run) -> Iterator[str]:
         for title, took in run.chapters.items()
     )
     yield f"<dl>{tiles}</dl>"
-    if run.timeline:
-        link = escape(run.timeline, quote=True)
-        yield f'<p><a href="{link}">The timeline of the deployment</a>, resource by resource.</p>'
+    for page, name, what in (
+        (run.timeline, "The timeline of the deployment", "resource by resource"),
+        (run.dashboards, "The dashboards", "with the numbers of this run"),
+    ):
+        if page:
+            yield f'<p><a href="{escape(page, quote=True)}">{name}</a>, {what}.</p>'
 
 
 def _layers(layers: Sequence[Layer]) -> Iterator[str]:

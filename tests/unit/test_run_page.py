@@ -123,6 +123,11 @@ def test_the_page_shows_the_layers_the_times_and_what_was_real() -> None:
     assert order == sorted(order)
 
 
+def test_the_page_links_the_dashboards_of_a_platform_that_is_watched() -> None:
+    assert 'href="dashboards.html"' in page(dashboards="dashboards.html")[0]
+    assert "dashboards" not in page()[0]
+
+
 def test_what_others_said_is_text_and_no_markup() -> None:
     text, markup = page()
     assert "HTTP 200, &lt;html&gt;" in text
@@ -134,6 +139,7 @@ def test_what_others_said_is_text_and_no_markup() -> None:
         began=hostile,
         chapters={hostile: 1.0},
         timeline=hostile,
+        dashboards=hostile,
         notes=(hostile,),
         layers=[Layer(hostile, hostile, hostile, 0, 1, (hostile,))],
         parts=[run_page.Part(hostile, hostile, hostile)],
