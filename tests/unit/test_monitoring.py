@@ -148,6 +148,13 @@ def test_each_job_that_has_no_target_is_an_alert() -> None:
     assert len(told) == len(set(told))
 
 
+def test_every_alert_is_caused_by_a_test_of_the_lab() -> None:
+    text = (ROOT / "tests/lab/test_watching.py").read_text()
+    names = {rule["alert"] for rule in rules()}
+    assert len(names) > 20
+    assert [name for name in sorted(names) if f'"{name}"' not in text] == []
+
+
 def test_the_page_lists_every_target() -> None:
     page = (ROOT / "docs/monitoring.md").read_text()
     assert [job for job in sorted(jobs()) if f"`{job}`" not in page] == []
