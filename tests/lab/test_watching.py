@@ -35,6 +35,7 @@ pytestmark = pytest.mark.campaign
 
 NAMESPACE = "monitoring"
 FOLDER = "platform/monitoring"
+GENERATED = "clusters/prod/gitops"
 KNOWN = {"SupportEnded"}
 """What fires on a healthy platform, since it is true: Talos 1.13 and Kubernetes 1.34 are past their
 last day."""
@@ -42,6 +43,8 @@ LATER = re.compile(r"(alert: ControlPlaneComponentAway\n(?:.*\n)*?        for: )
 """It comes after NodeAway, which explains it: that a node is away is known after a minute."""
 LONG = re.compile(r"\[(?:10m|15m|1h)\]")
 """Windows that rules look back on."""
+GROUPED = ("group_wait: 10s\n  group_interval: 1m", "group_wait: 1s\n  group_interval: 5s")
+"""How long Alertmanager waits for more alerts of a kind, which people get together."""
 QUICK = 300
 """Seconds in which an alert comes or goes, on a machine with other work."""
 ISSUER = r"issuer: private-ca\n\1"
@@ -132,10 +135,12 @@ def world(installed: World, repository: Repository) -> World:
 
 @pytest.fixture(scope="module")
 def quick(world: World, repository: Repository) -> Repository:
-    """Shorten by a commit how long a thing must be wrong before it is an alert."""
+    """Shorten by a commit how long a thing must be wrong, and how long others are waited for."""
     for path in (repository.folder / FOLDER / "rules").glob("*.yaml"):
         text = re.sub(r"\bfor: (&for )?\d+[mh]", r"for: \g<1>5s", path.read_text())
         path.write_text(LATER.sub(r"\g<1>3m", LONG.sub("[2m]", text)))
+    told = repository.folder / GENERATED / "services/monitoring/alertmanager.yaml"
+    told.write_text(told.read_text().replace(*GROUPED, 1))
     commit = repository.push("alerts wait no longer")
     wait_until("the rules", lambda: is_well(world, NAMESPACE, commit), seconds=QUICK)
     return repository
@@ -758,7 +763,6 @@ def test_a_rule_that_cannot_be_evaluated_is_told(world: World, quick: Repository
 
 OF_WATCHING = re.compile(r"monitoring|logging|victoria|vmalert|alertmanager|vlagent|kube-state")
 KINDS = "namespaces,clusterroles,clusterrolebindings,persistentvolumes"
-GENERATED = "clusters/prod/gitops"
 
 
 def left_of_watching(world: World) -> list[str]:
