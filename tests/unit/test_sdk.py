@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pulumi import log
-from pulumi.runtime import resource, settings, stack
+from pulumi.output import UNKNOWN
+from pulumi.runtime import resource, rpc, settings, stack
 
 from components import sdk
 from components.sdk import DEBUG, be_quick
@@ -24,6 +27,7 @@ WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
 def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(log, "debug", log.debug)
     monkeypatch.setattr(stack, "asyncio", asyncio)
+    monkeypatch.setattr(rpc, "contains_unknowns", rpc.contains_unknowns)
     monkeypatch.setattr(resource, "_get_stack_trace", vars(resource)["_get_stack_trace"])
     before = gc.get_threshold()
     yield
@@ -163,3 +167,25 @@ def test_an_output_that_came_later_and_fails_ends_the_wait_too() -> None:
 
     with pytest.raises(ValueError, match="vCenter refuses"):
         wait_for(never(), later())
+
+
+SDKS_OWN = rpc.contains_unknowns
+values = st.recursive(
+    st.sampled_from([UNKNOWN, None, "", "a", 0, True]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=2), inner),
+    max_leaves=8,
+)
+
+
+@given(values, st.booleans())
+def test_what_is_unknown_is_found_as_the_sdk_finds_it(value: Any, round_: bool) -> None:  # noqa: FBT001 a case
+    if round_ and isinstance(value, list):
+        value.append(value)
+    assert sdk.contains_unknowns(value) == SDKS_OWN(value)
+
+
+def test_to_look_for_what_is_unknown_leaves_nothing_to_the_collector() -> None:
+    be_quick()
+    gc.collect()
+    assert not any(rpc.contains_unknowns([{"a": one}]) for one in range(1000))
+    assert gc.collect() < 1000
