@@ -3,6 +3,7 @@
 # ruff: noqa: E501, RUF001, S104 - a case is a line, letters look alike on purpose, no address is used
 from __future__ import annotations
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -762,6 +763,7 @@ WORD = "hunter2"
 """No message may hold it."""
 
 
+@functools.cache
 def secret_cases() -> list[str]:
     jwt = f"eyJhbGciOiJub25lIn0.eyJ{WORD}In0.{WORD}"
     places = (

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import config
 from components.gitops import generated
 from components.omni import patch_rules
 from components.talos.patch_files import check_patch_files
+from config import plain_yaml
 from config.needed_secrets import needed
 from config.show import as_json, as_text
 from ops.reach.questions import questions
@@ -26,7 +26,7 @@ def settings(text: str = "", instead: str = "") -> config.Settings:
     """Read the good file with Omni, with one text in place of another."""
     raw = EXAMPLE.read_text(encoding="utf-8")
     assert text in raw
-    found = yaml.safe_load(raw.replace(text, instead) if text else raw)["config"]
+    found = plain_yaml.read(raw.replace(text, instead) if text else raw)["config"]
     return config.parse({key.removeprefix("platform:"): value for key, value in found.items()})
 
 

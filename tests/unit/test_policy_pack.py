@@ -14,13 +14,12 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
-import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
 from components.talos import redaction
 from components.vsphere.machines import guestinfo
-from config import parse
+from config import parse, plain_yaml
 from config.resource_types import (
     CONFIGURATION,
     GATE,
@@ -577,7 +576,7 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
 
 
 def test_the_pack_tells_the_version_that_its_file_has() -> None:
-    file = yaml.safe_load((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
+    file = plain_yaml.read((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
     assert file["version"] == server.VERSION
     assert (ROOT / "ops" / "policies" / file["runtime"]["options"]["virtualenv"]).resolve() == (
         ROOT / ".venv"
