@@ -708,9 +708,10 @@ def check(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, text.replace(str(path), "FILE")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "Pulumi.x.yaml"
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give where each test writes its stack file: one folder for some hundred of them."""
+    return tmp_path_factory.mktemp("hostile") / "Pulumi.x.yaml"
 
 
 def test_the_base_of_all_cases_is_good(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

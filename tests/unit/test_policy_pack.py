@@ -455,8 +455,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield run_production()
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
     """Start the pack as the language host does, from some other folder."""
     process = subprocess.Popen(
         [
@@ -467,7 +467,7 @@ def engine(tmp_path: Path) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
             "127.0.0.1:0",
             str(ROOT / "ops" / "policies"),
         ],
-        cwd=tmp_path,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -568,7 +568,11 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
     type_ = "kubernetes:core/v1:Namespace"
     found = analyze(engine, type_, "x", namespace)
     assert {one.enforcementLevel for one in found} == {analyzer_pb2.MANDATORY}
-    for level, expected in ((analyzer_pb2.ADVISORY, 3), (analyzer_pb2.DISABLED, 0)):
+    for level, expected in (
+        (analyzer_pb2.ADVISORY, 3),
+        (analyzer_pb2.DISABLED, 0),
+        (analyzer_pb2.MANDATORY, 3),  # and back: the pack is that of other tests too
+    ):
         config = {"namespace-has-pod-security": analyzer_pb2.PolicyConfig(enforcementLevel=level)}
         engine.Configure(analyzer_pb2.ConfigureAnalyzerRequest(policyConfig=config))
         found = analyze(engine, type_, "x", namespace)
