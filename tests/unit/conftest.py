@@ -24,6 +24,11 @@ NO_OMNICTL = "no omnictl in unit tests"
 gc.set_threshold(100_000, 50, 50)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what all tests share from being looked through again and again."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def in_the_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Run as in a world of the lab: the project's own settings hold placeholders."""
