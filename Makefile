@@ -13,6 +13,10 @@ export CGO_ENABLED := 0
 # commands of Go, so that they share what is compiled (lab/internal/programs says the same).
 export GOFLAGS := -gcflags=all=-dwarf=false
 
+# Python keeps what it has compiled, also where a container says that it is not to: else every command compiles the
+# project anew, and each worker of the tests all of the tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 

@@ -53,15 +53,24 @@ def problem(path: Path, value: object, fault: str, fix: str) -> Problem:
 
 def secrets_in(value: object, path: Path) -> Iterator[Problem]:
     """Find every secret written in plain text below a path, also one that is a key."""
-    if isinstance(value, Mapping):
+    yield from _secrets_in(value, path, named=is_named_secret(path))
+
+
+def _secrets_in(value: object, path: Path, *, named: bool) -> Iterator[Problem]:
+    """Find them; `named` says whether the path already says that a secret is below it."""
+    if isinstance(value, str):
+        if value and (named or looks_secret(value)):
+            yield _plain_secret(path)
+    elif isinstance(value, Mapping):
         for key, item in value.items():
+            name = str(key)
             if looks_secret(key):
-                yield _plain_secret((*path, str(key)))
-            yield from secrets_in(item, (*path, str(key)))
-    elif isinstance(value, Sequence) and not isinstance(value, str):
+                yield _plain_secret((*path, name))
+            yield from _secrets_in(item, (*path, name), named=named or names_secret(name))
+    elif isinstance(value, Sequence):
         for index, item in enumerate(value):
-            yield from secrets_in(item, (*path, index))
-    elif value not in (None, "") and (is_named_secret(path) or looks_secret(value)):
+            yield from _secrets_in(item, (*path, index), named=named)
+    elif value is not None and named:
         yield _plain_secret(path)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
+
+from config import plain_yaml
 
 STACK_FILES = Path(__file__).parent / "fixtures" / "config"
 
@@ -58,7 +59,7 @@ def refused(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if not text.startswith("what: "):
         return text
-    case = Refused.model_validate(yaml.safe_load(text))
+    case = Refused.model_validate(plain_yaml.read(text))
     edited = (STACK_FILES / "good" / f"{case.base}.yaml").read_text(encoding="utf-8")
     for edit in case.edits:
         edited = edit.apply(edited)

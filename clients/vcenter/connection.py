@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
@@ -67,14 +68,8 @@ class VCenter:
         return f"{self.folder_path}/{name}"
 
     def tls(self) -> ssl.SSLContext:
-        """Make the TLS settings for a connection to it."""
-        context = ssl.create_default_context()
-        if self.trusted_roots is not None:
-            context.load_verify_locations(cadata=self.trusted_roots)
-        if self.allow_unverified_tls:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
+        """Give the TLS settings for a connection to it."""
+        return _tls(self.trusted_roots, allow_unverified=self.allow_unverified_tls)
 
     def refuses(self) -> str:
         """Say that it does not take the credentials."""
@@ -92,6 +87,18 @@ class VCenter:
         path, words = ("site", "vcenter"), str(error) or type(error).__name__
         found = of_connection(path, self.server, words)
         return str(found or problem(path, self.server, "it cannot be used", f"it says: {words}"))
+
+
+@cache
+def _tls(trusted_roots: str | None, *, allow_unverified: bool) -> ssl.SSLContext:
+    """Make the TLS settings, once for all connections: this computer's authorities are many."""
+    context = ssl.create_default_context()
+    if trusted_roots is not None:
+        context.load_verify_locations(cadata=trusted_roots)
+    if allow_unverified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @contextmanager

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from config import git
+from config import git, plain_yaml
 
 if TYPE_CHECKING:
     from config.settings import ArgoCD
@@ -49,7 +47,7 @@ def values(argocd: ArgoCD, cluster: str) -> dict[str, Any]:
             service["enterpriseBaseURL"] = api
     told = {
         "context": {"cluster": cluster},
-        "notifiers": {name: yaml.safe_dump(service, sort_keys=False)},
+        "notifiers": {name: plain_yaml.written(service)},
         "subscriptions": [{"recipients": [recipient], "triggers": [TRIGGER]}],
     }
     return {"notifications": told}

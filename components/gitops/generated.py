@@ -64,7 +64,7 @@ class File:
         return HEAD + body.replace("  argoCdVersion:", f"  {MARKER}  argoCdVersion:")
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(plain_yaml.DUMPER):  # type: ignore[misc]  # one of two
     """Writes texts of several lines as such."""
 
 
@@ -160,7 +160,7 @@ def _values(settings: Settings, argocd: ArgoCD) -> File:
         tree["dex"] = {"enabled": False}
     else:
         connectors = {"connectors": [login.connector]}
-        tree["configs"]["cm"]["dex.config"] = yaml.safe_dump(connectors, sort_keys=False)
+        tree["configs"]["cm"]["dex.config"] = plain_yaml.written(connectors)
         tree["configs"]["rbac"]["policy.csv"] = "".join(
             f"g, {group}, {role}\n" for group, role in sorted(login.roles.items())
         )

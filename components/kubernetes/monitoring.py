@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
-import yaml
 
 from components.gitops.monitoring import NAMESPACE, PATH, pages
 from components.kubernetes import outside, watching
@@ -34,6 +33,7 @@ from components.talos.firewall import (
     METALLB_METRICS,
     numbers,
 )
+from config import plain_yaml
 from config.settings import API_PORT
 from config.values import split_url
 from config.way_out import ANYWHERE, HTTPS_PORT
@@ -227,7 +227,7 @@ def _ends(expiries: Sequence[Expiry], namespace: IsolatedNamespace) -> None:
         }
         for secret in expiries
     ]
-    text = yaml.safe_dump({"groups": [{"name": "secrets", "rules": rules}]}, sort_keys=False)
+    text = plain_yaml.written({"groups": [{"name": "secrets", "rules": rules}]})
     KubernetesObject(
         "v1",
         "ConfigMap",

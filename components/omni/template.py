@@ -36,7 +36,7 @@ class _Literal(str):
     __slots__ = ()
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(plain_yaml.DUMPER):  # type: ignore[misc]  # one of two
     """Writes a template: without aliases, which a reader would have to look up."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401 PyYAML's

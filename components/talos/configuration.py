@@ -12,8 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.talos import firewall, volumes
 from components.talos.inputs import TalosInputs
 from components.vsphere.hardware import LINK, further_cards
@@ -59,7 +57,7 @@ def files(patches: str, machine: Machine, root: Path) -> list[Path]:
 
 def written(document: dict[str, Any]) -> str:
     """Write a document as YAML."""
-    return yaml.safe_dump(document, sort_keys=False)
+    return plain_yaml.written(document)
 
 
 def defaults(machine: Machine) -> list[dict[str, Any]]:

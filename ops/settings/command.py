@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from clients.progress import told
@@ -115,6 +116,7 @@ def _notes(raw: Raw, settings: Settings) -> Iterator[str]:
         yield from (f"  {key.command}   # {key.description}" for key in missing)
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
     """Describe the command's arguments."""
     made = argparse.ArgumentParser(

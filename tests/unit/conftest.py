@@ -3,6 +3,7 @@
 import gc
 import ssl
 from collections.abc import Iterator
+from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -21,6 +22,11 @@ NO_OMNICTL = "no omnictl in unit tests"
 
 # A sixth of the tests' time went to Python's collector, which found little.
 gc.set_threshold(100_000, 50, 50)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what all tests share from being looked through again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,4 +77,10 @@ def without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
         return HTTPConnection(host, port, timeout=timeout)
 
     monkeypatch.setattr(kubernetes_api, "HTTPSConnection", plain)
-    monkeypatch.setattr(kubernetes_api, "_tls", lambda _: ssl.create_default_context())
+    # One for all: to read the system's authorities takes longer than such a test.
+    monkeypatch.setattr(kubernetes_api, "_tls", lambda _: system_tls())
+
+
+@cache
+def system_tls() -> ssl.SSLContext:
+    return ssl.create_default_context()

@@ -275,7 +275,7 @@ def _identity(machine: FakeMachine) -> str:
 
 
 def _json(document: dict[str, Any]) -> str:
-    return json.dumps(document, indent=4) + "\n"
+    return json.dumps(document) + "\n"
 
 
 def _status(machine: FakeMachine) -> dict[str, Any]:

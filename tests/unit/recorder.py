@@ -16,13 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pulumi
-import yaml
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 from pulumi.runtime.config import CONFIG
@@ -31,7 +30,9 @@ from pulumi.runtime.proto import resource_pb2, source_pb2
 from components.gitops.generated import folder
 from components.gitops.root import root_application
 from components.kubernetes.manifests import Manifest
-from config import Settings
+from components.sdk import contains_unknowns, create_urn
+from config import Settings, plain_yaml
+from config.resource_types import KUBECONFIG, MACHINE_SECRETS
 from config.secret_keys import SECRET_KEYS
 from tests.unit.certificates import certificate
 
@@ -41,6 +42,10 @@ KEY = "private-key-of-the-test-cluster"
 CREDENTIALS_END = dt.datetime(2031, 5, 6, tzinfo=dt.UTC)
 SECRET = "4dabf18193072939515e22adb298388d"  # noqa: S105 Pulumi's mark of a secret value
 
+STACK_REFERENCE = "pulumi:pulumi:StackReference"
+KNOW_MORE = {STACK_REFERENCE, MACHINE_SECRETS, KUBECONFIG}
+"""The kinds of resources that have outputs beside their inputs."""
+
 
 @dataclass
 class Registered:
@@ -49,9 +54,14 @@ class Registered:
     urn: str
     type: str
     name: str
-    inputs: dict[str, Any]
     dependencies: list[str]
     request: resource_pb2.RegisterResourceRequest
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Its inputs; read when a test looks at them, as most are never looked at."""
+        read: dict[str, Any] = json_format.MessageToDict(self.request.object)
+        return read
 
     def hooks(self, kind: str) -> list[str]:
         return list(getattr(self.request.hooks, kind))
@@ -82,6 +92,10 @@ class Platform:
 
     def names(self, type_: str) -> list[str]:
         return [one.name for one in self.all(type_)]
+
+
+_RUNS: dict[str, Platform] = {}
+"""Of `run_once`: by the settings, as JSON."""
 
 
 def plain(value: Any) -> Any:
@@ -116,9 +130,9 @@ class _Mocks(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         state = dict(args.inputs)
-        if args.typ == "pulumi:pulumi:StackReference":
+        if args.typ == STACK_REFERENCE:
             state["outputs"] = self.platform.kept
-        if args.typ == "talos:machine/secrets:Secrets":
+        if args.typ == MACHINE_SECRETS:
             pair = {"cert": "ca", "key": KEY}
             state |= {
                 "clientConfiguration": pulumi.Output.secret(
@@ -143,7 +157,7 @@ class _Mocks(mocks.Mocks):
                     }
                 ),
             }
-        if args.typ == "talos:cluster/kubeconfig:Kubeconfig":
+        if args.typ == KUBECONFIG:
             state["kubeconfigRaw"] = f"kubeconfig with {KEY}"
             state["kubernetesClientConfiguration"] = {
                 "clientCertificate": certificate(CREDENTIALS_END)
@@ -178,19 +192,31 @@ class Monitor(mocks.MockMonitor):
     def RegisterResource(  # noqa: N802 gRPC's name
         self, request: resource_pb2.RegisterResourceRequest
     ) -> resource_pb2.RegisterResourceResponse:
-        response: resource_pb2.RegisterResourceResponse
-        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        response = self._answer(request)
         self.platform.resources.append(
             Registered(
                 urn=response.urn,
                 type=request.type,
                 name=request.name,
-                inputs=json_format.MessageToDict(request.object),
                 dependencies=list(request.dependencies),
                 request=request,
             )
         )
         return response
+
+    def _answer(
+        self, request: resource_pb2.RegisterResourceRequest
+    ) -> resource_pb2.RegisterResourceResponse:
+        """Give a resource's inputs as its outputs, but where the mocks know more."""
+        if request.type in KNOW_MORE or not request.parent:
+            known: resource_pb2.RegisterResourceResponse
+            known = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+            return known
+        return resource_pb2.RegisterResourceResponse(
+            urn=self.make_urn(request.parent, request.type, request.name),
+            id=f"{request.name}-id",
+            object=request.object,
+        )
 
     def RegisterResourceOutputs(  # noqa: N802 gRPC's name
         self, request: resource_pb2.RegisterResourceOutputsRequest
@@ -216,13 +242,18 @@ def production() -> dict[str, Any]:
 
 @cache
 def _production_file() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())
+    found: dict[str, Any] = plain_yaml.read((ROOT / "Pulumi.prod.yaml").read_text())
     return found
 
 
 def on_one_machine(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Leave one machine of settings, for runs that look at what is on the cluster only."""
     return {**settings, "machines": settings["machines"][:1]}
+
+
+def with_services(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Leave these services of settings, for runs that look at them only."""
+    return {**settings, "services": {name: settings["services"][name] for name in names}}
 
 
 def everything() -> dict[str, Any]:
@@ -291,21 +322,37 @@ def run(
             mock.patch("pulumi.resource_hooks.register_error_hook", register),
             mock.patch("pulumi.export", export),
             mock.patch("components.kubernetes.manifests.load", definition),
-            mock.patch("clients.chart_repositories.check"),
-            mock.patch("components.notes.ask", return_value=None),
+            mock.patch("clients.chart_repositories.check", nothing),
+            mock.patch("components.notes.ask", nothing),
             # Of a process that is the program's own.
-            mock.patch("components.hooks.end_waits_on_interrupt"),
-            mock.patch("components.failures.exit_when_told"),
-            mock.patch("components.sdk.be_quick"),
+            mock.patch("components.hooks.end_waits_on_interrupt", nothing),
+            mock.patch("components.failures.exit_when_told", nothing),
+            mock.patch("components.sdk.be_quick", nothing),
             # What it changes of the SDK, and nothing here looks at.
             mock.patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace),
-            mock.patch("pulumi.log.debug"),
-            nullcontext() if check_git else mock.patch("components.gitops.generated.check"),
+            mock.patch("pulumi.log.debug", nothing),
+            mock.patch("pulumi.runtime.rpc.contains_unknowns", contains_unknowns),
+            mock.patch("pulumi.runtime.resource.create_urn", create_urn),
+            nullcontext()
+            if check_git
+            else mock.patch("components.gitops.generated.check", nothing),
         ):
             pulumi.runtime.test(program)()  # type: ignore[no-untyped-call]
     finally:
         CONFIG.set(before)
     return platform
+
+
+def run_once(settings: Mapping[str, Any]) -> Platform:
+    """Run the program with these settings, once for all tests that only look."""
+    key = json.dumps(settings, sort_keys=True)
+    if key not in _RUNS:
+        _RUNS[key] = run(settings)
+    return _RUNS[key]
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Do nothing, and remember nothing: a mock would keep thousands of calls of each run."""
 
 
 @cache

@@ -3,13 +3,12 @@
 from typing import Any
 
 import pytest
-import yaml
 
 from components.failures import ToldError
 from components.gitops.generated import folder
 from components.kubernetes.argocd import NAMESPACE, merged, plan
 from components.kubernetes.argocd_network import CALLS, OUTSIDE, PARTS, Policy, policies
-from config import load_file
+from config import load_file, plain_yaml
 from config.settings import API_PORT
 from config.way_out import WayOut
 from tests.unit.recorder import (
@@ -60,7 +59,7 @@ def test_nothing_that_argocd_owns_can_show_up_in_a_preview() -> None:
 def test_the_first_installation_has_the_values_that_argocd_will_read() -> None:
     release = run_production().one(RELEASE, "argo-cd")
     both = [
-        yaml.safe_load(path.read_text())
+        plain_yaml.read(path.read_text())
         for path in (VALUES, ROOT / "clusters/prod/gitops/argo-cd-values.yaml")
     ]
     assert plain(release.inputs["values"]) == merged(*both)
@@ -134,7 +133,7 @@ def test_argocd_finds_its_secrets_by_their_label(name: str) -> None:
 
 
 def test_the_login_s_secret_is_the_one_that_dex_is_pointed_to() -> None:
-    (connector,) = yaml.safe_load(values()["configs"]["cm"]["dex.config"])["connectors"]
+    (connector,) = plain_yaml.read(values()["configs"]["cm"]["dex.config"])["connectors"]
     name, _, key = connector["config"]["clientSecret"].removeprefix("$").partition(":")
     assert key in plain(secrets()[name].inputs["stringData"])
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from config import traefik_api, versions
+from config import plain_yaml, traefik_api, versions
 
 LAB = Path(__file__).parents[2] / "lab"
 
@@ -21,7 +20,7 @@ def required(tool: str) -> dict[str, str]:
 
 
 def stand_in(name: str) -> dict[str, Any]:
-    chart: dict[str, Any] = yaml.safe_load(
+    chart: dict[str, Any] = plain_yaml.read(
         (LAB / "charts" / name / "Chart.yaml").read_text(encoding="utf-8")
     )
     return chart

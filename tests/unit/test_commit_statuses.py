@@ -7,15 +7,15 @@ import re
 from typing import Any
 
 import pytest
-import yaml
 
 from components.gitops.commit_statuses import TRIGGER
+from config import plain_yaml
 from tests.unit.recorder import ROOT
 
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
-    values = yaml.safe_load((ROOT / "bootstrap/argo-cd/values.yaml").read_text())
+    values = plain_yaml.read((ROOT / "bootstrap/argo-cd/values.yaml").read_text())
     found: dict[str, Any] = values["notifications"]
     return found
 
@@ -23,7 +23,7 @@ def told() -> dict[str, Any]:
 def test_the_trigger_that_hosts_subscribe_to_is_there_and_sends_a_template_that_is(
     told: dict[str, Any],
 ) -> None:
-    conditions = yaml.safe_load(told["triggers"][f"trigger.{TRIGGER}"])
+    conditions = plain_yaml.read(told["triggers"][f"trigger.{TRIGGER}"])
     assert [one["send"] for one in conditions] == [["commit-status"]] * 2
     assert "template.commit-status" in told["templates"]
     for one in conditions:
@@ -33,7 +33,7 @@ def test_the_trigger_that_hosts_subscribe_to_is_there_and_sends_a_template_that_
 
 
 def test_a_host_has_all_that_it_asks_for(told: dict[str, Any]) -> None:
-    template = yaml.safe_load(told["templates"]["template.commit-status"])
+    template = plain_yaml.read(told["templates"]["template.commit-status"])
     assert set(template["github"]) == {"repoURLPath", "revisionPath", "status"}
     assert set(template["github"]["status"]) == {"state", "label", "targetURL"}
     gitlab = template["webhook"]["gitlab"]

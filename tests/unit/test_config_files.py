@@ -15,6 +15,7 @@ import yaml
 
 import config
 from components.stack_settings import load_from_pulumi, require_secret
+from config import plain_yaml
 from config.placeholders import IN_LAB, placeholders
 from config.secret_keys import SECRET_KEYS
 from config.show import as_json
@@ -47,7 +48,7 @@ UNSEEN_BY_ENGINE = {
 }
 
 
-class EngineLoader(yaml.SafeLoader):
+class EngineLoader(plain_yaml.LOADER):  # type: ignore[misc]  # one of two
     """Reads a date as the engine hands it to the program (seen in the lab)."""
 
 
@@ -530,7 +531,7 @@ def test_the_command_needs_neither_engine_nor_network() -> None:
 def test_metrics_that_nobody_can_verify_are_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = yaml.safe_load(PROD.read_text())
+    settings = plain_yaml.read(PROD.read_text())
     services = settings["config"]["platform:services"]
     file = tmp_path / "Pulumi.prod.yaml"
     for kept, warned in ((services, False), ({"cilium": {}, "metricsServer": {}}, True)):

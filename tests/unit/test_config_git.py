@@ -7,10 +7,9 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-import yaml
 
 from components.gitops.generated import files
-from config import SettingsError, git, parse
+from config import SettingsError, git, parse, plain_yaml
 from config.needed_secrets import needed
 from config.values import split_git_url
 from tests.unit.recorder import production
@@ -187,7 +186,7 @@ def test_what_does_not_go_together_is_refused_with_its_key_and_the_fix(
 
 def connector(**argocd: Any) -> tuple[dict[str, Any], str]:
     configs = values(**argocd)["configs"]
-    (found,) = yaml.safe_load(configs["cm"]["dex.config"])["connectors"]
+    (found,) = plain_yaml.read(configs["cm"]["dex.config"])["connectors"]
     return found, configs["rbac"]["policy.csv"]
 
 
@@ -323,7 +322,7 @@ def told_of_commits(**argocd: Any) -> dict[str, Any]:
 
 def test_github_is_told_as_an_app_whose_key_is_not_in_git() -> None:
     found = told_of_commits()
-    assert yaml.safe_load(found["notifiers"]["service.github"]) == {
+    assert plain_yaml.read(found["notifiers"]["service.github"]) == {
         "appID": 12,
         "installationID": 34,
         "privateKey": "$commit-status-key",
@@ -331,14 +330,14 @@ def test_github_is_told_as_an_app_whose_key_is_not_in_git() -> None:
     assert found["subscriptions"] == [{"recipients": ["github"], "triggers": ["on-commit-status"]}]
     assert found["context"] == {"cluster": "prod"}
     enterprise = told_of_commits(repositoryUrl="https://git.example.com/ops/platform")
-    service = yaml.safe_load(enterprise["notifiers"]["service.github"])
+    service = plain_yaml.read(enterprise["notifiers"]["service.github"])
     assert service["enterpriseBaseURL"] == "https://git.example.com/api/v3"
 
 
 def test_gitlab_is_told_with_a_token_that_is_not_in_git() -> None:
     url = "https://gitlab.example.com/ops/platform"
     found = told_of_commits(repositoryUrl=url, gitHost="gitlab", commitStatuses={})
-    service = yaml.safe_load(found["notifiers"]["service.webhook.gitlab"])
+    service = plain_yaml.read(found["notifiers"]["service.webhook.gitlab"])
     assert service["url"] == "https://gitlab.example.com/api/v4/projects/ops%2Fplatform"
     assert {"name": "PRIVATE-TOKEN", "value": "$commit-status-key"} in service["headers"]
     assert found["subscriptions"][0]["recipients"] == ["gitlab"]

@@ -3,6 +3,7 @@
 # ruff: noqa: E501, RUF001, S104 - a case is a line, letters look alike on purpose, no address is used
 from __future__ import annotations
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -707,9 +708,10 @@ def check(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return code, text.replace(str(path), "FILE")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "Pulumi.x.yaml"
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give where each test writes its stack file: one folder for some hundred of them."""
+    return tmp_path_factory.mktemp("hostile") / "Pulumi.x.yaml"
 
 
 def test_the_base_of_all_cases_is_good(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -762,6 +764,7 @@ WORD = "hunter2"
 """No message may hold it."""
 
 
+@functools.cache
 def secret_cases() -> list[str]:
     jwt = f"eyJhbGciOiJub25lIn0.eyJ{WORD}In0.{WORD}"
     places = (

@@ -9,11 +9,10 @@ from typing import Any
 
 import pydantic
 import pytest
-import yaml
 from pydantic import BaseModel
 
 import config
-from config import rules, versions
+from config import plain_yaml, rules, versions
 from config.draft import Draft
 from config.needed_secrets import needed
 from config.secret_keys import SECRET_KEYS
@@ -82,7 +81,7 @@ def test_a_schematic_is_the_same_in_any_order_of_its_extensions() -> None:
     assert one.schematic_document == other.schematic_document
     document = one.schematic_document
     assert document is not None
-    assert yaml.safe_load(document) == {
+    assert plain_yaml.read(document) == {
         "customization": {"systemExtensions": {"officialExtensions": sorted(names)}}
     }
     assert one.schematic_id == hashlib.sha256(document.encode()).hexdigest()
@@ -277,7 +276,7 @@ def test_every_pinned_version_has_a_marker_for_renovate() -> None:
 
 
 def project() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
+    loaded: dict[str, Any] = plain_yaml.read((ROOT / "Pulumi.yaml").read_text())
     return loaded
 
 

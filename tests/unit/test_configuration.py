@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from clients.talosctl import TalosctlError
 from components.talos import patch_validation
@@ -15,7 +14,7 @@ from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
 from components.talos.patch_rules import CONTAINERD
 from components.talos.patch_validation import find_talosctl, validate
-from config import Settings, SettingsError, parse
+from config import Settings, SettingsError, parse, plain_yaml
 from config.versions import TALOS
 from tests.unit.recorder import ROOT, install_talosctl, machine, production, without_services
 
@@ -184,13 +183,13 @@ def test_files_come_first_common_then_role_then_the_machines_own(tmp_path: Path)
     found = patches(TalosInputs.of(model), model.machines[0], tmp_path)
     names = [text.partition("# ")[2] for text in found[1:4]]
     assert names == ["common", "controlplane", "node01"]
-    assert yaml.safe_load(found[4])["machine"]["install"]["disk"] == "/dev/sda"
+    assert plain_yaml.read(found[4])["machine"]["install"]["disk"] == "/dev/sda"
     assert not any("# worker" in text or "# node02" in text for text in found)
 
 
 def test_the_production_files_harden_the_cluster() -> None:
     text = (ROOT / "clusters" / "prod" / "controlplane.yaml").read_text(encoding="utf-8")
-    api = yaml.safe_load(text)["cluster"]["apiServer"]
+    api = plain_yaml.read(text)["cluster"]["apiServer"]
     assert api["admissionControl"][0]["configuration"]["defaults"]["enforce"] == "baseline"
     levels = {rule["level"] for rule in api["auditPolicy"]["rules"]}
     assert levels == {"None", "Metadata"}, "contents of requests hold secrets"
@@ -199,7 +198,7 @@ def test_the_production_files_harden_the_cluster() -> None:
 def audited(verb: str, resource: str, group: str = "") -> str:
     """Give the level of a request: that of the first rule that matches, as the API server does."""
     text = (ROOT / "clusters" / "prod" / "controlplane.yaml").read_text(encoding="utf-8")
-    for rule in yaml.safe_load(text)["cluster"]["apiServer"]["auditPolicy"]["rules"]:
+    for rule in plain_yaml.read(text)["cluster"]["apiServer"]["auditPolicy"]["rules"]:
         resources = [
             (one["group"], name) for one in rule.get("resources", []) for name in one["resources"]
         ]
@@ -319,7 +318,7 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
     write_patches(tmp_path, controlplane=given)
     check_patch_files(model, tmp_path)
     first, second = patches(TalosInputs.of(model), model.machines[0], tmp_path)[:2]
-    assert yaml.safe_load(first)["cluster"] == {"allowSchedulingOnControlPlanes": True}
+    assert plain_yaml.read(first)["cluster"] == {"allowSchedulingOnControlPlanes": True}
     assert second == given
 
 

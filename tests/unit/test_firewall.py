@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from clients import talosctl
 from clients.waiting import Clock
@@ -19,7 +18,7 @@ from components.talos.etcd import HealthError, Member
 from components.talos.health import Observer
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
-from config import Settings, parse
+from config import Settings, parse, plain_yaml
 from config.settings import Machine
 from ops.settings.command import main
 from tests.unit.fake_talos import FakeMachine, FakeTalos
@@ -210,7 +209,7 @@ def test_the_check_warns_of_open_machines_and_show_says_who_is_let_in(
 
 def test_every_metrics_port_that_the_production_files_open_has_a_rule() -> None:
     text = (ROOT / "clusters" / "prod" / "controlplane.yaml").read_text()
-    cluster = yaml.safe_load(text)["cluster"]
+    cluster = plain_yaml.read(text)["cluster"]
     assert cluster["etcd"]["extraArgs"]["listen-metrics-urls"].endswith(":2381")
     assert {"bind-address"} == cluster["scheduler"]["extraArgs"].keys()
     for port in (2381, 10257, 10259):
@@ -317,10 +316,12 @@ def test_who_reaches_the_talos_api_is_read_as_talos_reads_it(
 def test_only_the_firewall_of_a_new_configuration_is_tried() -> None:
     running = "machine: {sysctls: {a: '1'}}\n---\n" + rule_text("old", 1)
     wanted = "machine: {sysctls: {a: '2'}}\n---\n" + rule_text("new", 2)
-    mixed = list(yaml.safe_load_all(lockout.with_parts_of(wanted, running, sorted(firewall.KINDS))))
+    mixed = list(
+        plain_yaml.read_all(lockout.with_parts_of(wanted, running, sorted(firewall.KINDS)))
+    )
     assert mixed == [
         {"machine": {"sysctls": {"a": "1"}}},
-        yaml.safe_load(rule_text("new", 2)),
+        plain_yaml.read(rule_text("new", 2)),
     ]
 
 
@@ -396,7 +397,7 @@ def test_a_new_network_is_tried_and_taken_when_the_machine_still_works() -> None
         cluster.before_configuration(cluster.members[0], RUNNING + LINK % 254)
     ((name, tried),) = fake.tries
     assert name == "node01"
-    assert list(yaml.safe_load_all(tried)) == list(yaml.safe_load_all(RUNNING + LINK % 254))
+    assert list(plain_yaml.read_all(tried)) == list(plain_yaml.read_all(RUNNING + LINK % 254))
 
 
 def test_a_network_that_cuts_the_machine_off_is_taken_back_and_the_message_says_so() -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from components.gitops.generated import SETTINGS, VALUES, check, files, folder, write
-from config import Settings, SettingsError, load_file, parse, versions
+from config import Settings, SettingsError, load_file, parse, plain_yaml, versions
 from ops.gitops.command import main
 from tests.unit.recorder import ROOT, production, root_of
 
@@ -200,7 +199,7 @@ def test_teams_become_roles_and_who_is_in_both_is_an_administrator() -> None:
         "g, example:oncall, role:admin",
         "g, example:platform, role:admin",
     ]
-    (connector,) = yaml.safe_load(values["configs"]["cm"]["dex.config"])["connectors"]
+    (connector,) = plain_yaml.read(values["configs"]["cm"]["dex.config"])["connectors"]
     assert connector["config"]["orgs"] == [
         {"name": "example", "teams": ["dev", "oncall", "platform"]}
     ]
@@ -253,7 +252,7 @@ def test_write_says_what_it_wrote_and_check_is_content_after_it(
 
 def test_root_prints_what_pulumi_makes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["root", str(PROD)]) == 0
-    assert yaml.safe_load(capsys.readouterr().out) == root_of(load_file(PROD))
+    assert plain_yaml.read(capsys.readouterr().out) == root_of(load_file(PROD))
 
 
 def test_a_stack_file_without_argocd_or_with_faults_is_told(

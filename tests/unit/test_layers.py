@@ -4,7 +4,6 @@ import base64
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any
-from unittest import mock
 from urllib.parse import urlsplit
 
 import pulumi
@@ -32,7 +31,9 @@ from tests.unit.recorder import (
     public_text,
     run,
     run_everything,
+    run_once,
     run_production,
+    with_services,
 )
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
@@ -40,6 +41,8 @@ NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
 ISSUER = "kubernetes:cert-manager.io/v1:ClusterIssuer"
+ENTRANCE = ("cilium", "metallb", "certManager", "traefik")
+"""The services that an entrance needs."""
 CHARTS = ["argo-cd", "cert-manager", "cilium", "metallb", "metrics-server", "traefik"]
 
 pytestmark = pytest.mark.usefixtures("talosctl")
@@ -54,6 +57,11 @@ def changed(**services: object) -> dict[str, Any]:
         else:
             settings["services"][name] = value
     return settings
+
+
+def only(*names: str, **services: object) -> dict[str, Any]:
+    """Give the production settings with these services alone, on one machine."""
+    return with_services(changed(**services), *names)
 
 
 def order(platform: Platform) -> dict[str, int]:
@@ -166,7 +174,7 @@ def test_a_data_disk_is_a_volume_on_its_machine_that_waits_for_a_pod() -> None:
 
 
 def test_the_class_of_local_volumes_is_the_default_only_where_the_settings_say_so() -> None:
-    given = everything()
+    given = with_services(on_one_machine(everything()), "cilium", "localVolumes")
     given["services"]["localVolumes"] = {"storageClass": "disks", "default": True}
     platform = run(given)
     made = platform.one("kubernetes:storage.k8s.io/v1:StorageClass", "disks").inputs
@@ -217,9 +225,7 @@ def test_the_api_server_verifies_metrics_server() -> None:
 
 
 def test_without_cert_manager_metrics_server_is_there_and_not_verified() -> None:
-    platform = run(
-        changed(logging=None, monitoring=None, argocd=None, traefik=None, certManager=None)
-    )
+    platform = run(only("cilium", "metricsServer"))
     values = platform.one(RELEASE, "metrics-server").inputs["values"]
     assert values["apiService"]["insecureSkipTLSVerify"] is True
     assert "tls" not in values
@@ -257,7 +263,7 @@ def test_traefiks_definitions_have_an_owner_that_brings_their_new_fields(
         return [found]
 
     monkeypatch.setattr(recorder, "definition", load)
-    after = run(production()).one(kind, name)
+    after = run(only(*ENTRANCE)).one(kind, name)
     assert after.urn == before.urn  # changed in place
     assert "newField" not in before.inputs["spec"]
     assert after.inputs["spec"]["newField"] is True
@@ -359,7 +365,7 @@ def test_a_layer_that_is_not_listed_leaves_nothing_behind() -> None:
 
 
 def test_a_second_pool_is_a_line_and_only_the_given_interface_is_used() -> None:
-    settings = changed()
+    settings = only("cilium", "metallb")
     more = {"name": "more", "addresses": "172.16.20.160-172.16.20.169"}
     settings["network"]["pools"].append(more)
     platform = run(settings)
@@ -389,7 +395,7 @@ def test_production_can_ask_all_issuers_and_its_certificate_asks_the_one_of_the_
 
 
 def test_a_drill_has_no_production_issuer() -> None:
-    settings = changed()
+    settings = only("cilium", "certManager")
     settings["cluster"]["drill"] = True
     settings["services"]["certManager"]["issuer"] = "letsencrypt-staging"
     issuers = specs(run(settings), ISSUER)
@@ -407,7 +413,7 @@ def test_a_platform_without_a_public_domain_has_its_own_authority_and_no_token()
 
 def test_a_zone_of_rfc2136_is_updated_at_its_name_server() -> None:
     dns = {"provider": "rfc2136", "nameServer": "ns.example.com:5353", "keyName": "acme"}
-    settings = changed()
+    settings = only("cilium", "certManager")
     settings["services"]["certManager"]["dns"] = dns
     platform = run(settings)
     (solver,) = specs(platform, ISSUER)["letsencrypt-staging"]["acme"]["solvers"]
@@ -421,14 +427,14 @@ def test_the_key_of_rfc2136_has_the_algorithm_that_its_server_made_it_with(
     given: str | None, used: str
 ) -> None:
     dns = {"provider": "rfc2136", "nameServer": "ns.example.com", "keyName": "acme"}
-    settings = changed()
+    settings = only("cilium", "certManager")
     settings["services"]["certManager"]["dns"] = dns | ({"algorithm": given} if given else {})
     (solver,) = specs(run(settings), ISSUER)["letsencrypt-staging"]["acme"]["solvers"]
     assert solver["dns01"]["rfc2136"]["tsigAlgorithm"] == used
 
 
 def test_a_zone_of_route_53_is_changed_with_an_access_key_of_its_own() -> None:
-    settings = changed()
+    settings = only("cilium", "certManager")
     settings["services"]["certManager"]["dns"] = {
         "provider": "route53", "region": "eu-central-1", "hostedZoneId": "Z2ABCDEF3GHIJK",
     }  # fmt: skip
@@ -449,7 +455,7 @@ def test_a_zone_of_route_53_is_changed_with_an_access_key_of_its_own() -> None:
 def test_an_acme_server_of_ones_own_is_the_only_one_and_is_reached_and_trusted() -> None:
     end = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
     authority = base64.b64decode(certificate(end)).decode()
-    settings = changed()
+    settings = only(*ENTRANCE)
     settings["services"]["certManager"] |= {
         "issuer": "acme",
         "acme": {"directory": "https://ca.corp.net:9000/acme/acme/directory", "ca": authority},
@@ -470,7 +476,7 @@ def test_bgp_is_a_switch_with_peers() -> None:
     cluster = "kubernetes:cilium.io/v2:CiliumBGPClusterConfig"
     assert run_production().all(cluster) == []
     bgp = {"localAsn": 65001, "peers": [{"address": "172.16.20.2", "asn": 65000}]}
-    platform = run(changed(cilium={"bgp": bgp}))
+    platform = run(only("cilium", cilium={"bgp": bgp}))
     (instance,) = platform.one(cluster, "bgp-cluster").inputs["spec"]["bgpInstances"]
     assert instance["localASN"] == 65001
     assert instance["peers"][0]["peerAddress"] == "172.16.20.2"
@@ -480,7 +486,7 @@ def test_bgp_is_a_switch_with_peers() -> None:
 def test_a_pool_that_bgp_announces_may_lie_outside_the_machines_network() -> None:
     advertisement = "kubernetes:metallb.io/v1beta1:L2Advertisement"
     bgp = {"localAsn": 65001, "peers": [{"address": "172.16.20.2", "asn": 65000}]}
-    raw = changed(cilium={"bgp": bgp})
+    raw = only(*ENTRANCE, cilium={"bgp": bgp})
     far = {"name": "far", "addresses": "10.50.0.0/24"}
     raw["network"]["pools"].append(far)
     spec = run(raw).one(advertisement, "layer2").inputs["spec"]
@@ -504,7 +510,7 @@ def test_the_dashboard_is_behind_a_password_or_not_there() -> None:
     platform = run_production()
     route = specs(platform, "kubernetes:traefik.io/v1alpha1:IngressRoute")["dashboard"]
     assert route["routes"][0]["middlewares"] == [{"name": "dashboard-password"}]
-    without = changed()
+    without = only(*ENTRANCE)
     del without["services"]["traefik"]["dashboardDomain"]
     assert "dashboard" not in specs(run(without), "kubernetes:traefik.io/v1alpha1:IngressRoute")
 
@@ -523,7 +529,7 @@ def test_the_backup_may_read_snapshots_and_nothing_else_of_talos() -> None:
 
 def backup_environment(**changes: Any) -> dict[str, str]:
     backup = production()["services"]["backup"] | changes
-    platform = run(changed(backup=backup))
+    platform = run(only("cilium", "backup", backup=backup))
     job = platform.one("kubernetes:batch/v1:CronJob", "etcd-backup").inputs["spec"]
     (container,) = job["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     return {one["name"]: one["value"] for one in container["env"]}
@@ -554,9 +560,9 @@ HOST_KEY = "ssh-ed25519 " + base64.b64encode(
 
 
 def argocd_with(**changes: Any) -> Platform:
-    """Run the platform with other settings of Argo CD, as if Git already followed them."""
-    with mock.patch("components.gitops.generated.check"):
-        return run(changed(argocd=production()["services"]["argocd"] | changes))
+    """Run Argo CD and what it stands on, with other settings of it."""
+    argocd = production()["services"]["argocd"] | changes
+    return run_once(only(*ENTRANCE, "argocd", argocd=argocd))
 
 
 @pytest.mark.parametrize(
@@ -708,17 +714,19 @@ def test_what_takes_statuses_is_reached_on_its_own_port_with_a_key_of_the_stack(
 def test_another_git_host_has_its_webhook_and_its_login_as_secrets_of_the_stack(
     login: str, host: str, webhook: str | None
 ) -> None:
-    platform = argocd_with(
-        github=None,
-        **{login: LOGINS[login]},
-        repositoryUrl="https://git.example.com/ops/platform",
-        gitHost=host,
-        commitStatuses=None,
-        repositoryAccess={"kind": "token", "user": "oauth2"},
-    )
+    argocd = production()["services"]["argocd"] | {
+        "github": None,
+        login: LOGINS[login],
+        "repositoryUrl": "https://git.example.com/ops/platform",
+        "gitHost": host,
+        "commitStatuses": None,
+        "repositoryAccess": {"kind": "token", "user": "oauth2"},
+    }
+    platform = run(changed(argocd=argocd))
     given = [f"{key.name}-of-the-test" for key in SECRET_KEYS]
     for one in platform.resources:
-        assert not any(secret in public_text(one.inputs) for secret in given), one.urn
+        text = public_text(one.inputs)
+        assert not any(secret in text for secret in given), one.urn
     own = plain(platform.one(SECRET, "argocd/argocd-secret").inputs.get("stringData", {}))
     assert own == ({} if webhook is None else {webhook: f"{host}WebhookSecret-of-the-test"})
     sso = plain(platform.one(SECRET, "argocd/argocd-sso").inputs["stringData"])

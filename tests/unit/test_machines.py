@@ -12,9 +12,11 @@ from tests.unit.recorder import (
     KEY,
     decoded_guestinfo,
     machine,
+    on_one_machine,
     production,
     run,
     run_machines,
+    run_once,
     without_services,
 )
 
@@ -31,6 +33,11 @@ pytestmark = pytest.mark.usefixtures("talosctl")
 
 def settings(**changes: object) -> dict[str, Any]:
     return without_services(production()) | changes
+
+
+def with_site(**changes: object) -> dict[str, Any]:
+    """Give one machine in a site of which something is set otherwise."""
+    return on_one_machine(settings(site=production()["site"] | changes))
 
 
 def test_a_machine_has_the_size_and_place_that_the_settings_give_it() -> None:
@@ -114,7 +121,7 @@ def test_a_rebuilt_machine_waits_until_its_name_is_free() -> None:
 def disks_of(*data_disks: dict[str, Any]) -> dict[str, tuple[int, int]]:
     """Give size and unit of each disk of a machine with these data disks."""
     node = machine("node01", "172.16.20.51", dataDisks=list(data_disks))
-    found = run(settings(machines=[node])).one(VM, "node01").inputs["disks"]
+    found = run_once(settings(machines=[node])).one(VM, "node01").inputs["disks"]
     return {one["label"]: (one["size"], one["unitNumber"]) for one in found}
 
 
@@ -184,7 +191,7 @@ def test_the_settings_say_how_strictly_control_planes_are_kept_apart(
 ) -> None:
     """With as many hosts as control planes a must keeps any host from maintenance."""
     site = production()["site"] | {"antiAffinity": strictness}
-    rules = run(settings(site=site)).all(RULE)
+    rules = run_once(settings(site=site)).all(RULE)
     assert [one.inputs["mandatory"] for one in rules] == mandatory
 
 
@@ -192,7 +199,7 @@ def test_a_gate_sees_the_control_planes_apart_where_a_rule_keeps_them_so() -> No
     gate = run_machines().one(GATE, "controlplanes-apart-seen")
     assert gate.inputs["machines"] == {f"node0{n}": f"node0{n}-id" for n in (1, 2, 3)}
     site = production()["site"] | {"antiAffinity": "none"}
-    gates = {one.name for one in run(settings(site=site)).all(GATE)}
+    gates = {one.name for one in run_once(settings(site=site)).all(GATE)}
     assert "controlplanes-apart-seen" not in gates
 
 
@@ -209,8 +216,7 @@ def test_names_of_the_site_are_looked_up_in_its_datacenter() -> None:
 
 
 def test_machines_are_in_the_resource_pool_that_the_settings_name() -> None:
-    site = production()["site"] | {"resourcePool": "platform"}
-    platform = run(settings(site=site))
+    platform = run(with_site(resourcePool="platform"))
     path = "cluster01/Resources/platform"
     assert platform.one(VM, "node01").inputs["resourcePoolId"] == f"id-of-{path}"
 
@@ -220,10 +226,6 @@ def test_each_machine_carries_the_tag_of_its_role() -> None:
     platform = run(settings(machines=production()["machines"] + workers))
     assert platform.one(VM, "node01").inputs["tags"] == ["controlplane-id"]
     assert platform.one(VM, "worker01").inputs["tags"] == ["worker-id"]
-
-
-def with_site(**changes: object) -> dict[str, Any]:
-    return settings(site=production()["site"] | changes)
 
 
 def test_a_machine_may_be_in_a_datastore_of_its_own() -> None:
@@ -272,7 +274,7 @@ def with_cards() -> dict[str, Any]:
 
 
 def test_further_network_cards_follow_the_first() -> None:
-    node = run(with_cards()).one(VM, "node01").inputs
+    node = run_once(with_cards()).one(VM, "node01").inputs
     assert [one["networkId"] for one in node["networkInterfaces"]] == [
         "id-of-platform",
         "id-of-storage",
@@ -288,7 +290,7 @@ def test_further_network_cards_follow_the_first() -> None:
 
 def test_no_card_asks_for_an_address_before_the_machine_has_a_configuration() -> None:
     """Talos asks by DHCP on a card that it knows nothing of, and takes the route that it gets."""
-    node = run(with_cards()).one(VM, "node01").inputs
+    node = run_once(with_cards()).one(VM, "node01").inputs
     told: Any = decoded_guestinfo(node["extraConfig"])
     ethernets = told["network"]["ethernets"]
     assert ethernets["eth1"] == {"match": {"name": "eth1"}, "addresses": ["192.168.20.51/24"]}

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from clients.omnictl import Omnictl
 from components.omni import template
 from config import omni as rules
-from config import parse
+from config import parse, plain_yaml
 from config.resource_types import GATE
 from ops.drift import omni
 from ops.drift.finding import DriftError
@@ -41,7 +40,7 @@ class Asked(FakeOmni):
 
 
 def settings() -> Any:
-    found = yaml.safe_load((STACK_FILES / "good" / "omni.yaml").read_text())["config"]
+    found = plain_yaml.read((STACK_FILES / "good" / "omni.yaml").read_text())["config"]
     return parse({key.removeprefix("platform:"): value for key, value in found.items()})
 
 
@@ -97,7 +96,7 @@ def test_a_cluster_as_it_was_told_gives_nothing() -> None:
     model = settings()
     ids = {name: UUIDS[name] for name in NAMES}
     wanted = template.render(model, rules.of(model), ids, ROOT)
-    assert list(yaml.safe_load_all(fake.compared)) == list(yaml.safe_load_all(wanted))
+    assert list(plain_yaml.read_all(fake.compared)) == list(plain_yaml.read_all(wanted))
 
 
 def test_what_was_changed_in_omni_is_told() -> None:

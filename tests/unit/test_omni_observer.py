@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from clients.kubernetes_api import KubernetesApi
 from clients.omnictl import Cluster, Member, OmnictlError, SlowError, Upgrade
@@ -22,6 +21,7 @@ from components.omni.observer import (
     Wanted,
     gone,
 )
+from config import plain_yaml
 from tests.unit.fake_omni import UUIDS, FakeOmni, machine
 from tests.unit.hand_clock import Time
 
@@ -326,7 +326,7 @@ def test_what_a_cluster_was_restored_from_stays_in_its_template() -> None:
     observer(omni).healthy(text)
     assert [kind for kind, _ in omni.done] == ["sync", "status"]
     for _, told in omni.done:
-        control_planes, workers = yaml.safe_load_all(told)
+        control_planes, workers = plain_yaml.read_all(told)
         assert control_planes["bootstrapSpec"] == omni.backup
         assert "bootstrapSpec" not in workers
 

@@ -21,7 +21,7 @@ from components.omni import join
 from components.omni.kubeconfig import AccessError, checked, ends
 from components.omni.observer import OmniError
 from components.omni.rollout import Rollout, Way, turned_off
-from config import parse
+from config import parse, plain_yaml
 from config.resource_types import GATE, MACHINE
 from config.secret_keys import SECRET_KEYS
 from ops.engine.values import Resource, decode
@@ -40,7 +40,7 @@ KEY = "omniServiceAccountKey-of-the-test"
 
 
 def sections() -> dict[str, Any]:
-    found = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["config"]
+    found = plain_yaml.read(EXAMPLE.read_text(encoding="utf-8"))["config"]
     return {key.removeprefix("platform:"): value for key, value in found.items()}
 
 

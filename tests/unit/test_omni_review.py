@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from components.omni import template
 from config import omni as rules
-from config import parse
+from config import parse, plain_yaml
 from config.resource_types import GATE
 from ops.engine.preview import Change, State
 from ops.review import omni
@@ -22,7 +21,7 @@ URN = f"urn:pulumi:prod::platform::platform:omni:Cluster${GATE}::omni-cluster"
 
 
 def sections() -> dict[str, Any]:
-    found = yaml.safe_load((STACK_FILES / "good" / "omni.yaml").read_text())["config"]
+    found = plain_yaml.read((STACK_FILES / "good" / "omni.yaml").read_text())["config"]
     return {key.removeprefix("platform:"): value for key, value in found.items()}
 
 

@@ -17,6 +17,7 @@ from components.omni.machine_ids import forms, swapped
 from components.talos.configuration import patches
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
+from config import plain_yaml
 from tests.edits import STACK_FILES
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ EXAMPLE = STACK_FILES / "good" / "omni.yaml"
 
 
 def settings(**changes: Any) -> config.Settings:
-    found = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))["config"]
+    found = plain_yaml.read(EXAMPLE.read_text(encoding="utf-8"))["config"]
     sections = {key.removeprefix("platform:"): value for key, value in found.items()}
     return config.parse(sections | changes)
 
@@ -35,7 +36,7 @@ def omni_of(model: config.Settings) -> Any:
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(text))
+    return list(plain_yaml.read_all(text))
 
 
 def rendered(model: config.Settings, root: Path = ROOT) -> list[dict[str, Any]]:
@@ -164,7 +165,9 @@ def test_a_cluster_without_workers_has_an_empty_set_of_them() -> None:
 
 
 def machines() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load(EXAMPLE.read_text())["config"]["platform:machines"]
+    found: list[dict[str, Any]] = plain_yaml.read(EXAMPLE.read_text())["config"][
+        "platform:machines"
+    ]
     return found
 
 
@@ -192,7 +195,7 @@ def test_a_machine_is_told_where_omni_is_and_with_which_token_to_join() -> None:
 
 
 def test_a_machine_joins_by_grpc_alone_where_the_settings_say_so() -> None:
-    given = yaml.safe_load(EXAMPLE.read_text())["config"]["platform:omni"] | {"tunnel": True}
+    given = plain_yaml.read(EXAMPLE.read_text())["config"]["platform:omni"] | {"tunnel": True}
     (link, *_) = join.documents(omni_of(settings(omni=given)), "token", None)
     assert link["apiUrl"].endswith("?jointoken=token&grpc_tunnel=true")
 

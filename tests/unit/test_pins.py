@@ -6,17 +6,17 @@ import ast
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import config
 from components.kubernetes import backup, metrics_server
 from components.layers import plans
-from config import versions
+from config import plain_yaml, versions
 from ops.render.policies import is_exact
 
 ROOT = Path(__file__).parents[2]
@@ -69,9 +69,10 @@ def images(document: object) -> Iterator[str]:
             yield f"{node.get('newName') or node.get('name')}:{node.get('newTag')}"
 
 
+@cache
 def in_git() -> dict[Path, list[Any]]:
     return {
-        path: list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        path: list(plain_yaml.read_all(path.read_text(encoding="utf-8")))
         for folder in IN_GIT
         for path in sorted((ROOT / folder).rglob("*.yaml"))
     }
@@ -164,7 +165,7 @@ def imported(module: ast.Module) -> Iterator[str]:
 
 
 def test_the_cli_is_not_older_than_the_sdk() -> None:
-    project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
+    project = plain_yaml.read((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (sdk,) = re.findall(r'"pulumi==([\d.]+)"', text)
     assert project["requiredPulumiVersion"] == f">={sdk}"

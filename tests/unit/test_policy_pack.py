@@ -14,13 +14,12 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
-import yaml
 from google.protobuf import empty_pb2, json_format, struct_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import analyzer_pb2, analyzer_pb2_grpc
 
 from components.talos import redaction
 from components.vsphere.machines import guestinfo
-from config import parse
+from config import parse, plain_yaml
 from config.resource_types import (
     CONFIGURATION,
     GATE,
@@ -456,8 +455,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield run_production()
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
     """Start the pack as the language host does, from some other folder."""
     process = subprocess.Popen(
         [
@@ -468,7 +467,7 @@ def engine(tmp_path: Path) -> Iterator[analyzer_pb2_grpc.AnalyzerStub]:
             "127.0.0.1:0",
             str(ROOT / "ops" / "policies"),
         ],
-        cwd=tmp_path,
+        cwd=tmp_path_factory.mktemp("elsewhere"),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -569,7 +568,11 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
     type_ = "kubernetes:core/v1:Namespace"
     found = analyze(engine, type_, "x", namespace)
     assert {one.enforcementLevel for one in found} == {analyzer_pb2.MANDATORY}
-    for level, expected in ((analyzer_pb2.ADVISORY, 3), (analyzer_pb2.DISABLED, 0)):
+    for level, expected in (
+        (analyzer_pb2.ADVISORY, 3),
+        (analyzer_pb2.DISABLED, 0),
+        (analyzer_pb2.MANDATORY, 3),  # and back: the pack is that of other tests too
+    ):
         config = {"namespace-has-pod-security": analyzer_pb2.PolicyConfig(enforcementLevel=level)}
         engine.Configure(analyzer_pb2.ConfigureAnalyzerRequest(policyConfig=config))
         found = analyze(engine, type_, "x", namespace)
@@ -577,7 +580,7 @@ def test_the_engine_is_told_the_rules_and_can_change_their_levels(
 
 
 def test_the_pack_tells_the_version_that_its_file_has() -> None:
-    file = yaml.safe_load((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
+    file = plain_yaml.read((ROOT / "ops" / "policies" / "PulumiPolicy.yaml").read_text())
     assert file["version"] == server.VERSION
     assert (ROOT / "ops" / "policies" / file["runtime"]["options"]["virtualenv"]).resolve() == (
         ROOT / ".venv"

@@ -25,6 +25,7 @@ from tests.unit.recorder import (
     public_text,
     run,
     run_machines,
+    run_once,
     run_production,
     without_services,
 )
@@ -70,7 +71,7 @@ def chain(platform: Platform, names: list[str]) -> list[Registered]:
 def test_machines_are_made_and_configured_one_after_the_other_control_planes_first(
     given: Callable[[], dict[str, Any]], names: list[str]
 ) -> None:
-    platform = run(given())
+    platform = run_once(given())
     steps = chain(platform, names)
     assert sorted(platform.names(VM)) == sorted(platform.names(APPLY)) == sorted(names)
     for earlier, later in pairwise(steps):
@@ -106,7 +107,7 @@ def test_etcd_is_bootstrapped_once_between_the_first_configuration_and_its_healt
 
 
 def test_every_hook_is_one_that_a_destroy_does_not_need_and_a_failure_repeats() -> None:
-    platform = run(three_and_two())
+    platform = run_once(three_and_two())
     assert len(platform.hooks) > 0
     for one in platform.resources:
         for kind in ("after_create", "after_update", "before_delete", "after_delete"):
@@ -152,22 +153,22 @@ def test_the_kubernetes_provider_comes_after_the_api_answers_and_is_never_replac
 
 
 def test_the_api_is_awaited_again_when_control_planes_come_or_go() -> None:
-    before = run(settings()).one(GATE, "kubernetes-api")
-    after = run(single()).one(GATE, "kubernetes-api")
+    before = run_machines().one(GATE, "kubernetes-api")
+    after = run_once(single()).one(GATE, "kubernetes-api")
     assert before.inputs["controlPlanes"] != after.inputs["controlPlanes"]
     assert after.hooks("before_update") == ["kubernetes-api-again"]
-    workers = run(three_and_two()).one(GATE, "kubernetes-api")
+    workers = run_once(three_and_two()).one(GATE, "kubernetes-api")
     assert workers.inputs["controlPlanes"] == before.inputs["controlPlanes"]
 
 
 def test_every_resource_names_its_provider() -> None:
-    for one in run_production().resources + run(three_and_two()).resources:
+    for one in run_production().resources + run_once(three_and_two()).resources:
         if one.request.custom and not one.type.startswith("pulumi:"):
             assert one.request.provider, one.urn
 
 
 def test_no_secret_is_in_a_plain_input_or_output() -> None:
-    platform = run(three_and_two())
+    platform = run_once(three_and_two())
     for one in platform.resources:
         text = public_text(one.inputs)
         assert KEY not in text, one.urn

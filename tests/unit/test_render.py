@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from config import plain_yaml
 from config.charts import ChartPlan
 from ops.render import difference, packages, rendering
 from ops.render.command import main
@@ -183,7 +183,7 @@ def test_show_prints_what_is_rendered_and_from_which_package(
     assert main(["show", "tiny"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("# chart tiny 1.0.0 from tiny-1.0.0.tgz (cache)\n")
-    assert [one["kind"] for one in yaml.safe_load_all(printed) if one][:2] == [
+    assert [one["kind"] for one in plain_yaml.read_all(printed) if one][:2] == [
         "ConfigMap",
         "ClusterRole",
     ]

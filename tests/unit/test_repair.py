@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import yaml
 
 from clients import omnictl, talosctl
 from clients.pulumi_cli import EngineError
 from clients.vcenter import content_library, leftovers, machines
 from clients.vcenter.connection import VCenterError
 from components import notes
+from config import plain_yaml
 from config.resource_types import FOLDER, MACHINE
 from config.stack_file import load_file
 from ops.deploy import command, lock, repair
@@ -229,7 +229,7 @@ def test_a_destroy_takes_what_vcenter_no_longer_has_out_of_the_state_first(
 def test_the_settings_and_the_password_come_from_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
+    file = plain_yaml.read((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     document = {key: {"value": json.dumps(one), "secret": False} for key, one in file.items()}
     document[repair.PASSWORD] = {"value": "pw-of-the-test", "secret": True}
     answers = {"config": document, "stack": {"talosconfig": "access-of-the-test"}}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
+
+from config import plain_yaml
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "spec.md"
@@ -39,6 +41,7 @@ def rows() -> list[Row]:
     return found
 
 
+@cache
 def defined(file: Path) -> set[str]:
     """Give the names that a Python file defines: `name`, and `Class.name`."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -59,6 +62,12 @@ def _names(body: list[ast.stmt]) -> Iterator[str]:
             yield one.target.id
 
 
+@cache
+def documents(file: Path) -> list[Any]:
+    """Give what a file of data holds."""
+    return list(plain_yaml.read_all(file.read_text(encoding="utf-8")))
+
+
 def holds(value: Any, path: list[str]) -> bool:
     """Say whether nested mappings have this path of keys; any element of a list will do."""
     if not path:
@@ -77,8 +86,7 @@ def is_there(place: str) -> bool:
     if not file.is_file():
         return False
     if file.suffix in DATA:
-        documents = yaml.safe_load_all(file.read_text(encoding="utf-8"))
-        return any(holds(one, name.split(".")) for one in documents)
+        return any(holds(one, name.split(".")) for one in documents(file))
     return file.suffix == ".py" and name in defined(file)
 
 

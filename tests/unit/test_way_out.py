@@ -8,7 +8,6 @@ import ssl
 from typing import Any
 
 import pytest
-import yaml
 
 from clients.vcenter.connection import VCenter
 from components.gitops.generated import SETTINGS, VALUES, files
@@ -20,7 +19,7 @@ from components.layers import plans
 from components.talos.configuration import documents, patches
 from components.talos.inputs import TalosInputs
 from components.talos.patch_files import PatchError, check_patch_files
-from config import Settings, SettingsError, parse
+from config import Settings, SettingsError, parse, plain_yaml
 from config.charts import ChartPlan
 from config.needed_secrets import needed
 from config.settings import API_PORT
@@ -37,6 +36,7 @@ from tests.unit.recorder import (
     production,
     public_text,
     run,
+    with_services,
 )
 
 AUTHORITY = base64.b64decode(certificate(dt.datetime(2031, 1, 1, tzinfo=dt.UTC))).decode()
@@ -90,7 +90,7 @@ def backup_pod(platform: Platform) -> dict[str, Any]:
 
 def argo_values(settings: Settings) -> dict[str, Any]:
     (file,) = (one for one in files(settings) if one.path.endswith(VALUES))
-    found: dict[str, Any] = yaml.safe_load(file.text)
+    found: dict[str, Any] = plain_yaml.read(file.text)
     return found
 
 
@@ -119,6 +119,11 @@ def test_what_is_direct_is_what_go_and_curl_take_for_it(host: str, *, direct: bo
     way = WayOut.of(parse(given(network={"proxy": PROXY})))
     assert way.is_direct(host) is direct
     assert WayOut().is_direct(host)
+
+
+def of_backups(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave of settings what backups need."""
+    return with_services(settings, "cilium", "backup")
 
 
 def test_machines_are_told_of_the_proxy_and_of_what_stays_direct() -> None:
@@ -152,7 +157,7 @@ def test_what_goes_outside_uses_the_proxy_and_may_reach_nothing_else() -> None:
 
 def test_what_is_direct_stays_open_on_its_own_port_and_the_proxy_is_not() -> None:
     storage = {"endpoint": "https://s3.corp.net:9000"}
-    platform = run(given(network={"proxy": PROXY}, backup=storage))
+    platform = run(of_backups(given(network={"proxy": PROXY}, backup=storage)))
     backup = egress(platform, "platform-backup/backup")
     assert open_ports(backup) == {9000, 50000}
     assert TO_THE_PROXY not in backup
@@ -160,12 +165,12 @@ def test_what_is_direct_stays_open_on_its_own_port_and_the_proxy_is_not() -> Non
 
 def test_a_proxy_with_a_name_is_opened_by_its_port() -> None:
     named = {"url": "http://proxy.corp.net:8080"}
-    platform = run(given(network={"proxy": named}))
+    platform = run(of_backups(given(network={"proxy": named})))
     assert open_ports(egress(platform, "platform-backup/backup")) == {8080, 50000}
 
 
 def test_the_job_asks_talos_without_the_proxy() -> None:
-    (container,) = backup_pod(run(given(network={"proxy": PROXY})))["containers"]
+    (container,) = backup_pod(run(of_backups(given(network={"proxy": PROXY}))))["containers"]
     told = {one["name"]: one["value"] for one in container["env"]}
     assert told["https_proxy"] == "http://172.16.30.9:3128"
     assert "talos.default" in told["no_proxy"].split(",")
@@ -183,7 +188,7 @@ def test_charts_know_every_key_of_a_proxy_and_of_authorities() -> None:
     site = {"trustedRoots": AUTHORITY}
     own = {"repositoryUrl": "https://git.corp.net/p", "repositoryAuthority": "company"}
     settings = parse(given(network={"proxy": PROXY}, site=site, argocd=own))
-    base = yaml.safe_load((ROOT / "bootstrap/argo-cd/values.yaml").read_text())
+    base = plain_yaml.read((ROOT / "bootstrap/argo-cd/values.yaml").read_text())
     charts = {one.chart: one for one in plans(settings)}
     argo = charts["argo-cd"]
     values = merged(base, argo_values(settings))
@@ -303,7 +308,7 @@ def test_vcenter_is_trusted_when_an_authority_of_the_company_signed_it() -> None
     ],
 )
 def test_storage_is_reached_on_the_port_of_its_scheme(endpoint: str, port: int) -> None:
-    platform = run(given(backup={"endpoint": endpoint}))
+    platform = run(of_backups(given(backup={"endpoint": endpoint})))
     assert open_ports(egress(platform, "platform-backup/backup")) == {50000, port}
 
 
@@ -349,7 +354,7 @@ def test_a_registrys_password_is_a_secret_of_the_stack_and_nowhere_in_clear() ->
     asked = [args for name, args in platform.calls if name.startswith("talos:machine/")]
     assert len(asked) == 3
     for args in asked:
-        last = yaml.safe_load(plain(args["configPatches"])[-1])
+        last = plain_yaml.read(plain(args["configPatches"])[-1])
         assert last == {
             "apiVersion": "v1alpha1",
             "kind": "RegistryAuthConfig",
@@ -425,7 +430,7 @@ SOLVER = {
 
 
 def test_a_domain_is_proven_by_a_solver_of_ones_own_once_that_is_there() -> None:
-    platform = run(given(certManager={"dns": SOLVER}))
+    platform = run(with_services(given(certManager={"dns": SOLVER}), "cilium", "certManager"))
     issuer = platform.one(
         "kubernetes:cert-manager.io/v1:ClusterIssuer", "issuer-letsencrypt-production"
     )

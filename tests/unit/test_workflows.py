@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from config import plain_yaml
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = {path.stem: path for path in sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))}
@@ -50,8 +52,9 @@ ENVIRONMENTS = {
 }
 
 
+@cache
 def load(name: str) -> dict[Any, Any]:
-    document: dict[Any, Any] = yaml.safe_load(WORKFLOWS[name].read_text(encoding="utf-8"))
+    document: dict[Any, Any] = plain_yaml.read(WORKFLOWS[name].read_text(encoding="utf-8"))
     return document
 
 

@@ -45,7 +45,7 @@ class Project:
 
     def begin(self) -> None:
         """Make a repository of the folder, whose first commit is deployed."""
-        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("init", "--quiet", "--initial-branch=main", "--template=")
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "as it is")
         first = self.git("rev-parse", "HEAD")
