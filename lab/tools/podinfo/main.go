@@ -106,7 +106,7 @@ func (a *app) run(ctx context.Context, port, metrics int) error {
 
 func (a *app) routes() http.Handler {
 	routes := http.NewServeMux()
-	routes.HandleFunc("/", a.info)
+	routes.HandleFunc("/{$}", a.info) // what it does not know is 404, also for a probe
 	routes.HandleFunc("/api/info", a.info)
 	routes.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { answer(w, map[string]string{"version": "stand-in"}) })
 	routes.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, map[string]string{"status": "OK"}) })
