@@ -120,7 +120,7 @@ func (s *site) start() {
 	s.t.Cleanup(func() {
 		cancel()
 
-		<-ended // it was told to end
+		s.t.Log("it was told to end:", <-ended)
 	})
 
 	trusted := x509.NewCertPool()
