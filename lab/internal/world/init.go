@@ -144,10 +144,15 @@ func startServers(l Layout, children *reaper, display *progress.Display) (*serve
 	}
 	defer null.Close()
 	// A group of their own: Ctrl-C is for the command, and the servers must outlive it.
-	process, err := children.start(self, []string{self, serveCommand, l.Root}, &os.ProcAttr{
-		Env:   append(os.Environ(), "SSL_CERT_FILE="+l.Authority(), "SSL_CERT_DIR="+l.path("no-certificates")),
-		Files: []*os.File{null, log, log, writer},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	var process *child
+	err = withTimerSlack(func() error {
+		var err error
+		process, err = children.start(self, []string{self, serveCommand, l.Root}, &os.ProcAttr{
+			Env:   append(os.Environ(), "SSL_CERT_FILE="+l.Authority(), "SSL_CERT_DIR="+l.path("no-certificates")),
+			Files: []*os.File{null, log, log, writer},
+			Sys:   &syscall.SysProcAttr{Setpgid: true},
+		})
+		return err
 	})
 	writer.Close()
 	if err != nil {
