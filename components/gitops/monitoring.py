@@ -37,7 +37,7 @@ def files(settings: Settings, base: str) -> dict[str, Tree]:
     monitoring, argocd = settings.services.monitoring, settings.services.argocd
     if monitoring is None or argocd is None:
         return {}
-    address, way = f"https://{argocd.domain}{PATH}/", WayOut.of(settings)
+    address, way = f"https://{argocd.domain}{PATH}", WayOut.of(settings)
     cluster = settings.cluster.name
     patches = {
         "victoria-metrics": _keeps(settings, monitoring),

@@ -1,20 +1,24 @@
-"""What the platform told of itself in a rehearsal, where the lab runs what watches it."""
+"""What the platform says of itself in a rehearsal, where the lab runs what watches it."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from clients.waiting import Clock
 from ops.rehearsal import platform
 from ops.rehearsal.tools import ToolError, world
+from ops.rehearsal.victoria_metrics import VictoriaMetrics
 
 FILE = "alerts.jsonl"
 """In the world's folder: what its simulated receivers were told (lab/internal/alertreceiver)."""
 PATIENCE_SECONDS, POLL_SECONDS = 300.0, 2.0
+ALWAYS = "Heartbeat"
 Alert = dict[str, Any]
+Now = Callable[[], dt.datetime]
 
 
 def watched(folder: Path) -> bool:
@@ -23,12 +27,8 @@ def watched(folder: Path) -> bool:
     return "alert-receivers" in kinds and kinds.get("vmalert") == "real"
 
 
-def wait(clock: Clock | None = None) -> str:
-    """Wait for the first heartbeat, then say which alerts fire. Raises `ToolError`.
-
-    A heartbeat has come all the way: read, kept, evaluated, told.
-    """
-    clock = clock or Clock(tell=lambda line: print(line, flush=True))
+def wait_heard(clock: Clock) -> None:
+    """Wait for the first heartbeat: it has come all the way. Raises `ToolError`."""
     folder = world()
     lacks = clock.wait(
         "the platform's first heartbeat",
@@ -39,21 +39,54 @@ def wait(clock: Clock | None = None) -> str:
     if lacks:
         message = f"what watches tells nobody within {PATIENCE_SECONDS:.0f} s: {lacks}"
         raise ToolError(message)
-    return summary(folder)
 
 
-def summary(folder: Path) -> str:
-    """Name the alerts that the webhook was told of and that are not resolved."""
-    state: dict[str, Alert] = {}
-    for message in _told(folder, "webhook"):
-        for alert in message["alerts"]:
-            state[alert["fingerprint"]] = alert
-    lines = [
-        f"  {one['labels']['alertname']}: {one['annotations'].get('summary', '')}"
-        for one in state.values()
-        if one["status"] == "firing"
-    ]
-    return "\n".join(["alerts that fire:", *sorted(lines)]) if lines else "no alert fires"
+def fires(metrics: VictoriaMetrics, clock: Clock) -> str:
+    """Say which alerts fire, once nothing is wrong that may soon be one."""
+    clock.wait(
+        "what is wrong to be over or an alert",
+        Settling(metrics).lacks,
+        seconds=PATIENCE_SECONDS,
+        poll=POLL_SECONDS,
+    )
+    return summary(metrics.alerts())
+
+
+class Settling:
+    """Looks at the rules until all have been evaluated after nothing was pending any more."""
+
+    def __init__(
+        self, metrics: VictoriaMetrics, now: Now = lambda: dt.datetime.now(dt.UTC)
+    ) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._since = now()
+
+    def lacks(self) -> str:
+        """Say what is not settled yet; nothing when all is."""
+        if pending := [one for one in self._metrics.alerts() if one["state"] == "pending"]:
+            self._since = self._now()
+            return str(pending[0]["annotations"].get("summary", pending[0]["name"]))
+        for group in self._metrics.groups():
+            if dt.datetime.fromisoformat(group["lastEvaluation"]) <= self._since:
+                return f"the rules of {group['name']} are not evaluated yet"
+        return ""
+
+
+def summary(alerts: list[Alert]) -> str:
+    """Name the alerts that fire, and what is wrong for less time than an alert needs."""
+    lines = []
+    for state, title in (
+        ("firing", "alerts that fire:"),
+        ("pending", "wrong, but not yet alerts:"),
+    ):
+        found = [
+            f"  {one['name']}: {one['annotations'].get('summary', '')}"
+            for one in alerts
+            if one["state"] == state and one["name"] != ALWAYS
+        ]
+        lines += [title, *sorted(found)] if found else []
+    return "\n".join(lines) or "no alert fires"
 
 
 def _told(folder: Path, service: str) -> Iterator[Any]:

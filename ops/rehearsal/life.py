@@ -12,9 +12,11 @@ import os
 import shutil
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clients.waiting import Clock
 from config import load_file
 from config.placeholders import operators_file, placeholders
 from ops.rehearsal import (
@@ -28,6 +30,7 @@ from ops.rehearsal import (
     report,
     run_page,
     timeline_page,
+    victoria_metrics,
 )
 from ops.rehearsal.recorder import Recorder
 from ops.rehearsal.timeline import Timeline
@@ -35,6 +38,8 @@ from ops.rehearsal.tools import PROJECT, Engine, spec, status_of, world, write_c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from ops.rehearsal.victoria_metrics import VictoriaMetrics
 
 OUT = Path(os.environ.get("LAB_OUT") or PROJECT / ".lab" / "out")
 """What the run leaves; another world never writes there at the same time (`lab run --out`)."""
@@ -65,9 +70,12 @@ def rehearse() -> None:
     told = "nobody watches: its programs are simulated (`make watching` builds them)"
     if alerts.watched(world()):
         with chapter("the platform watches itself", times):
-            told = alerts.wait()
-            print(told)
-            shown = draw_dashboards(began)
+            clock = Clock(tell=lambda line: print(line, flush=True))
+            alerts.wait_heard(clock)
+            with victoria_metrics.forwarded() as metrics:
+                told = alerts.fires(metrics, clock)
+                print(told)
+                shown = draw_dashboards(metrics, began)
     with chapter("a look around", times):
         layers, found = platform.layers(), report.entrances()
         print(report.look_around(layers, found))
@@ -107,11 +115,10 @@ def rehearse() -> None:
     print(f"\n{report.pictures(OUT)}\n\n{report.what_next()}")
 
 
-def draw_dashboards(began: dt.datetime) -> str:
+def draw_dashboards(metrics: VictoriaMetrics, began: dt.datetime) -> str:
     """Leave a page with the dashboards' numbers since a rehearsal began; gives its name."""
     now = dt.datetime.now(dt.UTC)
-    with dashboards.asking(began.timestamp(), now.timestamp()) as ask:
-        found = dashboards.read(ask)
+    found = dashboards.read(partial(metrics.between, began.timestamp(), now.timestamp()))
     page = OUT / "dashboards.html"
     when = f"{began:%Y-%m-%d %H:%M:%S} to {now:%H:%M:%S %Z}"
     page.write_text(dashboards_page.render(found, spec()["stack"], when))

@@ -1,6 +1,8 @@
-"""What a rehearsal says of alerts: of what the simulated receivers have written down."""
+"""What a rehearsal says of alerts: of what the simulated receivers and vmalert tell."""
 
+import datetime as dt
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +11,79 @@ import pytest
 from clients.waiting import Clock
 from ops.rehearsal import alerts
 from ops.rehearsal.tools import ToolError
+from ops.rehearsal.victoria_metrics import VictoriaMetrics
+
+BEGIN = dt.datetime(2026, 12, 1, 12, tzinfo=dt.UTC)
 
 
-def written(folder: Path, *messages: tuple[str, Any]) -> Path:
-    lines = [json.dumps({"service": service, "message": told}) for service, told in messages]
-    (folder / alerts.FILE).write_text("\n".join(lines) + "\n")
-    return folder
+def at(second: int) -> dt.datetime:
+    return BEGIN + dt.timedelta(seconds=second)
 
 
-def alert(name: str, status: str, fingerprint: str = "") -> dict[str, Any]:
-    return {
-        "fingerprint": fingerprint or name,
-        "status": status,
-        "labels": {"alertname": name},
-        "annotations": {"summary": f"{name} is so."},
-    }
+def alert(name: str, state: str) -> dict[str, Any]:
+    return {"name": name, "state": state, "annotations": {"summary": f"{name} is so."}}
 
 
-def test_what_fires_still_is_named_with_its_words(tmp_path: Path) -> None:
-    told = (
-        ("webhook", {"alerts": [alert("Old", "firing"), alert("Still", "firing")]}),
-        ("heartbeat", {"alerts": [alert("Heartbeat", "firing")]}),
-        ("webhook", {"alerts": [alert("Old", "resolved")]}),
-    )
-    said = alerts.summary(written(tmp_path, *told))
-    assert said == "alerts that fire:\n  Still: Still is so."
+def groups(**seconds: int) -> list[dict[str, Any]]:
+    """Give groups of rules with the second of their last evaluation."""
+    return [
+        {"name": name, "lastEvaluation": at(second).isoformat().replace("+00:00", ".123456789Z")}
+        for name, second in seconds.items()
+    ]
 
 
-def test_without_an_alert_that_is_said(tmp_path: Path) -> None:
-    assert alerts.summary(tmp_path) == "no alert fires"
-    assert alerts.summary(written(tmp_path, ("heartbeat", None))) == "no alert fires"
+@dataclass(frozen=True)
+class Metrics(VictoriaMetrics):
+    """Answers with what a test says."""
+
+    said: list[dict[str, Any]] = field(default_factory=list)
+    evaluated: list[dict[str, Any]] = field(default_factory=list)
+
+    def alerts(self) -> list[dict[str, Any]]:
+        return self.said
+
+    def groups(self) -> list[dict[str, Any]]:
+        return self.evaluated
+
+
+def test_what_fires_is_named_with_its_words_before_what_may_soon() -> None:
+    said = [
+        alert("Soon", "pending"),
+        alert("Old", "firing"),
+        alert("Heartbeat", "firing"),
+        alert("Bad", "firing"),
+    ]
+    assert alerts.summary(said).splitlines() == [
+        "alerts that fire:",
+        "  Bad: Bad is so.",
+        "  Old: Old is so.",
+        "wrong, but not yet alerts:",
+        "  Soon: Soon is so.",
+    ]
+
+
+def test_without_an_alert_but_the_heartbeat_that_is_said() -> None:
+    assert alerts.summary([]) == "no alert fires"
+    assert alerts.summary([alert("Heartbeat", "firing")]) == "no alert fires"
+
+
+def test_all_rules_are_evaluated_again_after_the_last_thing_that_was_pending() -> None:
+    metrics, now = Metrics("nowhere"), [at(0)]
+    settling = alerts.Settling(metrics, lambda: now[0])
+    metrics.evaluated[:] = groups(etcd=1, support=-5)
+    assert settling.lacks() == "the rules of support are not evaluated yet"
+    now[0] = at(20)
+    metrics.said[:] = [alert("TargetMissing", "pending"), alert("Old", "firing")]
+    metrics.evaluated[:] = groups(etcd=16, support=10)
+    assert settling.lacks() == "TargetMissing is so."
+    now[0] = at(30)
+    metrics.said[:] = [alert("Old", "firing")]
+    metrics.evaluated[:] = groups(etcd=31, support=19)
+    assert settling.lacks() == "the rules of support are not evaluated yet"
+    metrics.evaluated[:] = groups(etcd=31, support=25)
+    assert settling.lacks() == ""
+    metrics.evaluated[:] = groups(etcd=10**9)
+    assert alerts.fires(metrics, Clock()) == "alerts that fire:\n  Old: Old is so."
 
 
 @pytest.mark.parametrize(
@@ -64,7 +109,8 @@ def test_what_tells_nobody_fails_the_rehearsal(
     monkeypatch.setattr(alerts, "world", lambda: tmp_path)
     monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(ToolError, match="what watches tells nobody within 0 s"):
-        alerts.wait(Clock())
+        alerts.wait_heard(Clock())
     monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 60.0)
-    written(tmp_path, ("heartbeat", None))
-    assert alerts.wait(Clock()) == "no alert fires"
+    told = json.dumps({"service": "heartbeat", "message": None})
+    (tmp_path / alerts.FILE).write_text(f"{told}\n")
+    alerts.wait_heard(Clock())
