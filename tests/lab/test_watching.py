@@ -536,7 +536,7 @@ def test_a_machine_that_is_away_is_told_once_and_what_is_missing_on_it_is_not(
 
 
 def spread_name_servers(world: World) -> None:
-    """Start CoreDNS anew, as docs/monitoring.md says: its pods may all be on one machine."""
+    """Start CoreDNS again, as docs/monitoring.md says: its pods may all be on one machine."""
     coredns = ("deployment/coredns", "--namespace", "kube-system")
     kubectl(world, "rollout", "restart", *coredns)
     kubectl(world, "rollout", "status", *coredns, "--timeout", f"{QUICK}s")
