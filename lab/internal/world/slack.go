@@ -19,7 +19,7 @@ func withTimerSlack(start func() error) error {
 	defer runtime.UnlockOSThread()
 
 	// A kernel that cannot do this wakes more often, and nothing else is different.
-	if unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack.Nanoseconds()), 0, 0, 0) == nil {
+	if unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(timerSlack), 0, 0, 0) == nil {
 		// 0 is what the thread had when it began.
 		defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) }()
 	}
