@@ -776,7 +776,10 @@ def test_a_rule_that_cannot_be_evaluated_is_told(world: World, quick: Repository
 
 # --- Switched off ------------------------------------------------------------------------------
 
-OF_WATCHING = re.compile(r"monitoring|logging|victoria|vmalert|alertmanager|vlagent|kube-state")
+OF_WATCHING = re.compile(
+    r"(?<!system:)monitoring|logging|victoria|vmalert|alertmanager|vlagent|kube-state"
+)
+"""But not Kubernetes' own role `system:monitoring`."""
 KINDS = "namespaces,clusterroles,clusterrolebindings,persistentvolumes"
 
 
