@@ -17,6 +17,9 @@ FILE = "alerts.jsonl"
 """In the world's folder: what its simulated receivers were told (lab/internal/alertreceiver)."""
 PATIENCE_SECONDS, POLL_SECONDS = 300.0, 2.0
 ALWAYS = "Heartbeat"
+NOT_READ = {"TargetMissing", "TargetAway"}
+"""What is pending while a new platform's targets are found. Others may be for minutes: rules that
+were evaluated before there was anything to ask."""
 Alert = dict[str, Any]
 Now = Callable[[], dt.datetime]
 
@@ -42,18 +45,19 @@ def wait_heard(clock: Clock) -> None:
 
 
 def fires(metrics: VictoriaMetrics, clock: Clock) -> str:
-    """Say which alerts fire, once nothing is wrong that may soon be one."""
-    clock.wait(
-        "what is wrong to be over or an alert",
+    """Say which alerts fire, once all rules have seen all targets."""
+    lacks = clock.wait(
+        "all targets to be read",
         Settling(metrics).lacks,
         seconds=PATIENCE_SECONDS,
         poll=POLL_SECONDS,
     )
-    return summary(metrics.alerts())
+    told = summary(metrics.alerts())
+    return f"{told}\nnot all is known yet: {lacks}" if lacks else told
 
 
 class Settling:
-    """Looks at the rules until all have been evaluated after nothing was pending any more."""
+    """Looks at the rules until all have been evaluated after the last target was read."""
 
     def __init__(
         self, metrics: VictoriaMetrics, now: Now = lambda: dt.datetime.now(dt.UTC)
@@ -64,9 +68,10 @@ class Settling:
 
     def lacks(self) -> str:
         """Say what is not settled yet; nothing when all is."""
-        if pending := [one for one in self._metrics.alerts() if one["state"] == "pending"]:
-            self._since = self._now()
-            return str(pending[0]["annotations"].get("summary", pending[0]["name"]))
+        for alert in self._metrics.alerts():
+            if alert["state"] == "pending" and alert["name"] in NOT_READ:
+                self._since = self._now()
+                return str(alert["annotations"]["summary"])
         for group in self._metrics.groups():
             if dt.datetime.fromisoformat(group["lastEvaluation"]) <= self._since:
                 return f"the rules of {group['name']} are not evaluated yet"
@@ -74,19 +79,13 @@ class Settling:
 
 
 def summary(alerts: list[Alert]) -> str:
-    """Name the alerts that fire, and what is wrong for less time than an alert needs."""
-    lines = []
-    for state, title in (
-        ("firing", "alerts that fire:"),
-        ("pending", "wrong, but not yet alerts:"),
-    ):
-        found = [
-            f"  {one['name']}: {one['annotations'].get('summary', '')}"
-            for one in alerts
-            if one["state"] == state and one["name"] != ALWAYS
-        ]
-        lines += [title, *sorted(found)] if found else []
-    return "\n".join(lines) or "no alert fires"
+    """Name the alerts that fire."""
+    lines = [
+        f"  {one['name']}: {one['annotations'].get('summary', '')}"
+        for one in alerts
+        if one["state"] == "firing" and one["name"] != ALWAYS
+    ]
+    return "\n".join(["alerts that fire:", *sorted(lines)]) if lines else "no alert fires"
 
 
 def _told(folder: Path, service: str) -> Iterator[Any]:

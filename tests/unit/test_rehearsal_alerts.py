@@ -46,7 +46,7 @@ class Metrics(VictoriaMetrics):
         return self.evaluated
 
 
-def test_what_fires_is_named_with_its_words_before_what_may_soon() -> None:
+def test_what_fires_is_named_with_its_words() -> None:
     said = [
         alert("Soon", "pending"),
         alert("Old", "firing"),
@@ -57,8 +57,15 @@ def test_what_fires_is_named_with_its_words_before_what_may_soon() -> None:
         "alerts that fire:",
         "  Bad: Bad is so.",
         "  Old: Old is so.",
-        "wrong, but not yet alerts:",
-        "  Soon: Soon is so.",
+    ]
+
+
+def test_a_target_that_does_not_come_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "PATIENCE_SECONDS", 0.0)
+    metrics = Metrics("nowhere", [alert("TargetAway", "pending")], groups(etcd=10**9))
+    assert alerts.fires(metrics, Clock()).splitlines() == [
+        "no alert fires",
+        "not all is known yet: TargetAway is so.",
     ]
 
 
@@ -67,7 +74,7 @@ def test_without_an_alert_but_the_heartbeat_that_is_said() -> None:
     assert alerts.summary([alert("Heartbeat", "firing")]) == "no alert fires"
 
 
-def test_all_rules_are_evaluated_again_after_the_last_thing_that_was_pending() -> None:
+def test_all_rules_are_evaluated_again_after_the_last_target_was_read() -> None:
     metrics, now = Metrics("nowhere"), [at(0)]
     settling = alerts.Settling(metrics, lambda: now[0])
     metrics.evaluated[:] = groups(etcd=1, support=-5)
@@ -77,7 +84,7 @@ def test_all_rules_are_evaluated_again_after_the_last_thing_that_was_pending() -
     metrics.evaluated[:] = groups(etcd=16, support=10)
     assert settling.lacks() == "TargetMissing is so."
     now[0] = at(30)
-    metrics.said[:] = [alert("Old", "firing")]
+    metrics.said[:] = [alert("Old", "firing"), alert("RuleFails", "pending")]
     metrics.evaluated[:] = groups(etcd=31, support=19)
     assert settling.lacks() == "the rules of support are not evaluated yet"
     metrics.evaluated[:] = groups(etcd=31, support=25)
