@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -102,8 +103,7 @@ def installed() -> Iterator[World]:
         assert found == 1
     stack_file.write_text(text)
     world = World(WORLDS / "watching", stack_file, "--programs", "real", project=tree)
-    write = [sys.executable, "-m", "ops", "gitops", "write", stack_file.name]
-    subprocess.run(write, cwd=tree, check=True)
+    write_generated(stack_file)
     copies.keep(tree, "everybody is told")
     world.start()
     try:
@@ -114,6 +114,12 @@ def installed() -> Iterator[World]:
         yield world
     finally:
         world.stop()
+
+
+def write_generated(stack_file: Path) -> None:
+    """Write what Argo CD reads from a stack file's settings, in the tree that the file is in."""
+    command = [sys.executable, "-m", "ops", "gitops", "write", stack_file.name]
+    subprocess.run(command, cwd=stack_file.parent, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -795,11 +801,9 @@ def left_of_watching(world: World) -> list[str]:
 
 def follow(world: World, repository: Repository, subject: str) -> str:
     """Write what follows from the stack file, commit and push it; gives the commit."""
-    tree = world.stack_file.parent
-    write = [sys.executable, "-m", "ops", "gitops", "write", world.stack_file.name]
-    subprocess.run(write, cwd=tree, check=True)
+    write_generated(world.stack_file)
     shutil.rmtree(repository.folder / GENERATED)
-    shutil.copytree(tree / GENERATED, repository.folder / GENERATED)
+    shutil.copytree(world.stack_file.parent / GENERATED, repository.folder / GENERATED)
     return repository.push(subject)
 
 
