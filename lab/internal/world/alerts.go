@@ -80,7 +80,7 @@ func (l Layout) alertSecrets(made *Spec) alertreceiver.Secrets {
 }
 
 // serveAlerts serves who is told of alerts.
-func serveAlerts(answer answerer, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+func serveAlerts(ctx context.Context, serving *sync.WaitGroup, answer answerer, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
 	server := &alertreceiver.Server{File: l.Alerts(), Secrets: func() alertreceiver.Secrets { return l.alertSecrets(spec) }}
 	for _, host := range spec.Settings.alertHosts() {
 		listener, err := listenAt(&url.URL{Scheme: "https", Host: host}, host, "services.monitoring.receivers", authority, addresses[host])
@@ -90,11 +90,11 @@ func serveAlerts(answer answerer, l Layout, authority *pki.Authority, spec *Spec
 		answer(listener, server.Of(host), "receiver of alerts")
 		say("receiver of alerts at https://%s (simulated): %s", host, l.Alerts())
 	}
-	return nil
+	return serveMail(ctx, serving, server, l, authority, spec, addresses, say)
 }
 
-// serveMail serves the mail server that alerts go to.
-func serveMail(ctx context.Context, serving *sync.WaitGroup, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
+// serveMail serves the mail server that alerts go to; what it is told, the receiver writes down.
+func serveMail(ctx context.Context, serving *sync.WaitGroup, receiver *alertreceiver.Server, l Layout, authority *pki.Authority, spec *Spec, addresses map[string]netip.Addr, say func(string, ...any)) error {
 	location := spec.Settings.mailServer()
 	if location == nil {
 		return nil
@@ -110,7 +110,7 @@ func serveMail(ctx context.Context, serving *sync.WaitGroup, l Layout, authority
 		return err
 	}
 	server := &alertreceiver.MailServer{
-		Host: host, Certificate: certificate, Server: &alertreceiver.Server{File: l.Alerts()},
+		Host: host, Certificate: certificate, Server: receiver,
 		Account: func() alertreceiver.Account {
 			now := l.specNow(spec)
 			return alertreceiver.Account{User: spec.Settings.Services.Monitoring.Receivers.Email.User, Password: now.Secrets.Values["alertMailPassword"]}

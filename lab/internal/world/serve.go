@@ -162,9 +162,7 @@ func Serve(ctx context.Context, l Layout, progress *os.File) error {
 	if err := serveStorage(ctx, &serving, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
-	if err := errors.Join(
-		serveAlerts(answer, l, authority, spec, addresses, say), serveMail(ctx, &serving, l, authority, spec, addresses, say),
-	); err != nil {
+	if err := serveAlerts(ctx, &serving, answer, l, authority, spec, addresses, say); err != nil {
 		return err
 	}
 	if err := serveProxy(answer, l, spec, addresses, say); err != nil {
