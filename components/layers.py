@@ -107,7 +107,12 @@ def build(  # noqa: C901 a branch for each service
     made["guardrails"] = Guardrails("guardrails", hosts_of(services), below("guardrails"))
     if services.cilium is not None:
         made["cilium"] = cilium.Cilium(
-            "cilium", services.cilium, charts["cilium"], kubeconfig, below("cilium")
+            "cilium",
+            services.cilium,
+            charts["cilium"],
+            kubeconfig,
+            machines=[machine.name for machine in settings.machines],
+            opts=below("cilium"),
         )
     if services.metallb is not None:
         made["metallb"] = metallb.MetalLB(

@@ -8,10 +8,12 @@ announces by BGP the addresses that MetalLB gave, and MetalLB's speakers still a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pulumi
 
+from components.kubernetes import name_servers
 from components.kubernetes.admission import once_taken
 from components.kubernetes.isolated_namespace import Rule, metrics, ports
 from components.kubernetes.objects import KubernetesObject
@@ -178,15 +180,17 @@ def replicas_for(machines: int) -> int:
 class Cilium(pulumi.ComponentResource):
     """The pod network. Machines turn Ready with it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what the layer needs, each by its name
         self,
         name: str,
         cilium: CiliumSettings,
         chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
+        *,
+        machines: Sequence[str],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, with its classes and its BGP peers."""
+        """Install it, with its classes and its BGP peers, on machines of these names."""
         super().__init__("platform:kubernetes:Cilium", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         closed = self._close_hubble(child)
@@ -203,6 +207,7 @@ class Cilium(pulumi.ComponentResource):
             kubeconfig=kubeconfig,
             parent=self,
         )
+        name_servers.apart(machines, release=release, kubeconfig=kubeconfig, parent=self)
         self._gateway_class(after)
         if cilium.bgp is not None:
             self._bgp(cilium.bgp, after)

@@ -528,7 +528,6 @@ def test_a_machine_that_is_away_is_told_once_and_what_is_missing_on_it_is_not(
     world: World, quick: Repository
 ) -> None:
     assert quick
-    spread_name_servers(world)
     lost = next(one for one in ("node03", "node02", "node01") if one not in watched_from(world))
     before = count(world)
     world.run("govc", "vm.power", "-off", "-force", lost)
@@ -543,13 +542,6 @@ def test_a_machine_that_is_away_is_told_once_and_what_is_missing_on_it_is_not(
         wait_told(world, "EtcdNoSpareMember", "resolved", after=before)
     finally:
         world.run("govc", "vm.power", "-on", lost, code=None)
-
-
-def spread_name_servers(world: World) -> None:
-    """Start CoreDNS again, as docs/monitoring.md says: its pods may all be on one machine."""
-    coredns = ("deployment/coredns", "--namespace", "kube-system")
-    kubectl(world, "rollout", "restart", *coredns)
-    kubectl(world, "rollout", "status", *coredns, "--timeout", f"{QUICK}s")
 
 
 def watched_from(world: World) -> set[str]:

@@ -201,6 +201,40 @@ def test_a_machine_that_reboots_starts_its_programs_again(world: World) -> None:
     wait_until("all machines to be healthy again", lambda: healthy(world))
 
 
+def name_servers(world: World) -> dict[str, str]:
+    """Give the machine of each of CoreDNS's pods that serves."""
+    pods = read(world, "pods", "--namespace", "kube-system", "--selector", "k8s-app=kube-dns")
+    return {
+        name(one): one["spec"]["nodeName"]
+        for one in pods["items"]
+        if "deletionTimestamp" not in one["metadata"] and ready(one)
+    }
+
+
+def ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod is ready."""
+    conditions = {one["type"]: one["status"] for one in pod["status"]["conditions"]}
+    return conditions.get("Ready") == "True"
+
+
+def test_name_servers_that_are_all_on_one_machine_are_moved_apart(world: World) -> None:
+    assert len(set(name_servers(world).values())) == 2
+    coredns = ("deployment/coredns", "--namespace", "kube-system")
+    # As in a new cluster whose other machines are not Ready yet.
+    kubectl(world, "cordon", "node02", "node03")
+    kubectl(world, "rollout", "restart", *coredns)
+    kubectl(world, "rollout", "status", *coredns, "--timeout=60s")
+    kubectl(world, "uncordon", "node02", "node03")
+    wait_until("both to serve", lambda: len(name_servers(world)) == 2)
+    assert set(name_servers(world).values()) == {"node01"}
+    urn = "urn:pulumi:prod::platform::platform:kubernetes:Cilium$platform:index:Gate::name-servers"
+    world.run("pulumi", "state", "delete", urn, "--yes")
+    world.up()
+    wait_until("both to serve", lambda: len(name_servers(world)) == 2)
+    assert len(set(name_servers(world).values())) == 2
+    world.expect_no_changes()
+
+
 def test_the_run_says_of_each_program_what_it_is(world: World) -> None:
     parts = kinds(world)
     assert parts["metrics-server"] == "real"
