@@ -573,7 +573,8 @@ func (b *Builder) Module(ctx context.Context, folder, module string) (dir, versi
 func (b *Builder) command(ctx context.Context, folder string, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, b.Go, argv...)
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	// Go's compiler collects less garbage: a sixth of its processor time (docs/figures.md).
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOGC=400")
 	return cmd
 }
 
