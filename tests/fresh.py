@@ -25,7 +25,6 @@ IMPORTED = (
     "pulumi_vsphere",
     "pulumiverse_talos",
     "pyrage",
-    "pyVim.connect",
     "config.settings",
 )
 """What nearly all need; `config` imports nothing of the project's own."""

@@ -10,10 +10,8 @@ from functools import cache
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
-from pyVim.connect import Disconnect, SmartConnect
-from pyVmomi import vim, vmodl
-
 from clients.explanation import of_connection
+from clients.vcenter import pyvmomi
 from clients.waiting import Clock
 from config.problems import problem
 
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
 
 TASK_SECONDS = 300.0
 POLL_SECONDS = 1.0
-
-MODEL: Any = vim
-"""vSphere's own types, which pyVmomi makes at run time."""
 
 
 class VCenterError(Exception):
@@ -105,23 +100,23 @@ def _tls(trusted_roots: str | None, *, allow_unverified: bool) -> ssl.SSLContext
 def connected(vcenter: VCenter, password: str) -> Iterator[Any]:
     """Be logged in to vCenter; gives its content. Raises VCenterError."""
     try:
-        service = SmartConnect(  # type: ignore[no-untyped-call]
+        service = pyvmomi.SmartConnect(  # type: ignore[no-untyped-call]
             host=vcenter.server, user=vcenter.user, pwd=password, sslContext=vcenter.tls()
         )
-    except vim.fault.InvalidLogin:
+    except pyvmomi.vim.fault.InvalidLogin:
         raise VCenterError(vcenter.refuses()) from None
-    except vmodl.MethodFault as error:
+    except pyvmomi.vmodl.MethodFault as error:
         raise VCenterError(vcenter.answers(error)) from None
     except (OSError, HTTPException) as error:  # its certificate, too
         raise VCenterError(vcenter.unreachable(error)) from None
     try:
         yield service.RetrieveContent()
-    except vmodl.MethodFault as error:  # such as a privilege that is missing
+    except pyvmomi.vmodl.MethodFault as error:  # such as a privilege that is missing
         raise VCenterError(vcenter.answers(error)) from None
     except (OSError, HTTPException) as error:
         raise VCenterError(vcenter.unreachable(error)) from None
     finally:
-        Disconnect(service)  # type: ignore[no-untyped-call]
+        pyvmomi.Disconnect(service)  # type: ignore[no-untyped-call]
 
 
 def by_uuid(content: Any, uuid: str) -> Any:  # noqa: ANN401 pyVmomi has no types
@@ -143,10 +138,10 @@ def power_state(content: Any, machine: Any) -> Any:  # noqa: ANN401 pyVmomi has 
 
 def read(content: Any, machine: Any, path: str) -> Any:  # noqa: ANN401 pyVmomi has no types
     """Read this one property: pyVmomi refuses the whole of `runtime` for any value it dislikes."""
-    query: Any = vmodl.query.PropertyCollector
+    query: Any = pyvmomi.vmodl.query.PropertyCollector
     wanted = query.FilterSpec(
         objectSet=[query.ObjectSpec(obj=machine)],
-        propSet=[query.PropertySpec(type=vim.VirtualMachine, pathSet=[path])],
+        propSet=[query.PropertySpec(type=pyvmomi.vim.VirtualMachine, pathSet=[path])],
     )
     found = content.propertyCollector.RetrieveContents([wanted])[0].propSet
     return found[0].val if found else None
@@ -154,7 +149,7 @@ def read(content: Any, machine: Any, path: str) -> Any:  # noqa: ANN401 pyVmomi 
 
 def finish(task: Any, clock: Clock, *, fails: bool = True) -> None:  # noqa: ANN401 pyVmomi has no types
     """Wait for a task of vCenter."""
-    states = vim.TaskInfo.State
+    states = pyvmomi.vim.TaskInfo.State
     ended = (states.success, states.error)
     name = task.info.descriptionId
     state = clock.wait(
@@ -176,7 +171,8 @@ def settle(machine: Any, clock: Clock, *endings: str) -> None:  # noqa: ANN401 p
 
     With `endings`, only for tasks whose description ends so: nobody waits for a backup's snapshot.
     """
-    gone = vmodl.fault.ManagedObjectNotFound  # the machine, or a task that vCenter has forgotten
+    # The machine, or a task that vCenter has forgotten.
+    gone = pyvmomi.vmodl.fault.ManagedObjectNotFound
     with suppress(gone):
         for task in list(machine.recentTask):
             with suppress(gone):

@@ -11,34 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyVmomi import vim
+from clients.vcenter import pyvmomi
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-EVENT: Any = vim.event
-"""vSphere's own types, which pyVmomi makes at run time."""
-
+# vSphere's types of events, by their names.
 MADE = (
-    EVENT.VmBeingCreatedEvent,
-    EVENT.VmCreatedEvent,
-    EVENT.VmBeingDeployedEvent,
-    EVENT.VmDeployedEvent,
-    EVENT.VmClonedEvent,
+    "VmBeingCreatedEvent",
+    "VmCreatedEvent",
+    "VmBeingDeployedEvent",
+    "VmDeployedEvent",
+    "VmClonedEvent",
 )
-FOUND = (EVENT.VmRegisteredEvent, EVENT.VmDiscoveredEvent)
+FOUND = ("VmRegisteredEvent", "VmDiscoveredEvent")
 """Made from files that were there before: a restore, or a machine that was taken out and in."""
-STARTING = (EVENT.VmStartingEvent, EVENT.VmPoweredOnEvent)
+POWERED = ("VmPoweredOnEvent",)
+STARTING = ("VmStartingEvent", *POWERED)
 """The second also stands for a start by DRS, and for one by HA on another host."""
 ENDED = (
-    EVENT.VmStoppingEvent,
-    EVENT.VmPoweredOffEvent,
-    EVENT.VmSuspendedEvent,
-    EVENT.VmResettingEvent,
-    EVENT.VmGuestShutdownEvent,
-    EVENT.VmGuestRebootEvent,
+    "VmStoppingEvent",
+    "VmPoweredOffEvent",
+    "VmSuspendedEvent",
+    "VmResettingEvent",
+    "VmGuestShutdownEvent",
+    "VmGuestRebootEvent",
 )
-CHANGED = (EVENT.VmReconfiguredEvent,)
+CHANGED = ("VmReconfiguredEvent",)
 
 GOING = " A killed run left it; it is being removed."
 """Written behind the mark before a leftover is switched off: from then on it looks like one that
@@ -52,8 +51,9 @@ def mark(path: str) -> str:
 
 def events_of(content: Any, machine: Any) -> list[Any]:  # noqa: ANN401 pyVmomi has no types
     """Read what vCenter still knows to have happened to a machine, oldest first."""
-    entity = EVENT.EventFilterSpec.ByEntity(entity=machine, recursion="self")
-    found = content.eventManager.QueryEvents(EVENT.EventFilterSpec(entity=entity)) or []
+    wanted = pyvmomi.MODEL.event.EventFilterSpec
+    entity = wanted.ByEntity(entity=machine, recursion="self")
+    found = content.eventManager.QueryEvents(wanted(entity=entity)) or []
     return sorted(
         (one for one in found if one.vm is not None and one.vm.vm == machine),
         key=lambda one: (one.createdTime, one.key),
@@ -76,8 +76,8 @@ def against_leftover(
 
 
 def _against_origin(events: Sequence[Any], user: str) -> str:
-    made = [one for one in events if isinstance(one, MADE)]
-    found = [one for one in events if isinstance(one, FOUND)]
+    made = [one for one in events if _is(one, MADE)]
+    found = [one for one in events if _is(one, FOUND)]
     if found:
         return f"it was registered from files that were there before, {_told(found[0])}"
     if not made:
@@ -86,22 +86,27 @@ def _against_origin(events: Sequence[Any], user: str) -> str:
         )
     if strangers := _not_by(made, user):
         return f"it was made {_told(strangers[0])}, not by this stack's user {user}"
-    if strangers := _not_by((one for one in events if isinstance(one, CHANGED)), user):
+    if strangers := _not_by((one for one in events if _is(one, CHANGED)), user):
         return f"it was changed {_told(strangers[0])}, not by this stack's user {user}"
     return ""
 
 
 def _against_unused(events: Sequence[Any], *, running: bool) -> str:
-    starts = [one for one in events if isinstance(one, STARTING)]
-    ends = [one for one in events if isinstance(one, ENDED)]
+    starts = [one for one in events if _is(one, STARTING)]
+    ends = [one for one in events if _is(one, ENDED)]
     if starts and not running:
         return f"it is off, and was switched on {_told(starts[-1])}"
     if ends:
         return f"it was switched off or restarted {_told(ends[-1])}"
-    powered = [one for one in starts if isinstance(one, EVENT.VmPoweredOnEvent)]
+    powered = [one for one in starts if _is(one, POWERED)]
     if len(powered) > 1:
         return f"it was switched on more than once, at last {_told(powered[-1])}"
     return ""
+
+
+def _is(event: Any, kinds: Sequence[str]) -> bool:  # noqa: ANN401 pyVmomi has no types
+    """Tell whether an event is of one of these types, or of one below it."""
+    return isinstance(event, tuple(getattr(pyvmomi.MODEL.event, kind) for kind in kinds))
 
 
 def _not_by(events: Iterable[Any], user: str) -> list[Any]:

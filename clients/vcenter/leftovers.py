@@ -12,10 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from pyVmomi import vmodl
-
+from clients.vcenter import pyvmomi
 from clients.vcenter.connection import (
-    MODEL,
     VCenter,
     VCenterError,
     by_uuid,
@@ -75,8 +73,8 @@ def clear_rule(vcenter: VCenter, password: str, place: str, clock: Clock) -> boo
     with connected(vcenter, password) as content:
         found = [one.key for one in _rules(content, identity) if one.name == name]
         if found:
-            change = MODEL.cluster.RuleSpec(operation="remove", removeKey=found[0])
-            spec = MODEL.cluster.ConfigSpecEx(rulesSpec=[change])
+            change = pyvmomi.MODEL.cluster.RuleSpec(operation="remove", removeKey=found[0])
+            spec = pyvmomi.MODEL.cluster.ConfigSpecEx(rulesSpec=[change])
             cluster = _cluster(content, identity)
             task = cluster.ReconfigureComputeResource_Task(spec=spec, modify=True)
             finish(task, clock)
@@ -139,12 +137,12 @@ def exists(
         settle(machine, clock, "powerOff", "destroy")
         return by_uuid(content, identity) is not None
     if kind == FOLDER:
-        return _named(MODEL.Folder(identity, content.searchIndex._stub))  # noqa: SLF001 pyVmomi's way
+        return _named(_object(content, "Folder", identity))
     if kind == ANTI_AFFINITY_RULE:
         cluster, _, key = identity.partition(":")
         try:
             return any(str(one.key) == key for one in _rules(content, cluster))
-        except vmodl.fault.ManagedObjectNotFound:  # the cluster, and its rules with it
+        except pyvmomi.vmodl.fault.ManagedObjectNotFound:  # the cluster, and its rules with it
             return False
     return kind not in BY_REST or rest.exists(f"{BY_REST[kind]}/id:{identity}")
 
@@ -152,12 +150,17 @@ def exists(
 def _named(managed: Any) -> bool:  # noqa: ANN401 pyVmomi has no types
     try:
         return bool(managed.name)
-    except vmodl.fault.ManagedObjectNotFound:
+    except pyvmomi.vmodl.fault.ManagedObjectNotFound:
         return False
 
 
 def _cluster(content: Any, identity: str) -> Any:  # noqa: ANN401 pyVmomi has no types
-    return MODEL.ClusterComputeResource(identity, content.searchIndex._stub)  # noqa: SLF001 pyVmomi's way
+    return _object(content, "ClusterComputeResource", identity)
+
+
+def _object(content: Any, kind: str, identity: str) -> Any:  # noqa: ANN401 pyVmomi has no types
+    stub = content.searchIndex._stub  # noqa: SLF001 pyVmomi's way
+    return getattr(pyvmomi.MODEL, kind)(identity, stub)
 
 
 def _rules(content: Any, cluster: str) -> list[Any]:  # noqa: ANN401 pyVmomi has no types

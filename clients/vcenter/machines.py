@@ -17,12 +17,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyVmomi import vim
-
 from clients.talosctl import Talosctl, TalosctlError
-from clients.vcenter import evidence
+from clients.vcenter import evidence, pyvmomi
 from clients.vcenter.connection import (
-    MODEL,
     VCenter,
     VCenterError,
     by_uuid,
@@ -87,7 +84,7 @@ def switch_on(vcenter: VCenter, password: str, name: str, uuid: str, clock: Cloc
             machine = by_uuid(content, uuid)
         if machine is None:
             raise VCenterError(_gone(vcenter, name))
-        if power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn:
+        if power_state(content, machine) == pyvmomi.vim.VirtualMachine.PowerState.poweredOn:
             return False
         finish(machine.PowerOnVM_Task(), clock)
         return True
@@ -154,7 +151,7 @@ def remove_leftover(
             machine = content.searchIndex.FindByInventoryPath(vcenter.path(name))
         if machine is None:
             return False
-        running = power_state(content, machine) == vim.VirtualMachine.PowerState.poweredOn
+        running = power_state(content, machine) == pyvmomi.vim.VirtualMachine.PowerState.poweredOn
         if reason := _against(content, machine, evidence.mark(vcenter.path(name)), running=running):
             raise InTheWayError(_in_the_way(vcenter, name, reason))
         if running and not is_unconfigured(str(read(content, machine, "config.uuid"))):
@@ -162,7 +159,7 @@ def remove_leftover(
             raise InTheWayError(_in_the_way(vcenter, name, reason))
         if running:
             # Else a run that is killed just now would leave one that was on.
-            going = MODEL.vm.ConfigSpec(
+            going = pyvmomi.MODEL.vm.ConfigSpec(
                 annotation=evidence.mark(vcenter.path(name)) + evidence.GOING
             )
             finish(machine.ReconfigVM_Task(going), clock)

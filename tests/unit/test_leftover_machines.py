@@ -11,7 +11,7 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from clients import talosctl
-from clients.vcenter import connection, evidence
+from clients.vcenter import evidence, pyvmomi
 from clients.vcenter.connection import VCenter, VCenterError
 from clients.vcenter.machines import (
     BOOT_SECONDS,
@@ -142,8 +142,8 @@ class FakeVirtualMachine(vim.VirtualMachine):
 def remove(
     fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch, is_unconfigured: Callable[[str], bool]
 ) -> bool:
-    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
-    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", fake.connect)
+    monkeypatch.setattr(pyvmomi, "Disconnect", fake.disconnect)
     return remove_leftover(VCENTER, "password", "node01", is_unconfigured)
 
 
@@ -280,7 +280,7 @@ def test_wrong_credentials_are_named_without_the_password(monkeypatch: pytest.Mo
     def refuse(**_: object) -> None:
         raise vim.fault.InvalidLogin
 
-    monkeypatch.setattr(connection, "SmartConnect", refuse)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", refuse)
     with pytest.raises(VCenterError) as caught:
         remove_leftover(VCENTER, "s3cret", "node01", never)
     assert str(caught.value) == (
@@ -368,7 +368,7 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     def fail(**_: object) -> None:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    monkeypatch.setattr(connection, "SmartConnect", fail)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", fail)
     with pytest.raises(
         VCenterError,
         match=r'^platform:site\.vcenter = "vcenter\.example": nothing listens there; .*refused',
@@ -380,8 +380,8 @@ def test_a_vcenter_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
 
 
 def turn_on(fake: FakeVCenter, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
-    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", fake.connect)
+    monkeypatch.setattr(pyvmomi, "Disconnect", fake.disconnect)
     return switch_on(VCENTER, "password", "node01", "its-uuid", Clock())
 
 
@@ -432,8 +432,8 @@ def test_what_a_machine_is_told_is_read_with_its_uuid(
 ) -> None:
     given = None if extra is None else [SimpleNamespace(key=k, value=v) for k, v in extra]
     fake = FakeVCenter(power=ON, extra=given)
-    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
-    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", fake.connect)
+    monkeypatch.setattr(pyvmomi, "Disconnect", fake.disconnect)
     found = told(VCENTER, "password", ["node01"], "guestinfo.talos.config")
     assert found == {"node01": (UUID, text)}
     assert fake.paths == ["/dc01/vm/platform-prod/node01"]
@@ -441,6 +441,6 @@ def test_what_a_machine_is_told_is_read_with_its_uuid(
 
 def test_a_machine_that_is_not_there_is_told_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeVCenter(power=None)
-    monkeypatch.setattr(connection, "SmartConnect", fake.connect)
-    monkeypatch.setattr(connection, "Disconnect", fake.disconnect)
+    monkeypatch.setattr(pyvmomi, "SmartConnect", fake.connect)
+    monkeypatch.setattr(pyvmomi, "Disconnect", fake.disconnect)
     assert told(VCENTER, "password", ["node01"], "guestinfo.talos.config") == {}
