@@ -7,6 +7,7 @@ from pathlib import Path
 import pulumi
 import pulumiverse_talos as talos
 
+import components.collector  # noqa: F401 first, for the imports that follow
 from clients.omnictl import OmnictlError
 from clients.talosctl import TalosctlError
 from components import entrances, layers, lifecycle, notes

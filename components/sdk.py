@@ -26,9 +26,7 @@ NEW_OUTPUTS_SECONDS = 0.1
 
 def be_quick() -> None:
     """Spare what costs time and shows nobody anything; called before the first resource."""
-    # The program makes thousands of objects and frees them at its end.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    gc.freeze()  # what the imports made, which is kept to the end
     _wait_for_outputs_together()
     vars(rpc)["contains_unknowns"] = contains_unknowns
     vars(resource)["create_urn"] = create_urn

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import hashlib
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import pulumi
@@ -25,7 +24,7 @@ WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
 
 
 @pytest.fixture(autouse=True)
-def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "debug", log.debug)
     monkeypatch.setattr(stack, "asyncio", asyncio)
     monkeypatch.setattr(rpc, "contains_unknowns", rpc.contains_unknowns)
@@ -33,9 +32,6 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(resource, "create_urn", resource.create_urn)
     # What other tests leave is still to be collected.
     monkeypatch.setattr(gc, "freeze", lambda: None)
-    before = gc.get_threshold()
-    yield
-    gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize(("asked", "sent"), [("", 0), ("1", 1)])
