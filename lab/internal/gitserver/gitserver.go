@@ -94,6 +94,19 @@ func (s *Server) HasCommit(id string) bool {
 	return err == nil
 }
 
+// BranchOf is the first branch that has a commit; "" when none has it.
+func (s *Server) BranchOf(id string) string {
+	if !commitID.MatchString(id) {
+		return ""
+	}
+	names, err := repository{dir: s.dir, project: s.dir}.git(context.Background(), "--git-dir", s.dir, "for-each-ref", "--contains", id, "--format=%(refname:lstrip=2)", "refs/heads")
+	if err != nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(names, "\n")
+	return first
+}
+
 // ServeHTTP implements http.Handler: it answers what a clone and a fetch ask, and nothing else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rest, ours := strings.CutPrefix(r.URL.Path, s.path)

@@ -199,3 +199,26 @@ func TestItKnowsItsCommitsAndNoOthers(t *testing.T) {
 		t.Error(s.Name())
 	}
 }
+
+func TestACommitIsOnTheBranchesThatHaveIt(t *testing.T) {
+	s, _ := serve(t, project(t))
+
+	alone, err := git(t, "--git-dir", s.dir, "-c", "user.name="+author, "-c", "user.email="+email, "commit-tree", "-m", "on no branch", s.Commit+"^{tree}")
+	if err != nil {
+		t.Fatal(alone)
+	}
+
+	for commit, branch := range map[string]string{s.Commit: "main", alone: "", strings.Repeat("f", 40): "", "--all": ""} {
+		if got := s.BranchOf(commit); got != branch {
+			t.Errorf("%s: %q, not %q", commit, got, branch)
+		}
+	}
+
+	if out, err := git(t, "--git-dir", s.dir, "branch", "earlier", s.Commit); err != nil {
+		t.Fatal(out)
+	}
+
+	if got := s.BranchOf(s.Commit); got != "earlier" {
+		t.Errorf("%q is not the first by name", got)
+	}
+}
