@@ -116,7 +116,7 @@ func hostPort(text string) (string, uint16) {
 	return host, uint16(number)
 }
 
-// names are all the world's; those of ACME, and of GitHub's API, belong to the programs of pods that ask them.
+// names are all the world's; those of ACME, and of what takes statuses of commits, belong to the programs of pods that ask them.
 func (s *Spec) names() map[string]netip.Addr {
 	further := s.Settings.omniHosts()
 	if len(s.Options.images()) > 0 {

@@ -58,7 +58,7 @@ func serveGit(ctx context.Context, answer answerer, l Layout, authority *pki.Aut
 		return fmt.Errorf("server of the Git repository: %w", err)
 	}
 	host := location.Hostname()
-	served, err := serveGitHubAPI(answer, l, spec, authority, addresses, handler, say)
+	served, err := serveStatuses(answer, l, spec, authority, addresses, handler, say)
 	if err != nil {
 		return err
 	}

@@ -112,10 +112,13 @@ func (s *Settings) madeSecrets() (map[string]string, error) {
 
 	maps.Copy(made, s.madeForAlerts())
 
-	if s.hasGitHubApp() {
-		if made[commitStatusSecret], err = newAppKey(); err != nil {
-			return nil, err
-		}
+	key, err := s.newStatusKey()
+	if err != nil {
+		return nil, err
+	}
+
+	if key != "" {
+		made[commitStatusSecret] = key
 	}
 
 	argocd := s.Services.ArgoCD

@@ -40,7 +40,7 @@ func onCluster(
 func writeParts(l Layout, spec *Spec) error {
 	parts := slices.Concat(
 		workloads.Parts(programs.DescribedImages(spec.Bin, spec.images())), spec.issuanceParts(), spec.storageParts(),
-		spec.gitHubParts(), spec.alertParts(), spec.omniParts(),
+		spec.statusParts(), spec.alertParts(), spec.omniParts(),
 	)
 	text, err := json.MarshalIndent(parts, "", "  ")
 	if err != nil {
