@@ -42,6 +42,7 @@ def test_a_host_has_all_that_it_asks_for(told: dict[str, Any]) -> None:
     # With a text in the place of each action of the template it is JSON.
     body = gitlab["body"].partition("\n")[2]
     assert '"state": "{{if and' in body
+    assert "trunc 255" in body, "a longer description is refused, and with it the status"
     plain = _without_actions(body)
     assert set(json.loads(plain)) == {"state", "name", "target_url", "description"}
 
