@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from ops.rehearsal.world import LAB, PROJECT, World
@@ -123,6 +126,20 @@ def world(make_world: Callable[..., World]) -> World:
     world.up()
     world.write_credentials()
     return world
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Write production's stack file with changes of its sections."""
+    stack = yaml.safe_load((PROJECT / "Pulumi.prod.yaml").read_text())
+    change({key.removeprefix("platform:"): one for key, one in stack["config"].items()})
+    path.write_text(yaml.safe_dump(stack, sort_keys=False))
+    return path
+
+
+def write_generated(stack_file: Path) -> None:
+    """Write what Argo CD reads from a stack file's settings, in the tree that the file is in."""
+    command = [sys.executable, "-m", "ops", "gitops", "write", stack_file.name]
+    subprocess.run(command, cwd=stack_file.parent, check=True)
 
 
 @contextmanager

@@ -14,12 +14,9 @@ import hmac
 import json
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +25,7 @@ import yaml
 
 from ops.rehearsal import repository as copies
 from ops.rehearsal.world import PROJECT, World, wait_until
-from tests.lab.conftest import WORLDS
+from tests.lab.conftest import WORLDS, write_generated
 from tests.lab.real_programs.argocd import HOST, Repository, is_well
 from tests.lab.real_programs.cluster import INGRESS_ADDRESS, Object, kinds, kubectl, read
 
@@ -114,12 +111,6 @@ def installed() -> Iterator[World]:
         yield world
     finally:
         world.stop()
-
-
-def write_generated(stack_file: Path) -> None:
-    """Write what Argo CD reads from a stack file's settings, in the tree that the file is in."""
-    command = [sys.executable, "-m", "ops", "gitops", "write", stack_file.name]
-    subprocess.run(command, cwd=stack_file.parent, check=True)
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-from ops.rehearsal.world import PROJECT, Result, World
-from tests.lab.conftest import WORLDS
+from ops.rehearsal.world import Result, World
+from tests.lab.conftest import WORLDS, changed
 
 STORAGE = "s3.corp.net:9000"
 PROXY = "proxy.corp.net:3128"
@@ -74,14 +73,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ssh-host-key").write_text(private)
     (folder / "ssh-host-key.pub").write_text(public)
     return folder
-
-
-def changed(path: Path, change: Any) -> Path:
-    """Write production's stack file with changes of its sections."""
-    stack = yaml.safe_load((PROJECT / "Pulumi.prod.yaml").read_text())
-    change({key.removeprefix("platform:"): one for key, one in stack["config"].items()})
-    path.write_text(yaml.safe_dump(stack, sort_keys=False))
-    return path
 
 
 @pytest.fixture(scope="module")

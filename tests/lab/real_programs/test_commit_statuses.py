@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import yaml
-
 from ops.rehearsal.world import World, wait_until
-from tests.lab.real_programs.argocd import HOST, NAMESPACE, PODINFO, Repository
+from tests.lab.real_programs.argocd import HOST, NAMESPACE, Repository
 from tests.lab.real_programs.cluster import Object, kinds
 
 API = "https://api.github.com/repos/example/platform/commits"
@@ -55,12 +53,7 @@ def test_the_first_commit_has_a_status_of_each_application(
 def test_a_commit_that_is_synced_and_healthy_has_a_status_that_says_so(
     world: World, repository: Repository
 ) -> None:
-    repository.replace(
-        f"{PODINFO}/serviceaccount.yaml",
-        "metadata:\n",
-        "metadata:\n  annotations: { example.com/told: first }\n",
-    )
-    commit = repository.push("podinfo's account gets an annotation")
+    commit = repository.annotate("first")
     becomes(world, commit, "podinfo", "success")
     assert set(statuses(world, commit)) == {f"{CLUSTER}/podinfo"}, "it changed nothing else"
 
@@ -68,17 +61,7 @@ def test_a_commit_that_is_synced_and_healthy_has_a_status_that_says_so(
 def test_a_commit_that_cannot_be_synced_has_a_status_that_says_why(
     world: World, repository: Repository
 ) -> None:
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "told"},
-        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}],
-    }
-    (repository.folder / PODINFO / "told.yaml").write_text(yaml.safe_dump(role))
-    repository.replace(
-        f"{PODINFO}/kustomization.yaml", "  - ingress.yaml", "  - ingress.yaml\n  - told.yaml"
-    )
-    bad = repository.push("podinfo wants a role of the whole cluster")
+    bad = repository.break_podinfo()
     becomes(world, bad, "podinfo", "failure")
     told = statuses(world, bad)
     assert set(told) == {f"{CLUSTER}/podinfo"}
