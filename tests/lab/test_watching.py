@@ -185,8 +185,9 @@ def firing(world: World) -> set[str]:
 
 def messages(world: World, service: str = "webhook") -> list[Object]:
     """Read what a simulated receiver was told, the newest last."""
-    lines = (world.state / "alerts.jsonl").read_text().splitlines()
-    every = [json.loads(line) for line in lines]
+    # Behind the last end of a line is one that is being written.
+    whole, _, _ = (world.state / "alerts.jsonl").read_text().rpartition("\n")
+    every = [json.loads(line) for line in whole.splitlines()]
     return [one["message"] for one in every if one["service"] == service]
 
 
