@@ -35,7 +35,7 @@ def wait_heard(clock: Clock) -> None:
     folder = world()
     lacks = clock.wait(
         "the platform's first heartbeat",
-        lambda: "" if [*_told(folder, "heartbeat")] else "nobody outside has heard of it",
+        lambda: "" if [*told(folder, "heartbeat")] else "nobody outside has heard of it",
         seconds=PATIENCE_SECONDS,
         poll=POLL_SECONDS,
     )
@@ -88,10 +88,12 @@ def summary(alerts: list[Alert]) -> str:
     return "\n".join(["alerts that fire:", *sorted(lines)]) if lines else "no alert fires"
 
 
-def _told(folder: Path, service: str) -> Iterator[Any]:
-    """Read what one of the simulated receivers was told, the oldest first."""
+def told(folder: Path, service: str) -> Iterator[Any]:
+    """Read what one of a world's simulated receivers was told, the oldest first."""
     file = folder / FILE
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        told = json.loads(line)
-        if told["service"] == service:
-            yield told["message"]
+    # Behind the last end of a line is one that is being written.
+    whole, _, _ = (file.read_text(encoding="utf-8") if file.is_file() else "").rpartition("\n")
+    for line in whole.splitlines():
+        message = json.loads(line)
+        if message["service"] == service:
+            yield message["message"]

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
+from ops.rehearsal import alerts
 from ops.rehearsal import repository as copies
 from ops.rehearsal.world import PROJECT, World, wait_until
 from tests.lab.conftest import WORLDS, write_generated
@@ -185,10 +186,7 @@ def firing(world: World) -> set[str]:
 
 def messages(world: World, service: str = "webhook") -> list[Object]:
     """Read what a simulated receiver was told, the newest last."""
-    # Behind the last end of a line is one that is being written.
-    whole, _, _ = (world.state / "alerts.jsonl").read_text().rpartition("\n")
-    every = [json.loads(line) for line in whole.splitlines()]
-    return [one["message"] for one in every if one["service"] == service]
+    return list(alerts.told(world.state, service))
 
 
 def told(world: World, alert: str, status: str, says: str, after: int = 0) -> Object | None:
@@ -216,7 +214,7 @@ def wait_told(world: World, alert: str, status: str, says: str = "", after: int 
 
 def count(world: World) -> int:
     """Say how many messages the webhook has got."""
-    return len(messages(world)) if (world.state / "alerts.jsonl").exists() else 0
+    return len(messages(world))
 
 
 @contextmanager

@@ -121,3 +121,13 @@ def test_what_tells_nobody_fails_the_rehearsal(
     told = json.dumps({"service": "heartbeat", "message": None})
     (tmp_path / alerts.FILE).write_text(f"{told}\n")
     alerts.wait_heard(Clock())
+
+
+def test_a_message_that_is_being_written_is_not_read_yet(tmp_path: Path) -> None:
+    line = json.dumps({"service": "webhook", "message": {"status": "firing"}})
+    file = tmp_path / alerts.FILE
+    file.write_text(f"{line}\n{line[:20]}")
+    assert list(alerts.told(tmp_path, "webhook")) == [{"status": "firing"}]
+    file.write_text(f"{line}\n{line}\n")
+    assert len(list(alerts.told(tmp_path, "webhook"))) == 2
+    assert list(alerts.told(tmp_path, "heartbeat")) == []
