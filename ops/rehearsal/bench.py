@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -42,6 +43,8 @@ PYTHON = PROJECT / ".venv" / "bin" / "python"
 STACK_FILE = PROJECT / "Pulumi.prod.yaml"
 WORLDS = PROJECT / ".lab" / "worlds"
 SIZES = (3, 20, 100, 200)
+WORKERS = IPv4Address("172.16.21.0")
+"""The workers' addresses are those that follow."""
 ROUNDS = 5
 LIVES = 3
 """Rounds of a whole `up`, which takes minutes."""
@@ -165,10 +168,10 @@ def stack_of(machines: int, folder: Path) -> Path:
     """Write a stack file like the production one, with workers up to that many machines."""
     document = yaml.safe_load(STACK_FILE.read_text())
     settings = document["config"]
-    # A wider network, so that there is room beside the pool.
-    settings["platform:network"] |= {"cidr": "172.16.20.0/22"}
+    # Wider networks: room beside the pool, and pods for as many machines as a cluster may have.
+    settings["platform:network"] |= {"cidr": "172.16.16.0/20", "pods": "10.244.0.0/15"}
     settings["platform:machines"] += [
-        {"name": f"worker{i:03}", "address": f"172.16.21.{i}", "role": "worker", "cpus": 4}
+        {"name": f"worker{i:03}", "address": str(WORKERS + i), "role": "worker", "cpus": 4}
         | {"memoryMiB": 16384, "diskGiB": 100}
         for i in range(1, machines - 2)
     ]
@@ -530,7 +533,7 @@ def parser() -> argparse.ArgumentParser:
         type=lambda text: [int(one) for one in text.split(",")],
         default=SIZES,
         metavar="N,N",
-        help="machines of the first previews (3,20,100,200); 1000 takes minutes",
+        help="machines of the first previews (3,20,100,200); a cluster has at most 500",
     )
     add("--only", action="append", choices=PARTS, help="measure this part, and others so named")
     return described
