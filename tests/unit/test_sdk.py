@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import inspect
+import sys
 from typing import Any
 
 import pulumi
@@ -17,7 +18,8 @@ from pulumi.output import UNKNOWN
 from pulumi.runtime import resource, rpc, settings, stack
 
 from components import sdk
-from components.sdk import DEBUG, be_quick
+from components.sdk import DEBUG, be_quick, wait_in_a_long_row
+from config.rules import MOST_MACHINES
 
 WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
 """SHA-256 of the SDK's wait. When it is another one: docs/sdk-wait.md says what to look for."""
@@ -219,3 +221,12 @@ def test_a_urn_whose_parts_are_not_known_yet_is_made_by_the_sdk() -> None:
         return await sdk.create_urn("a", "b:c:D", parent).future()
 
     assert asyncio.run(made()) == "urn:pulumi:prod::platform::pulumi:pulumi:Stack$b:c:D::a"
+
+
+def test_a_row_of_as_many_machines_as_the_settings_allow_can_wait_for_one_another() -> None:
+    before = sys.getrecursionlimit()
+    try:
+        wait_in_a_long_row()
+        assert sys.getrecursionlimit() > 2 * MOST_MACHINES + 1000
+    finally:
+        sys.setrecursionlimit(before)
