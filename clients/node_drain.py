@@ -157,10 +157,10 @@ def _is_alone(pod: Mapping[str, Any]) -> bool:
     return not any(one.get("controller") for one in owners)
 
 
-def is_ready(node: Mapping[str, Any]) -> bool:
-    """Tell whether a node is Ready."""
-    conditions = node.get("status", {}).get("conditions") or []
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+def is_ready(one: Mapping[str, Any]) -> bool:
+    """Tell whether a node or a pod is Ready."""
+    conditions = one.get("status", {}).get("conditions") or []
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
 
 
 def _few(names: Sequence[str]) -> str:

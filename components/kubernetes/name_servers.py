@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 
 from clients.kubernetes_api import POLL_SECONDS, ApiError, KubernetesApi
+from clients.node_drain import is_ready
 from clients.waiting import Clock
 from components.gate import Gate
 from components.hooks import in_thread, resolved
@@ -56,12 +57,13 @@ def apart(
 
     `release` is the pod network's, without which no machine is Ready. Nothing waits for this gate.
     """
+    hook = _spread(kubeconfig)
     return Gate(
         "name-servers",
         {"machines": sorted(machines)},
         after=release,
-        on_create=_spread(kubeconfig),
-        on_update=_spread(kubeconfig),
+        on_create=hook,
+        on_update=hook,
         opts=pulumi.ResourceOptions(parent=parent),
     )
 
@@ -125,7 +127,7 @@ class _Moves:
         if not others:
             return ""
         together = f"all are on {machine}"
-        if not any(_is_ready(one) for one in others):
+        if not any(is_ready(one) for one in others):
             names = ", ".join(sorted(one["metadata"]["name"] for one in others))
             return f"{together}, and none of {names} is ready"
         if self._clock.now() - self._moved < AGAIN_SECONDS:
@@ -138,7 +140,7 @@ class _Moves:
 
 
 def _serves(pod: Mapping[str, Any]) -> bool:
-    return _is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+    return is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
 
 
 def _takes_pods(node: Mapping[str, Any]) -> bool:
@@ -146,8 +148,3 @@ def _takes_pods(node: Mapping[str, Any]) -> bool:
         one["key"] for one in node["spec"].get("taints", []) if one["effect"] != "PreferNoSchedule"
     }
     return not node["spec"].get("unschedulable") and taints <= NO_HINDRANCE
-
-
-def _is_ready(thing: Mapping[str, Any]) -> bool:
-    conditions = thing.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
