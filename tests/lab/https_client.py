@@ -26,37 +26,40 @@ class Ingress(http.client.HTTPSConnection):
         self.sock = self._trusted.wrap_socket(plain, server_hostname=self.host)
 
 
-def ask(connection: Ingress, path: str) -> bool:
-    """Say whether an answer with status 200 came."""
+def ask(connection: Ingress, path: str) -> str:
+    """Give what went wrong, "" when an answer with status 200 came."""
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         answer.read()
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException) as error:
         connection.close()
-        return False
-    return answer.status == http.client.OK
+        return f"{type(error).__name__}: {error}"
+    return "" if answer.status == http.client.OK else f"{answer.status} {answer.reason}"
 
 
-def load(connect: Callable[[], Ingress], path: str, seconds: float, clients: int) -> dict[str, int]:
-    """Ask without a pause from so many clients; gives how many requests were answered."""
-    answered, failed = [0] * clients, [0] * clients
+def load(
+    connect: Callable[[], Ingress], path: str, seconds: float, clients: int
+) -> dict[str, int | list[str]]:
+    """Ask without a pause from so many clients; gives how many got answers, and what failed."""
+    answered, failed = [0] * clients, list[str]()
     end = time.monotonic() + seconds
 
     def run(number: int) -> None:
         connection = connect()
         while time.monotonic() < end:
-            if ask(connection, path):
-                answered[number] += 1
+            wrong = ask(connection, path)
+            if wrong:
+                failed.append(wrong)
             else:
-                failed[number] += 1
+                answered[number] += 1
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return {"answered": sum(answered), "failed": sum(failed)}
+    return {"answered": sum(answered), "failed": failed}
 
 
 def watch(connect: Callable[[], Ingress], path: str, seconds: float) -> None:
@@ -65,9 +68,10 @@ def watch(connect: Callable[[], Ingress], path: str, seconds: float) -> None:
     while time.monotonic() < end:
         begun = time.monotonic()
         connection = connect()
-        answered = ask(connection, path)
+        wrong = ask(connection, path)
         connection.close()
-        sys.stdout.write(json.dumps({"at": begun, "answered": answered}) + "\n")
+        line = {"at": begun, "answered": not wrong, "wrong": wrong}
+        sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
         time.sleep(max(0.0, begun + 0.2 - time.monotonic()))
 

@@ -195,9 +195,14 @@ def test_traefik_says_the_address_in_the_status_of_routes(world: World) -> None:
         return listed
 
     wait_until("the Ingress to have an address", lambda: address() == [{"ip": INGRESS_ADDRESS}], 30)
-    gateway = read(world, "gateway", "platform", "--namespace", "traefik")["status"]
-    conditions = {one["type"]: one["status"] for one in gateway["conditions"]}
-    assert conditions["Programmed"] == "True"
+
+    def programmed() -> bool:
+        gateway = read(world, "gateway", "platform", "--namespace", "traefik")["status"]
+        conditions = {one["type"]: one["status"] for one in gateway["conditions"]}
+        return conditions.get("Programmed") == "True"
+
+    # Not before the domain's own certificate, which `up` does not wait for.
+    wait_until("the gateway to have all its listeners", programmed, 240, poll=1)
 
 
 def test_one_machine_announces_the_address_and_traefik_sees_the_clients_own(world: World) -> None:
@@ -248,7 +253,9 @@ def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(
         "the autoscaler to be quick",
         lambda: read(world, "hpa", "podinfo", *NAMESPACE)["spec"]["maxReplicas"] == 4,
     )
-    running = client(world, "load", 100, "--clients", "2")
+    # A computer that other worlds keep busy may answer late: late is not failed.
+    patient = ("--patience", "20")
+    running = client(world, "load", 100, "--clients", "2", *patient)
     wait_until("the autoscaler to add pods", lambda: len(ready(world)) > 2, 95)
     scaled = read(world, "hpa", "podinfo", *NAMESPACE)["status"]
     assert scaled["currentMetrics"], "the processor time comes from metrics-server"
@@ -261,9 +268,8 @@ def test_load_raises_the_measured_cpu_and_the_autoscaler_adds_pods_that_serve(
     done = json.loads(output.splitlines()[-1])
     say(f"load through Traefik for 100 s: {done}, pods: {len(more)}")
     assert done["answered"] > 1000
-    assert done["failed"] == 0
+    assert done["failed"] == []
     # Nobody who asks meanwhile is sent to a pod that is gone, here and at Argo CD's server.
-    patient = ("--patience", "20")
     web = ("--host", ARGO_CD_HOST, "--path", "/healthz", *patient)
     with watched(world, 60, *patient) as asked, watched(world, 60, *web) as asked_argo_cd:
         delete_a_pod(world, ARGO_CD, "argo-cd-argocd-server")

@@ -111,9 +111,13 @@ def test_coredns_answers_for_a_service_and_for_a_name_outside(world: World) -> N
 
 def test_a_service_reaches_the_pods_of_other_machines(world: World) -> None:
     caller = name(pods(world)[0])
-    answers = [inside(world, caller, "./podcli", "get", "http://web/") for _ in range(6)]
-    hosts = {json.loads(answer)["hostname"] for answer in answers}
-    assert hosts == {name(one) for one in pods(world)}
+    both, answered = {name(one) for one in pods(world)}, set[str]()
+    for _ in range(60):  # each connection goes to a pod by chance
+        answer = inside(world, caller, "./podcli", "get", "http://web/")
+        answered.add(json.loads(answer)["hostname"])
+        if answered >= both:
+            break
+    assert answered == both
     assert len({one["spec"]["nodeName"] for one in pods(world)}) == 2
 
 
