@@ -114,16 +114,7 @@ def build(  # noqa: C901 a branch for each service
             machines=[machine.name for machine in settings.machines],
             opts=below("cilium"),
         )
-    if services.metallb is not None:
-        made["metallb"] = metallb.MetalLB(
-            "metallb",
-            services.metallb,
-            charts["metallb"],
-            kubeconfig,
-            pools=settings.network.pools,
-            network=settings.network.cidr,
-            opts=below("metallb"),
-        )
+    # First of what stands on Cilium: the certificate is what all others wait for in the end.
     if services.cert_manager is not None:
         made["cert-manager"] = cert_manager.CertManager(
             "cert-manager",
@@ -136,6 +127,16 @@ def build(  # noqa: C901 a branch for each service
             dns_access_key=secrets.get("dnsAccessKey"),
             opts=below("cert-manager"),
         )
+    if services.metallb is not None:
+        made["metallb"] = metallb.MetalLB(
+            "metallb",
+            services.metallb,
+            charts["metallb"],
+            kubeconfig,
+            pools=settings.network.pools,
+            network=settings.network.cidr,
+            opts=below("metallb"),
+        )
     if services.metrics_server is not None:
         made["metrics-server"] = metrics_server.MetricsServer(
             "metrics-server", charts["metrics-server"], kubeconfig, below("metrics-server")
@@ -147,6 +148,7 @@ def build(  # noqa: C901 a branch for each service
             charts["traefik"],
             kubeconfig,
             certificates=services.cert_manager,
+            served=hosts_of(services),
             dashboard_password=secrets.get("traefikDashboardPassword"),
             opts=below("traefik"),
         )

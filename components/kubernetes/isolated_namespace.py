@@ -65,7 +65,7 @@ class IsolatedNamespace:
             {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [name_service]},
         )
 
-    def options(self, *after: pulumi.Resource) -> pulumi.ResourceOptions:
+    def options(self, *after: pulumi.Input[pulumi.Resource]) -> pulumi.ResourceOptions:
         """Give options for what is made in this namespace, and after these."""
         return pulumi.ResourceOptions(parent=self._parent, depends_on=[self.resource, *after])
 

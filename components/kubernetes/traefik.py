@@ -20,6 +20,8 @@ from config.charts import CRITICAL, ChartPlan, Values, resources, spread
 from config.settings import API_PORT
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from config.settings import CertManager as CertManagerSettings
     from config.settings import Traefik as TraefikSettings
 
@@ -29,6 +31,10 @@ ROUTE_API = "traefik.io/v1alpha1"
 PODS = {"app.kubernetes.io/name": "traefik"}
 WEB_PORT, SECURE_PORT, METRICS_PORT = 8000, 8443, 9100
 WILDCARD = "wildcard"
+"""The certificate for *.DOMAIN, which all connections get that ask for nothing else."""
+BARE = "domain"
+"""The certificate for DOMAIN itself. Both are proven by one DNS record, so cert-manager proves them
+in turn (pkg/scheduler), and takes two minutes for each: `up` waits only for what it serves."""
 GATEWAY = "platform"
 DASHBOARD_USER = "admin"
 
@@ -113,10 +119,14 @@ class Traefik(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         certificates: CertManagerSettings,
+        served: Collection[str] = (),
         dashboard_password: pulumi.Output[str] | None = None,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
-        """Install it, with a certificate for the platform's domain, as `certificates` says."""
+        """Install it, with certificates for the platform's domain, as `certificates` says.
+
+        `served` are the host names of the platform's own pages.
+        """
         super().__init__("platform:kubernetes:Traefik", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
         namespace.allow(
@@ -127,18 +137,24 @@ class Traefik(pulumi.ComponentResource):
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
         domain = certificates.domain
-        issued = issuance.once_issued(
-            WILDCARD,
-            certificates,
-            kubeconfig,
-            namespace=NAMESPACE,
-            after=self._certificate(domain, certificates.issuer, namespace),
-            parent=self,
-        )
+
+        def once_issued(name: str, certificate: pulumi.Resource) -> pulumi.Output[pulumi.Resource]:
+            gate = issuance.once_issued(
+                name, certificates, kubeconfig, namespace=NAMESPACE, after=certificate, parent=self
+            )
+            return gate.opened
+
+        def certificate(name: str, host: str, opts: pulumi.ResourceOptions) -> KubernetesObject:
+            return self._certificate(name, host, certificates.issuer, opts)
+
+        issued = once_issued(WILDCARD, certificate(WILDCARD, f"*.{domain}", namespace.options()))
+        bare = certificate(BARE, domain, namespace.options(issued))
+        if domain in served:
+            issued = once_issued(BARE, bare)
         # Its definitions are the foundation's, which keeps them as new as the chart.
         release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
         after = pulumi.ResourceOptions.merge(
-            namespace.options(release), pulumi.ResourceOptions(depends_on=[issued.opened])
+            namespace.options(release), pulumi.ResourceOptions(depends_on=[issued])
         )
         self._tls(after)
         self._gateway(domain, after)
@@ -159,20 +175,22 @@ class Traefik(pulumi.ComponentResource):
         )
 
     @staticmethod
-    def _certificate(domain: str, issuer: str, namespace: IsolatedNamespace) -> KubernetesObject:
-        """Ask for the platform's certificate; a gate waits for it."""
+    def _certificate(
+        name: str, host: str, issuer: str, opts: pulumi.ResourceOptions
+    ) -> KubernetesObject:
+        """Ask for a certificate."""
         return KubernetesObject(
             CERTIFICATE_API,
             "Certificate",
-            "certificate-wildcard",
-            metadata={"name": WILDCARD, "namespace": NAMESPACE},
+            f"certificate-{name}",
+            metadata={"name": name, "namespace": NAMESPACE},
             spec={
-                "secretName": WILDCARD,
-                "dnsNames": [domain, f"*.{domain}"],
+                "secretName": name,
+                "dnsNames": [host],
                 "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
                 "issuerRef": {"kind": "ClusterIssuer", "name": issuer},
             },
-            opts=namespace.options(),
+            opts=opts,
         )
 
     @staticmethod
@@ -192,7 +210,11 @@ class Traefik(pulumi.ComponentResource):
 
     @staticmethod
     def _gateway(domain: str, opts: pulumi.ResourceOptions) -> None:
-        """Make the gateway that HTTPRoutes of all namespaces attach to."""
+        """Make the gateway that HTTPRoutes of all namespaces attach to.
+
+        A listener without its certificate serves nothing; the others do. (In a TLSStore one Secret
+        that is missing takes all of its certificates away: pkg/provider/kubernetes/crd of Traefik.)
+        """
         KubernetesObject(
             "gateway.networking.k8s.io/v1",
             "Gateway",
@@ -201,15 +223,8 @@ class Traefik(pulumi.ComponentResource):
             spec={
                 "gatewayClassName": "traefik",
                 "listeners": [
-                    {
-                        "name": "websecure",
-                        "hostname": f"*.{domain}",
-                        "protocol": "HTTPS",
-                        # Traefik matches listeners with its entry points by their inner ports.
-                        "port": SECURE_PORT,
-                        "tls": {"mode": "Terminate", "certificateRefs": [{"name": WILDCARD}]},
-                        "allowedRoutes": {"namespaces": {"from": "All"}},
-                    }
+                    _listener("websecure", f"*.{domain}", WILDCARD),
+                    _listener("domain", domain, BARE),
                 ],
             },
             opts=opts,
@@ -238,6 +253,18 @@ class Traefik(pulumi.ComponentResource):
             },
             opts,
         )
+
+
+def _listener(name: str, host: str, certificate: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hostname": host,
+        "protocol": "HTTPS",
+        # Traefik matches listeners with its entry points by their inner ports.
+        "port": SECURE_PORT,
+        "tls": {"mode": "Terminate", "certificateRefs": [{"name": certificate}]},
+        "allowedRoutes": {"namespaces": {"from": "All"}},
+    }
 
 
 def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions) -> None:

@@ -41,6 +41,7 @@ NAMESPACE = "kubernetes:core/v1:Namespace"
 POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 SECRET = "kubernetes:core/v1:Secret"  # noqa: S105 a type
 ISSUER = "kubernetes:cert-manager.io/v1:ClusterIssuer"
+CERTIFICATE = "kubernetes:cert-manager.io/v1:Certificate"
 ENTRANCE = ("cilium", "metallb", "certManager", "traefik")
 """The services that an entrance needs."""
 CHARTS = ["argo-cd", "cert-manager", "cilium", "metallb", "metrics-server", "traefik"]
@@ -389,9 +390,36 @@ def test_production_can_ask_all_issuers_and_its_certificate_asks_the_one_of_the_
     assert solver["dns01"] == {
         "cloudflare": {"apiTokenSecretRef": {"name": "dns-token", "key": "token"}}
     }
-    wildcard = specs(platform, "kubernetes:cert-manager.io/v1:Certificate")["wildcard"]
-    assert wildcard["issuerRef"] == {"kind": "ClusterIssuer", "name": "letsencrypt-production"}
-    assert wildcard["dnsNames"] == ["platform.example.com", "*.platform.example.com"]
+    certificates = specs(platform, CERTIFICATE)
+    for name, host in (("wildcard", "*.platform.example.com"), ("domain", "platform.example.com")):
+        issuer = {"kind": "ClusterIssuer", "name": "letsencrypt-production"}
+        assert certificates[name]["issuerRef"] == issuer
+        assert certificates[name]["dnsNames"] == [host]
+        assert certificates[name]["secretName"] == name
+    # One record proves both names: the second is asked for when the first is issued.
+    names = [one.name for one in platform.resources]
+    assert names.index("wildcard-issued") < names.index("certificate-domain")
+    first = platform.one(CERTIFICATE, "certificate-wildcard")
+    assert first.urn in platform.one(CERTIFICATE, "certificate-domain").dependencies
+    assert "domain-issued" not in names
+    gateway = specs(platform, "kubernetes:gateway.networking.k8s.io/v1:Gateway")["platform"]
+    served = {
+        one["hostname"]: one["tls"]["certificateRefs"][0]["name"] for one in gateway["listeners"]
+    }
+    assert served == {"*.platform.example.com": "wildcard", "platform.example.com": "domain"}
+
+
+@pytest.mark.parametrize(("service", "key"), [("argocd", "domain"), ("traefik", "dashboardDomain")])
+def test_a_page_at_the_domain_itself_waits_for_the_domains_own_certificate(
+    service: str, key: str
+) -> None:
+    settings = production()
+    settings["services"][service][key] = "platform.example.com"
+    platform = run(settings)
+    names = [one.name for one in platform.resources]
+    assert names.index("domain-issued") < names.index("traefik-tlsstore-default")
+    store = platform.one("kubernetes:traefik.io/v1alpha1:TLSStore", "traefik-tlsstore-default")
+    assert platform.one(CERTIFICATE, "certificate-domain").urn in store.dependencies
 
 
 def test_a_drill_has_no_production_issuer() -> None:
@@ -466,7 +494,7 @@ def test_an_acme_server_of_ones_own_is_the_only_one_and_is_reached_and_trusted()
     acme = issuers["acme"]["acme"]
     assert acme["server"] == "https://ca.corp.net:9000/acme/acme/directory"
     assert base64.b64decode(acme["caBundle"]).decode() == authority
-    wildcard = specs(platform, "kubernetes:cert-manager.io/v1:Certificate")["wildcard"]
+    wildcard = specs(platform, CERTIFICATE)["wildcard"]
     assert wildcard["issuerRef"] == {"kind": "ClusterIssuer", "name": "acme"}
     egress = platform.one(POLICY, "cert-manager/controller").inputs["spec"]["egress"]
     assert 9000 in [port["port"] for rule in egress for port in rule["ports"]]

@@ -6,7 +6,7 @@ import base64
 
 from cryptography import x509
 
-from ops.rehearsal.world import World
+from ops.rehearsal.world import World, wait_until
 from tests.lab.real_programs.cluster import read
 
 # Another ACME server than the platform's: its certificates live for three minutes.
@@ -45,6 +45,19 @@ def log(world: World, name: str) -> str:
 def orders(world: World, server: str) -> int:
     """Count the orders that an ACME server has taken."""
     return log(world, server).count("Added order")
+
+
+def wait_for_both(world: World) -> None:
+    """Wait for the certificate of the domain itself; `up` waits for that of *.DOMAIN alone."""
+
+    def issued() -> bool:
+        found = read(world, "certificate", "domain", "--namespace", "traefik")
+        conditions = {one["type"]: one for one in found.get("status", {}).get("conditions", [])}
+        ready = conditions.get("Ready", {})
+        generation = found["metadata"]["generation"]
+        return (ready.get("status"), ready.get("observedGeneration")) == ("True", generation)
+
+    wait_until("the certificate of the domain itself", issued, 240, poll=1)
 
 
 def signed_by(world: World, certificates: list[x509.Certificate], server: str) -> bool:

@@ -8,8 +8,15 @@ from typing import Any
 from cryptography import x509
 
 from ops.rehearsal.world import World, wait_until
-from tests.lab.real_programs.acme import SHORT_LIVED, chain, log, orders, signed_by
-from tests.lab.real_programs.cluster import apply, kinds, kubectl, read
+from tests.lab.real_programs.acme import (
+    SHORT_LIVED,
+    chain,
+    log,
+    orders,
+    signed_by,
+    wait_for_both,
+)
+from tests.lab.real_programs.cluster import DOMAIN, apply, curl, kinds, kubectl, read
 
 CHALLENGE = "_acme-challenge.platform.example.com"
 
@@ -20,21 +27,44 @@ def names(certificate: x509.Certificate) -> list[str]:
     return sorted(found.value.get_values_for_type(x509.DNSName))
 
 
-def test_the_platforms_certificate_is_issued_by_dns_01_and_the_challenges_are_gone(
+def test_the_platforms_certificates_are_issued_by_dns_01_and_the_challenges_are_gone(
     world: World,
 ) -> None:
-    certificates = chain(world, "traefik", "wildcard")
-    assert names(certificates[0]) == ["*.platform.example.com", "platform.example.com"]
-    assert signed_by(world, certificates, "production")
-    assert orders(world, "production") == 1
+    wait_for_both(world)
+    for secret, name in (
+        ("wildcard", "*.platform.example.com"),
+        ("domain", "platform.example.com"),
+    ):
+        certificates = chain(world, "traefik", secret)
+        assert names(certificates[0]) == [name]
+        assert signed_by(world, certificates, "production")
+    assert orders(world, "production") == 2
     assert orders(world, "staging") == 0
     lines = [line for line in log(world, "dns").splitlines() if f" {CHALLENGE} " in line]
     changes = [line.split()[1] for line in lines]
-    assert changes == ["added", "removed"] * 2  # one for each name, one after the other
+    assert changes == ["added", "removed"] * 2  # the same record for both
     assert all("by Cloudflare's API" in line for line in lines)
     # What production's authority signs is trusted, as Let's Encrypt's own is.
     root = (world.state / "acme" / "production.root").read_text()
     assert root in (world.state / "ca.crt").read_text()
+
+
+def test_the_domain_itself_is_served_with_its_own_certificate(world: World) -> None:
+    wait_for_both(world)
+
+    def listeners() -> dict[str, bool]:
+        found = read(world, "gateway", "platform", "--namespace", "traefik")["status"]["listeners"]
+        return {
+            one["name"]: all(each["status"] == "True" for each in one["conditions"])
+            for one in found
+        }
+
+    wait_until(
+        "the gateway's listeners", lambda: listeners() == {"websecure": True, "domain": True}
+    )
+    # Nothing answers there, but the certificate is verified first, by name.
+    answer = curl(world, f"https://{DOMAIN}/")
+    assert answer.startswith("HTTP/2 404")
 
 
 def test_the_webhook_refuses_what_cannot_be_and_the_api_server_knows_its_authority(
