@@ -22,13 +22,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WORLDS = PROJECT / ".lab" / "worlds"
-ONE_WORLD = "tests/lab/real_programs"
-"""A folder whose files share a world, so that one worker runs all of them."""
+ONE_WORLD = {
+    "tests/lab/real_programs": (
+        "test_handover.py",  # looks at the platform before Argo CD has its root Application
+        "test_commit_statuses.py",
+        "test_network_policies.py",
+        "test_certificates.py",
+        "test_programs.py",
+        "test_ingress.py",
+        "test_wrong_token.py",  # the certificate is one of staging from there on
+    ),
+    "tests/lab/simulated_programs": (
+        "test_drift.py",
+        "test_shell.py",
+        "test_layers.py",  # ends with the platform's removal
+    ),
+    "tests/lab/machines": (
+        "test_platform.py",
+        "test_plan.py",
+        "test_talosctl.py",  # takes the cluster apart
+    ),
+}
+"""Folders whose files share a world, so that one worker runs all of them; in which order."""
 
 LONGEST_FIRST = (
+    *ONE_WORLD,
     "test_procedures.py",
-    "test_layers.py",
-    "test_shell.py",
     "test_layer_interruption.py",
     "test_interruption.py",
     "test_review.py",
@@ -41,15 +60,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the long files first, so that no worker is left alone with one at the end."""
     rank = {name: at for at, name in enumerate(LONGEST_FIRST)}
 
-    def place(item: pytest.Item) -> int:
-        return -1 if shares_a_world(item.nodeid) else rank.get(item.path.name, len(rank))
+    def place(item: pytest.Item) -> tuple[int, int]:
+        folder, file = place_of(item.nodeid)
+        if folder in ONE_WORLD:
+            return rank[folder], ONE_WORLD[folder].index(file)
+        return rank.get(file, len(rank)), 0
 
     items.sort(key=place)
 
 
-def shares_a_world(test: str) -> bool:
-    """Say whether a test is one of those that share a world."""
-    return test.startswith(f"{ONE_WORLD}/")
+def place_of(test: str) -> tuple[str, str]:
+    """Give the folder and the file of a test."""
+    folder, _, file = test.partition("::")[0].rpartition("/")
+    return folder, file
 
 
 class ByWorld(LoadFileScheduling):  # type: ignore[misc] # untyped
@@ -58,7 +81,8 @@ class ByWorld(LoadFileScheduling):  # type: ignore[misc] # untyped
     def _split_scope(self, nodeid: str) -> str:
         """Name what goes to one worker."""
         file: str = super()._split_scope(nodeid)
-        return ONE_WORLD if shares_a_world(nodeid) else file
+        folder, _ = place_of(nodeid)
+        return folder if folder in ONE_WORLD else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWorld:
@@ -94,11 +118,17 @@ def stack_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     no layers, and are faster without.
     """
     name = request.module.__name__.rsplit(".", 1)[-1]
-    target = tmp_path_factory.mktemp(name) / "Pulumi.prod.yaml"
+    services = getattr(request.module, "WITH_SERVICES", False)
+    return copy_stack_file(tmp_path_factory.mktemp(name), services=services)
+
+
+def copy_stack_file(folder: Path, *, services: bool) -> Path:
+    """Copy the production stack file into a folder, with what runs on the cluster or without."""
+    target = folder / "Pulumi.prod.yaml"
     text = (PROJECT / "Pulumi.prod.yaml").read_text()
-    if not getattr(request.module, "WITH_SERVICES", False):
-        text, services, _ = text.partition("  # What runs on the cluster;")
-        assert services
+    if not services:
+        text, rest, _ = text.partition("  # What runs on the cluster;")
+        assert rest
     target.write_text(text)
     return target
 
@@ -126,6 +156,18 @@ def world(make_world: Callable[..., World]) -> World:
     world.up()
     world.write_credentials()
     return world
+
+
+@contextmanager
+def shared_world(name: str, folder: Path, *, services: bool) -> Iterator[World]:
+    """Build production's stack file for all tests of a folder (`ONE_WORLD`)."""
+    world = World(WORLDS / name, copy_stack_file(folder, services=services)).start()
+    try:
+        world.up()
+        world.write_credentials()
+        yield world
+    finally:
+        world.stop()
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:

@@ -121,6 +121,7 @@ def test_a_killed_destroy_ends_as_asked_for_by_up_and_by_destroy(
         world.stop()
 
 
+@pytest.mark.campaign
 def test_a_machine_that_vcenter_lost_is_told_at_once_and_repair_lets_up_make_it_again(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:

@@ -71,6 +71,9 @@ SECONDS = {"watch": 5, "plugin run vsphere --kind resource": 5}
 ENCRYPTION = re.compile(r"encryptionsalt: (\S+)")
 
 
+pytestmark = pytest.mark.campaign  # some 120 commands
+
+
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """Start a world on one machine, from a copy of the tree: what a fault would touch."""

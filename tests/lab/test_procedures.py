@@ -229,8 +229,10 @@ WEEKLY = {
     "replace-machine",
     "restore-backup",
     "restore-etcd",
+    "rotate-secret",
     "undo-change",
     "upgrade-kubernetes",
+    "upgrade-layer",
     "upgrade-talos",
 }
 """The weekly drill runs them: minutes each, for what other pages do too but for its own point. For

@@ -24,9 +24,9 @@ from ops.rehearsal.procedures import next_patch
 from ops.rehearsal.world import World, wait_until
 from tests.background import Background
 from tests.lab.conftest import editing
+from tests.lab.machines.test_platform import cordoned, versions
 from tests.lab.probe import Probe
 from tests.lab.test_interruption import Moment, kill_at, said
-from tests.lab.test_platform import cordoned, versions
 
 pytestmark = pytest.mark.campaign
 

@@ -1,6 +1,6 @@
 """A plan is compared with what is there, and a lock with who holds it, before anything is done.
 
-The engine is a script here; tests/lab/test_plan.py runs the real one.
+The engine is a script here; tests/lab/machines/test_plan.py runs the real one.
 """
 
 from __future__ import annotations

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from ops.rehearsal.world import PROJECT, World, wait_until
-from tests.lab.conftest import WORLDS
+from ops.rehearsal.world import World, wait_until
+from tests.lab.conftest import WORLDS, copy_stack_file
 from tests.lab.real_programs.acme import SHORT_LIVED
 from tests.lab.real_programs.argocd import NAMESPACE, Repository, is_well, replicas
 from tests.lab.real_programs.cluster import APPLICATION, Object, apply, endpoints, read
-
-ORDER = (
-    "test_handover.py",  # looks at the platform before Argo CD has its root Application
-    "test_commit_statuses.py",
-    "test_network_policies.py",
-    "test_certificates.py",
-    "test_programs.py",
-    "test_ingress.py",
-    "test_wrong_token.py",  # the certificate is one of staging from there on
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files into their order; other folders' tests stay where they are."""
-    here = [at for at, item in enumerate(items) if item.path.parent == Path(__file__).parent]
-    ordered = sorted((items[at] for at in here), key=lambda item: ORDER.index(item.path.name))
-    for at, item in zip(here, ordered, strict=True):
-        items[at] = item
 
 
 @pytest.fixture(scope="package")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Build all but the root Application; ask for a certificate that is soon to be renewed."""
-    stack_file = tmp_path_factory.mktemp("real-programs") / "Pulumi.prod.yaml"
-    shutil.copyfile(PROJECT / "Pulumi.prod.yaml", stack_file)
+    stack_file = copy_stack_file(tmp_path_factory.mktemp("real-programs"), services=True)
     world = World(WORLDS / "real-programs", stack_file, "--programs", "real").start()
     try:
         world.up("--exclude", "**root-application", timeout=1200)

@@ -15,11 +15,11 @@ import pytest
 from config.versions import KUBERNETES
 from ops.rehearsal.world import World, wait_until
 from tests.lab.conftest import editing
+from tests.lab.machines.test_plan import make
 from tests.lab.secret_values import left_behind, secret_values
-from tests.lab.test_plan import make
+from tests.lab.simulated_programs.workloads import workloads
 from tests.secret_search import CommandLines
 
-WITH_SERVICES = True
 INGRESS = "172.16.20.100"
 NODE01 = "172.16.20.51"
 OLD_CLASS = """
@@ -50,19 +50,6 @@ def edit(world: World) -> Iterator[Callable[[str, str], None]]:
 
 def get(world: World, *what: str) -> Any:
     return json.loads(world.run("kubectl", "get", *what, "--output", "json").stdout)
-
-
-def workloads(world: World) -> dict[str, tuple[int, int]]:
-    """Give ready and wanted pods of every Deployment, StatefulSet and DaemonSet."""
-    found = {}
-    for one in get(world, "deployments,statefulsets,daemonsets", "--all-namespaces")["items"]:
-        status, metadata = one["status"], one["metadata"]
-        if one["kind"] == "DaemonSet":
-            pair = status.get("numberReady", 0), status["desiredNumberScheduled"]
-        else:
-            pair = status.get("readyReplicas", 0), one["spec"]["replicas"]
-        found[f"{metadata['namespace']}/{metadata['name']}"] = pair
-    return found
 
 
 def test_every_workload_is_ready_and_every_machine_is_a_ready_node(world: World) -> None:

@@ -16,7 +16,6 @@ import pytest
 
 from ops.rehearsal.world import PROJECT, Result, World
 
-WITH_SERVICES = True
 SENTENCE = "not in the lab: "
 """How every answer begins of what the lab does not do (lab/internal/simulated)."""
 SAYS = re.compile(r" # says (?P<codes>[\d|]+)$")
@@ -39,7 +38,7 @@ KUBECTL: Mapping[str, str] = {
     "config": "kubectl config get-contexts",
     "cordon": "kubectl cordon node03",
     "cp": "kubectl cp -n argocd $(kubectl get pod -n argocd -o name | "
-    "head -n 1 | cut -d/ -f2):/etc/hosts $LAB_WORLD/hosts.copy # says 1",
+    "head -n 1 | cut -d/ -f2):/etc/hosts $LAB_WORLD/private/hosts.copy # says 1",
     "create": "kubectl create namespace typed && kubectl create "
     "deployment web -n typed --image=nginx",
     "debug": "kubectl debug -n typed -i --image=busybox "
@@ -80,7 +79,7 @@ FIRST_KUBECTL = ("create", "apply", "cordon")
 
 T = f"talosctl -n {NODE01} "
 TALOSCTL: Mapping[str, str] = {
-    "apply-config": T + "apply-config --dry-run --file $LAB_WORLD/machine.yaml",
+    "apply-config": T + "apply-config --dry-run --file $LAB_WORLD/private/machine.yaml",
     "bootstrap": T + "bootstrap 2>&1 | grep 'data directory is not empty'",
     "cgroups": T + "cgroups --preset=cpu # says 1",
     "cluster": "talosctl cluster show # says 1",
@@ -88,7 +87,8 @@ TALOSCTL: Mapping[str, str] = {
     "config": "talosctl config info",
     "conformance": "talosctl conformance kubernetes # says 1",
     "containers": T + "containers && " + T + "containers --kubernetes",
-    "copy": T + "copy /etc $LAB_WORLD/copied && test -s $LAB_WORLD/copied/os-release",
+    "copy": T + "copy /etc $LAB_WORLD/private/copied && "
+    "test -s $LAB_WORLD/private/copied/os-release",
     "dashboard": "python -c \"import pty; pty.spawn(['timeout', '5', 'talosctl', '-n', '"
     + NODE01
     + "', 'dashboard'])\"",
@@ -99,13 +99,13 @@ TALOSCTL: Mapping[str, str] = {
     "etcd": T + "etcd members && " + T + "etcd status && " + T + "etcd "
     "defrag && " + T + "etcd alarm disarm",
     "events": T + "events --tail 1 & sleep 3; kill $!",
-    "gen": "talosctl gen key --name $LAB_WORLD/typed",
+    "gen": "talosctl gen key --name $LAB_WORLD/private/typed",
     "get": T + "get members && " + T + "get machinestatus && " + T + "get disks && " + T + "get rd",
     "health": T + "health --server=false --wait-timeout 60s",
     "image": T + "image list && talosctl image --help",
     "inject": "talosctl inject serviceaccount --help",
     "inspect": T + "inspect dependencies # says 1",
-    "kubeconfig": T + "kubeconfig --merge=false --force $LAB_WORLD/typed-kubeconfig",
+    "kubeconfig": T + "kubeconfig --merge=false --force $LAB_WORLD/private/typed-kubeconfig",
     "list": T + "list /var/lib/etcd && " + T + "ls -l -r /etc",
     "logs": T + "logs kubelet --tail 1 && " + T + "logs etcd --tail 1",
     "machineconfig": "talosctl machineconfig --help",
@@ -131,7 +131,7 @@ TALOSCTL: Mapping[str, str] = {
     "upgrade": T + "upgrade --help",
     "upgrade-k8s": T + "upgrade-k8s --help",
     "usage": T + "usage /var/lib/etcd",
-    "validate": "talosctl validate --config $LAB_WORLD/machine.yaml --mode cloud",
+    "validate": "talosctl validate --config $LAB_WORLD/private/machine.yaml --mode cloud",
     "version": T + "version",
     "wipe": T + "wipe disk sdb # says 1",
 }  # fmt: skip
@@ -179,7 +179,8 @@ def _unchanged_tree(world: World) -> None:
     text = world.run(
         "talosctl", "-n", NODE01, "get", "machineconfig", "-o", "jsonpath={.spec}"
     ).stdout
-    (world.state / "machine.yaml").write_text(text)
+    (world.state / "private").mkdir(mode=0o700, exist_ok=True)
+    (world.state / "private" / "machine.yaml").write_text(text)
 
 
 def test_the_table_knows_every_subcommand(world: World) -> None:
