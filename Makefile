@@ -108,17 +108,20 @@ releases-lock: setup ## write lab/releases.lock: the digests of all vendors' rel
 	$(COMPILING) "$$GO" build -C lab -o ../$(BIN)/releases ./cmd/releases
 	$(BIN)/releases --lock
 
+# Go's collector takes a tenth of a world's processor time; memory instead, up to 6 GiB a world.
+IN_WORLDS := GOGC=300
+
 lab: watching ## the whole life of $(STACK_FILE) in the lab: up, look, preview, destroy; LAB_PROGRAMS=simulated: quicker
-	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
+	@$(IN_WORLDS) $(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse
 
 # What these look at is not what runs in pods.
 drill drill-backup kills review go-test render render-diff chart-facts: export LAB_PROGRAMS ?= simulated
 
 drill: build ## the fire drill in the lab: up, destroy, up, everything as before
-	@$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
+	@$(IN_WORLDS) $(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse drill
 
 drill-backup: build ## try a backup in the lab: restore it, count what came back; PRODUCTION=1: the newest of the real stack
-	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
+	@$(if $(PRODUCTION),$(PYTHON) -m ops rehearse backup --production,$(IN_WORLDS) $(BIN)/lab run --stack-file $(STACK_FILE) --out $(OUT) -- python -m ops rehearse backup)
 
 SEED ?=
 KINDS ?= up,destroy,refresh,import,plan
@@ -126,12 +129,12 @@ KILLS ?= 40
 WORLDS ?= 1
 
 kills: build ## kill the engine's commands on $(STACK_FILE) at random moments in the lab, and run them again: KILLS=40 KINDS=up,destroy WORLDS=2 SEED=1
-	@$(PYTHON) -m ops rehearse kills --stack-file $(STACK_FILE) --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
+	@$(IN_WORLDS) $(PYTHON) -m ops rehearse kills --stack-file $(STACK_FILE) --kills $(KILLS) --kinds $(KINDS) --worlds $(WORLDS) $(if $(SEED),--seed $(SEED)) --out $(OUT)/kills.json
 
 BASE ?= origin/main
 
 review: build ## what this tree does to the platform that BASE built, in the lab: BASE=origin/main
-	@$(PYTHON) -m ops rehearse review $(BASE)
+	@$(IN_WORLDS) $(PYTHON) -m ops rehearse review $(BASE)
 
 reach: setup ## what $(STACK_FILE) needs from its site, tried from here: vCenter, repositories, DNS, free addresses
 	@$(PYTHON) -m ops check --reach $(STACK_FILE)
@@ -145,7 +148,7 @@ JOIN ?=
 shell_flags = $(if $(JOIN),--join $(if $(filter command environment,$(firstword $(origin STACK_FILE))),--stack-file $(STACK_FILE)),--stack-file $(STACK_FILE))
 
 lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in the one that runs
-	@exec $(BIN)/lab shell $(shell_flags)
+	@exec env $(IN_WORLDS) $(BIN)/lab shell $(shell_flags)
 
 test: build ## everything: format, lint, types, unit, Go, and the lab end to end
 	@# The machines' Go tests wait for the clocks of Talos and etcd, and leave two processors to the others.
@@ -207,8 +210,7 @@ go-lab-test: build ## the Go tests of the lab's machines, of its Kubernetes plug
 # Worlds at a time: a third one leaves two processors nothing to wait for, and all are slower.
 LAB_WORKERS ?= 2
 
-# Go's collector takes a tenth of a world's processor time; memory instead, up to 6 GiB a world.
-lab_pytest = GOGC=300 $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist loadfile --no-loadscope-reorder
+lab_pytest = $(IN_WORLDS) $(PYTHON) -m pytest --numprocesses $(LAB_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lab-test: build ## the lab end to end (minutes), without its campaigns
 	@$(lab_pytest) tests/lab -m "not campaign"
@@ -301,7 +303,7 @@ namespaces: ## let everybody make namespaces, which the lab needs and Ubuntu for
 BENCH ?=
 
 bench: build ## measure, and write .lab/bench.json and docs/speed.md: BENCH="--only life --lives 1"
-	@$(PYTHON) -m ops rehearse bench .lab/bench.json --page docs/speed.md $(BENCH)
+	@$(IN_WORLDS) $(PYTHON) -m ops rehearse bench .lab/bench.json --page docs/speed.md $(BENCH)
 
 format: setup ## format the code
 	@$(PYTHON) -m ruff format .
