@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.talos import patch_rules
+from components.talos import kubelet_fields, patch_rules
 from components.talos.configuration import COMMON, defaults, documents, files
 from components.talos.inputs import TalosInputs
 from config import yaml_text
@@ -187,6 +187,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path, also: Rule) -> It
             yield f"two documents {name or 'of machine and cluster'}; make one of them"
         seen.add(name)
         yield from _unknown(one)
+        yield from kubelet_fields.faults(one)
         yield from also(one)
         yield from _secrets(one)
         yield from _of_a_worker(machine, one)

@@ -33,6 +33,20 @@ def write_patches(project: Path, **texts: str) -> None:
         (folder / f"{name}.yaml").write_text(text)
 
 
+def kubelet(extra: str) -> str:
+    """Write a patch of the kubelet's own configuration."""
+    return f"machine: {{kubelet: {{extraConfig: {extra}}}}}"
+
+
+GOOD_KUBELET = kubelet(
+    "{maxPods: 200, failSwapOn: false, memoryThrottlingFactor: 0.9, syncFrequency: 1m30s, "
+    "providerID: 'a', allowedUnsafeSysctls: [net.core.a], tlsCurvePreferences: [29], "
+    "reservedMemory: [{numaNode: 0}], featureGates: {A: true}, systemReserved: {pid: '1000'}, "
+    "staticPodURLHeader: {a: [b]}, logging: {verbosity: 2}, nodeStatusMaxImages: null, "
+    "evictionHard: {$patch: delete}}"
+)
+
+
 def by_kind(model: Settings, name: str) -> dict[str, Any]:
     (one,) = (entry for entry in model.machines if entry.name == name)
     return {
@@ -422,6 +436,27 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
             "clsuter: no field of Talos' configuration; did you mean `cluster`",
         ),
         ("common", "machine: {kubelet: {extraArg: {}}}", "did you mean `extraArgs`?"),
+        ("common", kubelet("{maxPod: 200}"), "extraConfig.maxPod: no field of the kubelet's conf"),
+        ("common", kubelet("{maxPod: 200}"), "did you mean `maxPods`?"),
+        ("common", kubelet("{port: 10250}"), "extraConfig.port: Talos sets it itself"),
+        ("common", kubelet("{maxPods: '200'}"), '= "200": is to be a whole number; write it'),
+        ("common", kubelet("{maxPods: true}"), "= true: is to be a whole number"),
+        ("common", kubelet("{failSwapOn: 'no'}"), "is to be a switch; write true or false"),
+        ("common", kubelet("{memoryThrottlingFactor: a}"), "is to be a number"),
+        (
+            "common",
+            kubelet("{syncFrequency: 60}"),
+            '= 60: is to be a duration; write it as in "30s"',
+        ),
+        ("common", kubelet("{syncFrequency: 1 minute}"), "is to be a duration"),
+        ("common", kubelet("{providerID: 1}"), "= 1: is to be a text; write it in quotes"),
+        ("common", kubelet("{allowedUnsafeSysctls: net.core.a}"), "is to be a list of texts"),
+        ("common", kubelet("{tlsCurvePreferences: [a]}"), "is to be a list of whole numbers"),
+        ("common", kubelet("{reservedMemory: [a]}"), "is to be a list of objects"),
+        ("common", kubelet("{featureGates: {a: 'true'}}"), "is to be switches by name"),
+        ("common", kubelet("{systemReserved: {pid: 1000}}"), "each value in quotes"),
+        ("common", kubelet("{staticPodURLHeader: {a: b}}"), "is to be lists of texts by name"),
+        ("common", kubelet("{logging: json}"), "is to be an object"),
         (
             "common",
             "machine: {token: hunter2}",
@@ -447,6 +482,11 @@ def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"platform:talos.patches = clusters/prod: {file}.yaml: ")
     assert fault in line
+
+
+def test_a_file_may_set_every_kind_of_field_of_the_kubelets_configuration(tmp_path: Path) -> None:
+    write_patches(tmp_path, common=GOOD_KUBELET)
+    check_patch_files(parse(production()), tmp_path)
 
 
 @pytest.mark.parametrize(

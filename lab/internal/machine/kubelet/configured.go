@@ -123,14 +123,9 @@ func applyTaints(node *corev1.Node, taints map[string]string) {
 
 // registeredTaints are those that the kubelet brings when it registers its Node (extraConfig, registerWithTaints).
 func registeredTaints(provider config.Provider) ([]corev1.Taint, error) {
-	extra, err := json.Marshal(provider.Machine().Kubelet().ExtraConfig()["registerWithTaints"])
-	if err != nil {
-		return nil, err
-	}
+	extra, err := readExtraConfig(provider.Machine().Kubelet().ExtraConfig())
 
-	var taints []corev1.Taint
-
-	return taints, json.Unmarshal(extra, &taints)
+	return extra.RegisterWithTaints, err
 }
 
 func owned(values map[string]string) []string { return slices.Sorted(maps.Keys(values)) }

@@ -97,11 +97,27 @@ func (n *Kubelet) Run() {
 	n.LogError("kubelet", n.serving.load(rotate))
 	n.Go(n.serve)
 
-	var last string
+	var last, refused string
 
 	for ; !n.IsStopping(); n.Sleep(interval) {
-		if !n.start(n.Provider().Machine().Kubelet().Image()) {
-			continue
+		settings := n.Provider().Machine().Kubelet()
+
+		if _, err := readExtraConfig(settings.ExtraConfig()); err == nil {
+			refused = ""
+
+			if !n.start(settings.Image()) {
+				continue
+			}
+		} else {
+			if refused != err.Error() {
+				n.LogError("controller failed", err)
+			}
+
+			refused = err.Error()
+
+			if n.Image() == "" {
+				continue
+			}
 		}
 
 		if wanted := rotates(n.Provider()); wanted != rotate {
