@@ -695,7 +695,9 @@ class CertManager(Model):
     issuer: Literal["letsencrypt-production", "letsencrypt-staging", "acme", "private-ca"] = Field(
         description="who issues the certificates; `acme` is a server of one's own"
     )
-    domain: Domain = Field(description="the platform's domain; certificates are for it and *.DOMAIN")
+    domain: Domain = Field(
+        description="the platform's domain; certificates are for it and *.DOMAIN"
+    )
     email: Email | None = Field(default=None, description="for the ACME server's notices")
     acme: AcmeServer | None = Field(default=None, description="the ACME server of one's own")
     dns: DnsChallenge | None = Field(

@@ -102,7 +102,7 @@ def test_a_sentence_leads_to_its_code_and_its_tests_or_says_why_not(row: Row) ->
     assert [place for place in row.built if not is_there(place)] == []
     for test in row.shown:
         path, _, name = test.partition("::")
-        assert re.fullmatch(r"tests/(unit|lab(/real_programs)?)/test_\w+\.py", path), test
+        assert re.fullmatch(r"tests/(unit|lab(/\w+)?)/test_\w+\.py", path), test
         assert name.startswith("test_"), test
         assert is_there(test), test
     if not (row.built and row.shown):
