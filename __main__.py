@@ -15,7 +15,7 @@ from components.failures import exit_when_told, tell
 from components.gitops import generated as gitops
 from components.hooks import end_waits_on_interrupt
 from components.kubernetes.foundation import Definition
-from components.sdk import be_quick, wait_in_a_long_row
+from components.sdk import be_quick
 from components.stack_settings import load_from_pulumi, require_secret
 from components.talos.image import Image
 from components.talos.patch_files import PatchError
@@ -70,7 +70,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     be_quick()
-    wait_in_a_long_row()
     exit_when_told()
     end_waits_on_interrupt()
     main()

@@ -1,7 +1,7 @@
 """What the program changes of Pulumi's SDK to be quick.
 
 All of it is in functions of the SDK that are not meant to be changed: tests/unit/test_sdk.py fails
-when a new SDK has others. The story of the wait, for upstream: docs/sdk-wait.md.
+when a new SDK has others. For upstream: docs/sdk-wait.md and docs/sdk-circles.md.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pulumi import log
 from pulumi.output import Output, Unknown
-from pulumi.runtime import resource, rpc, stack
+from pulumi.runtime import resource, resource_cycle_breaker, rpc, stack
 from pulumi.runtime.proto import source_pb2
+
+if TYPE_CHECKING:
+    from pulumi import Resource
 
 DEBUG = "PLATFORM_DEBUG"
 """The variable that gives the SDK its debug messages and its stack traces back."""
@@ -25,21 +27,13 @@ NEW_OUTPUTS_SECONDS = 0.1
 """How often the wait looks for outputs that came after it began."""
 
 
-def wait_in_a_long_row() -> None:
-    """Let each machine wait for the one before it, for as many as the settings allow.
-
-    An output asks the one that it stands on, that one the next (pulumi, output.py), two calls a
-    machine: with 500 machines more than Python's limit of 1000.
-    """
-    sys.setrecursionlimit(4000)
-
-
 def be_quick() -> None:
     """Spare what costs time and shows nobody anything; called before the first resource."""
     gc.freeze()  # what the imports made, which is kept to the end
     _wait_for_outputs_together()
     vars(rpc)["contains_unknowns"] = contains_unknowns
     vars(resource)["create_urn"] = create_urn
+    vars(rpc)["declare_dependency"] = declare_dependency
     if not os.environ.get(DEBUG):
         _send_no_debug_messages()
         _send_no_stack_traces()
@@ -78,6 +72,28 @@ def contains_unknowns(value: object) -> bool:
             seen.add(id(one))
             left += one.values() if isinstance(one, dict) else one
     return False
+
+
+def declare_dependency(from_resource: Resource, to_resource: Resource) -> bool:
+    """Note that a resource depends on another, but for one that would close a circle: gives False.
+
+    The SDK's function walks through all that the other one stands on by a generator in a generator
+    for each step. In a row of machines that grows with the cube of their number, and 500 machines
+    are more than Python's limit of calls.
+    """
+    known, add = vars(resource_cycle_breaker)["_deps"], vars(resource_cycle_breaker)["_add_dep"]
+    if to_resource in known(from_resource):
+        return True
+    seen, left = {to_resource}, [to_resource]
+    while left:
+        one = left.pop()
+        if one is from_resource:
+            return False
+        new = known(one) - seen
+        seen |= new
+        left += new
+    add(from_resource, to_resource)
+    return True
 
 
 def _wait_for_outputs_together() -> None:

@@ -344,7 +344,7 @@ def network_sizes(network: NetworkSettings, machine_count: int) -> Iterator[Prob
             ("network", "pods"),
             network.pods,
             f"too small for {machine_count} machines of a /{NODE_POD_PREFIX} each",
-            "give a larger network, as in 10.244.0.0/16",
+            f"use a prefix length of {NODE_POD_PREFIX - (machine_count - 1).bit_length()} or less",
         )
     if network.services.prefixlen not in SERVICE_PREFIXES:
         yield problem(

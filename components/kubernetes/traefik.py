@@ -137,25 +137,10 @@ class Traefik(pulumi.ComponentResource):
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
         domain = certificates.domain
-
-        def once_issued(name: str, certificate: pulumi.Resource) -> pulumi.Output[pulumi.Resource]:
-            gate = issuance.once_issued(
-                name, certificates, kubeconfig, namespace=NAMESPACE, after=certificate, parent=self
-            )
-            return gate.opened
-
-        def certificate(name: str, host: str, opts: pulumi.ResourceOptions) -> KubernetesObject:
-            return self._certificate(name, host, certificates.issuer, opts)
-
-        issued = once_issued(WILDCARD, certificate(WILDCARD, f"*.{domain}", namespace.options()))
-        bare = certificate(BARE, domain, namespace.options(issued))
-        if domain in served:
-            issued = once_issued(BARE, bare)
+        issued = self._certificates(certificates, served, kubeconfig, namespace)
         # Its definitions are the foundation's, which keeps them as new as the chart.
         release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
-        after = pulumi.ResourceOptions.merge(
-            namespace.options(release), pulumi.ResourceOptions(depends_on=[issued])
-        )
+        after = namespace.options(release, issued)
         self._tls(after)
         self._gateway(domain, after)
         if traefik.dashboard_domain is not None and dashboard_password is not None:
@@ -174,24 +159,25 @@ class Traefik(pulumi.ComponentResource):
             }
         )
 
-    @staticmethod
-    def _certificate(
-        name: str, host: str, issuer: str, opts: pulumi.ResourceOptions
-    ) -> KubernetesObject:
-        """Ask for a certificate."""
-        return KubernetesObject(
-            CERTIFICATE_API,
-            "Certificate",
-            f"certificate-{name}",
-            metadata={"name": name, "namespace": NAMESPACE},
-            spec={
-                "secretName": name,
-                "dnsNames": [host],
-                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-                "issuerRef": {"kind": "ClusterIssuer", "name": issuer},
-            },
-            opts=opts,
-        )
+    def _certificates(
+        self,
+        certificates: CertManagerSettings,
+        served: Collection[str],
+        kubeconfig: pulumi.Output[str],
+        namespace: IsolatedNamespace,
+    ) -> pulumi.Output[pulumi.Resource]:
+        """Ask for both certificates; gives what is there once those for `served` are issued."""
+
+        def once_issued(name: str, certificate: pulumi.Resource) -> pulumi.Output[pulumi.Resource]:
+            return issuance.once_issued(
+                name, certificates, kubeconfig, namespace=NAMESPACE, after=certificate, parent=self
+            ).opened
+
+        domain, issuer = certificates.domain, certificates.issuer
+        wildcard = _certificate(WILDCARD, f"*.{domain}", issuer, namespace.options())
+        issued = once_issued(WILDCARD, wildcard)
+        bare = _certificate(BARE, domain, issuer, namespace.options(issued))
+        return once_issued(BARE, bare) if domain in served else issued
 
     @staticmethod
     def _tls(opts: pulumi.ResourceOptions) -> None:
@@ -253,6 +239,25 @@ class Traefik(pulumi.ComponentResource):
             },
             opts,
         )
+
+
+def _certificate(
+    name: str, host: str, issuer: str, opts: pulumi.ResourceOptions
+) -> KubernetesObject:
+    """Ask for a certificate, whose Secret has the same name."""
+    return KubernetesObject(
+        CERTIFICATE_API,
+        "Certificate",
+        f"certificate-{name}",
+        metadata={"name": name, "namespace": NAMESPACE},
+        spec={
+            "secretName": name,
+            "dnsNames": [host],
+            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+            "issuerRef": {"kind": "ClusterIssuer", "name": issuer},
+        },
+        opts=opts,
+    )
 
 
 def _listener(name: str, host: str, certificate: str) -> dict[str, Any]:

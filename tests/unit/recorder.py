@@ -30,7 +30,7 @@ from pulumi.runtime.proto import resource_pb2, source_pb2
 from components.gitops.generated import folder
 from components.gitops.root import root_application
 from components.kubernetes.manifests import Manifest
-from components.sdk import contains_unknowns, create_urn
+from components.sdk import contains_unknowns, create_urn, declare_dependency
 from config import Settings, plain_yaml
 from config.resource_types import KUBECONFIG, MACHINE_SECRETS
 from config.secret_keys import SECRET_KEYS
@@ -333,6 +333,7 @@ def run(
             mock.patch("pulumi.log.debug", nothing),
             mock.patch("pulumi.runtime.rpc.contains_unknowns", contains_unknowns),
             mock.patch("pulumi.runtime.resource.create_urn", create_urn),
+            mock.patch("pulumi.runtime.rpc.declare_dependency", declare_dependency),
             nullcontext()
             if check_git
             else mock.patch("components.gitops.generated.check", nothing),

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import inspect
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pulumi
@@ -15,14 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pulumi import log
 from pulumi.output import UNKNOWN
-from pulumi.runtime import resource, rpc, settings, stack
+from pulumi.runtime import resource, resource_cycle_breaker, rpc, settings, stack
 
 from components import sdk
-from components.sdk import DEBUG, be_quick, wait_in_a_long_row
-from config.rules import MOST_MACHINES
+from components.sdk import DEBUG, be_quick
 
 WAIT = "c0f9027f85ad09255ded0a1908033b490f76d303a3e40b50d3cf47a69265469d"
 """SHA-256 of the SDK's wait. When it is another one: docs/sdk-wait.md says what to look for."""
+CIRCLES = "58bcb372e5e36ee03b06ca0eaf28dcea9696777d5c047b9ebf9bcfe98595c516"
+"""The same of its search for circles: docs/sdk-circles.md."""
+SDKS_DECLARE = resource_cycle_breaker.declare_dependency
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc, "contains_unknowns", rpc.contains_unknowns)
     monkeypatch.setattr(resource, "_get_stack_trace", vars(resource)["_get_stack_trace"])
     monkeypatch.setattr(resource, "create_urn", resource.create_urn)
+    monkeypatch.setattr(rpc, "declare_dependency", SDKS_DECLARE)
     # What other tests leave is still to be collected.
     monkeypatch.setattr(gc, "freeze", lambda: None)
 
@@ -223,10 +227,26 @@ def test_a_urn_whose_parts_are_not_known_yet_is_made_by_the_sdk() -> None:
     assert asyncio.run(made()) == "urn:pulumi:prod::platform::pulumi:pulumi:Stack$b:c:D::a"
 
 
-def test_a_row_of_as_many_machines_as_the_settings_allow_can_wait_for_one_another() -> None:
-    before = sys.getrecursionlimit()
-    try:
-        wait_in_a_long_row()
-        assert sys.getrecursionlimit() > 2 * MOST_MACHINES + 1000
-    finally:
-        sys.setrecursionlimit(before)
+class Node:
+    """Stands for a resource: the search for circles asks it nothing."""
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=40))
+def test_the_search_for_circles_finds_what_the_sdks_finds(pairs: list[tuple[int, int]]) -> None:
+    ours, theirs = [Node() for _ in range(8)], [Node() for _ in range(8)]
+    found = [sdk.declare_dependency(ours[one], ours[other]) for one, other in pairs]  # type: ignore[arg-type]
+    assert found == [SDKS_DECLARE(theirs[one], theirs[other]) for one, other in pairs]  # type: ignore[arg-type]
+
+
+def test_a_row_of_more_resources_than_pythons_limit_of_calls_has_no_circle() -> None:
+    row = [Node() for _ in range(2 * sys.getrecursionlimit())]
+    for one, other in pairwise(row):
+        assert sdk.declare_dependency(other, one)  # type: ignore[arg-type]
+    assert not sdk.declare_dependency(row[0], row[-1])  # type: ignore[arg-type]
+
+
+def test_the_sdk_still_has_the_search_for_circles_that_is_changed() -> None:
+    be_quick()
+    assert vars(rpc)["declare_dependency"] is sdk.declare_dependency
+    source = inspect.getsource(resource_cycle_breaker)
+    assert hashlib.sha256(source.encode()).hexdigest() == CIRCLES
