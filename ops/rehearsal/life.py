@@ -1,6 +1,7 @@
 """`python -m ops rehearse`: the whole life of the stack file, in the world that it runs in.
 
-Up, a look around, a preview that must be empty, destroy, and the deployment's timeline.
+Up, a look around, a preview that must be empty, what watches the platform, destroy, and the
+deployment's timeline.
 """
 
 from __future__ import annotations
@@ -66,9 +67,15 @@ def rehearse() -> None:
     if applications.followed():
         with chapter("Argo CD takes over, and brings the applications", times):
             print(applications.wait())
+    with chapter("a look around", times):
+        layers, found = platform.layers(), report.entrances()
+        print(report.look_around(layers, found))
+    with chapter("pulumi preview must be empty", times):
+        judged = judgement.of(events, engine.preview_expecting_no_changes())
     shown = ""
     told = "nobody watches: its programs are simulated (`make watching` builds them)"
     if alerts.watched(world()):
+        # Last: until all targets were read and all rules looked at, much of a minute has passed.
         with chapter("the platform watches itself", times):
             clock = Clock(tell=lambda line: print(line, flush=True))
             alerts.wait_heard(clock)
@@ -76,11 +83,6 @@ def rehearse() -> None:
                 told = alerts.fires(metrics, clock)
                 print(told)
                 shown = draw_dashboards(metrics, began)
-    with chapter("a look around", times):
-        layers, found = platform.layers(), report.entrances()
-        print(report.look_around(layers, found))
-    with chapter("pulumi preview must be empty", times):
-        judged = judgement.of(events, engine.preview_expecting_no_changes())
     state = engine.state()
     with chapter("pulumi destroy --exclude-protected", times):
         engine.destroy()
