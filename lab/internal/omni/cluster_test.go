@@ -3,6 +3,7 @@ package omni
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -114,8 +115,12 @@ func TestAClusterThatIsDeletedResetsItsMachinesAndLosesItsKeys(t *testing.T) {
 		omni.NewClusterSecrets("prod").Metadata(), omni.NewClusterUUID("prod").Metadata(), omni.NewMachineSet("prod-workers").Metadata(),
 		omni.NewConfigPatch("200-cluster-prod-network").Metadata(), omni.NewClusterStatus("prod").Metadata(),
 	} {
-		_, err := s.state.Get(t.Context(), gone)
-		require.True(t, state.IsNotFoundError(err), "%s: %v", gone, err)
+		// A controller removes what it made once it hears that the cluster is gone.
+		eventually(t, func() bool {
+			_, err := s.state.Get(t.Context(), gone)
+
+			return state.IsNotFoundError(err)
+		}, fmt.Sprintf("%s is still there", gone))
 	}
 }
 
