@@ -195,17 +195,13 @@ go-test: build ## vet and test the lab's Go code, without what go-lab-test does
 	# More packages at a time than processors: most of a test is waiting.
 	$(COMPILING) "$$go" test -vet=off -p 4 -ldflags="-s -w" ./...
 
-# Each in namespaces of its own; the storage for backups needs none.
+# Each in namespaces of its own, so all at once: they wait for clocks. The storage for backups needs none.
 go-lab-test: build ## the Go tests of the lab's machines, of its Kubernetes plugin and of its storage, with the real programs
 	@go=$$(tail -n 1 .lab/go-path)
 	export LAB_BIN=$(CURDIR)/$(BIN) $(COMPILING)
 	cd lab
-	test="$$go test -tags=lab -vet=off -count=1"
-	ldflags=-ldflags="-s -w"
-	$$test "$$ldflags" ./internal/machine -args -bin "$$LAB_BIN" -stages "$$LAB_BIN/kwok-stages/pod/fast"
-	$$test "$$ldflags" ./internal/machine/pods -args -bin "$$LAB_BIN"
-	$$test "$$ldflags" ./internal/plugins/kubernetesplugin
-	$$test "$$ldflags" ./internal/storage -args -bin "$$LAB_BIN"
+	"$$go" test -tags=lab -vet=off -count=1 -p 4 -ldflags="-s -w" \
+		./internal/machine ./internal/machine/pods ./internal/plugins/kubernetesplugin ./internal/storage
 
 # Worlds at a time: a third one leaves two processors nothing to wait for, and all are slower.
 LAB_WORKERS ?= 2

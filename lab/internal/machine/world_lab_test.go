@@ -3,14 +3,13 @@
 // The end-to-end tests of the simulated machines: real etcd and Kubernetes programs, and talosctl and kubectl
 // as the clients that prove them. They need these programs in one folder:
 //
-//	go test -tags lab ./internal/machine -args -bin FOLDER -stages KWOK/kustomize/stage/pod/fast
+//	LAB_BIN=FOLDER go test -tags lab ./internal/machine
 package machine
 
 import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -32,10 +31,8 @@ import (
 	"platform.lab/lab/internal/programs"
 )
 
-var (
-	binFolder   = flag.String("bin", "", "folder of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, talosctl and kubectl")
-	stageFolder = flag.String("stages", "", "folder of KWOK's pod stages")
-)
+// binFolder has etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok with its stages, talosctl and kubectl.
+var binFolder = os.Getenv("LAB_BIN")
 
 const (
 	talosVersion = "v1.13.9"
@@ -71,11 +68,11 @@ func newWorld(t *testing.T) *world {
 func newWorldOn(t *testing.T, bridge *network.Bridge) *world {
 	t.Helper()
 
-	if *binFolder == "" || *stageFolder == "" {
-		t.Fatal("-bin and -stages are needed: go test -tags lab ./internal/machine -args -bin FOLDER -stages FOLDER")
+	if binFolder == "" {
+		t.Fatal("LAB_BIN is not set: name the folder of the programs, as `make go-lab-test` does")
 	}
 
-	kubernetes := strings.TrimPrefix(programs.Version(*binFolder, "kube-apiserver"), "v")
+	kubernetes := strings.TrimPrefix(programs.Version(binFolder, "kube-apiserver"), "v")
 	input, err := generate.NewInput("prod", endpoint, kubernetes, generate.WithInstallImage("factory.example/vmware-installer/0000:"+talosVersion))
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +86,7 @@ func newWorldOn(t *testing.T, bridge *network.Bridge) *world {
 	}
 
 	w.fleet = NewFleet(t.Context(), Options{
-		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: *binFolder, KWOKStages: *stageFolder,
+		Bridge: bridge, Dir: filepath.Join(w.folder, "machines"), Bin: binFolder, KWOKStages: filepath.Join(binFolder, "kwok-stages", "pod", "fast"),
 		BootDelay: 300 * time.Millisecond,
 		OnCluster: func(ctx context.Context, cluster kwok.Cluster) {
 			w.beside.Add(1)
@@ -221,7 +218,7 @@ func (w *world) try(program string, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(w.Context(), 2*time.Minute)
 	defer cancel()
 
-	cmd := exec.CommandContext(ctx, filepath.Join(*binFolder, program), arguments...)
+	cmd := exec.CommandContext(ctx, filepath.Join(binFolder, program), arguments...)
 	cmd.Env = append(os.Environ(), "TALOSCONFIG="+filepath.Join(w.folder, "talosconfig"), "KUBECONFIG="+filepath.Join(w.folder, "kubeconfig"), "HOME="+w.folder)
 
 	output, err := cmd.CombinedOutput()

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"flag"
 	"io"
 	"maps"
 	"net"
@@ -29,7 +28,8 @@ import (
 	"platform.lab/lab/internal/pki"
 )
 
-var binFolder = flag.String("bin", "", "folder of versitygw")
+// binFolder has versitygw.
+var binFolder = os.Getenv("LAB_BIN")
 
 // site is a storage under its own name, and a job that is to reach it.
 type site struct {
@@ -44,8 +44,8 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 
-	if *binFolder == "" {
-		t.Fatal("-bin is needed: go test -tags lab ./internal/storage -args -bin FOLDER")
+	if binFolder == "" {
+		t.Fatal("LAB_BIN is not set: name the folder of the programs, as `make go-lab-test` does")
 	}
 
 	authority, err := pki.New()
@@ -55,7 +55,7 @@ func newSite(t *testing.T) *site {
 
 	folder := t.TempDir()
 	s := &site{jobSite: newJobSite(t), name: host, authority: authority, server: Server{
-		Bin: *binFolder, Listen: filepath.Join(folder, "socket"), Bucket: bucket, Region: "us-east-1",
+		Bin: binFolder, Listen: filepath.Join(folder, "socket"), Bucket: bucket, Region: "us-east-1",
 		Certificate: filepath.Join(folder, "crt"), Key: filepath.Join(folder, "key"), Keys: filepath.Join(folder, "world.json"),
 		Owner: Owner{"owner", "of-the-bucket"}, Objects: filepath.Join(folder, "objects"), State: filepath.Join(folder, "state"),
 	}}

@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	stdx509 "crypto/x509"
 	"encoding/pem"
-	"flag"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -32,7 +31,8 @@ import (
 	"platform.lab/lab/internal/programs"
 )
 
-var binFolder = flag.String("bin", "", "folder of etcd, kube-apiserver, coredns and podinfo")
+// binFolder has etcd, kube-apiserver, coredns and podinfo.
+var binFolder = os.Getenv("LAB_BIN")
 
 // apiServer is a real one with its etcd, at the address of the Service `kubernetes`.
 type apiServer struct {
@@ -45,8 +45,8 @@ type apiServer struct {
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
 
-	if *binFolder == "" {
-		t.Fatal("-bin is needed: go test -tags lab ./internal/machine/pods -args -bin FOLDER")
+	if binFolder == "" {
+		t.Fatal("LAB_BIN is not set: name the folder of the programs, as `make go-lab-test` does")
 	}
 
 	if err := network.AddLoopback(netip.MustParseAddr("10.96.0.1")); err != nil {
@@ -110,7 +110,7 @@ func (s *apiServer) run(name string, arguments ...string) {
 	s.Helper()
 
 	log := &bytes.Buffer{}
-	cmd := exec.Command(filepath.Join(*binFolder, name), arguments...)
+	cmd := exec.Command(filepath.Join(binFolder, name), arguments...)
 	cmd.Stdout, cmd.Stderr = log, log
 
 	if err := network.Start(cmd); err != nil {
@@ -193,7 +193,7 @@ func (s *apiServer) prepare(admin *kubernetes.Clientset, node *corev1.Node) {
 func TestARealAPIServerAcceptsWhatTheKubeletDoesForAPod(t *testing.T) {
 	server := startAPIServer(t)
 	m := newMachine(t)
-	m.runtime.Bin, m.runtime.Images = *binFolder, programs.Images()
+	m.runtime.Bin, m.runtime.Images = binFolder, programs.Images()
 	admin, kubelet := server.client("admin", "system:masters"), server.client("system:node:node01", "system:nodes")
 	server.prepare(admin, m.node)
 
