@@ -47,12 +47,13 @@ ONE_WORLD = {
 
 LONGEST_FIRST = (
     *ONE_WORLD,
-    "test_procedures.py",
-    "test_layer_interruption.py",
-    "test_interruption.py",
     "test_review.py",
+    "test_first_creation.py",
+    "test_procedures.py",
+    "test_interruption.py",
     "test_bad_requests.py",
-    "test_drift.py",
+    "test_layer_interruption.py",
+    "test_worlds.py",
 )
 
 
