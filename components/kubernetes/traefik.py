@@ -34,7 +34,7 @@ WILDCARD = "wildcard"
 """The certificate for *.DOMAIN, which all connections get that ask for nothing else."""
 BARE = "domain"
 """The certificate for DOMAIN itself. Both are proven by one DNS record, so cert-manager proves them
-in turn (pkg/scheduler), and takes two minutes for each: `up` waits only for what it serves."""
+in turn (pkg/scheduler), and waits a minute for each: `up` waits only for what it serves."""
 GATEWAY = "platform"
 DASHBOARD_USER = "admin"
 

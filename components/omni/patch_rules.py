@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from components.talos.patch_files import DIRECTIVE
+from components.talos.patch_rules import DIRECTIVE
 
 FORBIDDEN = {
     "cluster.clusterName": "platform:cluster.name names the cluster",

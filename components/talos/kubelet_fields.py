@@ -7,20 +7,19 @@ goes on with what it had, and a new one never becomes a node.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from components.talos.patch_rules import DIRECTIVE, did_you_mean
 from config import plain_yaml
 from config.shown import key_text, value_text
 
 PLACE = "machine.kubelet.extraConfig"
 TABLE = Path(__file__).with_name("kubelet_fields.yaml")
 TALOS_OWN = "set by Talos"
-DIRECTIVE = "$patch"
 DURATION = re.compile(r"0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+")
 """Of Go (time.ParseDuration); a negative one makes no sense here."""
 
@@ -105,8 +104,7 @@ def faults(given: Mapping[str, Any]) -> Iterator[str]:
         kind = fields().get(field)
         at = f"{PLACE}.{key_text(str(field))}"
         if kind is None:
-            close = difflib.get_close_matches(str(field), fields(), n=1)
-            fix = f"did you mean `{close[0]}`?" if close else "remove it"
+            fix = did_you_mean(str(field), fields())
             yield f"{at}: no field of the kubelet's configuration; {fix}"
         elif kind == TALOS_OWN:
             yield f"{at}: Talos sets it itself, and takes it from nobody; remove it"

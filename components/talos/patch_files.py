@@ -7,7 +7,6 @@ kube-proxy): it is refused, before a resource is touched, with every other fault
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from components.talos import kubelet_fields, patch_rules
 from components.talos.configuration import COMMON, defaults, documents, files
 from components.talos.inputs import TalosInputs
+from components.talos.patch_rules import DIRECTIVE, did_you_mean
 from config import yaml_text
 from config.problems import secrets_in
 from config.rules import may_set
@@ -245,7 +245,6 @@ FIELDS: dict[str, frozenset[str]] = {
     ),
     "cluster.network": frozenset({"cni", "dnsDomain", "podSubnets", "serviceSubnets"}),
 }
-DIRECTIVE = "$patch"
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
@@ -258,8 +257,7 @@ def _unknown(given: Mapping[str, Any]) -> Iterator[str]:
             value = value.get(key) if isinstance(value, Mapping) else None
         for key in value if isinstance(value, Mapping) else ():
             if key not in known and key != DIRECTIVE:
-                close = difflib.get_close_matches(key, known, n=1)
-                fix = f"did you mean `{close[0]}`?" if close else "remove it"
+                fix = did_you_mean(key, known)
                 at = ".".join(filter(None, (written, key_text(key))))
                 yield f"{at}: no field of Talos' configuration; {fix}"
 

@@ -6,7 +6,8 @@ Field names and rules are those of Talos 1.13.9; the source of each stands besid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +16,8 @@ from config.settings import API_PORT, Machine, Settings
 from config.shown import escaped, key_text
 
 Document = Mapping[str, Any]
+DIRECTIVE = "$patch"
+"""The key with which a patch tells how it is merged."""
 
 ELSEWHERE = {
     "machine.type": "the machine's `role` in platform:machines",
@@ -55,6 +58,12 @@ DENIED = {
 WRITABLE = ("/var", "/etc/kubernetes/manifests")
 CONTAINERD = "/etc/cri/conf.d/20-customization.part"
 """Of files outside of /var only these are made (v1alpha1_sequencer_tasks.go, WriteUserFiles)."""
+
+
+def did_you_mean(key: str, known: Iterable[str]) -> str:
+    """Give the fix for a key that is not among the known ones."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean `{close[0]}`?" if close else "remove it"
 
 
 def faults(settings: Settings, machine: Machine, given: Document, *, shared: bool) -> Iterator[str]:
