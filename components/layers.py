@@ -94,6 +94,7 @@ def build(  # noqa: C901 a branch for each service
     charts = {chart.chart: chart for chart in plans(settings)}
     secrets = {key.name: require_secret(key.name) for key in needed(services)}
     made: dict[str, pulumi.Resource] = {"cluster": cluster}
+    ingress: traefik.Traefik | None = None
 
     def below(name: str) -> pulumi.ResourceOptions:
         """Give the options of a layer: it comes after those that it stands on."""
@@ -142,17 +143,18 @@ def build(  # noqa: C901 a branch for each service
             "metrics-server", charts["metrics-server"], kubeconfig, below("metrics-server")
         )
     if services.traefik is not None and services.cert_manager is not None:
-        made["traefik"] = traefik.Traefik(
+        made["traefik"] = ingress = traefik.Traefik(
             "traefik",
             services.traefik,
             charts["traefik"],
             kubeconfig,
+            addresses=made["metallb"],
             certificates=services.cert_manager,
             served=hosts_of(services),
             dashboard_password=secrets.get("traefikDashboardPassword"),
             opts=below("traefik"),
         )
-    if services.argocd is not None:
+    if services.argocd is not None and ingress is not None:
         made["argo-cd"] = argocd.ArgoCD(
             "argocd",
             services.argocd,
@@ -161,14 +163,14 @@ def build(  # noqa: C901 a branch for each service
             root=root_application(services.argocd, folder(settings.talos.patches), argocd.ROOT),
             way=way,
             secrets=_secrets_of(services.argocd, secrets),
-            entrance=made["traefik"],
+            entrance=ingress.entrance,
             opts=below("argo-cd"),
         )
     if services.local_volumes is not None:
         made["local-volumes"] = LocalVolumes(
             "local-volumes", services.local_volumes, settings.machines, below("local-volumes")
         )
-    if services.monitoring is not None and services.argocd is not None:
+    if services.monitoring is not None and services.argocd is not None and ingress is not None:
         made["monitoring"] = Monitoring(
             "monitoring",
             services.monitoring,
@@ -176,15 +178,15 @@ def build(  # noqa: C901 a branch for each service
             way=way,
             secrets=_receivers(secrets),
             expiries=settings.cluster.expiries,
-            entrance=made["traefik"],
+            entrance=ingress.entrance,
             opts=below("monitoring"),
         )
-    if services.logging is not None and services.argocd is not None:
+    if services.logging is not None and services.argocd is not None and ingress is not None:
         made["logging"] = Logging(
             "logging",
             settings,
             domain=services.argocd.domain,
-            entrance=made["traefik"],
+            entrance=ingress.entrance,
             opts=below("logging"),
         )
     if services.backup is not None:

@@ -56,7 +56,13 @@ LAYERS: Mapping[str, Layer] = {
             "metricsServer",
             after=("cert-manager",),  # which issues its certificate, and stands on Cilium too
         ),
-        Layer("traefik", "platform:kubernetes:Traefik", ("metallb", "cert-manager"), "traefik"),
+        Layer(
+            "traefik",
+            "platform:kubernetes:Traefik",
+            ("cert-manager",),
+            "traefik",
+            reached_through=("metallb",),
+        ),
         Layer(
             "argo-cd",
             "platform:kubernetes:ArgoCD",

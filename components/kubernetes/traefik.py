@@ -111,6 +111,10 @@ def values(traefik: TraefikSettings) -> Values:
 class Traefik(pulumi.ComponentResource):
     """Ingress, with the platform's certificate as the default one."""
 
+    entrance: pulumi.Resource
+    """There once Traefik answers: for a first installation minutes before the certificate, which
+    the whole of it waits for. Until then connections get a certificate that nobody trusts."""
+
     def __init__(  # noqa: PLR0913 its chart, the platform's certificate, and a secret
         self,
         name: str,
@@ -118,6 +122,7 @@ class Traefik(pulumi.ComponentResource):
         chart: ChartPlan,
         kubeconfig: pulumi.Output[str],
         *,
+        addresses: pulumi.Resource,
         certificates: CertManagerSettings,
         served: Collection[str] = (),
         dashboard_password: pulumi.Output[str] | None = None,
@@ -125,7 +130,8 @@ class Traefik(pulumi.ComponentResource):
     ) -> None:
         """Install it, with certificates for the platform's domain, as `certificates` says.
 
-        `served` are the host names of the platform's own pages.
+        Its Service gets its address from `addresses`. `served` are the host names of the platform's
+        own pages.
         """
         super().__init__("platform:kubernetes:Traefik", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
@@ -139,9 +145,10 @@ class Traefik(pulumi.ComponentResource):
         domain = certificates.domain
         issued = self._certificates(certificates, served, kubeconfig, namespace)
         # Its definitions are the foundation's, which keeps them as new as the chart.
-        release = install(chart, kubeconfig, namespace.options(), skip_crds=True)
+        release = install(chart, kubeconfig, namespace.options(addresses), skip_crds=True)
+        self.entrance = self._ciphers(namespace.options(release))
         after = namespace.options(release, issued)
-        self._tls(after)
+        _object("TLSStore", "default", {"defaultCertificate": {"secretName": WILDCARD}}, after)
         self._gateway(domain, after)
         if traefik.dashboard_domain is not None and dashboard_password is not None:
             secret = namespace.secret(
@@ -180,10 +187,9 @@ class Traefik(pulumi.ComponentResource):
         return once_issued(BARE, bare) if domain in served else issued
 
     @staticmethod
-    def _tls(opts: pulumi.ResourceOptions) -> None:
+    def _ciphers(opts: pulumi.ResourceOptions) -> KubernetesObject:
         """Set what every connection gets that asks for nothing else."""
-        _object("TLSStore", "default", {"defaultCertificate": {"secretName": WILDCARD}}, opts)
-        _object(
+        return _object(
             "TLSOption",
             "default",
             {
@@ -272,9 +278,11 @@ def _listener(name: str, host: str, certificate: str) -> dict[str, Any]:
     }
 
 
-def _object(kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
+def _object(
+    kind: str, name: str, spec: dict[str, Any], opts: pulumi.ResourceOptions
+) -> KubernetesObject:
     """Make one of Traefik's own objects in its namespace."""
-    KubernetesObject(
+    return KubernetesObject(
         ROUTE_API,
         kind,
         f"traefik-{kind.lower()}-{name}",

@@ -108,22 +108,28 @@ def test_what_kubectl_may_keep_of_a_secret_in_its_annotations_is_secret_in_the_s
         assert {"data", "metadata", "stringData"} <= set(one.request.additionalSecretOutputs)
 
 
+def ancestors(platform: Platform, *made: Registered) -> set[str]:
+    """Give all that these wait for, by URN, with what the components around them wait for."""
+    by_urn = {one.urn: one for one in platform.resources}
+    seen: set[str] = set()
+    waiting = [one.urn for one in made]
+    while waiting:
+        urn = waiting.pop()
+        if urn not in seen and urn in by_urn:
+            seen.add(urn)
+            waiting += [*by_urn[urn].dependencies, by_urn[urn].request.parent]
+    return seen
+
+
 def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
     platform = run_everything()
-    by_urn = {one.urn: one for one in platform.resources}
-    names = {layer.type: layer.name for layer in LAYERS.values()}
+    names = {one.urn: layer.name for layer in LAYERS.values() for one in platform.all(layer.type)}
 
     def needs(layer: str) -> set[str]:
-        """Follow dependencies, those of the components around too: they hold back children."""
-        seen: set[str] = set()
-        waiting = [one.urn for one in platform.all(LAYERS[layer].type)]
-        waiting += [one.urn for one in platform.resources if one.request.parent in waiting]
-        while waiting:
-            urn = waiting.pop()
-            if urn not in seen and urn in by_urn:
-                seen.add(urn)
-                waiting += [*by_urn[urn].dependencies, by_urn[urn].request.parent]
-        return {names[by_urn[urn].type] for urn in seen if by_urn[urn].type in names} - {layer}
+        own = platform.all(LAYERS[layer].type)
+        urns = {one.urn for one in own}
+        own += [one for one in platform.resources if one.request.parent in urns]
+        return {names[urn] for urn in ancestors(platform, *own) if urn in names} - {layer}
 
     def told(layer: str) -> set[str]:
         below = [*LAYERS[layer].waits_for(LAYERS), *LAYERS[layer].reached_through]
@@ -135,14 +141,26 @@ def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
     assert told("argo-cd") >= {"cilium", "metallb", "cert-manager", "traefik"}
 
 
-def test_argo_cd_starts_beside_traefik_and_is_given_its_applications_after_it() -> None:
+def test_argo_cd_starts_beside_traefik_and_is_given_its_applications_once_that_answers() -> None:
     platform = run_production()
     traefik = platform.one(RELEASE, "traefik")
+    answers = platform.one("kubernetes:traefik.io/v1alpha1:TLSOption", "traefik-tlsoption-default")
     release = platform.one(RELEASE, "argo-cd")
     root = platform.one("kubernetes:argoproj.io/v1alpha1:Application", "root-application")
     route = platform.one("kubernetes:traefik.io/v1alpha1:IngressRoute", "argocd-route")
     assert traefik.urn not in release.dependencies
-    assert {traefik.urn, release.urn} <= set(root.dependencies) & set(route.dependencies)
+    assert traefik.urn in answers.dependencies
+    assert {answers.urn, release.urn} <= set(root.dependencies) & set(route.dependencies)
+
+
+def test_the_certificate_is_asked_for_before_metallb_is_there_and_holds_up_no_application() -> None:
+    platform = run_production()
+    wildcard = platform.one(CERTIFICATE, "certificate-wildcard")
+    assert platform.one(RELEASE, "metallb").urn not in ancestors(platform, wildcard)
+    root = platform.one("kubernetes:argoproj.io/v1alpha1:Application", "root-application")
+    assert wildcard.urn not in ancestors(platform, root)
+    assert platform.one(RELEASE, "metallb").urn in ancestors(platform, root)
+    assert platform.one(RELEASE, "cert-manager").urn in ancestors(platform, root)
 
 
 def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_order() -> None:
