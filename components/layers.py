@@ -149,6 +149,7 @@ def build(  # noqa: C901 a branch for each service
             charts["traefik"],
             kubeconfig,
             addresses=made["metallb"],
+            issuers=made["cert-manager"],
             certificates=services.cert_manager,
             served=hosts_of(services),
             dashboard_password=secrets.get("traefikDashboardPassword"),

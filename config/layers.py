@@ -24,8 +24,8 @@ class Layer:
     """The key of `platform:services` that asks for it; empty when every platform has it."""
     after: tuple[str, ...] = ()
     """Layers that it waits for in place of those that it stands on, where they are there."""
-    reached_through: tuple[str, ...] = ()
-    """Layers that only the last of it waits for: the way to it, and what is to be reached too."""
+    partly_after: tuple[str, ...] = ()
+    """Layers that only a part of it waits for: its address, its certificate, the way to it."""
     brought_by: tuple[str, ...] = ()
     """Layers that must be there too, and install what runs in it; it does not wait for them."""
     namespace: str = ""
@@ -59,16 +59,16 @@ LAYERS: Mapping[str, Layer] = {
         Layer(
             "traefik",
             "platform:kubernetes:Traefik",
-            ("cert-manager",),
+            ("cilium",),
             "traefik",
-            reached_through=("metallb",),
+            partly_after=("metallb", "cert-manager"),
         ),
         Layer(
             "argo-cd",
             "platform:kubernetes:ArgoCD",
             ("cilium",),
             "argocd",
-            reached_through=("traefik",),
+            partly_after=("traefik",),
         ),
         Layer("local-volumes", "platform:kubernetes:LocalVolumes", ("cluster",), "localVolumes"),
         Layer(
@@ -76,7 +76,7 @@ LAYERS: Mapping[str, Layer] = {
             "platform:kubernetes:Monitoring",
             ("cilium", "guardrails"),
             "monitoring",
-            reached_through=("traefik",),
+            partly_after=("traefik",),
             brought_by=("argo-cd",),
             namespace="monitoring",
         ),
@@ -85,7 +85,7 @@ LAYERS: Mapping[str, Layer] = {
             "platform:kubernetes:Logging",
             ("cilium", "guardrails"),
             "logging",
-            reached_through=("traefik",),
+            partly_after=("traefik",),
             brought_by=("argo-cd",),
             namespace="logging",
         ),

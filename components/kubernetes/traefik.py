@@ -112,8 +112,8 @@ class Traefik(pulumi.ComponentResource):
     """Ingress, with the platform's certificate as the default one."""
 
     entrance: pulumi.Resource
-    """There once Traefik answers: for a first installation minutes before the certificate, which
-    the whole of it waits for. Until then connections get a certificate that nobody trusts."""
+    """There once Traefik answers, and whoever comes can ask for certificates. The platform's own may
+    be issued minutes later; until then connections get one that nobody trusts."""
 
     def __init__(  # noqa: PLR0913 its chart, the platform's certificate, and a secret
         self,
@@ -123,6 +123,7 @@ class Traefik(pulumi.ComponentResource):
         kubeconfig: pulumi.Output[str],
         *,
         addresses: pulumi.Resource,
+        issuers: pulumi.Resource,
         certificates: CertManagerSettings,
         served: Collection[str] = (),
         dashboard_password: pulumi.Output[str] | None = None,
@@ -130,8 +131,8 @@ class Traefik(pulumi.ComponentResource):
     ) -> None:
         """Install it, with certificates for the platform's domain, as `certificates` says.
 
-        Its Service gets its address from `addresses`. `served` are the host names of the platform's
-        own pages.
+        Its Service gets its address from `addresses`, who issues is one of `issuers`. `served` are
+        the host names of the platform's own pages.
         """
         super().__init__("platform:kubernetes:Traefik", name, None, opts)
         namespace = IsolatedNamespace(NAMESPACE, "restricted", self)
@@ -143,10 +144,10 @@ class Traefik(pulumi.ComponentResource):
             egress=[{"to": [{"namespaceSelector": {}}]}, anybody(API_PORT)],
         )
         domain = certificates.domain
-        issued = self._certificates(certificates, served, kubeconfig, namespace)
+        issued = self._certificates(certificates, served, kubeconfig, namespace, issuers)
         # Its definitions are the foundation's, which keeps them as new as the chart.
         release = install(chart, kubeconfig, namespace.options(addresses), skip_crds=True)
-        self.entrance = self._ciphers(namespace.options(release))
+        self.entrance = self._ciphers(namespace.options(release, issuers))
         after = namespace.options(release, issued)
         _object("TLSStore", "default", {"defaultCertificate": {"secretName": WILDCARD}}, after)
         self._gateway(domain, after)
@@ -172,6 +173,7 @@ class Traefik(pulumi.ComponentResource):
         served: Collection[str],
         kubeconfig: pulumi.Output[str],
         namespace: IsolatedNamespace,
+        issuers: pulumi.Resource,
     ) -> pulumi.Output[pulumi.Resource]:
         """Ask for both certificates; gives what is there once those for `served` are issued."""
 
@@ -181,7 +183,7 @@ class Traefik(pulumi.ComponentResource):
             ).opened
 
         domain, issuer = certificates.domain, certificates.issuer
-        wildcard = _certificate(WILDCARD, f"*.{domain}", issuer, namespace.options())
+        wildcard = _certificate(WILDCARD, f"*.{domain}", issuer, namespace.options(issuers))
         issued = once_issued(WILDCARD, wildcard)
         bare = _certificate(BARE, domain, issuer, namespace.options(issued))
         return once_issued(BARE, bare) if domain in served else issued

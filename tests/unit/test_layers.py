@@ -132,7 +132,7 @@ def test_each_layer_waits_for_those_that_the_table_says_it_stands_on() -> None:
         return {names[urn] for urn in ancestors(platform, *own) if urn in names} - {layer}
 
     def told(layer: str) -> set[str]:
-        below = [*LAYERS[layer].waits_for(LAYERS), *LAYERS[layer].reached_through]
+        below = [*LAYERS[layer].waits_for(LAYERS), *LAYERS[layer].partly_after]
         return set(below).union(*map(told, below))
 
     # Machines and nodes wait for each other's, one after the other.
@@ -170,7 +170,7 @@ def test_the_table_has_every_component_that_is_no_part_of_another_and_is_in_orde
     assert tops == {layer.type for layer in LAYERS.values()}
     names = list(LAYERS)
     for number, layer in enumerate(LAYERS.values()):
-        assert {*layer.stands_on, *layer.after, *layer.reached_through} <= set(names[:number]), (
+        assert {*layer.stands_on, *layer.after, *layer.partly_after} <= set(names[:number]), (
             layer.name
         )
 

@@ -3,7 +3,9 @@ package world
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -75,6 +77,11 @@ func ownEnvironment(l Layout, s *Spec) map[string]string {
 		"GOVC_USERNAME":   s.Settings.Site.User,
 		"GOVC_PASSWORD":   s.Secrets.Values["vspherePassword"],
 		"GOVC_DATACENTER": s.Settings.Site.Datacenter,
+	}
+	// Most of its steps wait for the platform. Its own limit is four steps a processor: eight of two, where six charts
+	// and as many gates already wait.
+	if os.Getenv("PULUMI_PARALLEL") == "" {
+		set["PULUMI_PARALLEL"] = strconv.Itoa(max(16, 4*runtime.NumCPU()))
 	}
 	for name, value := range omniEnvironment(l, s.Settings) {
 		set[name] = value
