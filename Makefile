@@ -150,9 +150,12 @@ shell_flags = $(if $(JOIN),--join $(if $(filter command environment,$(firstword 
 lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in the one that runs
 	@exec env $(IN_WORLDS) $(BIN)/lab shell $(shell_flags)
 
-test: build ## everything: format, lint, types, unit, Go, and the lab end to end
-	@# The machines' Go tests wait for the clocks of Talos and etcd, and leave two processors to the others.
-	$(MAKE) --jobs=3 --output-sync=target go-lab-test lint workflows-lint types unit go-test
+test: setup ## everything: format, lint, types, unit, Go, and the lab end to end
+	@echo "the build and the checks of Python: a first build takes 20 minutes, and tells its steps when it is done" >&2
+	# A build leaves processors idle where it links.
+	$(MAKE) --jobs=2 --output-sync=target build types unit
+	# The machines' Go tests wait for the clocks of Talos and etcd, and leave two processors to the others.
+	$(MAKE) --jobs=3 --output-sync=target go-lab-test go-test lint workflows-lint
 	$(MAKE) lab-test
 
 lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render

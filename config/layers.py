@@ -59,8 +59,9 @@ LAYERS: Mapping[str, Layer] = {
         Layer(
             "traefik",
             "platform:kubernetes:Traefik",
-            ("cilium",),
+            ("metallb", "cert-manager"),
             "traefik",
+            after=("cilium",),  # which both of them stand on
             partly_after=("metallb", "cert-manager"),
         ),
         Layer(

@@ -468,7 +468,7 @@ def _service_dependencies(draft: Draft) -> Iterator[Problem]:
         return
     there = draft.services.model_dump(by_alias=True, exclude_none=True)
     for layer in LAYERS.values():
-        for below in (*layer.stands_on, *layer.partly_after, *layer.brought_by):
+        for below in dict.fromkeys((*layer.stands_on, *layer.partly_after, *layer.brought_by)):
             need, name = LAYERS[below].service, layer.service
             if need and name in there and need not in there:
                 yield problem(

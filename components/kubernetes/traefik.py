@@ -112,7 +112,7 @@ class Traefik(pulumi.ComponentResource):
     """Ingress, with the platform's certificate as the default one."""
 
     entrance: pulumi.Resource
-    """There once Traefik answers, and whoever comes can ask for certificates. The platform's own may
+    """There once Traefik answers, and applications can ask for certificates. The platform's own may
     be issued minutes later; until then connections get one that nobody trusts."""
 
     def __init__(  # noqa: PLR0913 its chart, the platform's certificate, and a secret

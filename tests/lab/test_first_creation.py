@@ -58,6 +58,7 @@ def test_what_was_made_at_once_has_no_change_left(world: World) -> None:
     world.expect_no_changes()
 
 
+@pytest.mark.campaign
 def test_all_machines_are_resized_one_after_the_other(world: World) -> None:
     text = world.stack_file.read_text()
     assert text.count(CPUS) == len(NODES)
@@ -69,6 +70,7 @@ def test_all_machines_are_resized_one_after_the_other(world: World) -> None:
     assert sum(one.what == RUNNING for one in record.touches()) == len(NODES), "all have booted"
 
 
+@pytest.mark.campaign  # after the one before it: it takes back what that one did
 def test_a_plan_that_shrinks_all_machines_does_it_one_after_the_other(world: World) -> None:
     made = ("make", "preview", "apply-plan", f"OUT={world.state / 'out'}")
     record = Record(world)

@@ -97,6 +97,7 @@ def test_an_image_that_a_killed_up_left_behind_is_made_again(
         world.stop()
 
 
+@pytest.mark.campaign
 def test_a_killed_destroy_ends_as_asked_for_by_up_and_by_destroy(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
