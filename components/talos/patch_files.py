@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.talos import kubelet_fields, patch_rules
+from components.talos import component_arguments, kubelet_fields, patch_rules
 from components.talos.configuration import COMMON, defaults, documents, files
 from components.talos.inputs import TalosInputs
 from components.talos.patch_rules import DIRECTIVE, did_you_mean
@@ -188,6 +188,7 @@ def _of_file(settings: Settings, machine: Machine, file: Path, also: Rule) -> It
         seen.add(name)
         yield from _unknown(one)
         yield from kubelet_fields.faults(one)
+        yield from component_arguments.faults(one, settings.kubernetes.version)
         yield from also(one)
         yield from _secrets(one)
         yield from _of_a_worker(machine, one)

@@ -38,6 +38,11 @@ def kubelet(extra: str) -> str:
     return f"machine: {{kubelet: {{extraConfig: {extra}}}}}"
 
 
+def arguments(component: str, name: str) -> str:
+    """Write a patch with an argument of a component."""
+    return f"cluster: {{{component}: {{extraArgs: {{{name}: '1'}}}}}}"
+
+
 GOOD_KUBELET = kubelet(
     "{maxPods: 200, failSwapOn: false, memoryThrottlingFactor: 0.9, syncFrequency: 1m30s, "
     "providerID: 'a', allowedUnsafeSysctls: [net.core.a], tlsCurvePreferences: [29], "
@@ -458,6 +463,36 @@ def test_control_planes_run_workloads_unless_a_file_says_otherwise(tmp_path: Pat
         ("common", kubelet("{staticPodURLHeader: {a: b}}"), "is to be lists of texts by name"),
         ("common", kubelet("{logging: json}"), "is to be an object"),
         (
+            "controlplane",
+            arguments("apiServer", "max-request-inflight"),
+            "max-request-inflight: kube-apiserver has no such argument, and will not start; did",
+        ),
+        (
+            "controlplane",
+            arguments("apiServer", "maxRequestsInflight"),
+            "did you mean `max-requests-inflight`?",
+        ),
+        (
+            "controlplane",
+            arguments("controllerManager", "node-monitor-graceperiod"),
+            "cluster.controllerManager.extraArgs.node-monitor-graceperiod: kube-controller-manager",
+        ),
+        (
+            "controlplane",
+            arguments("scheduler", "--leader-elect"),
+            "write it as `leader-elect`: Talos puts the dashes before it",
+        ),
+        (
+            "controlplane",
+            arguments("etcd", "quota_backend_bytes"),
+            "etcd has no such argument, and will not start; did you mean `quota-backend-bytes`?",
+        ),
+        (
+            "common",
+            "machine: {kubelet: {extraArgs: {rotate-server-certificate: 'true'}}}",
+            "did you mean `rotate-server-certificates`?",
+        ),
+        (
             "common",
             "machine: {token: hunter2}",
             "machine.token: a secret in plain text (not shown)",
@@ -487,6 +522,25 @@ def test_a_file_that_contradicts_the_platform_is_refused_with_the_way_out(
 def test_a_file_may_set_every_kind_of_field_of_the_kubelets_configuration(tmp_path: Path) -> None:
     write_patches(tmp_path, common=GOOD_KUBELET)
     check_patch_files(parse(production()), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "max-requests-inflight"),
+        ({}, "max_requests_inflight"),  # Kubernetes' components take it so too
+        ({}, "alpha-of-tomorrow"),  # hidden in the help, or of another version
+        ({}, "$patch"),
+        ({"version": "1.35.6"}, "max-request-inflight"),  # may be new there
+    ],
+)
+def test_an_argument_that_a_component_may_have_is_left_to_it(
+    tmp_path: Path, given: dict[str, str], name: str
+) -> None:
+    model = settings(kubernetes=given)
+    text = arguments("apiServer", name).replace("'1'", "delete" if name == "$patch" else "'1'")
+    write_patches(tmp_path, controlplane=text)
+    check_patch_files(model, tmp_path)
 
 
 @pytest.mark.parametrize(

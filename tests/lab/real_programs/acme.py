@@ -47,7 +47,7 @@ def orders(world: World, server: str) -> int:
     return log(world, server).count("Added order")
 
 
-def wait_for_both(world: World) -> None:
+def wait_for_the_domain(world: World) -> None:
     """Wait for the certificate of the domain itself; `up` waits for that of *.DOMAIN alone."""
 
     def issued() -> bool:

@@ -14,7 +14,7 @@ from tests.lab.real_programs.acme import (
     log,
     orders,
     signed_by,
-    wait_for_both,
+    wait_for_the_domain,
 )
 from tests.lab.real_programs.cluster import DOMAIN, apply, curl, kinds, kubectl, read
 
@@ -30,7 +30,7 @@ def names(certificate: x509.Certificate) -> list[str]:
 def test_the_platforms_certificates_are_issued_by_dns_01_and_the_challenges_are_gone(
     world: World,
 ) -> None:
-    wait_for_both(world)
+    wait_for_the_domain(world)
     for secret, name in (
         ("wildcard", "*.platform.example.com"),
         ("domain", "platform.example.com"),
@@ -50,7 +50,7 @@ def test_the_platforms_certificates_are_issued_by_dns_01_and_the_challenges_are_
 
 
 def test_the_domain_itself_is_served_with_its_own_certificate(world: World) -> None:
-    wait_for_both(world)
+    wait_for_the_domain(world)
 
     def listeners() -> dict[str, bool]:
         found = read(world, "gateway", "platform", "--namespace", "traefik")["status"]["listeners"]

@@ -81,6 +81,8 @@ type Kubelet struct {
 	memoryMiB int
 	// beat is when the status was last written, lease when the lease was.
 	beat, lease time.Time
+	// refused is what is wrong with its configuration, as it was last told.
+	refused string
 }
 
 // New makes the kubelet of a machine that has just begun to boot.
@@ -97,27 +99,11 @@ func (n *Kubelet) Run() {
 	n.LogError("kubelet", n.serving.load(rotate))
 	n.Go(n.serve)
 
-	var last, refused string
+	var last string
 
 	for ; !n.IsStopping(); n.Sleep(interval) {
-		settings := n.Provider().Machine().Kubelet()
-
-		if _, err := readExtraConfig(settings.ExtraConfig()); err == nil {
-			refused = ""
-
-			if !n.start(settings.Image()) {
-				continue
-			}
-		} else {
-			if refused != err.Error() {
-				n.LogError("controller failed", err)
-			}
-
-			refused = err.Error()
-
-			if n.Image() == "" {
-				continue
-			}
+		if !n.configured() {
+			continue
 		}
 
 		if wanted := rotates(n.Provider()); wanted != rotate {
@@ -146,6 +132,26 @@ func (n *Kubelet) Run() {
 			last = err.Error()
 		}
 	}
+}
+
+// configured starts the kubelet as the machine's configuration says, and says whether there is one: while that is
+// refused, what runs stays as it was.
+func (n *Kubelet) configured() bool {
+	settings := n.Provider().Machine().Kubelet()
+
+	_, err := readExtraConfig(settings.ExtraConfig())
+	if err == nil {
+		n.refused = ""
+
+		return n.start(settings.Image())
+	}
+
+	if n.refused != err.Error() {
+		n.refused = err.Error()
+		n.LogError("controller failed", err)
+	}
+
+	return n.Image() != ""
 }
 
 // Image is the one that the kubelet was started with; "" while it is not.
