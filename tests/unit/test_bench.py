@@ -51,7 +51,19 @@ def test_the_parts_that_were_named_are_measured_and_written_with_the_machines_lo
     assert json.loads(capsys.readouterr().out) == result
     text = page.read_text()
     assert "| `up` of production / its critical path | 3.00 | 1.05 |" in text
+    assert "- `up` of production / its critical path: From the first layer on" in text
     assert f"The load was {result['machine']['load_of_others']:.1f} before" in text
+
+
+def test_the_page_says_what_a_figure_is_made_of_only_where_it_is_not_reached() -> None:
+    machine = {"date": "", "cpus": 2, "kernel": "", "load_of_others": 0.0, "load_at_the_end": 0.0}
+    machine |= {"rounds": 5, "lives": 3}
+    reached = {"machine": machine, "table": bench.table({"up_critical_path_seconds": 60.0})}
+    assert "made of" not in bench.page(reached)
+    missed = {"machine": machine, "table": bench.table({"up_critical_path_seconds": 61.0})}
+    assert "made of:\n\n- critical path of `up` in the lab: Two control planes" in bench.page(
+        missed
+    )
 
 
 def test_the_growth_of_first_previews_is_one_when_they_are_linear(
