@@ -19,6 +19,7 @@ const (
 	configMapToken  = "kubernetes:core/v1:ConfigMap"
 	secretToken     = "kubernetes:core/v1:Secret"
 	deploymentToken = "kubernetes:apps/v1:Deployment"
+	serviceToken    = "kubernetes:core/v1:Service"
 )
 
 func urn(token string) presource.URN {
@@ -132,6 +133,35 @@ func TestDriftOfADeclaredFieldIsADifference(t *testing.T) {
 
 	diff := diffOf(t, offline(t, namespaceToken), live, inputs, inputs)
 	if diff.DetailedDiff[`metadata.labels["pod-security.kubernetes.io/enforce"]`].Kind != p.Update || diff.DeleteBeforeReplace {
+		t.Errorf("diff: %v", diff)
+	}
+}
+
+func TestAListThatGrewAndAValueThatIsNoLongerDeclaredAreDifferences(t *testing.T) {
+	ports := func(ports ...any) property.Map {
+		return values(map[string]any{"metadata": map[string]any{"name": "a"}, "spec": map[string]any{"ports": ports}})
+	}
+	one, other := map[string]any{"port": 80.0}, map[string]any{"port": 443.0}
+	o := offline(t, serviceToken)
+
+	if diff := diffOf(t, o, ports(one), ports(one), ports(one)); diff.HasChanges {
+		t.Errorf("the same: %v", diff)
+	}
+
+	if diff := diffOf(t, o, ports(one, other), ports(one), ports(one)); !diff.HasChanges {
+		t.Error("the list has grown")
+	}
+
+	if diff := diffOf(t, o, ports(one, other), ports(one, other), ports(one)); !diff.HasChanges {
+		t.Error("a port is no longer declared")
+	}
+}
+
+func TestASecretThatIsAsDeclaredIsNoDifference(t *testing.T) {
+	live := values(map[string]any{"metadata": map[string]any{"name": "a"}, "data": map[string]any{"key": "c2VjcmV0"}})
+	inputs := live.Set("data", live.Get("data").WithSecret(true))
+
+	if diff := diffOf(t, offline(t, secretToken), live, inputs, inputs); diff.HasChanges {
 		t.Errorf("diff: %v", diff)
 	}
 }
