@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Where a run leaves its reports, its preview and its plan.
 OUT ?= .lab/out
 
-.PHONY: help setup build upgrades omnictl watching releases-lock lab drill lab-shell test unit lint go-lint types format go-test go-lab-test \
+.PHONY: help setup build upgrades omnictl watching releases-lock lab drill lab-shell test unit lint python-lint go-lint types format go-test go-lab-test \
 	lab-test bench clean render render-diff chart-facts review reach drift workflows-lint namespaces preview explain apply-plan \
 	unlock keep-state repair destroy drill-backup kills campaigns summary comment drift-report drift-issue \
 	update-merge update-due update-open update-note
@@ -33,7 +33,7 @@ First minutes: help namespaces setup build upgrades omnictl watching lab lab-she
 The platform: reach review preview explain apply-plan drift render render-diff chart-facts releases-lock
 Recovery: unlock keep-state repair destroy
 Rehearsals: drill drill-backup kills campaigns bench
-Checks: test lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
+Checks: test lint python-lint go-lint workflows-lint types unit go-test go-lab-test lab-test format
 Workflows: summary comment drift-report drift-issue update-merge update-due update-open update-note
 endef
 export HELP_GROUPS
@@ -153,12 +153,14 @@ lab-shell: build ## a shell in a world of its own, for work by hand; JOIN=1: in 
 test: setup ## everything: format, lint, types, unit, Go, and the lab end to end
 	@echo "the build and the checks of Python: a first build takes 20 minutes, and tells its steps when it is done" >&2
 	# A build leaves processors idle where it links.
-	$(MAKE) --jobs=2 --output-sync=target build types unit
+	$(MAKE) --jobs=2 --output-sync=target build types unit python-lint
 	# The machines' Go tests wait for the clocks of Talos and etcd, and leave two processors to the others.
-	$(MAKE) --jobs=3 --output-sync=target go-lab-test go-test lint workflows-lint
+	$(MAKE) --jobs=3 --output-sync=target go-lab-test go-lint go-test workflows-lint
 	$(MAKE) lab-test
 
-lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
+lint: python-lint go-lint ## format, lint, spelling, imports, the Go code, the settings, what the charts render
+
+python-lint: setup ## lint without the Go code
 	@$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	.venv/bin/codespell
@@ -167,14 +169,14 @@ lint: go-lint ## format, lint, spelling, imports, the Go code, the settings, wha
 	$(PYTHON) -m ops check Pulumi.prod.yaml
 	$(PYTHON) -m ops render check
 
-# The first run reads all that the lab stands on: two minutes of processor time, and three to build the linter; the next
-# ones read what has changed. One processor, and a collector that works for its memory: other jobs run beside it.
+# The first run reads all that the lab stands on: five minutes of processor time, and three to build the linter; the next
+# ones read what has changed. The collector works for its memory: other jobs run beside it.
 go-lint: setup ## the lab's Go code: golangci-lint, with the rules in lab/.golangci.yml (cached)
 	@go=$$(tail -n 1 .lab/go-path)
 	$(COMPILING) "$$go" build -C lab/tools/golangci-lint -ldflags="-s -w" -o ../../../$(BIN)/golangci-lint \
 		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	cd lab
-	PATH=$$(dirname "$$go"):$$PATH GOGC=50 ../$(BIN)/golangci-lint run --concurrency 1
+	PATH=$$(dirname "$$go"):$$PATH GOGC=50 ../$(BIN)/golangci-lint run --concurrency 2
 
 workflows-lint: setup ## the workflows of GitHub Actions: actionlint and zizmor
 	@go=$$(tail -n 1 .lab/go-path)
