@@ -8,13 +8,12 @@ version. So only what looks like a misspelled argument is refused.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components.talos.patch_rules import DIRECTIVE, field
+from components.talos.patch_rules import DIRECTIVE, did_you_mean, field
 from config import plain_yaml, versions
 from config.shown import key_text
 
@@ -34,17 +33,20 @@ ALIKE = 0.85
 
 
 @cache
-def known() -> Mapping[str, list[str]]:
-    """Give the arguments of each component, by its field."""
-    table: dict[str, list[str]] = plain_yaml.read(TABLE.read_text())
-    return {component: table[component] for component in PROGRAMS}
+def _table() -> Mapping[str, Any]:
+    table: dict[str, Any] = plain_yaml.read(TABLE.read_text())
+    return table
 
 
-@cache
+def known(component: str) -> list[str]:
+    """Give the arguments of a component, by its field."""
+    names: list[str] = _table()[component]
+    return names
+
+
 def of_kubernetes() -> str:
     """Give the minor version of Kubernetes whose arguments are known."""
-    table: dict[str, str] = plain_yaml.read(TABLE.read_text())
-    return table["kubernetes"]
+    return str(_table()["kubernetes"])
 
 
 def faults(given: Mapping[str, Any], kubernetes: str) -> Iterator[str]:
@@ -56,7 +58,7 @@ def faults(given: Mapping[str, Any], kubernetes: str) -> Iterator[str]:
         for name in map(str, arguments if isinstance(arguments, Mapping) else ()):
             # Kubernetes' take both (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
             plain = name if program == "etcd" else name.replace("_", "-")
-            if name not in (DIRECTIVE, OLD) and (fix := _fix(plain, known()[component])):
+            if name not in (DIRECTIVE, OLD) and (fix := _fix(plain, known(component))):
                 at = f"{component}.extraArgs.{key_text(name)}"
                 yield f"{at}: {program} has no such argument, and will not start; {fix}"
 
@@ -67,5 +69,4 @@ def _fix(name: str, arguments: list[str]) -> str:
         return ""
     if name.startswith("-"):
         return f"write it as `{name.lstrip('-')}`: Talos puts the dashes before it"
-    close = difflib.get_close_matches(name, arguments, n=1, cutoff=ALIKE)
-    return f"did you mean `{close[0]}`?" if close else ""
+    return did_you_mean(name, arguments, alike=ALIKE, otherwise="")

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from components.talos.patch_rules import DIRECTIVE, did_you_mean
+from components.talos.patch_rules import DIRECTIVE, did_you_mean, field
 from config import plain_yaml
 from config.shown import key_text, value_text
 
@@ -90,21 +90,19 @@ KINDS: Mapping[str, Kind] = {
 def fields() -> dict[str, str]:
     """Give what each field holds, one of `KINDS`, or `TALOS_OWN`."""
     table: dict[str, list[str]] = plain_yaml.read(TABLE.read_text())
-    return {field: kind for kind, names in table.items() for field in names}
+    return {name: kind for kind, names in table.items() for name in names}
 
 
 def faults(given: Mapping[str, Any]) -> Iterator[str]:
     """Find fields that a patch must not have, and those with another kind of value."""
-    value: Any = given
-    for key in PLACE.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    for field, one in value.items() if isinstance(value, Mapping) else ():
-        if field == DIRECTIVE:
+    value = field(given, PLACE)
+    for name, one in value.items() if isinstance(value, Mapping) else ():
+        if name == DIRECTIVE:
             continue
-        kind = fields().get(field)
-        at = f"{PLACE}.{key_text(str(field))}"
+        kind = fields().get(name)
+        at = f"{PLACE}.{key_text(str(name))}"
         if kind is None:
-            fix = did_you_mean(str(field), fields())
+            fix = did_you_mean(str(name), fields())
             yield f"{at}: no field of the kubelet's configuration; {fix}"
         elif kind == TALOS_OWN:
             yield f"{at}: Talos sets it itself, and takes it from nobody; remove it"

@@ -60,10 +60,12 @@ CONTAINERD = "/etc/cri/conf.d/20-customization.part"
 """Of files outside of /var only these are made (v1alpha1_sequencer_tasks.go, WriteUserFiles)."""
 
 
-def did_you_mean(key: str, known: Iterable[str]) -> str:
-    """Give the fix for a key that is not among the known ones."""
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean `{close[0]}`?" if close else "remove it"
+def did_you_mean(
+    key: str, known: Iterable[str], *, alike: float = 0.6, otherwise: str = "remove it"
+) -> str:
+    """Give the fix for a key that is not among the known ones; `alike` is difflib's ratio."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=alike)
+    return f"did you mean `{close[0]}`?" if close else otherwise
 
 
 def faults(settings: Settings, machine: Machine, given: Document, *, shared: bool) -> Iterator[str]:
